@@ -1,0 +1,269 @@
+//! The two handles to a model directory: read, and mapped.
+
+use std::collections::BTreeMap;
+use std::ops::Deref;
+use std::path::{Path, PathBuf};
+
+use super::config::Config;
+use super::directory::ModelDirectory;
+use super::file::{FileStamp, open_regular};
+use super::generation::GenerationDefaults;
+use super::header::{Header, LENGTH_BYTES, LIMIT_TENSORS};
+use super::identity::{Hasher, Identity};
+use super::mmap::{Advice, MappedFile};
+use super::quantization::Quantization;
+use super::tensors::{TensorInfo, TensorTable};
+use crate::error::{Error, Result, ResultExt};
+
+/// One safetensors file.
+#[derive(Clone, Debug)]
+pub struct WeightFile {
+    pub path: PathBuf,
+    /// As it was when its header was read.
+    pub stamp: FileStamp,
+    /// Where the data starts.
+    pub header_bytes: usize,
+    /// The strings under `__metadata__`.
+    pub metadata: BTreeMap<String, String>,
+}
+
+impl WeightFile {
+    pub fn name(&self) -> String {
+        let name = self.path.file_name().unwrap_or_default();
+        name.to_string_lossy().into_owned()
+    }
+}
+
+/// All that is known about a checkpoint without touching its weights.
+#[derive(Clone, Debug)]
+pub struct Manifest {
+    directory: ModelDirectory,
+    config: Config,
+    generation: GenerationDefaults,
+    quantization: Quantization,
+    files: Vec<WeightFile>,
+    tensors: TensorTable,
+    identity: Identity,
+}
+
+impl Manifest {
+    fn read(path: &Path) -> Result<Manifest> {
+        let directory = ModelDirectory::find(path)?;
+        let config_bytes = Config::read_bytes(&directory.config())?;
+        let config = Config::parse(&config_bytes, "config.json")?;
+        let generation = match directory.generation_config() {
+            Some(path) => Some(Config::read(&path)?),
+            None => None,
+        };
+        let mut hasher = Hasher::new();
+        hasher.field(&config_bytes);
+        let (files, tensors) = read_headers(directory.weights(), &mut hasher)?;
+        if let Some(index) = &directory.index {
+            check_index(index, &directory, &tensors)?;
+        }
+        Ok(Manifest {
+            generation: GenerationDefaults::new(generation.as_ref(), &config)?,
+            quantization: Quantization::from_config(&config)?,
+            identity: hasher.finish(),
+            directory,
+            config,
+            files,
+            tensors,
+        })
+    }
+
+    /// Maps the files, provided they are still those that were read.
+    pub fn map(self) -> Result<Checkpoint> {
+        let map_file = |file: &WeightFile| {
+            let mapped = MappedFile::open(&file.path)?;
+            if mapped.stamp() == file.stamp {
+                return Ok(mapped);
+            }
+            Err(Error::format(format!(
+                "{} changed while the model was being opened",
+                file.path.display()
+            )))
+        };
+        let maps = self.files.iter().map(map_file).collect::<Result<_>>()?;
+        Ok(Checkpoint {
+            manifest: self,
+            maps,
+        })
+    }
+
+    pub fn directory(&self) -> &ModelDirectory {
+        &self.directory
+    }
+
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    pub fn generation(&self) -> &GenerationDefaults {
+        &self.generation
+    }
+
+    pub fn quantization(&self) -> &Quantization {
+        &self.quantization
+    }
+
+    pub fn identity(&self) -> Identity {
+        self.identity
+    }
+
+    pub fn files(&self) -> &[WeightFile] {
+        &self.files
+    }
+
+    /// By file and offset, the order in which to read them from disk.
+    pub fn tensors(&self) -> &[TensorInfo] {
+        self.tensors.as_slice()
+    }
+
+    pub fn tensor(&self, name: &str) -> Option<&TensorInfo> {
+        self.tensors.get(name)
+    }
+
+    /// The tensor, or an error that says where it was looked for and what there
+    /// is instead.
+    pub fn required(&self, name: &str) -> Result<&TensorInfo> {
+        self.tensor(name).ok_or_else(|| {
+            let hint = match self.tensors.near_miss(name) {
+                Some(near) => format!("; there is {near:?}, did you mean that?"),
+                None => String::new(),
+            };
+            Error::format(format!(
+                "no tensor {name:?} in {}{hint}",
+                self.files_looked_at()
+            ))
+        })
+    }
+
+    /// The sum over all tensors.
+    pub fn tensor_bytes_total(&self) -> usize {
+        self.tensors().iter().map(|tensor| tensor.bytes).sum()
+    }
+
+    fn files_looked_at(&self) -> String {
+        let root = self.directory.root().display();
+        match self.files.as_slice() {
+            [] => format!("{root}"),
+            [file] => format!("{}", file.path.display()),
+            [first, .., last] => format!(
+                "the {} files {} to {} of {root}",
+                self.files.len(),
+                first.name(),
+                last.name()
+            ),
+        }
+    }
+}
+
+fn read_headers(paths: &[PathBuf], hasher: &mut Hasher) -> Result<(Vec<WeightFile>, TensorTable)> {
+    let mut files = Vec::with_capacity(paths.len());
+    let mut tensors = Vec::new();
+    for path in paths {
+        let (file, stamp) = open_regular(path)?;
+        let header = Header::read(&file, stamp.bytes, files.len()).at(path.display())?;
+        hasher.field(&header.bytes);
+        hasher.number(stamp.bytes);
+        tensors.extend(header.tensors);
+        if tensors.len() > LIMIT_TENSORS {
+            return Err(Error::format(format!(
+                "the checkpoint has more than {LIMIT_TENSORS} tensors"
+            )));
+        }
+        files.push(WeightFile {
+            path: path.clone(),
+            stamp,
+            header_bytes: LENGTH_BYTES + header.bytes.len(),
+            metadata: header.metadata,
+        });
+    }
+    let table = TensorTable::new(tensors).map_err(|twice| {
+        let (first, second) = *twice;
+        Error::format(format!(
+            "tensor {:?} is both in {} and in {}",
+            first.name,
+            files[first.file].name(),
+            files[second.file].name()
+        ))
+    })?;
+    Ok((files, table))
+}
+
+/// Each tensor in the index has to be where the index says.
+fn check_index(
+    index: &BTreeMap<String, String>,
+    directory: &ModelDirectory,
+    tensors: &TensorTable,
+) -> Result<()> {
+    for (name, file) in index {
+        let expected = directory.root().join(file);
+        let found = tensors
+            .get(name)
+            .map(|tensor| &directory.weights()[tensor.file]);
+        if found != Some(&expected) {
+            return Err(Error::format(format!(
+                "model.safetensors.index.json: tensor {name:?} should be in {file}, but is not"
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// A checkpoint whose weights are mapped. Mapping costs nothing until a tensor
+/// is read.
+#[derive(Clone, Debug)]
+pub struct Checkpoint {
+    manifest: Manifest,
+    maps: Vec<MappedFile>,
+}
+
+impl Checkpoint {
+    /// Reads and validates everything but the weights.
+    pub fn inspect(path: &Path) -> Result<Manifest> {
+        Manifest::read(path)
+    }
+
+    pub fn open(path: &Path) -> Result<Checkpoint> {
+        Manifest::read(path)?.map()
+    }
+
+    pub fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    /// One per file, in the order of [`Manifest::files`].
+    pub fn maps(&self) -> &[MappedFile] {
+        &self.maps
+    }
+
+    /// # Panics
+    /// If `tensor` is not from this checkpoint and doesn't fit into it.
+    pub fn tensor_bytes(&self, tensor: &TensorInfo) -> &[u8] {
+        &self.maps[tensor.file].as_slice()[tensor.range()]
+    }
+
+    /// Whether any weight file was replaced or modified since it was opened.
+    pub fn changed_on_disk(&self) -> bool {
+        self.maps.iter().any(MappedFile::changed_on_disk)
+    }
+
+    /// How many bytes of the weight files are in memory now.
+    pub fn residency(&self) -> Result<usize> {
+        self.maps.iter().map(MappedFile::residency).sum()
+    }
+
+    pub fn advise(&self, advice: Advice) -> Result<()> {
+        self.maps.iter().try_for_each(|map| map.advise(advice))
+    }
+}
+
+impl Deref for Checkpoint {
+    type Target = Manifest;
+
+    fn deref(&self) -> &Manifest {
+        &self.manifest
+    }
+}

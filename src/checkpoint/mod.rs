@@ -1,0 +1,43 @@
+//! Finds, validates and maps a model directory before a byte of it reaches MLX.
+//!
+//! Everything in such a directory is untrusted input. This room reads names,
+//! sizes and settings, refuses what is malformed with a sentence that says
+//! where, and hands out byte ranges that were proven to lie inside their file.
+//!
+//! - `directory`: which files make up the model.
+//! - `config`, `generation`, `quantization`, `chat_template`: what the JSON files
+//!   beside the weights say.
+//! - `header`, `tensors`, `dtype`: what the safetensors headers say.
+//! - `mmap`: the weights in memory, and how much of them is resident.
+//! - `manifest`: the two handles, [`Manifest`] (read, cheap) and [`Checkpoint`]
+//!   (mapped).
+//! - `identity`: a fingerprint, to match saved states with their model.
+//! - `writer`: writes safetensors files that map without a copy.
+
+mod chat_template;
+mod config;
+mod directory;
+mod dtype;
+mod file;
+mod generation;
+mod header;
+mod identity;
+mod json;
+mod manifest;
+mod mmap;
+mod quantization;
+mod tensors;
+mod writer;
+
+pub use chat_template::{ChatTemplate, ChatTemplates};
+pub use config::{Config, Keys};
+pub use directory::ModelDirectory;
+pub use dtype::Dtype;
+pub use file::FileStamp;
+pub use generation::GenerationDefaults;
+pub use identity::Identity;
+pub use manifest::{Checkpoint, Manifest, WeightFile};
+pub use mmap::{Advice, MappedFile};
+pub use quantization::{Mode, QuantSpec, Quantization};
+pub use tensors::{TensorInfo, TensorTable};
+pub use writer::{NewTensor, write_safetensors};

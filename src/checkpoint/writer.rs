@@ -1,0 +1,354 @@
+//! Writes safetensors files that map without a copy: the data and every tensor
+//! in it start at multiples of 64 bytes.
+//!
+//! The format allows spaces after the header, but no gaps between tensors, and
+//! its usual readers check that. So tensors whose length is a multiple of 64
+//! come first, and in front of the few others the gap is a tensor itself:
+//! `__padding__.0` and so on, of type U8, which the reader of this crate hides.
+
+use std::fs::{File, OpenOptions};
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use safetensors::tensor::TensorInfo as StoredInfo;
+use serde_json::{Map, Value};
+
+use super::dtype::Dtype;
+use super::header::{
+    LENGTH_BYTES, LIMIT_DIMENSION, LIMIT_HEADER_BYTES, LIMIT_NAME_BYTES, LIMIT_RANK, LIMIT_TENSORS,
+    PADDING_PREFIX,
+};
+use crate::error::{Error, Result};
+
+const ALIGNMENT_BYTES: usize = 64;
+
+/// A tensor to write: `bytes` are little-endian elements in row-major order.
+#[derive(Clone, Copy, Debug)]
+pub struct NewTensor<'a> {
+    pub name: &'a str,
+    pub dtype: Dtype,
+    pub shape: &'a [usize],
+    pub bytes: &'a [u8],
+}
+
+/// Writes a file that either is complete under `path` or not there at all: it is
+/// written under another name in the same directory, synchronized and renamed.
+/// An existing file is replaced; whoever has it mapped keeps the old content.
+pub fn write_safetensors(
+    path: &Path,
+    tensors: &[NewTensor<'_>],
+    metadata: &[(&str, &str)],
+) -> Result<()> {
+    check(tensors)?;
+    let plan = Plan::new(tensors);
+    let header = plan.header(metadata)?;
+    let temporary = Temporary::create(path)?;
+    let written = plan
+        .write(&header, &temporary.file)
+        .and_then(|()| temporary.file.sync_all());
+    written.map_err(|error| Error::io("write", &temporary.path, &error))?;
+    temporary.rename_to(path)
+}
+
+fn check(tensors: &[NewTensor<'_>]) -> Result<()> {
+    if tensors.len() > LIMIT_TENSORS {
+        return Err(Error::invalid(format!(
+            "cannot write more than {LIMIT_TENSORS} tensors to one file"
+        )));
+    }
+    let mut names: Vec<_> = tensors.iter().map(|tensor| tensor.name).collect();
+    names.sort_unstable();
+    if let Some(pair) = names.windows(2).find(|pair| pair[0] == pair[1]) {
+        return Err(Error::invalid(format!(
+            "two tensors are named {:?}",
+            pair[0]
+        )));
+    }
+    tensors.iter().try_for_each(check_one)
+}
+
+fn check_one(tensor: &NewTensor<'_>) -> Result<()> {
+    let NewTensor {
+        name,
+        dtype,
+        shape,
+        bytes,
+    } = tensor;
+    let invalid = |what: String| Err(Error::invalid(format!("tensor {name:?} {what}")));
+    if name.len() > LIMIT_NAME_BYTES {
+        return invalid(format!("has a name of more than {LIMIT_NAME_BYTES} bytes"));
+    }
+    if *name == "__metadata__" || name.starts_with(PADDING_PREFIX) {
+        return invalid("has a reserved name".to_owned());
+    }
+    let too_large = shape.iter().any(|dimension| *dimension > LIMIT_DIMENSION);
+    if shape.len() > LIMIT_RANK || too_large {
+        return invalid(format!("has the shape {shape:?}, which is too large"));
+    }
+    let expected = shape.iter().try_fold(dtype.size(), |bytes, dimension| {
+        bytes.checked_mul(*dimension)
+    });
+    if expected != Some(bytes.len()) {
+        let given = bytes.len();
+        return invalid(format!(
+            "is {dtype} {shape:?}, but comes with {given} bytes"
+        ));
+    }
+    Ok(())
+}
+
+/// The tensors in the order in which they are written.
+struct Plan<'a> {
+    entries: Vec<(String, StoredInfo)>,
+    data: Vec<&'a [u8]>,
+}
+
+impl<'a> Plan<'a> {
+    fn new(tensors: &[NewTensor<'a>]) -> Plan<'a> {
+        let (whole, odd): (Vec<&NewTensor<'a>>, Vec<&NewTensor<'a>>) = tensors
+            .iter()
+            .partition(|tensor| tensor.bytes.len().is_multiple_of(ALIGNMENT_BYTES));
+        let mut plan = Plan {
+            entries: Vec::with_capacity(tensors.len()),
+            data: Vec::with_capacity(tensors.len()),
+        };
+        let mut gaps = 0;
+        for tensor in whole.into_iter().chain(odd) {
+            let gap = plan.bytes().next_multiple_of(ALIGNMENT_BYTES) - plan.bytes();
+            if gap > 0 {
+                let name = format!("{PADDING_PREFIX}{gaps}");
+                plan.push(name, Dtype::U8, &[gap], &[0; ALIGNMENT_BYTES][..gap]);
+                gaps += 1;
+            }
+            plan.push(
+                tensor.name.to_owned(),
+                tensor.dtype,
+                tensor.shape,
+                tensor.bytes,
+            );
+        }
+        plan
+    }
+
+    fn push(&mut self, name: String, dtype: Dtype, shape: &[usize], bytes: &'a [u8]) {
+        let begin = self.bytes();
+        let info = StoredInfo {
+            dtype: dtype.stored(),
+            shape: shape.to_vec(),
+            data_offsets: (begin, begin + bytes.len()),
+        };
+        self.entries.push((name, info));
+        self.data.push(bytes);
+    }
+
+    fn bytes(&self) -> usize {
+        self.entries
+            .last()
+            .map_or(0, |(_, info)| info.data_offsets.1)
+    }
+
+    /// The length, the JSON and the spaces in front of the data.
+    fn header(&self, metadata: &[(&str, &str)]) -> Result<Vec<u8>> {
+        let failed = |error| Error::internal(format!("cannot write a header: {error}"));
+        let mut json = Map::new();
+        if !metadata.is_empty() {
+            let pairs = metadata.iter();
+            let pairs = pairs.map(|(key, value)| ((*key).to_owned(), Value::from(*value)));
+            json.insert("__metadata__".to_owned(), Value::Object(pairs.collect()));
+        }
+        for (name, info) in &self.entries {
+            json.insert(name.clone(), serde_json::to_value(info).map_err(failed)?);
+        }
+        let json = serde_json::to_vec(&json).map_err(failed)?;
+        let data_start = (LENGTH_BYTES + json.len()).next_multiple_of(ALIGNMENT_BYTES);
+        let header_bytes = (data_start - LENGTH_BYTES) as u64;
+        if header_bytes > LIMIT_HEADER_BYTES {
+            return Err(Error::invalid(format!(
+                "the header would be {header_bytes} bytes; the limit is {LIMIT_HEADER_BYTES}"
+            )));
+        }
+        let mut header = header_bytes.to_le_bytes().to_vec();
+        header.extend(json);
+        header.resize(data_start, b' ');
+        Ok(header)
+    }
+
+    fn write(&self, header: &[u8], file: &File) -> std::io::Result<()> {
+        let mut file = BufWriter::with_capacity(1 << 20, file);
+        file.write_all(header)?;
+        self.data
+            .iter()
+            .try_for_each(|bytes| file.write_all(bytes))?;
+        file.flush()
+    }
+}
+
+/// A file that is removed unless it is renamed.
+struct Temporary {
+    path: PathBuf,
+    file: File,
+}
+
+impl Temporary {
+    fn create(target: &Path) -> Result<Temporary> {
+        static COUNTER: AtomicU64 = AtomicU64::new(0);
+        let Some(name) = target.file_name() else {
+            return Err(Error::invalid(format!(
+                "{} is not the name of a file",
+                target.display()
+            )));
+        };
+        let mut hidden = std::ffi::OsString::from(".");
+        hidden.push(name);
+        let count = COUNTER.fetch_add(1, Ordering::Relaxed);
+        hidden.push(format!(".{}-{count}.tmp", std::process::id()));
+        let path = target.with_file_name(hidden);
+        let mut options = OpenOptions::new();
+        let file = options
+            .write(true)
+            .create_new(true)
+            .open(&path)
+            .map_err(|error| Error::io("create", &path, &error))?;
+        Ok(Temporary { path, file })
+    }
+
+    fn rename_to(self, target: &Path) -> Result<()> {
+        let failed = |error: std::io::Error| Error::io("write", target, &error);
+        std::fs::rename(&self.path, target).map_err(failed)?;
+        let parent = target
+            .parent()
+            .filter(|parent| !parent.as_os_str().is_empty());
+        let directory = File::open(parent.unwrap_or(Path::new("."))).map_err(failed)?;
+        directory.sync_all().map_err(failed)
+    }
+}
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        // After the rename there is nothing under this name any more.
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Status;
+    use safetensors::SafeTensors;
+
+    fn f32s<'a>(name: &'a str, shape: &'a [usize], bytes: &'a [u8]) -> NewTensor<'a> {
+        NewTensor {
+            name,
+            dtype: Dtype::F32,
+            shape,
+            bytes,
+        }
+    }
+
+    #[test]
+    fn every_tensor_starts_at_64_bytes_and_the_reference_reader_agrees() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("a.safetensors");
+        let bytes: Vec<u8> = (0..=255).collect();
+        let tensors = [
+            f32s("scalar", &[], &bytes[..4]),
+            f32s("empty", &[0, 7], &[]),
+            f32s("odd", &[3], &bytes[..12]),
+            f32s("whole", &[4, 16], &bytes),
+            f32s("last", &[5], &bytes[..20]),
+        ];
+        write_safetensors(&path, &tensors, &[("format", "mlx"), ("a\"", "ü")]).unwrap();
+
+        let file = std::fs::read(&path).unwrap();
+        let (header_bytes, metadata) = SafeTensors::read_metadata(&file).unwrap();
+        let strings = metadata.metadata().as_ref().unwrap();
+        assert_eq!(
+            (strings["format"].as_str(), strings["a\""].as_str()),
+            ("mlx", "ü")
+        );
+        let read = SafeTensors::deserialize(&file).unwrap();
+        for tensor in tensors {
+            let view = read.tensor(tensor.name).unwrap();
+            assert_eq!((view.shape(), view.data()), (tensor.shape, tensor.bytes));
+            let begin = metadata.info(tensor.name).unwrap().data_offsets.0;
+            assert_eq!(
+                (LENGTH_BYTES + header_bytes + begin) % 64,
+                0,
+                "{}",
+                tensor.name
+            );
+        }
+        let gaps = read
+            .names()
+            .into_iter()
+            .filter(|name| name.starts_with(PADDING_PREFIX));
+        assert_eq!(gaps.count(), 2, "between three odd ones");
+    }
+
+    #[test]
+    fn tensors_of_whole_lines_need_no_padding() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("a.safetensors");
+        let bytes = [1; 128];
+        let tensors = [f32s("a", &[32], &bytes), f32s("b", &[16], &bytes[..64])];
+        write_safetensors(&path, &tensors, &[]).unwrap();
+        let file = std::fs::read(&path).unwrap();
+        assert_eq!(SafeTensors::deserialize(&file).unwrap().len(), 2);
+    }
+
+    #[test]
+    fn the_same_input_gives_the_same_file_and_replaces_the_old_one() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("a.safetensors");
+        let write = |metadata: &[(&str, &str)]| {
+            let bytes = [1; 12];
+            write_safetensors(&path, &[f32s("a", &[3], &bytes)], metadata).unwrap();
+            std::fs::read(&path).unwrap()
+        };
+        let first = write(&[("b", "1"), ("a", "2")]);
+        assert_eq!(write(&[("b", "1"), ("a", "2")]), first);
+        assert_ne!(write(&[]), first);
+        let entries = std::fs::read_dir(directory.path()).unwrap();
+        assert_eq!(entries.count(), 1, "no temporary file is left");
+    }
+
+    #[test]
+    fn a_mapped_file_keeps_its_content_when_it_is_replaced() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("a.safetensors");
+        write_safetensors(&path, &[f32s("a", &[3], &[1; 12])], &[]).unwrap();
+        let mapped = crate::checkpoint::MappedFile::open(&path).unwrap();
+        let before = mapped.as_slice().to_vec();
+        write_safetensors(&path, &[], &[]).unwrap();
+        assert_eq!(mapped.as_slice(), before);
+    }
+
+    #[test]
+    fn what_could_not_be_read_back_is_not_written() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("a.safetensors");
+        let long = "x".repeat(LIMIT_NAME_BYTES + 1);
+        let good = f32s("a", &[3], &[0; 12]);
+        for (tensors, message) in [
+            (vec![f32s("a", &[4], &[0; 12])], "comes with 12 bytes"),
+            (vec![good, good], "two tensors are named \"a\""),
+            (vec![f32s("__metadata__", &[3], &[0; 12])], "reserved"),
+            (vec![f32s("__padding__.7", &[3], &[0; 12])], "reserved"),
+            (vec![f32s(&long, &[3], &[0; 12])], "more than 4096 bytes"),
+            (vec![f32s("a", &[1; 9], &[0; 4])], "too large"),
+            (vec![f32s("a", &[0, 1 << 40], &[])], "too large"),
+        ] {
+            let error = write_safetensors(&path, &tensors, &[]).unwrap_err();
+            assert_eq!(error.status(), Status::InvalidArgument);
+            assert!(error.message().contains(message), "{error}");
+        }
+        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_directory_that_is_not_there_is_not_found() {
+        let error = write_safetensors(Path::new("/nonexistent/a.safetensors"), &[], &[]);
+        assert_eq!(error.unwrap_err().status(), Status::NotFound);
+    }
+}

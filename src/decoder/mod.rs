@@ -1,0 +1,16 @@
+//! The decoder: one transformer, described by data.
+//!
+//! - `spec`: config.json -> [`DecoderSpec`]
+//! - `rope`: rotary position embeddings
+//! - `weights`: the checkpoint's tensors, mapped in place
+//! - `forward`: tokens -> hidden states -> logits, as MLX graphs
+
+mod forward;
+mod rope;
+mod spec;
+mod weights;
+
+pub use forward::{Decoder, Segment};
+pub use rope::Rope;
+pub use spec::DecoderSpec;
+pub use weights::LoadedBytes;

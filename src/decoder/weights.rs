@@ -1,0 +1,278 @@
+//! The checkpoint's tensors as the decoder's parameters: by name, with the
+//! shape that config.json implies, mapped in place.
+
+use std::sync::Arc;
+
+use super::spec::DecoderSpec;
+use crate::checkpoint::{self, Checkpoint, QuantSpec, TensorInfo};
+use crate::error::{Error, Result};
+use crate::mlx::{Array, Dtype, MappedArrays, Ops, QuantizedWeight, Stream, TensorView};
+
+/// A matrix, as stored.
+enum Matrix {
+    Dense(Array),
+    Quantized(QuantizedWeight),
+}
+
+/// `x W^T + b`, with `W` `[outputs, inputs]`.
+pub struct Linear {
+    weight: Matrix,
+    bias: Option<Array>,
+}
+
+impl Linear {
+    pub fn apply(&self, ops: &Ops, x: &Array) -> Result<Array> {
+        match &self.weight {
+            Matrix::Dense(weight) => ops.linear(x, weight, self.bias.as_ref()),
+            Matrix::Quantized(weight) => ops.quantized_linear(x, weight, self.bias.as_ref()),
+        }
+    }
+}
+
+/// The token table `[vocab_size, hidden_size]`.
+pub struct Embedding(Linear);
+
+impl Embedding {
+    /// i32 `[n]` -> `[n, hidden_size]`
+    pub fn look_up(&self, ops: &Ops, tokens: &Array) -> Result<Array> {
+        match &self.0.weight {
+            Matrix::Dense(table) => ops.take_rows(table, tokens),
+            Matrix::Quantized(table) => ops.take_quantized_rows(table, tokens),
+        }
+    }
+
+    /// The table as output projection: `[n, hidden_size]` -> `[n, vocab_size]`
+    pub fn project(&self, ops: &Ops, x: &Array) -> Result<Array> {
+        self.0.apply(ops, x)
+    }
+
+    /// The type in which the decoder computes.
+    pub fn dtype(&self) -> Result<Dtype> {
+        match &self.0.weight {
+            Matrix::Dense(table) => table.dtype(),
+            Matrix::Quantized(table) => table.scales.dtype(),
+        }
+    }
+}
+
+/// One decoder layer's parameters.
+pub struct LayerWeights {
+    pub attention_norm: Array,
+    pub query: Linear,
+    pub key: Linear,
+    pub value: Linear,
+    pub query_norm: Option<Array>,
+    pub key_norm: Option<Array>,
+    pub output: Linear,
+    pub mlp_norm: Array,
+    pub gate: Linear,
+    pub up: Linear,
+    pub down: Linear,
+}
+
+pub struct Weights {
+    pub embedding: Embedding,
+    pub layers: Vec<LayerWeights>,
+    pub final_norm: Array,
+    /// `None`: tied to the embedding.
+    pub head: Option<Linear>,
+}
+
+/// What loading found out about memory.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct LoadedBytes {
+    /// Bytes of tensors that the decoder uses.
+    pub used: usize,
+    /// Those among them that could not be used where they are mapped.
+    pub copied: usize,
+}
+
+impl Weights {
+    /// `progress(done, total)` is called per layer and may stop the loading.
+    pub fn load(
+        checkpoint: &Arc<Checkpoint>,
+        spec: &DecoderSpec,
+        stream: &Stream,
+        progress: &mut dyn FnMut(usize, usize) -> Result<()>,
+    ) -> Result<(Weights, LoadedBytes)> {
+        let mut loader = Loader {
+            checkpoint,
+            owner: checkpoint.clone(),
+            arrays: MappedArrays::new(stream),
+            used_bytes: 0,
+        };
+        let total = spec.n_layers + 1;
+        let embedding = Embedding(loader.matrix(
+            "model.embed_tokens",
+            [spec.vocab_size, spec.hidden_size],
+            false,
+        )?);
+        let mut layers = Vec::with_capacity(spec.n_layers);
+        for layer in 0..spec.n_layers {
+            progress(layer, total)?;
+            layers.push(loader.layer(spec, layer)?);
+        }
+        let final_norm = loader.vector("model.norm.weight", spec.hidden_size)?;
+        let head = match spec.tied_embeddings {
+            true => None,
+            false => {
+                Some(loader.matrix("lm_head", [spec.vocab_size, spec.hidden_size], false)?)
+            }
+        };
+        progress(total, total)?;
+        let bytes = LoadedBytes {
+            used: loader.used_bytes,
+            copied: loader.arrays.copied_bytes(),
+        };
+        let weights = Weights {
+            embedding,
+            layers,
+            final_norm,
+            head,
+        };
+        Ok((weights, bytes))
+    }
+}
+
+struct Loader<'a> {
+    checkpoint: &'a Checkpoint,
+    owner: Arc<dyn std::any::Any + Send + Sync>,
+    arrays: MappedArrays<'a>,
+    used_bytes: usize,
+}
+
+impl Loader<'_> {
+    fn layer(&mut self, spec: &DecoderSpec, layer: usize) -> Result<LayerWeights> {
+        let hidden = spec.hidden_size;
+        let queries = spec.n_heads * spec.head_dim;
+        let keys = spec.n_kv_heads * spec.head_dim;
+        let prefix = format!("model.layers.{layer}");
+        let attention = format!("{prefix}.self_attn");
+        let mlp = format!("{prefix}.mlp");
+        let head_norm = |loader: &mut Self, name: &str| {
+            spec.qk_norm
+                .then(|| loader.vector(&format!("{attention}.{name}.weight"), spec.head_dim))
+                .transpose()
+        };
+        Ok(LayerWeights {
+            attention_norm: self.vector(&format!("{prefix}.input_layernorm.weight"), hidden)?,
+            query: self.matrix(&format!("{attention}.q_proj"), [queries, hidden], spec.qkv_bias)?,
+            key: self.matrix(&format!("{attention}.k_proj"), [keys, hidden], spec.qkv_bias)?,
+            value: self.matrix(&format!("{attention}.v_proj"), [keys, hidden], spec.qkv_bias)?,
+            query_norm: head_norm(self, "q_norm")?,
+            key_norm: head_norm(self, "k_norm")?,
+            output: self.matrix(
+                &format!("{attention}.o_proj"),
+                [hidden, queries],
+                spec.output_bias,
+            )?,
+            mlp_norm: self.vector(&format!("{prefix}.post_attention_layernorm.weight"), hidden)?,
+            gate: self.matrix(
+                &format!("{mlp}.gate_proj"),
+                [spec.intermediate_size, hidden],
+                spec.mlp_bias,
+            )?,
+            up: self.matrix(
+                &format!("{mlp}.up_proj"),
+                [spec.intermediate_size, hidden],
+                spec.mlp_bias,
+            )?,
+            down: self.matrix(
+                &format!("{mlp}.down_proj"),
+                [hidden, spec.intermediate_size],
+                spec.mlp_bias,
+            )?,
+        })
+    }
+
+    fn matrix(&mut self, module: &str, shape: [usize; 2], bias: bool) -> Result<Linear> {
+        let has_scales = self.checkpoint.tensor(&format!("{module}.scales")).is_some();
+        let quantization = self.checkpoint.quantization();
+        let weight = match quantization.spec_for(module, has_scales) {
+            Some(quant) => Matrix::Quantized(self.quantized(module, shape, quant)?),
+            None => Matrix::Dense(self.floats(&format!("{module}.weight"), &shape)?),
+        };
+        let bias = bias
+            .then(|| self.vector(&format!("{module}.bias"), shape[0]))
+            .transpose()?;
+        Ok(Linear { weight, bias })
+    }
+
+    fn quantized(
+        &mut self,
+        module: &str,
+        [rows, columns]: [usize; 2],
+        quant: QuantSpec,
+    ) -> Result<QuantizedWeight> {
+        if !columns.is_multiple_of(quant.group_size) {
+            return Err(Error::format(format!(
+                "{module} has rows of {columns} values, which do not divide into quantization \
+                 groups of {}",
+                quant.group_size
+            )));
+        }
+        let groups = [rows, columns / quant.group_size];
+        let codes = [rows, columns * quant.bits / 32];
+        Ok(QuantizedWeight {
+            codes: self.of_type(&format!("{module}.weight"), &codes, &[Dtype::U32])?,
+            scales: self.floats(&format!("{module}.scales"), &groups)?,
+            biases: self.floats(&format!("{module}.biases"), &groups)?,
+            group_size: quant.group_size as i32,
+            bits: quant.bits as i32,
+        })
+    }
+
+    fn vector(&mut self, name: &str, length: usize) -> Result<Array> {
+        self.floats(name, &[length])
+    }
+
+    fn floats(&mut self, name: &str, shape: &[usize]) -> Result<Array> {
+        self.of_type(name, shape, &[Dtype::F32, Dtype::F16, Dtype::Bf16])
+    }
+
+    fn of_type(&mut self, name: &str, shape: &[usize], types: &[Dtype]) -> Result<Array> {
+        let tensor = self.checkpoint.required(name)?;
+        if tensor.shape != shape {
+            return Err(Error::format(format!(
+                "tensor {name} has the shape {:?}; config.json implies {shape:?}",
+                tensor.shape
+            )));
+        }
+        let dtype = mlx_dtype(tensor.dtype)
+            .filter(|dtype| types.contains(dtype))
+            .ok_or_else(|| {
+                Error::unsupported(format!(
+                    "tensor {name} is stored as {}; expected one of {types:?}",
+                    tensor.dtype
+                ))
+            })?;
+        self.used_bytes += tensor.bytes;
+        self.array(tensor, dtype)
+    }
+
+    fn array(&mut self, tensor: &TensorInfo, dtype: Dtype) -> Result<Array> {
+        let shape: Vec<i32> = tensor
+            .shape
+            .iter()
+            .map(|&length| i32::try_from(length))
+            .collect::<std::result::Result<_, _>>()
+            .map_err(|_| Error::unsupported(format!("tensor {} is too large", tensor.name)))?;
+        self.arrays.array(&TensorView {
+            file: self.checkpoint.maps()[tensor.file].as_slice(),
+            owner: &self.owner,
+            start: tensor.offset,
+            shape: &shape,
+            dtype,
+        })
+    }
+}
+
+fn mlx_dtype(stored: checkpoint::Dtype) -> Option<Dtype> {
+    match stored {
+        checkpoint::Dtype::U32 => Some(Dtype::U32),
+        checkpoint::Dtype::F16 => Some(Dtype::F16),
+        checkpoint::Dtype::BF16 => Some(Dtype::Bf16),
+        checkpoint::Dtype::F32 => Some(Dtype::F32),
+        _ => None,
+    }
+}

@@ -1,0 +1,222 @@
+//! Weights as arrays over mapped files.
+//!
+//! Three ways, by what the loaded MLX allows: its CPU allocator lets each tensor
+//! be wrapped where it lies, whatever its alignment; Metal wraps a whole file as
+//! one buffer, of which aligned tensors are views; otherwise (CUDA, misaligned
+//! tensors on Metal) the tensor is copied once, and counted.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::ffi::{c_int, c_void};
+use std::slice;
+
+use mlx_sys as sys;
+
+use super::array::{Array, Dtype};
+use super::bridge::{self, Owner};
+use super::error::init;
+use super::stream::Stream;
+use crate::error::{Error, Result};
+
+/// One tensor inside a mapped file.
+pub struct TensorView<'a> {
+    /// The whole file, from its first byte; page-aligned as maps are.
+    pub file: &'a [u8],
+    /// Keeps the map alive.
+    pub owner: &'a Owner,
+    /// Where the tensor starts, in bytes from the start of the file.
+    pub start: usize,
+    pub shape: &'a [i32],
+    pub dtype: Dtype,
+}
+
+/// Makes arrays of tensors in mapped files and counts what had to be copied.
+pub struct MappedArrays<'s> {
+    stream: &'s Stream,
+    /// By address of the map: the file as one array of bytes, if that is possible.
+    whole_files: HashMap<usize, Option<Array>>,
+    copied_bytes: usize,
+}
+
+impl<'s> MappedArrays<'s> {
+    pub fn new(stream: &'s Stream) -> Self {
+        Self {
+            stream,
+            whole_files: HashMap::new(),
+            copied_bytes: 0,
+        }
+    }
+
+    /// Bytes of tensors that could not be used where they lie.
+    pub fn copied_bytes(&self) -> usize {
+        self.copied_bytes
+    }
+
+    pub fn array(&mut self, view: &TensorView<'_>) -> Result<Array> {
+        if bridge::can_wrap() {
+            return bridge::wrap(view.file, view.start, view.shape, view.dtype, view.owner.clone());
+        }
+        if view.start.is_multiple_of(view.dtype.bytes())
+            && let Some(file) = self.whole_file(view)?
+        {
+            return view_into(&file, view.start, view.shape, view.dtype, self.stream);
+        }
+        let bytes = super::array::element_count(view.shape) * view.dtype.bytes();
+        self.copied_bytes += bytes;
+        Array::copy_of(&view.file[view.start..view.start + bytes], view.shape, view.dtype)
+    }
+
+    fn whole_file(&mut self, view: &TensorView<'_>) -> Result<Option<Array>> {
+        match self.whole_files.entry(view.file.as_ptr() as usize) {
+            Entry::Occupied(entry) => Ok(entry.get().clone()),
+            Entry::Vacant(entry) => Ok(entry.insert(wrap_pages(view.file, view.owner)?).clone()),
+        }
+    }
+}
+
+/// The pages of a mapped file as one array `[pages, page]` of bytes, if MLX's
+/// allocator takes foreign memory as it is (Metal does).
+fn wrap_pages(file: &[u8], owner: &Owner) -> Result<Option<Array>> {
+    init();
+    let page = page_bytes();
+    let Ok(pages) = c_int::try_from(file.len().div_ceil(page)) else {
+        return Ok(None);
+    };
+    let shape = [pages, page as c_int];
+    let payload = Box::into_raw(Box::new(owner.clone()));
+    // SAFETY: a map covers whole pages, the last one zero-filled behind the end
+    // of the file, and the payload keeps it alive until `release`.
+    let raw = unsafe {
+        sys::mlx_array_new_data_managed_payload(
+            file.as_ptr().cast_mut().cast(),
+            shape.as_ptr(),
+            2,
+            Dtype::U8.raw(),
+            payload.cast(),
+            Some(release),
+        )
+    };
+    let array = Array::from_raw(raw)?;
+    // Where the allocator has no such buffers MLX has made a copy instead.
+    let in_place = array.data_address() == Some(file.as_ptr());
+    Ok(in_place.then_some(array))
+}
+
+extern "C" fn release(payload: *mut c_void) {
+    // SAFETY: the box made in `wrap_pages`; MLX calls this once.
+    drop(unsafe { Box::from_raw(payload.cast::<Owner>()) });
+}
+
+fn page_bytes() -> usize {
+    // SAFETY: reads a constant of the system.
+    let bytes = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    usize::try_from(bytes).unwrap_or(4096)
+}
+
+/// A tensor as a view into an array of bytes; `start` is aligned to `dtype`.
+fn view_into(file: &Array, start: usize, shape: &[i32], dtype: Dtype, stream: &Stream) -> Result<Array> {
+    let typed = Array::build(|out| {
+        // SAFETY: all handles live through the call.
+        unsafe { sys::mlx_view(out, file.raw(), dtype.raw(), stream.raw()) }
+    })?;
+    let strides = row_major_strides(shape);
+    let view = Array::build(|out| {
+        // SAFETY: as above; shape and strides have the same length.
+        unsafe {
+            sys::mlx_as_strided(
+                out,
+                typed.raw(),
+                shape.as_ptr(),
+                shape.len(),
+                strides.as_ptr(),
+                strides.len(),
+                start / dtype.bytes(),
+                stream.raw(),
+            )
+        }
+    })?;
+    stream.eval([&view])?;
+    let expected = file.data_address().map(|address| address.wrapping_add(start));
+    if view.data_address() != expected {
+        return Err(Error::internal("MLX copied a tensor that should be a view"));
+    }
+    Ok(view)
+}
+
+fn row_major_strides(shape: &[i32]) -> Vec<i64> {
+    let mut strides = vec![1_i64; shape.len()];
+    for axis in (1..shape.len()).rev() {
+        strides[axis - 1] = strides[axis] * i64::from(shape[axis]);
+    }
+    strides
+}
+
+/// The first bytes of an evaluated array, for tests that compare contents.
+#[cfg(test)]
+fn contents(array: &Array) -> Vec<u8> {
+    let address = array.data_address().expect("evaluated");
+    // SAFETY: evaluated and, in these tests, dense.
+    unsafe { slice::from_raw_parts(address, array.bytes()) }.to_vec()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mlx::Device;
+    use std::sync::Arc;
+
+    fn stream() -> Stream {
+        Stream::acquire(Device::Cpu).expect("a CPU stream")
+    }
+
+    #[test]
+    fn wrapped_tensors_lie_in_the_map_at_any_alignment_and_release_it() {
+        let memory: Arc<Vec<u8>> = Arc::new((0..4096u32).map(|i| (i % 251) as u8).collect());
+        let owner: Owner = memory.clone();
+        let stream = stream();
+        let mut arrays = MappedArrays::new(&stream);
+        for start in [8, 9, 11, 64, 4096 - 24] {
+            let view = TensorView {
+                file: &memory,
+                owner: &owner,
+                start,
+                shape: &[2, 3],
+                dtype: Dtype::F32,
+            };
+            let array = arrays.array(&view).expect("an array");
+            assert_eq!(array.data_address(), Some(memory[start..].as_ptr()));
+            assert_eq!(contents(&array), &memory[start..start + 24]);
+        }
+        assert_eq!(arrays.copied_bytes(), 0);
+        assert_eq!(Arc::strong_count(&memory), 2, "each array gave its reference back");
+    }
+
+    #[test]
+    fn a_tensor_past_the_end_or_over_the_header_is_refused() {
+        let memory: Arc<Vec<u8>> = Arc::new(vec![0; 64]);
+        let owner: Owner = memory.clone();
+        let stream = stream();
+        for start in [0, 7, 41, usize::MAX] {
+            let view = TensorView {
+                file: &memory,
+                owner: &owner,
+                start,
+                shape: &[6],
+                dtype: Dtype::F32,
+            };
+            assert!(MappedArrays::new(&stream).array(&view).is_err(), "start {start}");
+        }
+    }
+
+    #[test]
+    fn views_into_a_whole_file_point_into_it() {
+        let bytes: Vec<u8> = (0..2 * 4096u32).map(|i| (i % 253) as u8).collect();
+        let file = Array::copy_of(&bytes, &[2, 4096], Dtype::U8).expect("an array");
+        let stream = stream();
+        for (start, dtype) in [(16, Dtype::F32), (2 * 2049, Dtype::Bf16), (4096, Dtype::U32)] {
+            let view = view_into(&file, start, &[3, 5], dtype, &stream).expect("a view");
+            assert_eq!(view.shape(), &[3, 5]);
+            assert_eq!(contents(&view), &bytes[start..start + 15 * dtype.bytes()]);
+        }
+    }
+}

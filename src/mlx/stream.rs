@@ -1,0 +1,146 @@
+//! [`Stream`]: where operations run, and the boundary at which they do.
+//!
+//! MLX never frees a stream, and streams are normally bound to the thread that
+//! made them. umrt's callers come from any thread, so streams here are of the
+//! kind that any thread may use, each under one owner at a time, and they are
+//! handed back to a pool for the next owner.
+
+use std::ffi::{CStr, c_int};
+use std::sync::{Mutex, PoisonError, RwLock};
+
+use mlx_sys as sys;
+
+use super::array::Array;
+use super::error::{check, init, last_error};
+use crate::error::{Error, Result};
+
+/// Where to compute. Weights and caches live in the memory both sides share.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Device {
+    Cpu,
+    Gpu,
+}
+
+impl Device {
+    fn raw_type(self) -> sys::mlx_device_type {
+        match self {
+            Device::Cpu => sys::mlx_device_type__MLX_CPU,
+            Device::Gpu => sys::mlx_device_type__MLX_GPU,
+        }
+    }
+}
+
+/// MLX looks encoders up in an unlocked table while it evaluates, and making a
+/// stream inserts into it: evaluation reads, making a stream writes.
+static ENCODERS: RwLock<()> = RwLock::new(());
+static IDLE: Mutex<Vec<RawStream>> = Mutex::new(Vec::new());
+
+struct RawStream {
+    raw: sys::mlx_stream,
+    device: Device,
+}
+
+// SAFETY: the handle is a plain pair of index and device on the heap.
+unsafe impl Send for RawStream {}
+// SAFETY: nothing writes through the handle.
+unsafe impl Sync for RawStream {}
+
+/// An MLX stream that this value alone uses until it is dropped.
+pub struct Stream(Option<RawStream>);
+
+impl Stream {
+    /// Takes an idle stream of `device`, or makes one.
+    pub fn acquire(device: Device) -> Result<Stream> {
+        init();
+        if device == Device::Gpu && !gpu_available() {
+            return Err(Error::unsupported(
+                "this machine has no GPU that MLX can use; choose the CPU or `auto`",
+            ));
+        }
+        let mut idle = IDLE.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(index) = idle.iter().position(|stream| stream.device == device) {
+            return Ok(Stream(Some(idle.swap_remove(index))));
+        }
+        drop(idle);
+        let _writing = ENCODERS.write().unwrap_or_else(PoisonError::into_inner);
+        // SAFETY: the device handle lives for the call; no evaluation runs.
+        let raw = unsafe {
+            let raw_device = sys::mlx_device_new_type(device.raw_type(), 0);
+            let raw = sys::mlx_stream_new_thread_unsafe(raw_device);
+            sys::mlx_device_free(raw_device);
+            raw
+        };
+        if raw.ctx.is_null() {
+            return Err(last_error());
+        }
+        Ok(Stream(Some(RawStream { raw, device })))
+    }
+
+    fn inner(&self) -> &RawStream {
+        self.0.as_ref().expect("present until drop")
+    }
+
+    pub fn device(&self) -> Device {
+        self.inner().device
+    }
+
+    pub(super) fn raw(&self) -> sys::mlx_stream {
+        self.inner().raw
+    }
+
+    /// Evaluates the graph behind `arrays` and waits: afterwards all of them can
+    /// be read and nothing of the graph is left.
+    pub fn eval<'a>(&self, arrays: impl IntoIterator<Item = &'a Array>) -> Result<()> {
+        let handles: Vec<_> = arrays.into_iter().map(Array::raw).collect();
+        let _reading = ENCODERS.read().unwrap_or_else(PoisonError::into_inner);
+        // SAFETY: the handles live through the call; the vector holds references
+        // of its own. MLX would make a default stream for a thread that has
+        // none, and never free it: ours is made the default first.
+        unsafe {
+            check(sys::mlx_set_default_stream(self.raw()))?;
+            let vector = sys::mlx_vector_array_new_data(handles.as_ptr(), handles.len());
+            if vector.ctx.is_null() {
+                return Err(last_error());
+            }
+            let code = sys::mlx_eval(vector);
+            sys::mlx_vector_array_free(vector);
+            check(code)
+        }
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        if let Some(stream) = self.0.take() {
+            IDLE.lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .push(stream);
+        }
+    }
+}
+
+/// Whether the MLX that was loaded has a GPU to run on.
+pub fn gpu_available() -> bool {
+    init();
+    let mut count: c_int = 0;
+    // SAFETY: writes one integer.
+    let code = unsafe { sys::mlx_device_count(&mut count, Device::Gpu.raw_type()) };
+    check(code).is_ok() && count > 0
+}
+
+/// The version of the MLX that was loaded, such as "0.32.2".
+pub fn version() -> Result<String> {
+    init();
+    // SAFETY: the string handle is made, read and freed here.
+    unsafe {
+        let mut text = sys::mlx_string_new();
+        let code = sys::mlx_version(&mut text);
+        let result = check(code).map(|()| {
+            CStr::from_ptr(sys::mlx_string_data(text))
+                .to_string_lossy()
+                .into_owned()
+        });
+        sys::mlx_string_free(text);
+        result
+    }
+}

@@ -1,0 +1,429 @@
+//! [`Context`]: sequences of one model, and their evaluation.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::batch::{Batch, Share};
+use super::cancel::Cancel;
+use super::model::Model;
+use super::stats::ContextMemory;
+use crate::decoder::Segment;
+use crate::error::{Error, Result};
+use crate::kv::{CacheShape, Sequence};
+use crate::memory::{self, Category, Entry};
+use crate::mlx::{Array, Device, Ops, Stream};
+
+/// The context length when none is asked for, if the model allows as much.
+const DEFAULT_N_CTX: usize = 8192;
+const DEFAULT_PREFILL_CHUNK: usize = 512;
+/// On the CPU, steps of more tokens than this are evaluated layer by layer:
+/// it bounds scratch memory and the time until a cancellation is noticed.
+const LAYERWISE_FROM: usize = 16;
+
+/// Zero means the default.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ContextOptions {
+    /// Tokens that each sequence may hold. Default: what the model was trained
+    /// for, but at most 8192.
+    pub n_ctx: usize,
+    /// Sequences. Default: 1.
+    pub n_sequences: usize,
+    /// Tokens that are evaluated together at most. Default: 512.
+    pub prefill_chunk: usize,
+}
+
+/// Counters since the context was made. A step in which each sequence gets one
+/// token is decoding, any other is prefill.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Perf {
+    pub n_prefill_tokens: u64,
+    pub n_decode_tokens: u64,
+    pub n_evals: u64,
+    pub prefill_time: Duration,
+    pub decode_time: Duration,
+}
+
+/// Sequences of one model. One call at a time.
+pub struct Context {
+    model: Arc<Model>,
+    ops: Ops,
+    shape: CacheShape,
+    sequences: Vec<Sequence>,
+    prefill_chunk: usize,
+    logits: Vec<LogitsRow>,
+    perf: Perf,
+    kv_reserved: Entry,
+    kv_used: Entry,
+    logits_bytes: Entry,
+}
+
+/// One wanted row of the last evaluation.
+struct LogitsRow {
+    /// f32 `[rows, vocab_size]` of one step
+    step: Array,
+    row: usize,
+}
+
+/// One step of an evaluation.
+struct Step {
+    tokens: Vec<i32>,
+    /// (sequence, number of tokens), by sequence
+    parts: Vec<(usize, usize)>,
+    /// Rows of this step whose logits are wanted, with their place in the batch.
+    wanted: Vec<(i32, usize)>,
+}
+
+impl Context {
+    pub fn new(model: &Arc<Model>, options: &ContextOptions) -> Result<Context> {
+        let or = |value: usize, default: usize| if value == 0 { default } else { value };
+        let spec = model.decoder().spec();
+        let shape = CacheShape {
+            n_layers: spec.n_layers,
+            n_kv_heads: spec.n_kv_heads,
+            head_dim: spec.head_dim,
+            dtype: model.decoder().dtype(),
+            max_tokens: or(options.n_ctx, spec.max_context.min(DEFAULT_N_CTX)),
+        };
+        let n_sequences = or(options.n_sequences, 1);
+        admit(shape, n_sequences)?;
+        Ok(Context {
+            ops: Ops::new(Stream::acquire(model.device())?),
+            shape,
+            sequences: (0..n_sequences).map(|_| Sequence::new(shape)).collect(),
+            prefill_chunk: or(options.prefill_chunk, DEFAULT_PREFILL_CHUNK),
+            logits: Vec::new(),
+            perf: Perf::default(),
+            kv_reserved: Entry::new(Category::KvReserved, 0),
+            kv_used: Entry::new(Category::KvUsed, 0),
+            logits_bytes: Entry::new(Category::Logits, 0),
+            model: model.clone(),
+        })
+    }
+
+    pub fn model(&self) -> &Arc<Model> {
+        &self.model
+    }
+
+    /// Tokens that each sequence may hold.
+    pub fn n_ctx(&self) -> usize {
+        self.shape.max_tokens
+    }
+
+    pub fn n_sequences(&self) -> usize {
+        self.sequences.len()
+    }
+
+    pub fn prefill_chunk(&self) -> usize {
+        self.prefill_chunk
+    }
+
+    pub fn kv_bytes_per_token(&self) -> usize {
+        self.shape.bytes_per_token()
+    }
+
+    pub fn perf(&self) -> Perf {
+        self.perf
+    }
+
+    pub fn memory(&self) -> ContextMemory {
+        ContextMemory {
+            kv_reserved: self.kv_reserved.bytes(),
+            kv_used: self.kv_used.bytes(),
+            logits: self.logits_bytes.bytes(),
+        }
+    }
+
+    pub fn sequence_length(&self, sequence: i32) -> Result<usize> {
+        Ok(self.sequences[self.index_of(sequence)?].length())
+    }
+
+    /// Keeps the first `keep` tokens of a sequence; with 0 its memory is given back.
+    pub fn trim(&mut self, sequence: i32, keep: usize) -> Result<()> {
+        let index = self.index_of(sequence)?;
+        let cache = &mut self.sequences[index];
+        if keep > cache.length() {
+            return Err(Error::invalid(format!(
+                "sequence {sequence} holds {} tokens; cannot keep {keep}",
+                cache.length()
+            )));
+        }
+        match keep {
+            0 => cache.clear(),
+            _ => cache.truncate(keep),
+        }
+        self.account();
+        Ok(())
+    }
+
+    /// Rows of logits that the last successful evaluation left.
+    pub fn n_logits_rows(&self) -> usize {
+        self.logits.len()
+    }
+
+    /// One row of logits, `[vocab_size]`, where MLX computed it.
+    pub fn logits(&self, row: usize) -> Result<&[f32]> {
+        let wanted = self.logits.get(row).ok_or_else(|| {
+            Error::invalid(format!(
+                "logits row {row} is not there: the last evaluation left {}",
+                self.logits.len()
+            ))
+        })?;
+        let vocab_size = self.model.decoder().spec().vocab_size;
+        let start = wanted.row * vocab_size;
+        Ok(&wanted.step.as_f32()?[start..start + vocab_size])
+    }
+
+    /// Appends the batch to its sequences and keeps the wanted logits, in the
+    /// order of their tokens. When it fails or is cancelled, sequences and
+    /// logits are as before; only if MLX itself fails in the middle can a
+    /// sequence be lost, which the message then says.
+    pub fn eval(&mut self, batch: &Batch<'_>, cancel: Option<&Cancel>) -> Result<()> {
+        let vocab_size = self.model.decoder().spec().vocab_size;
+        batch.validate(vocab_size)?;
+        let shares = batch.shares(self.sequences.len())?;
+        self.ensure_room(&shares)?;
+        let wanted = batch.wanted(&shares);
+        admit_logits(wanted.len(), vocab_size)?;
+        let lengths: Vec<usize> = self.sequences.iter().map(Sequence::length).collect();
+        let result = self.run(batch, &shares, &wanted, cancel);
+        let result = match result {
+            Ok(logits) => {
+                self.logits = logits;
+                Ok(())
+            }
+            Err(error) => Err(self.roll_back(&lengths, error)),
+        };
+        self.account();
+        result
+    }
+
+    fn ensure_room(&self, shares: &[Share]) -> Result<()> {
+        for Share { sequence, indices } in shares {
+            let length = self.sequences[*sequence].length();
+            if length + indices.len() > self.n_ctx() {
+                return Err(Error::no_space(format!(
+                    "sequence {sequence} holds {length} tokens and {} more do not fit into the \
+                     context of {}; trim the sequence or make a context with a larger n_ctx",
+                    indices.len(),
+                    self.n_ctx()
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    fn run(
+        &mut self,
+        batch: &Batch<'_>,
+        shares: &[Share],
+        wanted: &[usize],
+        cancel: Option<&Cancel>,
+    ) -> Result<Vec<LogitsRow>> {
+        for share in shares {
+            self.sequences[share.sequence].reserve(&self.ops, share.indices.len())?;
+        }
+        let mut rows: Vec<(usize, LogitsRow)> = Vec::with_capacity(wanted.len());
+        for step in steps(batch, shares, wanted, self.prefill_chunk) {
+            if let Some(cancel) = cancel {
+                cancel.check()?;
+            }
+            let began = Instant::now();
+            if let Some(logits) = self.step(&step, cancel)? {
+                rows.extend(step.wanted.iter().enumerate().map(|(row, &(_, place))| {
+                    let step = logits.clone();
+                    (place, LogitsRow { step, row })
+                }));
+            }
+            self.count(&step, began.elapsed());
+        }
+        rows.sort_unstable_by_key(|(place, _)| *place);
+        self.perf.n_evals += 1;
+        Ok(rows.into_iter().map(|(_, row)| row).collect())
+    }
+
+    /// Builds and evaluates one step; gives its wanted logits.
+    fn step(&mut self, step: &Step, cancel: Option<&Cancel>) -> Result<Option<Array>> {
+        let Context {
+            model,
+            ops,
+            sequences,
+            ..
+        } = self;
+        let decoder = model.decoder();
+        let layerwise = ops.stream().device() == Device::Cpu
+            && (cancel.is_some() || step.tokens.len() >= LAYERWISE_FROM);
+        let mut after_layer = |hidden: &Array| {
+            if layerwise {
+                ops.stream().eval([hidden])?;
+                cancel.map_or(Ok(()), Cancel::check)?;
+            }
+            Ok(())
+        };
+        let mut segments = segments(sequences, &step.parts);
+        let hidden = decoder.forward(ops, &step.tokens, &mut segments, &mut after_layer)?;
+        let rows: Vec<i32> = step.wanted.iter().map(|(row, _)| *row).collect();
+        let logits = match rows.is_empty() {
+            true => None,
+            false => Some(decoder.logits(ops, &hidden, &rows)?),
+        };
+        let caches = segments.iter().flat_map(|segment| segment.cache.arrays());
+        ops.stream().eval(caches.chain(&logits))?;
+        for segment in segments {
+            segment.cache.advance(segment.n_tokens);
+        }
+        Ok(logits)
+    }
+
+    fn count(&mut self, step: &Step, elapsed: Duration) {
+        let n_tokens = step.tokens.len() as u64;
+        if step.parts.iter().all(|(_, n)| *n == 1) {
+            self.perf.n_decode_tokens += n_tokens;
+            self.perf.decode_time += elapsed;
+        } else {
+            self.perf.n_prefill_tokens += n_tokens;
+            self.perf.prefill_time += elapsed;
+        }
+    }
+
+    fn roll_back(&mut self, lengths: &[usize], error: Error) -> Error {
+        let mut error = error;
+        for (index, (sequence, &length)) in self.sequences.iter_mut().zip(lengths).enumerate() {
+            sequence.truncate(length);
+            if !sequence.recover() && length > 0 {
+                error = error.context(format!("sequence {index} was lost and is empty now"));
+            }
+        }
+        error
+    }
+
+    fn account(&mut self) {
+        let sum = |bytes: fn(&Sequence) -> usize| self.sequences.iter().map(bytes).sum();
+        let (reserved, used) = (sum(Sequence::bytes_reserved), sum(Sequence::bytes_used));
+        let vocab_size = self.model.decoder().spec().vocab_size;
+        self.kv_reserved.set(reserved);
+        self.kv_used.set(used);
+        self.logits_bytes.set(self.logits.len() * vocab_size * size_of::<f32>());
+    }
+
+    fn index_of(&self, sequence: i32) -> Result<usize> {
+        usize::try_from(sequence)
+            .ok()
+            .filter(|index| *index < self.sequences.len())
+            .ok_or_else(|| {
+                Error::invalid(format!(
+                    "sequence {sequence} is outside of the context's {}",
+                    self.sequences.len()
+                ))
+            })
+    }
+}
+
+/// Refuses a context whose caches, when full, exceed what models may use.
+fn admit(shape: CacheShape, n_sequences: usize) -> Result<()> {
+    let usable = memory::usable();
+    let wanted = shape
+        .bytes_per_token()
+        .checked_mul(shape.max_tokens)
+        .and_then(|bytes| bytes.checked_mul(n_sequences));
+    match wanted {
+        // MLX counts positions in 32 bits.
+        Some(bytes) if bytes <= usable.usable_bytes && shape.max_tokens < 1 << 30 => Ok(()),
+        _ => Err(Error::over_budget(format!(
+            "{n_sequences} sequence(s) of {} tokens take {} of keys and values, but models may \
+             use {} ({}); ask for a smaller n_ctx or fewer sequences",
+            shape.max_tokens,
+            wanted.map_or("more than can be addressed".to_owned(), mebibytes),
+            mebibytes(usable.usable_bytes),
+            usable.reason
+        ))),
+    }
+}
+
+fn admit_logits(rows: usize, vocab_size: usize) -> Result<()> {
+    let bytes = rows.saturating_mul(vocab_size * size_of::<f32>());
+    let usable = memory::usable();
+    if bytes <= usable.usable_bytes {
+        return Ok(());
+    }
+    Err(Error::over_budget(format!(
+        "logits of {rows} tokens take {}, but models may use {} ({}); ask for fewer at a time",
+        mebibytes(bytes),
+        mebibytes(usable.usable_bytes),
+        usable.reason
+    )))
+}
+
+fn mebibytes(bytes: usize) -> String {
+    format!("{} MiB", bytes.div_ceil(1 << 20))
+}
+
+/// The caches of a step's parts, in their order.
+fn segments<'a>(sequences: &'a mut [Sequence], parts: &[(usize, usize)]) -> Vec<Segment<'a>> {
+    let mut parts = parts.iter().peekable();
+    sequences
+        .iter_mut()
+        .enumerate()
+        .filter_map(|(index, cache)| {
+            let &(_, n_tokens) = parts.next_if(|(sequence, _)| *sequence == index)?;
+            Some(Segment { n_tokens, cache })
+        })
+        .collect()
+}
+
+/// Cuts a batch into steps of at most `chunk` tokens; each takes what fits of
+/// every sequence that still has tokens.
+fn steps<'a>(
+    batch: &'a Batch<'_>,
+    shares: &'a [Share],
+    wanted: &'a [usize],
+    chunk: usize,
+) -> impl Iterator<Item = Step> + 'a {
+    let mut done = vec![0; shares.len()];
+    std::iter::from_fn(move || {
+        let mut step = Step {
+            tokens: Vec::new(),
+            parts: Vec::new(),
+            wanted: Vec::new(),
+        };
+        for (share, done) in shares.iter().zip(&mut done) {
+            let n = (share.indices.len() - *done).min(chunk - step.tokens.len());
+            if n == 0 {
+                continue;
+            }
+            for &index in &share.indices[*done..*done + n] {
+                if wanted.binary_search(&index).is_ok() {
+                    step.wanted.push((step.tokens.len() as i32, index));
+                }
+                step.tokens.push(batch.tokens[index]);
+            }
+            step.parts.push((share.sequence, n));
+            *done += n;
+        }
+        (!step.tokens.is_empty()).then_some(step)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::runtime::Want;
+
+    #[test]
+    fn steps_take_what_fits_of_every_sequence() {
+        let batch = Batch {
+            tokens: &[10, 11, 12, 20, 13, 14],
+            sequences: Some(&[0, 0, 0, 1, 0, 0]),
+            want: Want::Last,
+        };
+        let shares = batch.shares(2).expect("valid");
+        let wanted = batch.wanted(&shares);
+        let steps: Vec<_> = steps(&batch, &shares, &wanted, 4).collect();
+        assert_eq!(steps.len(), 2);
+        assert_eq!(steps[0].tokens, [10, 11, 12, 13]);
+        assert_eq!(steps[0].parts, [(0, 4)]);
+        assert!(steps[0].wanted.is_empty());
+        assert_eq!(steps[1].tokens, [14, 20]);
+        assert_eq!(steps[1].parts, [(0, 1), (1, 1)]);
+        assert_eq!(steps[1].wanted, [(0, 5), (1, 3)]);
+    }
+}

@@ -1,0 +1,172 @@
+//! [`Model`]: an opened checkpoint, shared by its contexts.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use super::cancel::Cancel;
+use super::stats::{self, ModelMemory};
+use crate::checkpoint::{Checkpoint, Manifest};
+use crate::decoder::{Decoder, DecoderSpec};
+use crate::error::Result;
+use crate::memory::{Category, Entry};
+use crate::mlx::{self, Device, Stream};
+
+/// Where to compute.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DeviceChoice {
+    /// The GPU if there is one, otherwise the CPU.
+    #[default]
+    Auto,
+    Cpu,
+    Gpu,
+}
+
+impl DeviceChoice {
+    fn resolve(self) -> Device {
+        match self {
+            DeviceChoice::Cpu => Device::Cpu,
+            DeviceChoice::Gpu => Device::Gpu,
+            DeviceChoice::Auto if mlx::gpu_available() => Device::Gpu,
+            DeviceChoice::Auto => Device::Cpu,
+        }
+    }
+}
+
+/// How to open a model.
+#[derive(Default)]
+pub struct ModelOptions<'a> {
+    pub device: DeviceChoice,
+    /// Called with (done, total) while the model is opened.
+    pub progress: Option<&'a mut dyn FnMut(usize, usize)>,
+    pub cancel: Option<&'a Cancel>,
+}
+
+/// What a checkpoint is, known from its headers alone.
+#[derive(Clone, Debug)]
+pub struct ModelInfo {
+    pub spec: DecoderSpec,
+    /// Values in all weights, before any quantization.
+    pub n_parameters: u64,
+    pub weight_bytes: usize,
+    /// Keys and values of one token, in the type the decoder computes in.
+    pub kv_bytes_per_token: usize,
+    /// Bits of the default quantization; 0: the weights are floats.
+    pub quant_bits: usize,
+    pub quant_group_size: usize,
+    pub has_tokenizer: bool,
+    pub has_chat_template: bool,
+}
+
+/// Reads a checkpoint's headers, none of its weights.
+pub fn inspect(path: &Path) -> Result<ModelInfo> {
+    let manifest = Checkpoint::inspect(path)?;
+    manifest.quantization().ensure_supported()?;
+    let spec = DecoderSpec::from_config(manifest.config())?;
+    info_of(&manifest, spec)
+}
+
+fn info_of(manifest: &Manifest, spec: DecoderSpec) -> Result<ModelInfo> {
+    let quant = manifest.quantization().default;
+    let directory = manifest.directory();
+    Ok(ModelInfo {
+        n_parameters: parameters(manifest),
+        weight_bytes: manifest.tensor_bytes_total(),
+        kv_bytes_per_token: spec.kv_elements_per_token() * element_bytes(manifest)?,
+        quant_bits: quant.map_or(0, |quant| quant.bits),
+        quant_group_size: quant.map_or(0, |quant| quant.group_size),
+        has_tokenizer: directory.tokenizer().is_some(),
+        has_chat_template: !directory.chat_templates()?.is_empty(),
+        spec,
+    })
+}
+
+/// Values in all weights. Packed codes count as the values they stand for; the
+/// scales and biases of a quantization are no parameters.
+fn parameters(manifest: &Manifest) -> u64 {
+    let quantization = manifest.quantization();
+    let values = |tensor: &crate::checkpoint::TensorInfo| {
+        let module = |suffix| tensor.name.strip_suffix(suffix);
+        let has_scales = |module: &str| manifest.tensor(&format!("{module}.scales")).is_some();
+        if module(".scales").or(module(".biases")).is_some_and(has_scales) {
+            return 0;
+        }
+        let quant = module(".weight").and_then(|name| quantization.spec_for(name, has_scales(name)));
+        match quant {
+            Some(quant) => (tensor.bytes * 8 / quant.bits) as u64,
+            None => tensor.elements() as u64,
+        }
+    };
+    manifest.tensors().iter().map(values).sum()
+}
+
+/// Bytes of one activation: the embedding's type, or that of its scales.
+fn element_bytes(manifest: &Manifest) -> Result<usize> {
+    let scales = manifest.tensor("model.embed_tokens.scales");
+    let tensor = match scales {
+        Some(scales) => scales,
+        None => manifest.required("model.embed_tokens.weight")?,
+    };
+    Ok(tensor.dtype.size())
+}
+
+/// An opened checkpoint. Immutable.
+pub struct Model {
+    checkpoint: Arc<Checkpoint>,
+    decoder: Decoder,
+    device: Device,
+    info: ModelInfo,
+    weights_mapped: Entry,
+    weights_copied: Entry,
+}
+
+impl Model {
+    pub fn open(path: &Path, options: ModelOptions<'_>) -> Result<Arc<Model>> {
+        let checkpoint = Arc::new(Checkpoint::open(path)?);
+        checkpoint.quantization().ensure_supported()?;
+        let spec = DecoderSpec::from_config(checkpoint.config())?;
+        let info = info_of(&checkpoint, spec.clone())?;
+        let device = options.device.resolve();
+        let stream = Stream::acquire(device)?;
+        let mut report = options.progress;
+        let mut progress = |done: usize, total: usize| {
+            if let Some(report) = report.as_mut() {
+                report(done, total);
+            }
+            options.cancel.map_or(Ok(()), Cancel::check)
+        };
+        let (decoder, bytes) = Decoder::load(&checkpoint, spec, &stream, &mut progress)?;
+        stats::register(&checkpoint);
+        Ok(Arc::new(Model {
+            decoder,
+            device,
+            info,
+            weights_mapped: Entry::new(Category::WeightsMapped, bytes.used - bytes.copied),
+            weights_copied: Entry::new(Category::WeightsCopied, bytes.copied),
+            checkpoint,
+        }))
+    }
+
+    pub fn checkpoint(&self) -> &Arc<Checkpoint> {
+        &self.checkpoint
+    }
+
+    pub(super) fn decoder(&self) -> &Decoder {
+        &self.decoder
+    }
+
+    pub fn device(&self) -> Device {
+        self.device
+    }
+
+    pub fn info(&self) -> &ModelInfo {
+        &self.info
+    }
+
+    pub fn memory(&self) -> Result<ModelMemory> {
+        Ok(ModelMemory {
+            weights_mapped: self.weights_mapped.bytes(),
+            weights_copied: self.weights_copied.bytes(),
+            weights_resident: self.checkpoint.residency()?,
+        })
+    }
+}

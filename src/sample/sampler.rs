@@ -1,0 +1,196 @@
+//! The sampler: parameters, generator and history behind one call per token.
+
+use half::{bf16, f16};
+
+use super::candidates::{self, Candidate};
+use super::history::History;
+use super::params::SamplerParams;
+use super::rng::Rng;
+use crate::error::{Error, Result};
+
+/// One row of logits, `[vocab_size]`, in the type that the model computes in.
+#[derive(Clone, Copy, Debug)]
+pub enum Logits<'a> {
+    F32(&'a [f32]),
+    F16(&'a [f16]),
+    Bf16(&'a [bf16]),
+}
+
+impl Logits<'_> {
+    pub fn len(&self) -> usize {
+        match self {
+            Logits::F32(row) => row.len(),
+            Logits::F16(row) => row.len(),
+            Logits::Bf16(row) => row.len(),
+        }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// Chooses tokens, one row of logits at a time.
+///
+/// ```
+/// use umrt::sample::{Logits, Sampler, SamplerParams};
+///
+/// let mut sampler = Sampler::new(SamplerParams::default())?;
+/// let token = sampler.sample(Logits::F32(&[0.1, 2.0, -1.0]))?;
+/// sampler.accept(token);
+/// assert_eq!(token, 1);
+/// # Ok::<(), umrt::error::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Sampler {
+    params: SamplerParams,
+    rng: Rng,
+    history: History,
+    /// Kept from call to call, so that a token costs no allocation.
+    candidates: Vec<Candidate>,
+}
+
+impl Sampler {
+    /// # Errors
+    /// `InvalidArgument` if a parameter is out of range.
+    pub fn new(params: SamplerParams) -> Result<Self> {
+        params.validate()?;
+        let window = if params.has_penalties() {
+            params.repetition_window as usize
+        } else {
+            0
+        };
+        Ok(Self {
+            rng: Rng::from_seed(params.seed),
+            history: History::new(window),
+            candidates: Vec::new(),
+            params,
+        })
+    }
+
+    pub fn params(&self) -> &SamplerParams {
+        &self.params
+    }
+
+    /// The next token for this row. It does not become part of the history:
+    /// tell [`accept`](Self::accept) which token was really used.
+    ///
+    /// Every call above temperature 0 takes exactly one number from the
+    /// generator, so a stream of tokens can be repeated from its seed. NaN is
+    /// never chosen.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for an empty row or one longer than token ids go;
+    /// `Backend` if no logit of the row is above minus infinity.
+    pub fn sample(&mut self, logits: Logits<'_>) -> Result<i32> {
+        if logits.is_empty() {
+            return Err(Error::invalid("this row of logits is empty"));
+        }
+        if i32::try_from(logits.len()).is_err() {
+            return Err(Error::invalid(format!(
+                "this row has {} logits, more than token ids can number",
+                logits.len()
+            )));
+        }
+        match logits {
+            Logits::F32(row) => self.sample_row(row),
+            Logits::F16(row) => self.sample_row(row),
+            Logits::Bf16(row) => self.sample_row(row),
+        }
+    }
+
+    /// Records a token for the penalties: one of the prompt or a generated one.
+    pub fn accept(&mut self, token: i32) {
+        self.history.push(token);
+    }
+
+    /// Goes back to the seed and an empty history.
+    pub fn reset(&mut self) {
+        self.rng = Rng::from_seed(self.params.seed);
+        self.history.clear();
+    }
+
+    fn sample_row<T: Logit>(&mut self, row: &[T]) -> Result<i32> {
+        let is_greedy = self.params.temperature == 0.0;
+        if is_greedy && self.history.is_empty() {
+            return argmax(row.iter().map(|logit| logit.to_f32())).ok_or_else(nothing_to_choose);
+        }
+        self.collect_candidates(row);
+        if is_greedy {
+            return argmax(self.candidates.iter().map(|candidate| candidate.logit))
+                .ok_or_else(nothing_to_choose);
+        }
+        self.candidates
+            .retain(|candidate| candidate.logit > f32::NEG_INFINITY);
+        self.draw().ok_or_else(nothing_to_choose)
+    }
+
+    /// The whole row in the order of its ids, with penalties.
+    fn collect_candidates<T: Logit>(&mut self, row: &[T]) {
+        self.candidates.clear();
+        let numbered = (0..).zip(row);
+        self.candidates
+            .extend(numbered.map(|(id, logit)| Candidate::new(id, logit.to_f32())));
+        self.history.penalize(&mut self.candidates, &self.params);
+    }
+
+    fn draw(&mut self) -> Option<i32> {
+        if self.candidates.is_empty() {
+            return None;
+        }
+        // Scaling by the temperature keeps the ranking, so top-k may come first
+        // and leave less to weigh.
+        candidates::keep_top_k(&mut self.candidates, self.params.top_k as usize);
+        candidates::weigh(&mut self.candidates, self.params.temperature);
+        candidates::keep_top_p(&mut self.candidates, self.params.top_p);
+        candidates::keep_min_p(&mut self.candidates, self.params.min_p);
+        let picked = candidates::pick(&self.candidates, self.rng.next_unit())?;
+        Some(picked.id)
+    }
+}
+
+/// An element of a row of logits.
+trait Logit: Copy {
+    fn to_f32(self) -> f32;
+}
+
+impl Logit for f32 {
+    fn to_f32(self) -> f32 {
+        self
+    }
+}
+
+impl Logit for f16 {
+    fn to_f32(self) -> f32 {
+        f16::to_f32(self)
+    }
+}
+
+impl Logit for bf16 {
+    fn to_f32(self) -> f32 {
+        bf16::to_f32(self)
+    }
+}
+
+/// The first index of the largest value; NaN and minus infinity don't count.
+fn argmax(values: impl Iterator<Item = f32>) -> Option<i32> {
+    let mut best = None;
+    let mut largest = f32::NEG_INFINITY;
+    for (index, value) in (0..).zip(values) {
+        if value > largest {
+            largest = value;
+            best = Some(index);
+        }
+    }
+    best
+}
+
+fn nothing_to_choose() -> Error {
+    Error::backend(
+        "the logits of this row are all NaN or minus infinity, so there is no token to choose; \
+         the model's computation overflowed or its weights are damaged",
+    )
+}
+
+#[cfg(test)]
+mod tests;
