@@ -43,7 +43,9 @@ impl Status {
     ];
 
     pub fn from_code(code: i32) -> Option<Status> {
-        Status::ALL.into_iter().find(|status| *status as i32 == code)
+        Status::ALL
+            .into_iter()
+            .find(|status| *status as i32 == code)
     }
 }
 

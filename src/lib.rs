@@ -1,10 +1,41 @@
 //! umrt, the unified-memory runtime: language models in the memory that the CPU
-//! and the GPU share.
+//! and the GPU share, behind a C ABI.
+//!
+//! The rooms, in the order in which data flows:
+//!
+//! - [`checkpoint`]: a model directory, mapped and validated
+//! - [`decoder`]: config.json as a [`decoder::DecoderSpec`], weights, forward pass
+//! - [`mlx`]: arrays, streams and operations; the only room that knows MLX
+//! - [`kv`]: keys and values by sequence, updated in place
+//! - [`sample`]: from logits to a token
+//! - [`text`]: tokenizer, streaming text, stop strings, chat templates
+//! - [`memory`]: what there is and who uses it
+//! - [`runtime`]: models, contexts, generation
+//! - [`capi`]: `umrt.h`
+//! - [`error`], [`log`]: what everybody uses
+//!
+//! The smallest program in Rust:
+//!
+//! ```no_run
+//! use umrt::runtime::{Batch, Context, ContextOptions, Model, ModelOptions};
+//!
+//! # fn main() -> umrt::error::Result<()> {
+//! let model = Model::open("path/to/model".as_ref(), ModelOptions::default())?;
+//! let mut context = Context::new(&model, &ContextOptions::default())?;
+//! context.eval(&Batch::of(&[1, 2, 3]), None)?;
+//! println!("{:?}", &context.logits(0)?[..8]);
+//! # Ok(())
+//! # }
+//! ```
 
+pub mod capi;
 pub mod checkpoint;
 pub mod decoder;
 pub mod error;
-mod kv;
+pub mod kv;
+pub mod log;
 pub mod memory;
 pub mod mlx;
 pub mod runtime;
+pub mod sample;
+pub mod text;

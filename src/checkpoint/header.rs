@@ -18,7 +18,7 @@ use serde::de::{Deserializer, Error as _, MapAccess, Visitor};
 use super::dtype::Dtype;
 use super::json::clip;
 use super::tensors::TensorInfo;
-use crate::error::{Error, Result, Status};
+use crate::error::{Error, Result, ResultExt, Status};
 
 /// The same limit as in the `safetensors` crate and in MLX.
 pub(super) const LIMIT_HEADER_BYTES: u64 = 100_000_000;
@@ -115,8 +115,8 @@ impl Layout {
         let mut tensors = entries
             .into_iter()
             .map(|(name, stored)| {
-                self.tensor(&name, stored)
-                    .map_err(|error| error.context(format!("tensor {name:?}")))
+                let place = format!("tensor {name:?}");
+                self.tensor(name, stored).at(place)
             })
             .collect::<Result<Vec<_>>>()?;
         tensors.sort_by(|a, b| (a.offset, a.bytes, &a.name).cmp(&(b.offset, b.bytes, &b.name)));
@@ -131,7 +131,7 @@ impl Layout {
 
     /// Everything but whether the file is long enough, which is asked once for
     /// all tensors so that the message can say how long it should be.
-    fn tensor(&self, name: &str, stored: StoredInfo) -> Result<TensorInfo> {
+    fn tensor(&self, name: String, stored: StoredInfo) -> Result<TensorInfo> {
         let StoredInfo {
             dtype,
             shape,
@@ -152,18 +152,17 @@ impl Layout {
             )));
         }
         let data_start = self.data_start as usize;
-        let offset = begin.checked_add(data_start).filter(|offset| {
-            // The end has to be representable too, for the sums that follow.
-            offset.checked_add(bytes).is_some()
-        });
-        let offset = offset
-            .ok_or_else(|| Error::format(format!("data_offsets [{begin}, {end}] overflow")))?;
+        if end.checked_add(data_start).is_none() {
+            return Err(Error::format(format!(
+                "data_offsets [{begin}, {end}] overflow"
+            )));
+        }
         Ok(TensorInfo {
-            name: name.to_owned(),
+            name,
             dtype,
             shape,
             file: self.file_index,
-            offset,
+            offset: data_start + begin,
             bytes,
         })
     }
@@ -172,13 +171,13 @@ impl Layout {
 fn check_shape(shape: &[usize]) -> Result<()> {
     if shape.len() > LIMIT_RANK {
         let rank = shape.len();
-        return Err(Error::format(format!(
+        return Err(Error::unsupported(format!(
             "has {rank} dimensions; the limit is {LIMIT_RANK}"
         )));
     }
     match shape.iter().find(|dimension| **dimension > LIMIT_DIMENSION) {
         None => Ok(()),
-        Some(_) => Err(Error::format(format!(
+        Some(_) => Err(Error::unsupported(format!(
             "has the shape {shape:?}; the limit of a dimension is {LIMIT_DIMENSION}"
         ))),
     }

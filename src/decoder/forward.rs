@@ -26,10 +26,21 @@ pub struct Decoder {
     dtype: Dtype,
 }
 
+/// In which type activations are computed and cached.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Precision {
+    /// The type of the checkpoint's embeddings, as the model was published.
+    #[default]
+    Native,
+    /// Float32, whatever the weights are: exact, with caches twice as large.
+    Float32,
+}
+
 impl Decoder {
     pub fn load(
         checkpoint: &Arc<Checkpoint>,
         spec: DecoderSpec,
+        precision: Precision,
         stream: &Stream,
         progress: &mut dyn FnMut(usize, usize) -> Result<()>,
     ) -> Result<(Decoder, LoadedBytes)> {
@@ -37,7 +48,10 @@ impl Decoder {
         let wavelengths = &spec.rope.wavelengths;
         let wavelengths = Array::from_f32(wavelengths, &[wavelengths.len() as i32])?;
         let decoder = Decoder {
-            dtype: weights.embedding.dtype()?,
+            dtype: match precision {
+                Precision::Native => weights.embedding.dtype()?,
+                Precision::Float32 => Dtype::F32,
+            },
             spec,
             weights,
             wavelengths,
@@ -65,7 +79,7 @@ impl Decoder {
         after_layer: &mut dyn FnMut(&Array) -> Result<()>,
     ) -> Result<Array> {
         let tokens = Array::from_i32(tokens, &[tokens.len() as i32])?;
-        let mut hidden = self.weights.embedding.look_up(ops, &tokens)?;
+        let mut hidden = self.weights.embedding.look_up(ops, &tokens, self.dtype)?;
         for (index, layer) in self.weights.layers.iter().enumerate() {
             if index > 0 {
                 after_layer(&hidden)?;
@@ -121,7 +135,9 @@ impl Decoder {
             let values = heads(&values, self.spec.n_kv_heads)?;
 
             let visible = Visible::new(start, segment.n_tokens, self.spec.windows[index]);
-            let (keys, values) = segment.cache.append(ops, index, &keys, &values, visible.first)?;
+            let (keys, values) = segment
+                .cache
+                .append(ops, index, &keys, &values, visible.first)?;
             let mask = visible.mask()?;
             let mask = match &mask {
                 Some(mask) => AttentionMask::Array(mask),
@@ -202,7 +218,10 @@ mod tests {
     fn a_window_hides_what_lies_before_it() {
         let visible = Visible::new(10, 1, Some(4));
         assert_eq!(visible.first, 7, "positions 7 to 10 are four");
-        assert!(visible.mask().expect("no error").is_none(), "one query sees all from there");
+        assert!(
+            visible.mask().expect("no error").is_none(),
+            "one query sees all from there"
+        );
 
         let within = Visible::new(0, 4, Some(4));
         assert_eq!(within.first, 0);

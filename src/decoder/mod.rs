@@ -10,7 +10,7 @@ mod rope;
 mod spec;
 mod weights;
 
-pub use forward::{Decoder, Segment};
+pub use forward::{Decoder, Precision, Segment};
 pub use rope::Rope;
 pub use spec::DecoderSpec;
 pub use weights::LoadedBytes;

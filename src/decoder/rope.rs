@@ -22,7 +22,9 @@ pub(super) fn from_config(config: &Config, head_dim: usize) -> Result<Rope> {
         Some(theta) => theta,
         None => config.opt_f64("rope_theta", thetas)?.unwrap_or(10_000.0),
     };
-    let share = section.opt_f64("partial_rotary_factor", 0.0..=1.0)?.unwrap_or(1.0);
+    let share = section
+        .opt_f64("partial_rotary_factor", 0.0..=1.0)?
+        .unwrap_or(1.0);
     let dims = (head_dim as f64 * share) as usize;
     if dims < 2 || !dims.is_multiple_of(2) {
         return Err(section.unexpected("partial_rotary_factor", "an even, non-empty part"));
@@ -32,7 +34,9 @@ pub(super) fn from_config(config: &Config, head_dim: usize) -> Result<Rope> {
         Some(parameters) => scaling(parameters)?,
         None => Scaling::None,
     };
-    let wavelengths = (0..dims / 2).map(|pair| scaled.apply(plain(pair)) as f32).collect();
+    let wavelengths = (0..dims / 2)
+        .map(|pair| scaled.apply(plain(pair)) as f32)
+        .collect();
     Ok(Rope { wavelengths })
 }
 
@@ -104,7 +108,10 @@ mod tests {
     use crate::error::Status;
 
     fn rope(config: serde_json::Value) -> Result<Rope> {
-        from_config(&Config::parse(config.to_string().as_bytes(), "config.json")?, 8)
+        from_config(
+            &Config::parse(config.to_string().as_bytes(), "config.json")?,
+            8,
+        )
     }
 
     #[test]

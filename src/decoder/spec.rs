@@ -18,7 +18,9 @@ enum Bias {
 enum Windows {
     None,
     /// Every layer, `sliding_window` tokens; null: none; absent: this many.
-    Every { absent: u32 },
+    Every {
+        absent: u32,
+    },
     /// Those `layer_types` names, or from layer `max_window_layers` on, if
     /// `use_sliding_window` says so.
     Chosen,
@@ -210,7 +212,11 @@ fn windows(config: &Config, family: &Family, n_layers: usize) -> Result<Vec<Opti
         Windows::None => Ok(everywhere(None)),
         Windows::Every { absent } => {
             let is_named = config.entries().any(|(key, _)| key == "sliding_window");
-            Ok(everywhere(if is_named { configured? } else { Some(absent) }))
+            Ok(everywhere(if is_named {
+                configured?
+            } else {
+                Some(absent)
+            }))
         }
         Windows::Chosen if !config.opt_bool("use_sliding_window")?.unwrap_or(false) => {
             Ok(everywhere(None))
@@ -218,14 +224,19 @@ fn windows(config: &Config, family: &Family, n_layers: usize) -> Result<Vec<Opti
         Windows::Chosen => {
             let window = configured?.unwrap_or(4096) as usize;
             let slides = sliding_layers(config, n_layers)?;
-            Ok(slides.into_iter().map(|slides| slides.then_some(window)).collect())
+            Ok(slides
+                .into_iter()
+                .map(|slides| slides.then_some(window))
+                .collect())
         }
     }
 }
 
 fn sliding_layers(config: &Config, n_layers: usize) -> Result<Vec<bool>> {
     let Some(types) = config.opt_strs("layer_types")? else {
-        let first = config.opt_usize("max_window_layers", 0..=1 << 12)?.unwrap_or(28);
+        let first = config
+            .opt_usize("max_window_layers", 0..=1 << 12)?
+            .unwrap_or(28);
         return Ok((0..n_layers).map(|layer| layer >= first).collect());
     };
     if types.len() != n_layers {
@@ -286,7 +297,10 @@ mod tests {
             ])
         };
         assert_eq!(qwen(false).expect("valid").windows, vec![None; 3]);
-        assert_eq!(qwen(true).expect("valid").windows, vec![None, None, Some(8)]);
+        assert_eq!(
+            qwen(true).expect("valid").windows,
+            vec![None, None, Some(8)]
+        );
     }
 
     #[test]
@@ -296,7 +310,12 @@ mod tests {
             ("hidden_act", "gelu".into(), Status::Unsupported, "gelu"),
             ("num_hidden_layers", (-3).into(), Status::Format, "-3"),
             ("num_key_value_heads", 3.into(), Status::Format, "divisor"),
-            ("num_attention_heads", 5.into(), Status::Format, "hidden_size 64"),
+            (
+                "num_attention_heads",
+                5.into(),
+                Status::Format,
+                "hidden_size 64",
+            ),
             ("head_dim", 7.into(), Status::Format, "even"),
             ("vocab_size", 1e12.into(), Status::Format, "vocab_size"),
         ];

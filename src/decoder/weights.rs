@@ -33,11 +33,11 @@ impl Linear {
 pub struct Embedding(Linear);
 
 impl Embedding {
-    /// i32 `[n]` -> `[n, hidden_size]`
-    pub fn look_up(&self, ops: &Ops, tokens: &Array) -> Result<Array> {
+    /// i32 `[n]` -> `[n, hidden_size]` in `dtype`
+    pub fn look_up(&self, ops: &Ops, tokens: &Array, dtype: Dtype) -> Result<Array> {
         match &self.0.weight {
-            Matrix::Dense(table) => ops.take_rows(table, tokens),
-            Matrix::Quantized(table) => ops.take_quantized_rows(table, tokens),
+            Matrix::Dense(table) => ops.astype(&ops.take_rows(table, tokens)?, dtype),
+            Matrix::Quantized(table) => ops.take_quantized_rows(table, tokens, dtype),
         }
     }
 
@@ -115,9 +115,7 @@ impl Weights {
         let final_norm = loader.vector("model.norm.weight", spec.hidden_size)?;
         let head = match spec.tied_embeddings {
             true => None,
-            false => {
-                Some(loader.matrix("lm_head", [spec.vocab_size, spec.hidden_size], false)?)
-            }
+            false => Some(loader.matrix("lm_head", [spec.vocab_size, spec.hidden_size], false)?),
         };
         progress(total, total)?;
         let bytes = LoadedBytes {
@@ -156,9 +154,21 @@ impl Loader<'_> {
         };
         Ok(LayerWeights {
             attention_norm: self.vector(&format!("{prefix}.input_layernorm.weight"), hidden)?,
-            query: self.matrix(&format!("{attention}.q_proj"), [queries, hidden], spec.qkv_bias)?,
-            key: self.matrix(&format!("{attention}.k_proj"), [keys, hidden], spec.qkv_bias)?,
-            value: self.matrix(&format!("{attention}.v_proj"), [keys, hidden], spec.qkv_bias)?,
+            query: self.matrix(
+                &format!("{attention}.q_proj"),
+                [queries, hidden],
+                spec.qkv_bias,
+            )?,
+            key: self.matrix(
+                &format!("{attention}.k_proj"),
+                [keys, hidden],
+                spec.qkv_bias,
+            )?,
+            value: self.matrix(
+                &format!("{attention}.v_proj"),
+                [keys, hidden],
+                spec.qkv_bias,
+            )?,
             query_norm: head_norm(self, "q_norm")?,
             key_norm: head_norm(self, "k_norm")?,
             output: self.matrix(
@@ -186,7 +196,10 @@ impl Loader<'_> {
     }
 
     fn matrix(&mut self, module: &str, shape: [usize; 2], bias: bool) -> Result<Linear> {
-        let has_scales = self.checkpoint.tensor(&format!("{module}.scales")).is_some();
+        let has_scales = self
+            .checkpoint
+            .tensor(&format!("{module}.scales"))
+            .is_some();
         let quantization = self.checkpoint.quantization();
         let weight = match quantization.spec_for(module, has_scales) {
             Some(quant) => Matrix::Quantized(self.quantized(module, shape, quant)?),

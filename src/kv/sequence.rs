@@ -86,7 +86,8 @@ impl Sequence {
                 values: self.moved(ops, values, capacity)?,
             };
             // One layer at a time, so that old and new of all never coexist.
-            ops.stream().eval([&layer_arrays.keys, &layer_arrays.values])?;
+            ops.stream()
+                .eval([&layer_arrays.keys, &layer_arrays.values])?;
             self.layers[layer] = Some(layer_arrays);
         }
         self.capacity = capacity;
@@ -138,14 +139,17 @@ impl Sequence {
 
     /// The arrays that a step must evaluate so that the cache is up to date.
     pub fn arrays(&self) -> impl Iterator<Item = &Array> {
-        self.layers.iter().flatten().flat_map(|layer| [&layer.keys, &layer.values])
+        self.layers
+            .iter()
+            .flatten()
+            .flat_map(|layer| [&layer.keys, &layer.values])
     }
 
     /// After a step that MLX failed in the middle of: whether everything up to
     /// `length` is still there. If not, the sequence is empty.
     pub fn recover(&mut self) -> bool {
-        let complete = self.layers.iter().all(Option::is_some)
-            && self.arrays().all(Array::is_evaluated);
+        let complete =
+            self.layers.iter().all(Option::is_some) && self.arrays().all(Array::is_evaluated);
         if !complete {
             self.clear();
         }

@@ -1,5 +1,8 @@
 //! How much memory models may use on this machine.
 
+use std::ffi::CStr;
+use std::fmt;
+
 /// The share of physical memory that models may use, in percent. The rest is
 /// for the system and the host application.
 const USABLE_PERCENT: usize = 75;
@@ -9,7 +12,32 @@ const USABLE_PERCENT: usize = 75;
 pub struct Usable {
     pub physical_bytes: usize,
     pub usable_bytes: usize,
-    pub reason: &'static str,
+    pub bound: Bound,
+}
+
+/// What bounds the memory that models may use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bound {
+    PhysicalShare,
+    ControlGroup,
+    AddressSpace,
+}
+
+impl Bound {
+    /// For people.
+    pub fn text(self) -> &'static CStr {
+        match self {
+            Bound::PhysicalShare => c"75% of physical memory",
+            Bound::ControlGroup => c"the control group's memory limit",
+            Bound::AddressSpace => c"the limit of address space (ulimit -v)",
+        }
+    }
+}
+
+impl fmt::Display for Bound {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text().to_string_lossy())
+    }
 }
 
 /// The least of the usable share of physical memory and the limits that this
@@ -18,19 +46,19 @@ pub fn usable() -> Usable {
     let physical = physical_bytes().unwrap_or(usize::MAX);
     let share = (physical / 100).saturating_mul(USABLE_PERCENT);
     let bounds = [
-        (Some(share), "75% of physical memory"),
-        (cgroup_limit(), "the control group's memory limit"),
-        (address_space_limit(), "the limit of address space (ulimit -v)"),
+        (Some(share), Bound::PhysicalShare),
+        (cgroup_limit(), Bound::ControlGroup),
+        (address_space_limit(), Bound::AddressSpace),
     ];
-    let (usable_bytes, reason) = bounds
+    let (usable_bytes, bound) = bounds
         .into_iter()
-        .filter_map(|(bytes, reason)| Some((bytes?, reason)))
+        .filter_map(|(bytes, bound)| Some((bytes?, bound)))
         .min_by_key(|(bytes, _)| *bytes)
-        .unwrap_or((share, "75% of physical memory"));
+        .unwrap_or((share, Bound::PhysicalShare));
     Usable {
         physical_bytes: physical,
         usable_bytes,
-        reason,
+        bound,
     }
 }
 
@@ -43,7 +71,9 @@ fn physical_bytes() -> Option<usize> {
             libc::sysconf(libc::_SC_PAGESIZE),
         )
     };
-    usize::try_from(pages).ok()?.checked_mul(usize::try_from(page).ok()?)
+    usize::try_from(pages)
+        .ok()?
+        .checked_mul(usize::try_from(page).ok()?)
 }
 
 #[cfg(target_vendor = "apple")]
@@ -73,7 +103,9 @@ fn cgroup_limit() -> Option<usize> {
         let path = path.trim_start_matches('/');
         match controllers {
             "" => Some(format!("/sys/fs/cgroup/{path}/memory.max")),
-            "memory" => Some(format!("/sys/fs/cgroup/memory/{path}/memory.limit_in_bytes")),
+            "memory" => Some(format!(
+                "/sys/fs/cgroup/memory/{path}/memory.limit_in_bytes"
+            )),
             _ => None,
         }
     });
@@ -107,6 +139,10 @@ mod tests {
         let usable = usable();
         assert!(usable.usable_bytes > 0);
         assert!(usable.usable_bytes <= usable.physical_bytes / 100 * USABLE_PERCENT);
-        assert!(!usable.reason.is_empty());
+        assert!(
+            Bound::PhysicalShare
+                .to_string()
+                .contains(&USABLE_PERCENT.to_string())
+        );
     }
 }

@@ -9,5 +9,5 @@ mod machine;
 mod process;
 
 pub use ledger::{Category, Entry, Ledger, ledger};
-pub use machine::{Usable, usable};
+pub use machine::{Bound, Usable, usable};
 pub use process::{ProcessMemory, process_memory};

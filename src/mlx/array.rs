@@ -193,7 +193,10 @@ impl Clone for Array {
         unsafe {
             let mut raw = sys::mlx_array_new();
             let code = sys::mlx_array_set(&mut raw, self.0);
-            assert!(code == 0 && !raw.ctx.is_null(), "copying a reference failed");
+            assert!(
+                code == 0 && !raw.ctx.is_null(),
+                "copying a reference failed"
+            );
             Array(raw)
         }
     }

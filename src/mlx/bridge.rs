@@ -48,7 +48,10 @@ pub(super) fn wrap(
     owner: Owner,
 ) -> Result<Array> {
     let bytes = element_count(shape) * dtype.bytes();
-    let inside = start >= HEADER_BYTES && start.checked_add(bytes).is_some_and(|end| end <= memory.len());
+    let inside = start >= HEADER_BYTES
+        && start
+            .checked_add(bytes)
+            .is_some_and(|end| end <= memory.len());
     if !inside || !can_wrap() {
         return Err(Error::internal(format!(
             "cannot wrap {bytes} bytes at {start} of {}",

@@ -8,7 +8,6 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::ffi::{c_int, c_void};
-use std::slice;
 
 use mlx_sys as sys;
 
@@ -54,7 +53,13 @@ impl<'s> MappedArrays<'s> {
 
     pub fn array(&mut self, view: &TensorView<'_>) -> Result<Array> {
         if bridge::can_wrap() {
-            return bridge::wrap(view.file, view.start, view.shape, view.dtype, view.owner.clone());
+            return bridge::wrap(
+                view.file,
+                view.start,
+                view.shape,
+                view.dtype,
+                view.owner.clone(),
+            );
         }
         if view.start.is_multiple_of(view.dtype.bytes())
             && let Some(file) = self.whole_file(view)?
@@ -63,7 +68,11 @@ impl<'s> MappedArrays<'s> {
         }
         let bytes = super::array::element_count(view.shape) * view.dtype.bytes();
         self.copied_bytes += bytes;
-        Array::copy_of(&view.file[view.start..view.start + bytes], view.shape, view.dtype)
+        Array::copy_of(
+            &view.file[view.start..view.start + bytes],
+            view.shape,
+            view.dtype,
+        )
     }
 
     fn whole_file(&mut self, view: &TensorView<'_>) -> Result<Option<Array>> {
@@ -114,7 +123,13 @@ fn page_bytes() -> usize {
 }
 
 /// A tensor as a view into an array of bytes; `start` is aligned to `dtype`.
-fn view_into(file: &Array, start: usize, shape: &[i32], dtype: Dtype, stream: &Stream) -> Result<Array> {
+fn view_into(
+    file: &Array,
+    start: usize,
+    shape: &[i32],
+    dtype: Dtype,
+    stream: &Stream,
+) -> Result<Array> {
     let typed = Array::build(|out| {
         // SAFETY: all handles live through the call.
         unsafe { sys::mlx_view(out, file.raw(), dtype.raw(), stream.raw()) }
@@ -136,7 +151,9 @@ fn view_into(file: &Array, start: usize, shape: &[i32], dtype: Dtype, stream: &S
         }
     })?;
     stream.eval([&view])?;
-    let expected = file.data_address().map(|address| address.wrapping_add(start));
+    let expected = file
+        .data_address()
+        .map(|address| address.wrapping_add(start));
     if view.data_address() != expected {
         return Err(Error::internal("MLX copied a tensor that should be a view"));
     }
@@ -156,7 +173,7 @@ fn row_major_strides(shape: &[i32]) -> Vec<i64> {
 fn contents(array: &Array) -> Vec<u8> {
     let address = array.data_address().expect("evaluated");
     // SAFETY: evaluated and, in these tests, dense.
-    unsafe { slice::from_raw_parts(address, array.bytes()) }.to_vec()
+    unsafe { std::slice::from_raw_parts(address, array.bytes()) }.to_vec()
 }
 
 #[cfg(test)]
@@ -188,7 +205,11 @@ mod tests {
             assert_eq!(contents(&array), &memory[start..start + 24]);
         }
         assert_eq!(arrays.copied_bytes(), 0);
-        assert_eq!(Arc::strong_count(&memory), 2, "each array gave its reference back");
+        assert_eq!(
+            Arc::strong_count(&memory),
+            2,
+            "each array gave its reference back"
+        );
     }
 
     #[test]
@@ -204,7 +225,10 @@ mod tests {
                 shape: &[6],
                 dtype: Dtype::F32,
             };
-            assert!(MappedArrays::new(&stream).array(&view).is_err(), "start {start}");
+            assert!(
+                MappedArrays::new(&stream).array(&view).is_err(),
+                "start {start}"
+            );
         }
     }
 
@@ -213,7 +237,11 @@ mod tests {
         let bytes: Vec<u8> = (0..2 * 4096u32).map(|i| (i % 253) as u8).collect();
         let file = Array::copy_of(&bytes, &[2, 4096], Dtype::U8).expect("an array");
         let stream = stream();
-        for (start, dtype) in [(16, Dtype::F32), (2 * 2049, Dtype::Bf16), (4096, Dtype::U32)] {
+        for (start, dtype) in [
+            (16, Dtype::F32),
+            (2 * 2049, Dtype::Bf16),
+            (4096, Dtype::U32),
+        ] {
             let view = view_into(&file, start, &[3, 5], dtype, &stream).expect("a view");
             assert_eq!(view.shape(), &[3, 5]);
             assert_eq!(contents(&view), &bytes[start..start + 15 * dtype.bytes()]);

@@ -9,7 +9,7 @@ use std::ptr::null_mut;
 use mlx_sys as sys;
 
 use super::array::{Array, Dtype};
-use super::error::{check, last_error};
+use super::error::last_error;
 use super::stream::Stream;
 use crate::error::Result;
 
@@ -119,9 +119,8 @@ impl Ops {
             if vector.ctx.is_null() {
                 return Err(last_error());
             }
-            let result = Array::build(|out| {
-                sys::mlx_concatenate_axis(out, vector, axis, self.stream.raw())
-            });
+            let result =
+                Array::build(|out| sys::mlx_concatenate_axis(out, vector, axis, self.stream.raw()));
             sys::mlx_vector_array_free(vector);
             result
         }
@@ -151,7 +150,11 @@ impl Ops {
     /// `target` with `update` written at `start`. Consumes `target`: when that
     /// was the last reference, the update happens in place.
     pub fn slice_update(&self, target: Array, update: &Array, start: &[i32]) -> Result<Array> {
-        let stop: Vec<i32> = start.iter().zip(update.shape()).map(|(a, n)| a + n).collect();
+        let stop: Vec<i32> = start
+            .iter()
+            .zip(update.shape())
+            .map(|(a, n)| a + n)
+            .collect();
         let strides = vec![1; start.len()];
         Array::build(|out| {
             // SAFETY: see above.
@@ -176,7 +179,13 @@ impl Ops {
         Array::build(|out| {
             // SAFETY: see above.
             unsafe {
-                sys::mlx_zeros(out, shape.as_ptr(), shape.len(), dtype.raw(), self.stream.raw())
+                sys::mlx_zeros(
+                    out,
+                    shape.as_ptr(),
+                    shape.len(),
+                    dtype.raw(),
+                    self.stream.raw(),
+                )
             }
         })
     }
@@ -189,13 +198,18 @@ impl Ops {
         })
     }
 
-    /// Rows of a quantized table by index, in the type of its scales.
-    pub fn take_quantized_rows(&self, table: &QuantizedWeight, indices: &Array) -> Result<Array> {
+    /// Rows of a quantized table by index, computed in `dtype`.
+    pub fn take_quantized_rows(
+        &self,
+        table: &QuantizedWeight,
+        indices: &Array,
+        dtype: Dtype,
+    ) -> Result<Array> {
         let codes = self.take_rows(&table.codes, indices)?;
-        let scales = self.take_rows(&table.scales, indices)?;
-        let biases = self.take_rows(&table.biases, indices)?;
+        let scales = self.astype(&self.take_rows(&table.scales, indices)?, dtype)?;
+        let biases = self.astype(&self.take_rows(&table.biases, indices)?, dtype)?;
         let dtype = sys::mlx_optional_dtype {
-            value: scales.dtype()?.raw(),
+            value: dtype.raw(),
             has_value: true,
         };
         Array::build(|out| {

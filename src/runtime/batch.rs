@@ -79,7 +79,9 @@ impl<'a> Batch<'a> {
         };
         let mut by_sequence: Vec<Vec<usize>> = vec![Vec::new(); n_sequences];
         for (index, &sequence) in sequences.iter().enumerate() {
-            let share = usize::try_from(sequence).ok().and_then(|i| by_sequence.get_mut(i));
+            let share = usize::try_from(sequence)
+                .ok()
+                .and_then(|i| by_sequence.get_mut(i));
             share
                 .ok_or_else(|| {
                     Error::invalid(format!(
@@ -98,8 +100,13 @@ impl<'a> Batch<'a> {
     /// Positions in the batch whose logits are wanted, ascending.
     pub(super) fn wanted(&self, shares: &[Share]) -> Vec<usize> {
         let mut wanted: Vec<usize> = match self.want {
-            Want::Last => shares.iter().filter_map(|share| share.indices.last().copied()).collect(),
-            Want::Marked(marks) => (0..marks.len()).filter(|&index| marks[index] != 0).collect(),
+            Want::Last => shares
+                .iter()
+                .filter_map(|share| share.indices.last().copied())
+                .collect(),
+            Want::Marked(marks) => (0..marks.len())
+                .filter(|&index| marks[index] != 0)
+                .collect(),
         };
         wanted.sort_unstable();
         wanted
@@ -118,7 +125,10 @@ mod tests {
             want: Want::Last,
         };
         let shares = batch.shares(3).expect("valid");
-        let grouped: Vec<_> = shares.iter().map(|s| (s.sequence, s.indices.clone())).collect();
+        let grouped: Vec<_> = shares
+            .iter()
+            .map(|s| (s.sequence, s.indices.clone()))
+            .collect();
         assert_eq!(grouped, vec![(0, vec![1, 3]), (2, vec![0, 2])]);
         assert_eq!(batch.wanted(&shares), vec![2, 3]);
     }
@@ -128,17 +138,50 @@ mod tests {
         let valid = Batch::of(&[1, 2]);
         assert!(valid.validate(3).is_ok());
         let cases = [
-            (Batch { tokens: &[], ..valid }, "no tokens"),
-            (Batch { tokens: &[1, 3], ..valid }, "token id 3"),
-            (Batch { tokens: &[-1], ..valid }, "token id -1"),
-            (Batch { sequences: Some(&[0]), ..valid }, "sequence entries"),
-            (Batch { want: Want::Marked(&[1]), ..valid }, "logits entries"),
+            (
+                Batch {
+                    tokens: &[],
+                    ..valid
+                },
+                "no tokens",
+            ),
+            (
+                Batch {
+                    tokens: &[1, 3],
+                    ..valid
+                },
+                "token id 3",
+            ),
+            (
+                Batch {
+                    tokens: &[-1],
+                    ..valid
+                },
+                "token id -1",
+            ),
+            (
+                Batch {
+                    sequences: Some(&[0]),
+                    ..valid
+                },
+                "sequence entries",
+            ),
+            (
+                Batch {
+                    want: Want::Marked(&[1]),
+                    ..valid
+                },
+                "logits entries",
+            ),
         ];
         for (batch, part) in cases {
             let error = batch.validate(3).expect_err(part);
             assert!(error.message().contains(part), "{error}");
         }
-        let outside = Batch { sequences: Some(&[0, 1]), ..valid };
+        let outside = Batch {
+            sequences: Some(&[0, 1]),
+            ..valid
+        };
         assert!(outside.shares(1).is_err());
     }
 }

@@ -302,7 +302,8 @@ impl Context {
         let vocab_size = self.model.decoder().spec().vocab_size;
         self.kv_reserved.set(reserved);
         self.kv_used.set(used);
-        self.logits_bytes.set(self.logits.len() * vocab_size * size_of::<f32>());
+        self.logits_bytes
+            .set(self.logits.len() * vocab_size * size_of::<f32>());
     }
 
     fn index_of(&self, sequence: i32) -> Result<usize> {
@@ -334,7 +335,7 @@ fn admit(shape: CacheShape, n_sequences: usize) -> Result<()> {
             shape.max_tokens,
             wanted.map_or("more than can be addressed".to_owned(), mebibytes),
             mebibytes(usable.usable_bytes),
-            usable.reason
+            usable.bound
         ))),
     }
 }
@@ -349,7 +350,7 @@ fn admit_logits(rows: usize, vocab_size: usize) -> Result<()> {
         "logits of {rows} tokens take {}, but models may use {} ({}); ask for fewer at a time",
         mebibytes(bytes),
         mebibytes(usable.usable_bytes),
-        usable.reason
+        usable.bound
     )))
 }
 

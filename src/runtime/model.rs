@@ -3,11 +3,15 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use serde_json::Value;
+
 use super::cancel::Cancel;
 use super::stats::{self, ModelMemory};
+use super::text::ModelText;
 use crate::checkpoint::{Checkpoint, Manifest};
-use crate::decoder::{Decoder, DecoderSpec};
-use crate::error::Result;
+use crate::decoder::{Decoder, DecoderSpec, Precision};
+use crate::error::{Error, Result};
+use crate::log;
 use crate::memory::{Category, Entry};
 use crate::mlx::{self, Device, Stream};
 
@@ -36,6 +40,7 @@ impl DeviceChoice {
 #[derive(Default)]
 pub struct ModelOptions<'a> {
     pub device: DeviceChoice,
+    pub precision: Precision,
     /// Called with (done, total) while the model is opened.
     pub progress: Option<&'a mut dyn FnMut(usize, usize)>,
     pub cancel: Option<&'a Cancel>,
@@ -87,10 +92,14 @@ fn parameters(manifest: &Manifest) -> u64 {
     let values = |tensor: &crate::checkpoint::TensorInfo| {
         let module = |suffix| tensor.name.strip_suffix(suffix);
         let has_scales = |module: &str| manifest.tensor(&format!("{module}.scales")).is_some();
-        if module(".scales").or(module(".biases")).is_some_and(has_scales) {
+        if module(".scales")
+            .or(module(".biases"))
+            .is_some_and(has_scales)
+        {
             return 0;
         }
-        let quant = module(".weight").and_then(|name| quantization.spec_for(name, has_scales(name)));
+        let quant =
+            module(".weight").and_then(|name| quantization.spec_for(name, has_scales(name)));
         match quant {
             Some(quant) => (tensor.bytes * 8 / quant.bits) as u64,
             None => tensor.elements() as u64,
@@ -113,6 +122,7 @@ fn element_bytes(manifest: &Manifest) -> Result<usize> {
 pub struct Model {
     checkpoint: Arc<Checkpoint>,
     decoder: Decoder,
+    text: ModelText,
     device: Device,
     info: ModelInfo,
     weights_mapped: Entry,
@@ -124,7 +134,7 @@ impl Model {
         let checkpoint = Arc::new(Checkpoint::open(path)?);
         checkpoint.quantization().ensure_supported()?;
         let spec = DecoderSpec::from_config(checkpoint.config())?;
-        let info = info_of(&checkpoint, spec.clone())?;
+        let mut info = info_of(&checkpoint, spec.clone())?;
         let device = options.device.resolve();
         let stream = Stream::acquire(device)?;
         let mut report = options.progress;
@@ -134,10 +144,20 @@ impl Model {
             }
             options.cancel.map_or(Ok(()), Cancel::check)
         };
-        let (decoder, bytes) = Decoder::load(&checkpoint, spec, &stream, &mut progress)?;
+        let (decoder, bytes) =
+            Decoder::load(&checkpoint, spec, options.precision, &stream, &mut progress)?;
+        info.kv_bytes_per_token = info.spec.kv_elements_per_token() * decoder.dtype().bytes();
         stats::register(&checkpoint);
+        log::info(format_args!(
+            "opened {} ({}): {} bytes of weights mapped, {} copied, computing on the {device:?}",
+            path.display(),
+            info.spec.model_type,
+            bytes.used - bytes.copied,
+            bytes.copied
+        ));
         Ok(Arc::new(Model {
             decoder,
+            text: ModelText::new(&checkpoint)?,
             device,
             info,
             weights_mapped: Entry::new(Category::WeightsMapped, bytes.used - bytes.copied),
@@ -154,12 +174,33 @@ impl Model {
         &self.decoder
     }
 
+    pub fn text(&self) -> &ModelText {
+        &self.text
+    }
+
     pub fn device(&self) -> Device {
         self.device
     }
 
     pub fn info(&self) -> &ModelInfo {
         &self.info
+    }
+
+    /// A value of config.json by its path of keys ("rope_scaling.factor"): a
+    /// string as it is, anything else as JSON.
+    pub fn metadata(&self, path: &str) -> Result<String> {
+        let mut keys = path.split('.');
+        let first = keys.next().unwrap_or_default();
+        let found = keys.try_fold(self.checkpoint.config().get(first), |value, key| {
+            Some(Some(value?.get(key)?))
+        });
+        match found.flatten() {
+            Some(Value::String(text)) => Ok(text.clone()),
+            Some(value) => Ok(value.to_string()),
+            None => Err(Error::not_found(format!(
+                "config.json has no value at {path:?}"
+            ))),
+        }
     }
 
     pub fn memory(&self) -> Result<ModelMemory> {

@@ -99,7 +99,9 @@ impl TokenizerConfig {
             special_tokens: special_tokens.map(|token| token.map(TokenText::into_content)),
             add_bos_token: file.add_bos_token,
             add_eos_token: file.add_eos_token,
-            chat_templates: file.chat_template.map_or_else(Vec::new, Templates::into_named),
+            chat_templates: file
+                .chat_template
+                .map_or_else(Vec::new, Templates::into_named),
         })
     }
 
@@ -192,7 +194,12 @@ mod tests {
 
     #[test]
     fn malformed_config_says_which_file() {
-        for json in ["", "[]", r#"{"bos_token": 1}"#, r#"{"add_bos_token": "yes"}"#] {
+        for json in [
+            "",
+            "[]",
+            r#"{"bos_token": 1}"#,
+            r#"{"add_bos_token": "yes"}"#,
+        ] {
             let error = TokenizerConfig::from_json(json).unwrap_err();
             assert_eq!(error.status(), Status::Format);
             assert!(error.to_string().starts_with("tokenizer_config.json: "));

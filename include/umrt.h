@@ -1,0 +1,1190 @@
+/*
+ * umrt, the unified-memory runtime.
+ * SPDX-License-Identifier: MIT OR Apache-2.0
+ *
+ * Conventions
+ *
+ * - A call that can fail returns a umrt_status: 0 is UMRT_OK, and
+ *   umrt_last_error() has a sentence about any other.
+ * - Nothing in here ends the process or unwinds into it.
+ * - What _new and _open give, _free takes back; NULL is ignored there. Handles
+ *   keep what they were made from alive, so any order of freeing works.
+ * - Structures begin with struct_size. Initialize them with UMRT_..._INIT; zero
+ *   is the default of every field. Result structures are initialized likewise.
+ * - (buffer, capacity, needed): needed always receives the capacity it takes; if
+ *   there is less, the call returns NO_SPACE and writes nothing else.
+ * - Any function may be called from any thread. A model is immutable and shared.
+ *   Contexts, samplers and detoks take one call at a time; an overlapping second
+ *   one gets BUSY. Callbacks run on the thread of the call that they belong to.
+ */
+
+
+#ifndef UMRT_H
+#define UMRT_H
+
+/* Generated from src/capi by `cargo xtask header`: change it there. */
+
+#include <stddef.h>
+#include <stdint.h>
+
+/* A structure with its size filled in and everything else zero. */
+#ifdef __cplusplus
+extern "C++" {
+template <typename T>
+inline T umrt_initialized() {
+  T value = {};
+  value.struct_size = static_cast<uint32_t>(sizeof(T));
+  return value;
+}
+}
+#define UMRT_INITIALIZED(type) umrt_initialized<type>()
+#else
+#define UMRT_INITIALIZED(type) ((type){.struct_size = sizeof(type)})
+#endif
+
+#define UMRT_INIT_PARAMS_INIT UMRT_INITIALIZED(umrt_init_params)
+#define UMRT_DEVICE_INFO_INIT UMRT_INITIALIZED(umrt_device_info)
+#define UMRT_MEMORY_INFO_INIT UMRT_INITIALIZED(umrt_memory_info)
+#define UMRT_MODEL_PARAMS_INIT UMRT_INITIALIZED(umrt_model_params)
+#define UMRT_MODEL_INFO_INIT UMRT_INITIALIZED(umrt_model_info)
+#define UMRT_TOKEN_INFO_INIT UMRT_INITIALIZED(umrt_token_info)
+#define UMRT_CTX_PARAMS_INIT UMRT_INITIALIZED(umrt_ctx_params)
+#define UMRT_CTX_INFO_INIT UMRT_INITIALIZED(umrt_ctx_info)
+#define UMRT_PERF_INIT UMRT_INITIALIZED(umrt_perf)
+#define UMRT_BATCH_INIT UMRT_INITIALIZED(umrt_batch)
+#define UMRT_EVAL_RESULT_INIT UMRT_INITIALIZED(umrt_eval_result)
+#define UMRT_SAMPLER_PARAMS_INIT UMRT_INITIALIZED(umrt_sampler_params)
+#define UMRT_GENERATE_PARAMS_INIT UMRT_INITIALIZED(umrt_generate_params)
+#define UMRT_GENERATE_RESULT_INIT UMRT_INITIALIZED(umrt_generate_result)
+
+
+/**
+ * The call did what it says.
+ */
+#define UMRT_OK 0
+
+/**
+ * The caller broke a documented rule: a NULL, an id or size out of range.
+ */
+#define UMRT_INVALID_ARGUMENT 1
+
+/**
+ * A path or name that is not there.
+ */
+#define UMRT_NOT_FOUND 2
+
+/**
+ * The operating system refused to read or write a file.
+ */
+#define UMRT_IO 3
+
+/**
+ * A malformed checkpoint, tokenizer or template.
+ */
+#define UMRT_FORMAT 4
+
+/**
+ * Well-formed, but not something this build can do; the message names it.
+ */
+#define UMRT_UNSUPPORTED 5
+
+/**
+ * The operating system has no memory left.
+ */
+#define UMRT_OUT_OF_MEMORY 6
+
+/**
+ * More memory than models may use; nothing was allocated.
+ */
+#define UMRT_OVER_BUDGET 7
+
+/**
+ * A context or the caller's buffer is full; nothing was written.
+ */
+#define UMRT_NO_SPACE 8
+
+/**
+ * Another call is using this handle.
+ */
+#define UMRT_BUSY 9
+
+/**
+ * Stopped by `umrt_cancel_trigger`.
+ */
+#define UMRT_CANCELLED 10
+
+/**
+ * MLX or its device failed.
+ */
+#define UMRT_BACKEND 11
+
+/**
+ * A bug in umrt; it was caught. Free the handle that the call used.
+ */
+#define UMRT_PANIC 12
+
+/**
+ * A bug in umrt that it noticed itself.
+ */
+#define UMRT_INTERNAL 13
+
+/**
+ * Changes when a program compiled against an older header no longer works.
+ */
+#define UMRT_ABI_VERSION 0
+
+/**
+ * `umrt_device_info.kind`: the CPU.
+ */
+#define UMRT_DEVICE_CPU 1
+
+/**
+ * `umrt_device_info.kind`: a GPU.
+ */
+#define UMRT_DEVICE_GPU 2
+
+/**
+ * Log level: something failed and the caller gets a status for it.
+ */
+#define UMRT_LOG_ERROR 1
+
+/**
+ * Log level: something is not as it should be, but goes on.
+ */
+#define UMRT_LOG_WARNING 2
+
+/**
+ * Log level: what was opened and how.
+ */
+#define UMRT_LOG_INFO 3
+
+/**
+ * Log level: more than most people want to know.
+ */
+#define UMRT_LOG_DEBUG 4
+
+/**
+ * `umrt_model_params.device`: the GPU if there is one, otherwise the CPU.
+ */
+#define UMRT_DEVICE_AUTO 0
+
+/**
+ * `umrt_model_params.precision`: the type that the checkpoint was published in.
+ */
+#define UMRT_PRECISION_NATIVE 0
+
+/**
+ * `umrt_model_params.precision`: compute in float32 whatever the weights are;
+ * exact, but with a KV cache twice as large as for 16-bit checkpoints.
+ */
+#define UMRT_PRECISION_FLOAT32 1
+
+/**
+ * `umrt_tokenize`: add what the model expects around a text, such as a token
+ * that begins it. Leave it off for rendered chats, which contain it.
+ */
+#define UMRT_TOKENIZE_ADD_SPECIAL 1
+
+/**
+ * `umrt_tokenize`: read the spelling of a special token as that token. Leave it
+ * off for text from users, who could otherwise write control tokens.
+ */
+#define UMRT_TOKENIZE_PARSE_SPECIAL 2
+
+/**
+ * `umrt_detokenize`: leave special tokens out of the text.
+ */
+#define UMRT_DETOKENIZE_SKIP_SPECIAL 1
+
+/**
+ * `umrt_token_info.flags`: a control token, without text for people.
+ */
+#define UMRT_TOKEN_SPECIAL 1
+
+/**
+ * `umrt_token_info.flags`: ends a text.
+ */
+#define UMRT_TOKEN_END 2
+
+/**
+ * `umrt_token_info.flags`: one byte of a character that has no token.
+ */
+#define UMRT_TOKEN_BYTE 4
+
+/**
+ * `umrt_special_token`: begins a text.
+ */
+#define UMRT_SPECIAL_BOS 0
+
+/**
+ * `umrt_special_token`: ends a text.
+ */
+#define UMRT_SPECIAL_EOS 1
+
+/**
+ * `umrt_special_token`: stands for what the vocabulary lacks.
+ */
+#define UMRT_SPECIAL_UNK 2
+
+/**
+ * `umrt_special_token`: between texts.
+ */
+#define UMRT_SPECIAL_SEP 3
+
+/**
+ * `umrt_special_token`: fills up batches.
+ */
+#define UMRT_SPECIAL_PAD 4
+
+/**
+ * `umrt_special_token`: stands for the whole text.
+ */
+#define UMRT_SPECIAL_CLS 5
+
+/**
+ * `umrt_special_token`: hides a word.
+ */
+#define UMRT_SPECIAL_MASK 6
+
+/**
+ * `umrt_generate_params.flags`: go on behind the token that ends a text.
+ */
+#define UMRT_GENERATE_IGNORE_END 1
+
+/**
+ * `umrt_generate_result.stop_reason`: the model ended the text.
+ */
+#define UMRT_STOP_END 1
+
+/**
+ * `umrt_generate_result.stop_reason`: `max_tokens` were generated.
+ */
+#define UMRT_STOP_MAX_TOKENS 2
+
+/**
+ * `umrt_generate_result.stop_reason`: a stop string was reached.
+ */
+#define UMRT_STOP_STRING 3
+
+/**
+ * `umrt_generate_result.stop_reason`: the callback wanted no more.
+ */
+#define UMRT_STOP_CALLBACK 4
+
+/**
+ * `umrt_generate_result.stop_reason`: the sequence holds `n_ctx` tokens.
+ */
+#define UMRT_STOP_CONTEXT_FULL 5
+
+/**
+ * A flag that stops running calls from another thread. It is a handle of its
+ * own, so that triggering it never races with freeing what it stops.
+ */
+typedef struct umrt_cancel umrt_cancel;
+
+/**
+ * Sequences of one model and their KV caches. Takes one call at a time; a
+ * second, overlapping one gets BUSY. Several contexts run at once.
+ */
+typedef struct umrt_ctx umrt_ctx;
+
+/**
+ * Turns a stream of tokens into text. Takes one call at a time.
+ */
+typedef struct umrt_detok umrt_detok;
+
+/**
+ * An opened checkpoint. Immutable; shared by its contexts, which keep it alive.
+ */
+typedef struct umrt_model umrt_model;
+
+/**
+ * Chooses tokens, and remembers them for penalties. Takes one call at a time.
+ */
+typedef struct umrt_sampler umrt_sampler;
+
+/**
+ * What a call returns: 0 (`UMRT_OK`) or the kind of failure. The numbers never
+ * change; `umrt_last_error` has the sentence that goes with a failure.
+ */
+typedef int32_t umrt_status;
+
+/**
+ * For `umrt_init`.
+ */
+typedef struct {
+  uint32_t struct_size;
+  uint32_t reserved;
+  /**
+   * Bytes of freed buffers that MLX may keep for reuse. 0: MLX's default
+   * (32 MiB on a CPU).
+   */
+  uint64_t mlx_cache_limit;
+} umrt_init_params;
+
+/**
+ * One device to compute on.
+ */
+typedef struct {
+  uint32_t struct_size;
+  /**
+   * `UMRT_DEVICE_CPU` or `UMRT_DEVICE_GPU`.
+   */
+  uint32_t kind;
+  /**
+   * Bytes that models may use on it.
+   */
+  uint64_t usable_bytes;
+  /**
+   * For people: what it is and which MLX drives it.
+   */
+  char name[64];
+} umrt_device_info;
+
+/**
+ * Receives log messages: `message` is NUL-terminated and valid during the call.
+ * Called from any thread that uses umrt; must not call umrt.
+ */
+typedef void (*umrt_log_fn)(int32_t level, const char *message, void *userdata);
+
+/**
+ * What memory is used for, in bytes. For a model or a context only its own
+ * fields are filled; the others are 0.
+ */
+typedef struct {
+  uint32_t struct_size;
+  uint32_t reserved;
+  /**
+   * Memory of the machine.
+   */
+  uint64_t physical_bytes;
+  /**
+   * What models may use of it.
+   */
+  uint64_t usable_bytes;
+  /**
+   * Weights used where their file is mapped. They are in memory once, shared
+   * with the page cache, and can be dropped and read again by the system.
+   */
+  uint64_t weights_mapped_bytes;
+  /**
+   * How much of the mapped files is in memory now.
+   */
+  uint64_t weights_resident_bytes;
+  /**
+   * Weights that had to be copied out of their file.
+   */
+  uint64_t weights_copied_bytes;
+  /**
+   * Keys and values: allocated.
+   */
+  uint64_t kv_reserved_bytes;
+  /**
+   * Of that, filled with tokens.
+   */
+  uint64_t kv_used_bytes;
+  /**
+   * Logits of each context's last evaluation.
+   */
+  uint64_t logits_bytes;
+  /**
+   * The rest of MLX's active memory: intermediate results.
+   */
+  uint64_t scratch_bytes;
+  /**
+   * MLX's arrays: KV cache, logits, copied weights, scratch.
+   */
+  uint64_t mlx_active_bytes;
+  /**
+   * Freed buffers that MLX keeps for reuse.
+   */
+  uint64_t mlx_cache_bytes;
+  /**
+   * The highest `mlx_active_bytes` so far.
+   */
+  uint64_t mlx_peak_bytes;
+  /**
+   * The process: private memory, resident.
+   */
+  uint64_t process_anonymous_bytes;
+  /**
+   * The process: memory backed by files, resident; mapped weights and code.
+   */
+  uint64_t process_file_bytes;
+  /**
+   * Page faults served from memory since the process began.
+   */
+  uint64_t minor_faults;
+  /**
+   * Page faults that read from disk.
+   */
+  uint64_t major_faults;
+  /**
+   * What bounds `usable_bytes`, for people. Static; NULL for models and contexts.
+   */
+  const char *usable_reason;
+} umrt_memory_info;
+
+/**
+ * What a checkpoint is.
+ */
+typedef struct {
+  uint32_t struct_size;
+  uint32_t n_layers;
+  uint32_t hidden_size;
+  uint32_t intermediate_size;
+  uint32_t n_heads;
+  uint32_t n_kv_heads;
+  uint32_t head_dim;
+  /**
+   * Token ids are below this.
+   */
+  uint32_t vocab_size;
+  /**
+   * Positions the model was trained for.
+   */
+  uint32_t max_context;
+  /**
+   * Bits per quantized weight; 0: the weights are floats.
+   */
+  uint32_t quant_bits;
+  /**
+   * Weights that share a scale; 0: the weights are floats.
+   */
+  uint32_t quant_group_size;
+  /**
+   * 1 if text can be tokenized, else 0.
+   */
+  uint32_t has_tokenizer;
+  /**
+   * 1 if messages can be rendered, else 0.
+   */
+  uint32_t has_chat_template;
+  /**
+   * `UMRT_DEVICE_CPU` or `UMRT_DEVICE_GPU`; 0 if the model was only inspected.
+   */
+  uint32_t device;
+  /**
+   * Values in all weights.
+   */
+  uint64_t n_parameters;
+  /**
+   * Bytes of all tensors in the files.
+   */
+  uint64_t weight_bytes;
+  /**
+   * Bytes that each token adds to a sequence's KV cache.
+   */
+  uint64_t kv_bytes_per_token;
+  /**
+   * The architecture's name, such as "llama".
+   */
+  char model_type[64];
+} umrt_model_info;
+
+/**
+ * Called while a model is opened, on the calling thread: `done` of `total` steps.
+ */
+typedef void (*umrt_progress_fn)(size_t done, size_t total, void *userdata);
+
+/**
+ * For `umrt_model_open`.
+ */
+typedef struct {
+  uint32_t struct_size;
+  /**
+   * `UMRT_DEVICE_AUTO`, `UMRT_DEVICE_CPU` or `UMRT_DEVICE_GPU`.
+   */
+  uint32_t device;
+  /**
+   * `UMRT_PRECISION_NATIVE` or `UMRT_PRECISION_FLOAT32`.
+   */
+  uint32_t precision;
+  uint32_t reserved;
+  /**
+   * May be NULL.
+   */
+  umrt_progress_fn progress;
+  void *progress_userdata;
+  /**
+   * Stops the opening; may be NULL.
+   */
+  const umrt_cancel *cancel;
+} umrt_model_params;
+
+/**
+ * What one token stands for.
+ */
+typedef struct {
+  uint32_t struct_size;
+  /**
+   * `UMRT_TOKEN_*`
+   */
+  uint32_t flags;
+  /**
+   * What it adds to a text: `n_bytes` bytes, which may be part of a character.
+   * Valid until the thread's next `umrt_token_info_get`.
+   */
+  const uint8_t *bytes;
+  uint32_t n_bytes;
+  uint32_t reserved;
+} umrt_token_info;
+
+/**
+ * For `umrt_ctx_new`. 0 means the default.
+ */
+typedef struct {
+  uint32_t struct_size;
+  /**
+   * Tokens that each sequence may hold. Default: what the model was trained
+   * for, but at most 8192. Memory grows with the tokens that are there.
+   */
+  uint32_t n_ctx;
+  /**
+   * Sequences. Default: 1.
+   */
+  uint32_t n_seq;
+  /**
+   * Tokens that are evaluated together at most: more is faster for prompts
+   * and takes more scratch memory. Default: 512.
+   */
+  uint32_t prefill_chunk;
+} umrt_ctx_params;
+
+/**
+ * What a context is.
+ */
+typedef struct {
+  uint32_t struct_size;
+  uint32_t n_ctx;
+  uint32_t n_seq;
+  uint32_t prefill_chunk;
+  /**
+   * Length of a row of logits.
+   */
+  uint32_t vocab_size;
+  uint32_t reserved;
+  /**
+   * Bytes that each token adds to a sequence's KV cache.
+   */
+  uint64_t kv_bytes_per_token;
+} umrt_ctx_info;
+
+/**
+ * Counters since the context was made. A step in which each sequence gets one
+ * token counts as decoding, any other as prefill.
+ */
+typedef struct {
+  uint32_t struct_size;
+  uint32_t reserved;
+  uint64_t n_prefill_tokens;
+  uint64_t n_decode_tokens;
+  /**
+   * Successful calls of `umrt_eval`, those inside `umrt_generate` included.
+   */
+  uint64_t n_evals;
+  /**
+   * Nanoseconds.
+   */
+  uint64_t prefill_ns;
+  /**
+   * Nanoseconds.
+   */
+  uint64_t decode_ns;
+} umrt_perf;
+
+/**
+ * Tokens to append to sequences.
+ */
+typedef struct {
+  uint32_t struct_size;
+  uint32_t n_tokens;
+  /**
+   * `n_tokens` token ids.
+   */
+  const int32_t *tokens;
+  /**
+   * The sequence of each token, or NULL: all belong to sequence 0.
+   */
+  const int32_t *seq_ids;
+  /**
+   * One byte per token, nonzero where logits are wanted; or NULL: after the
+   * last token of each sequence.
+   */
+  const uint8_t *want_logits;
+} umrt_batch;
+
+/**
+ * What an evaluation left.
+ */
+typedef struct {
+  uint32_t struct_size;
+  /**
+   * Rows of logits, in the order of their tokens in the batch.
+   */
+  uint32_t n_logits;
+} umrt_eval_result;
+
+/**
+ * How to choose. 0 means off; all zero is greedy decoding. The stages come in
+ * the order of the fields: penalties, temperature, top-k, top-p, min-p.
+ */
+typedef struct {
+  uint32_t struct_size;
+  /**
+   * How many of the last tokens the penalties look at, up to 2^20.
+   */
+  uint32_t repetition_window;
+  /**
+   * Divides positive and multiplies negative logits of tokens in the window:
+   * 0 to 100; 1 is off too.
+   */
+  float repetition_penalty;
+  /**
+   * Subtracted from the logit of a token in the window: -100 to 100.
+   */
+  float presence_penalty;
+  /**
+   * Subtracted for each time that a token is in the window: -100 to 100.
+   */
+  float frequency_penalty;
+  /**
+   * Divides the logits: 0 to 100. 0 takes the most likely token.
+   */
+  float temperature;
+  /**
+   * Keeps this many of the most likely tokens.
+   */
+  uint32_t top_k;
+  /**
+   * Keeps the most likely tokens that add up to this probability: 0 to 1.
+   */
+  float top_p;
+  /**
+   * Drops tokens less likely than this times the most likely: 0 to 1.
+   */
+  float min_p;
+  uint32_t reserved;
+  /**
+   * The same seed gives the same tokens, on every machine.
+   */
+  uint64_t seed;
+} umrt_sampler_params;
+
+/**
+ * For `umrt_generate`. Exactly one of `prompt`, `chat` and `tokens` is given.
+ */
+typedef struct {
+  uint32_t struct_size;
+  /**
+   * 0: until the model ends the text or the context is full.
+   */
+  uint32_t max_tokens;
+  /**
+   * The sequence that the prompt and what follows are appended to.
+   */
+  int32_t seq;
+  /**
+   * `UMRT_GENERATE_*`, or 0.
+   */
+  uint32_t flags;
+  /**
+   * Plain text, NUL-terminated UTF-8. Special tokens spelled out in it are
+   * ordinary characters.
+   */
+  const char *prompt;
+  /**
+   * A conversation for the model's chat template, NUL-terminated JSON: see
+   * `umrt_chat_render`.
+   */
+  const char *chat;
+  /**
+   * `n_tokens` token ids.
+   */
+  const int32_t *tokens;
+  size_t n_tokens;
+  /**
+   * `n_stop` NUL-terminated texts that end the generation; they are not part
+   * of the output.
+   */
+  const char *const *stop;
+  size_t n_stop;
+  /**
+   * How to choose tokens; NULL is greedy. Not used if `sampler` is given.
+   */
+  const umrt_sampler_params *sampling;
+  /**
+   * Goes on with this sampler; may be NULL.
+   */
+  umrt_sampler *sampler;
+} umrt_generate_params;
+
+/**
+ * Receives text as soon as it is certain: whole UTF-8 characters, never empty,
+ * NUL-terminated, `length` bytes without the NUL, valid during the call. `token`
+ * is the token that completed it. Return 0 to go on, anything else to stop.
+ * Called on the thread that called `umrt_generate`.
+ */
+typedef int32_t (*umrt_text_fn)(const char *text,
+                                size_t length,
+                                int32_t token,
+                                void *userdata);
+
+/**
+ * What a generation did.
+ */
+typedef struct {
+  uint32_t struct_size;
+  /**
+   * `UMRT_STOP_*`
+   */
+  uint32_t stop_reason;
+  uint32_t n_prompt_tokens;
+  /**
+   * Tokens that were sampled, the one that ended the text included.
+   */
+  uint32_t n_tokens;
+  /**
+   * Nanoseconds from the first prompt token to the first logits.
+   */
+  uint64_t prompt_ns;
+  /**
+   * Nanoseconds from there to the end.
+   */
+  uint64_t decode_ns;
+} umrt_generate_result;
+
+#ifdef __cplusplus
+extern "C" {
+#endif // __cplusplus
+
+/**
+ * What went wrong in this thread's last failed call: one sentence that says
+ * what happened, where, and what to do. Empty if nothing failed yet. Never
+ * NULL; valid until the thread's next failure. Any thread.
+ */
+const char *umrt_last_error(void);
+
+/**
+ * The name of a status, such as "NO_SPACE"; "UNKNOWN" for other numbers. Static.
+ */
+const char *umrt_status_name(umrt_status status);
+
+/**
+ * The ABI of the library that was loaded; compare with `UMRT_ABI_VERSION`.
+ */
+uint32_t umrt_abi_version(void);
+
+/**
+ * The version of the library that was loaded, such as "0.1.0". Static.
+ */
+const char *umrt_version(void);
+
+/**
+ * Starts the library and checks that MLX can be used. Optional: every other
+ * function does so by itself. May be called again to change the parameters.
+ *
+ * - `params`: NULL for defaults.
+ *
+ * Returns INVALID_ARGUMENT, BACKEND. Any thread.
+ */
+umrt_status umrt_init(const umrt_init_params *params);
+
+/**
+ * Stores the number of devices: the CPU, and the GPU if MLX has one.
+ *
+ * Returns INVALID_ARGUMENT. Any thread.
+ */
+umrt_status umrt_device_count(size_t *count);
+
+/**
+ * Describes device `index`, from 0 to the count less one. Device 0 is the CPU.
+ *
+ * Returns INVALID_ARGUMENT. Any thread.
+ */
+umrt_status umrt_device_info_get(size_t index, umrt_device_info *info);
+
+/**
+ * Sends log messages up to `level` to `callback`; NULL turns them off, which is
+ * the default. umrt never writes to stdout or stderr itself. A message that is
+ * on its way when this returns may still arrive at the former callback.
+ *
+ * Any thread.
+ */
+void umrt_log_set(umrt_log_fn callback, void *userdata, int32_t level);
+
+/**
+ * Fills in what the whole process uses memory for. Costs a walk over the page
+ * tables of the mapped files: about 1 ms per 10 GB.
+ *
+ * Returns INVALID_ARGUMENT, IO, BACKEND. Any thread.
+ */
+umrt_status umrt_memory_stats(umrt_memory_info *stats);
+
+/**
+ * Makes a flag, not triggered. Free it with `umrt_cancel_free`.
+ *
+ * Returns INVALID_ARGUMENT. Any thread.
+ */
+umrt_status umrt_cancel_new(umrt_cancel **cancel);
+
+/**
+ * Stops every call that was given this flag, and those that will be, until it
+ * is reset. They return CANCELLED. NULL is ignored. Any thread, and from signal
+ * handlers.
+ */
+void umrt_cancel_trigger(const umrt_cancel *cancel);
+
+/**
+ * Lets the flag be used again. NULL is ignored. Any thread.
+ */
+void umrt_cancel_reset(const umrt_cancel *cancel);
+
+/**
+ * Frees the flag; calls that use it go on. NULL is ignored. Any thread.
+ */
+void umrt_cancel_free(umrt_cancel *cancel);
+
+/**
+ * Reads what a checkpoint is from its headers; no weight is touched.
+ *
+ * - `path`: a directory with config.json and safetensors files.
+ *
+ * Returns INVALID_ARGUMENT, NOT_FOUND, IO, FORMAT, UNSUPPORTED (names what).
+ * Any thread.
+ */
+umrt_status umrt_model_inspect(const char *path, umrt_model_info *info);
+
+/**
+ * Opens a checkpoint by mapping it: the weights are not read before they are
+ * used, and are not copied (see `weights_copied_bytes`).
+ *
+ * - `path`: a directory with config.json and safetensors files.
+ * - `params`: NULL for defaults.
+ * - `model`: receives the handle. Free it with `umrt_model_free`.
+ *
+ * The files must not be changed while they are open: a file that another
+ * process shortens ends this one with SIGBUS when the missing part is read.
+ *
+ * Returns INVALID_ARGUMENT, NOT_FOUND, IO, FORMAT (what is wrong in which file),
+ * UNSUPPORTED (names what), CANCELLED, OUT_OF_MEMORY, BACKEND. Any thread.
+ */
+umrt_status umrt_model_open(const char *path,
+                            const umrt_model_params *params,
+                            umrt_model **model);
+
+/**
+ * Describes an opened model.
+ *
+ * Returns INVALID_ARGUMENT. Any thread.
+ */
+umrt_status umrt_model_info_get(const umrt_model *model, umrt_model_info *info);
+
+/**
+ * Looks up a value of the checkpoint's config.json.
+ *
+ * - `key`: a name, or a path of names with dots: "rope_scaling.factor".
+ * - `buffer`, `capacity`: receives NUL-terminated text: a string as it is,
+ *   anything else as JSON.
+ * - `needed`: receives the capacity it takes, the NUL included; may be NULL.
+ *
+ * Returns INVALID_ARGUMENT, NOT_FOUND (no such key), NO_SPACE (nothing was
+ * written but `needed`). Any thread.
+ */
+umrt_status umrt_model_metadata(const umrt_model *model,
+                                const char *key,
+                                char *buffer,
+                                size_t capacity,
+                                size_t *needed);
+
+/**
+ * Fills in the model's own memory: the `weights_*` fields.
+ *
+ * Returns INVALID_ARGUMENT, IO. Any thread.
+ */
+umrt_status umrt_model_memory_stats(const umrt_model *model, umrt_memory_info *memory);
+
+/**
+ * Gives the model back. It stays open until its contexts and other handles
+ * made from it are freed as well. NULL is ignored. Any thread.
+ */
+void umrt_model_free(umrt_model *model);
+
+/**
+ * Splits text into tokens.
+ *
+ * - `text`, `length`: UTF-8, `length` bytes.
+ * - `flags`: `UMRT_TOKENIZE_*`, or 0.
+ * - `buffer`, `capacity`: receives token ids.
+ * - `needed`: receives the number of tokens; may be NULL.
+ *
+ * Returns INVALID_ARGUMENT (not UTF-8), NOT_FOUND (no tokenizer), FORMAT (it is
+ * broken), NO_SPACE (nothing was written but `needed`). Any thread.
+ */
+umrt_status umrt_tokenize(const umrt_model *model,
+                          const char *text,
+                          size_t length,
+                          uint32_t flags,
+                          int32_t *buffer,
+                          size_t capacity,
+                          size_t *needed);
+
+/**
+ * Joins tokens to text. Bytes that are not UTF-8 become U+FFFD.
+ *
+ * - `tokens`, `n_tokens`: token ids.
+ * - `flags`: `UMRT_DETOKENIZE_*`, or 0.
+ * - `buffer`, `capacity`: receives NUL-terminated text.
+ * - `needed`: receives the capacity it takes, the NUL included; may be NULL.
+ *
+ * Returns INVALID_ARGUMENT (an id out of range), NOT_FOUND (no tokenizer),
+ * FORMAT (it is broken), NO_SPACE (nothing was written but `needed`). Any thread.
+ */
+umrt_status umrt_detokenize(const umrt_model *model,
+                            const int32_t *tokens,
+                            size_t n_tokens,
+                            uint32_t flags,
+                            char *buffer,
+                            size_t capacity,
+                            size_t *needed);
+
+/**
+ * Describes one token.
+ *
+ * Returns INVALID_ARGUMENT (no such token), NOT_FOUND (no tokenizer), FORMAT (it
+ * is broken). Any thread.
+ */
+umrt_status umrt_token_info_get(const umrt_model *model,
+                                int32_t token,
+                                umrt_token_info *info);
+
+/**
+ * Stores the id of a token with a role, such as `UMRT_SPECIAL_BOS`.
+ *
+ * Returns INVALID_ARGUMENT (no such role), NOT_FOUND (no tokenizer, or the model
+ * has no such token), FORMAT (the tokenizer is broken). Any thread.
+ */
+umrt_status umrt_special_token(const umrt_model *model, int32_t kind, int32_t *token);
+
+/**
+ * Renders a conversation as the prompt that the model was trained on. Tokenize
+ * it with `UMRT_TOKENIZE_PARSE_SPECIAL` alone.
+ *
+ * - `json`, `length`: an object with "messages" (each with "role" and "content")
+ *   and optionally "tools", "add_generation_prompt" (default true) and whatever
+ *   else the model's template understands.
+ * - `buffer`, `capacity`: receives NUL-terminated text.
+ * - `needed`: receives the capacity it takes, the NUL included; may be NULL.
+ *
+ * Returns INVALID_ARGUMENT (malformed JSON, or the template refuses the
+ * conversation and says why), NOT_FOUND (the model has no template), FORMAT (the
+ * template is broken), NO_SPACE (nothing was written but `needed`). Any thread.
+ */
+umrt_status umrt_chat_render(const umrt_model *model,
+                             const char *json,
+                             size_t length,
+                             char *buffer,
+                             size_t capacity,
+                             size_t *needed);
+
+/**
+ * Makes a stream of text without special tokens.
+ *
+ * - `detok`: receives the handle. Free it with `umrt_detok_free`.
+ *
+ * Returns INVALID_ARGUMENT, NOT_FOUND (no tokenizer), FORMAT (it is broken). Any
+ * thread.
+ */
+umrt_status umrt_detok_new(const umrt_model *model, umrt_detok **detok);
+
+/**
+ * Adds a token and stores the text that became certain: whole UTF-8 characters,
+ * often none.
+ *
+ * - `text`, `length`: NUL-terminated, `length` bytes without the NUL; valid
+ *   until the next call with this handle. Each may be NULL.
+ *
+ * Returns INVALID_ARGUMENT (an id out of range), BUSY. Any thread.
+ */
+umrt_status umrt_detok_push(umrt_detok *detok,
+                            int32_t token,
+                            const char **text,
+                            size_t *length);
+
+/**
+ * Stores the rest of the text, with U+FFFD for an incomplete character, and
+ * begins a new one. Otherwise as `umrt_detok_push`.
+ */
+umrt_status umrt_detok_finish(umrt_detok *detok, const char **text, size_t *length);
+
+/**
+ * Frees the stream. NULL is ignored. Any thread.
+ */
+void umrt_detok_free(umrt_detok *detok);
+
+/**
+ * Makes a context. KV memory is taken as sequences grow, never beyond `n_ctx`.
+ *
+ * - `params`: NULL for defaults.
+ * - `ctx`: receives the handle. Free it with `umrt_ctx_free`.
+ *
+ * Returns INVALID_ARGUMENT, OVER_BUDGET (full sequences would take more than
+ * models may use; the message says how much), BACKEND. Any thread.
+ */
+umrt_status umrt_ctx_new(const umrt_model *model,
+                         const umrt_ctx_params *params,
+                         umrt_ctx **ctx);
+
+/**
+ * Gives the context and its KV caches back; if a call is using it, when that
+ * call ends. NULL is ignored. Any thread.
+ */
+void umrt_ctx_free(umrt_ctx *ctx);
+
+/**
+ * Describes a context.
+ *
+ * Returns INVALID_ARGUMENT, BUSY. Any thread.
+ */
+umrt_status umrt_ctx_info_get(const umrt_ctx *ctx, umrt_ctx_info *info);
+
+/**
+ * Fills in the context's counters.
+ *
+ * Returns INVALID_ARGUMENT, BUSY. Any thread.
+ */
+umrt_status umrt_ctx_perf(const umrt_ctx *ctx, umrt_perf *perf);
+
+/**
+ * Fills in the context's own memory: the `kv_*` and `logits_bytes` fields.
+ *
+ * Returns INVALID_ARGUMENT, BUSY. Any thread.
+ */
+umrt_status umrt_ctx_memory_stats(const umrt_ctx *ctx, umrt_memory_info *memory);
+
+/**
+ * Stores how many tokens a sequence holds.
+ *
+ * Returns INVALID_ARGUMENT, BUSY. Any thread.
+ */
+umrt_status umrt_seq_length(const umrt_ctx *ctx, int32_t seq, uint32_t *n_tokens);
+
+/**
+ * Keeps the first `keep` tokens of a sequence and forgets the rest. With 0 its
+ * memory is given back.
+ *
+ * Returns INVALID_ARGUMENT (no such sequence, or it holds fewer), BUSY. Any thread.
+ */
+umrt_status umrt_seq_trim(umrt_ctx *ctx, int32_t seq, uint32_t keep);
+
+/**
+ * Evaluates tokens: appends them to their sequences and computes the wanted
+ * logits, which stay until the next successful evaluation.
+ *
+ * - `batch`: what to evaluate.
+ * - `cancel`: stops it, between layers on a CPU and between chunks of the
+ *   prompt on a GPU; may be NULL.
+ * - `result`: may be NULL.
+ *
+ * If it fails or is cancelled, sequences and logits are as before. (Only when
+ * MLX itself fails in the middle of a step, BACKEND, can a sequence be lost;
+ * the message says so, and the sequence is empty.)
+ *
+ * Returns INVALID_ARGUMENT (a token or sequence id out of range), NO_SPACE (a
+ * sequence would exceed `n_ctx`), OVER_BUDGET (too many logits at once), BUSY,
+ * CANCELLED, OUT_OF_MEMORY, BACKEND. Any thread.
+ */
+umrt_status umrt_eval(umrt_ctx *ctx,
+                      const umrt_batch *batch,
+                      const umrt_cancel *cancel,
+                      umrt_eval_result *result);
+
+/**
+ * Copies one row of the last evaluation's logits.
+ *
+ * - `row`: from 0 to `n_logits` less one.
+ * - `buffer`, `capacity`: receives `vocab_size` floats.
+ * - `needed`: receives `vocab_size`; may be NULL.
+ *
+ * Returns INVALID_ARGUMENT (no such row), NO_SPACE, BUSY. Any thread.
+ */
+umrt_status umrt_logits(const umrt_ctx *ctx,
+                        size_t row,
+                        float *buffer,
+                        size_t capacity,
+                        size_t *needed);
+
+/**
+ * Stores where one row of the last evaluation's logits lies: `vocab_size`
+ * floats, valid until the next evaluation or the end of the context.
+ *
+ * Returns INVALID_ARGUMENT (no such row), BUSY. Any thread.
+ */
+umrt_status umrt_logits_view(const umrt_ctx *ctx, size_t row, const float **logits);
+
+/**
+ * Makes a sampler.
+ *
+ * - `params`: NULL for greedy decoding.
+ * - `sampler`: receives the handle. Free it with `umrt_sampler_free`.
+ *
+ * Returns INVALID_ARGUMENT (names the field and its range). Any thread.
+ */
+umrt_status umrt_sampler_new(const umrt_sampler_params *params, umrt_sampler **sampler);
+
+/**
+ * Puts the sampler back to its beginning: the seed again, no remembered tokens.
+ *
+ * Returns INVALID_ARGUMENT, BUSY. Any thread.
+ */
+umrt_status umrt_sampler_reset(umrt_sampler *sampler);
+
+/**
+ * Remembers a token that the sampler did not choose itself, such as those of a
+ * prompt, for the penalties.
+ *
+ * Returns INVALID_ARGUMENT, BUSY. Any thread.
+ */
+umrt_status umrt_sampler_accept(umrt_sampler *sampler, int32_t token);
+
+/**
+ * Frees the sampler. NULL is ignored. Any thread.
+ */
+void umrt_sampler_free(umrt_sampler *sampler);
+
+/**
+ * Chooses a token from one row of the last evaluation's logits, and remembers it.
+ *
+ * - `row`: from 0 to `n_logits` less one.
+ *
+ * Returns INVALID_ARGUMENT (no such row), BUSY (context or sampler), BACKEND
+ * (all logits are NaN). Any thread.
+ */
+umrt_status umrt_sample(umrt_ctx *ctx, umrt_sampler *sampler, size_t row, int32_t *token);
+
+/**
+ * Appends a prompt to a sequence, samples token by token and hands over text as
+ * it becomes certain. The token sampled last is not in the sequence.
+ *
+ * - `callback`: may be NULL. It must not use this context (it would get BUSY).
+ * - `cancel`: stops it with CANCELLED; may be NULL.
+ * - `result`: may be NULL.
+ *
+ * Whatever ends it early, all finished tokens stay in the sequence.
+ *
+ * Returns INVALID_ARGUMENT, NOT_FOUND (no tokenizer or chat template), FORMAT
+ * (they are broken), NO_SPACE (the prompt does not fit), BUSY, CANCELLED,
+ * OUT_OF_MEMORY, BACKEND. Any thread.
+ */
+umrt_status umrt_generate(umrt_ctx *ctx,
+                          const umrt_generate_params *params,
+                          umrt_text_fn callback,
+                          void *userdata,
+                          const umrt_cancel *cancel,
+                          umrt_generate_result *result);
+
+#ifdef __cplusplus
+}  // extern "C"
+#endif  // __cplusplus
+
+#endif  /* UMRT_H */

@@ -1,0 +1,381 @@
+//! Contexts: sequences, evaluation, logits.
+
+use std::sync::Mutex;
+
+use super::arguments::{self, count32};
+use super::cancel::{self, umrt_cancel};
+use super::guard::{guard, guard_free, umrt_status};
+use super::handle;
+use super::memory::umrt_memory_info;
+use super::model::umrt_model;
+use super::structs::{self, c_structs};
+use crate::error::{Error, Result};
+use crate::runtime::{Batch, Context, ContextOptions, Want};
+
+/// Sequences of one model and their KV caches. Takes one call at a time; a
+/// second, overlapping one gets BUSY. Several contexts run at once.
+pub struct umrt_ctx(pub(super) Mutex<Context>);
+
+/// For `umrt_ctx_new`. 0 means the default.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct umrt_ctx_params {
+    pub struct_size: u32,
+    /// Tokens that each sequence may hold. Default: what the model was trained
+    /// for, but at most 8192. Memory grows with the tokens that are there.
+    pub n_ctx: u32,
+    /// Sequences. Default: 1.
+    pub n_seq: u32,
+    /// Tokens that are evaluated together at most: more is faster for prompts
+    /// and takes more scratch memory. Default: 512.
+    pub prefill_chunk: u32,
+}
+
+/// What a context is.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct umrt_ctx_info {
+    pub struct_size: u32,
+    pub n_ctx: u32,
+    pub n_seq: u32,
+    pub prefill_chunk: u32,
+    /// Length of a row of logits.
+    pub vocab_size: u32,
+    pub reserved: u32,
+    /// Bytes that each token adds to a sequence's KV cache.
+    pub kv_bytes_per_token: u64,
+}
+
+/// Counters since the context was made. A step in which each sequence gets one
+/// token counts as decoding, any other as prefill.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct umrt_perf {
+    pub struct_size: u32,
+    pub reserved: u32,
+    pub n_prefill_tokens: u64,
+    pub n_decode_tokens: u64,
+    /// Successful calls of `umrt_eval`, those inside `umrt_generate` included.
+    pub n_evals: u64,
+    /// Nanoseconds.
+    pub prefill_ns: u64,
+    /// Nanoseconds.
+    pub decode_ns: u64,
+}
+
+/// Tokens to append to sequences.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct umrt_batch {
+    pub struct_size: u32,
+    pub n_tokens: u32,
+    /// `n_tokens` token ids.
+    pub tokens: *const i32,
+    /// The sequence of each token, or NULL: all belong to sequence 0.
+    pub seq_ids: *const i32,
+    /// One byte per token, nonzero where logits are wanted; or NULL: after the
+    /// last token of each sequence.
+    pub want_logits: *const u8,
+}
+
+/// What an evaluation left.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct umrt_eval_result {
+    pub struct_size: u32,
+    /// Rows of logits, in the order of their tokens in the batch.
+    pub n_logits: u32,
+}
+
+c_structs!(
+    umrt_ctx_params,
+    umrt_ctx_info,
+    umrt_perf,
+    umrt_batch,
+    umrt_eval_result,
+);
+
+/// Makes a context. KV memory is taken as sequences grow, never beyond `n_ctx`.
+///
+/// - `params`: NULL for defaults.
+/// - `ctx`: receives the handle. Free it with `umrt_ctx_free`.
+///
+/// Returns INVALID_ARGUMENT, OVER_BUDGET (full sequences would take more than
+/// models may use; the message says how much), BACKEND. Any thread.
+///
+/// # Safety
+/// `model` is NULL or a live handle, `params` NULL or a structure of its
+/// `struct_size`, `ctx` NULL or writable.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn umrt_ctx_new(
+    model: *const umrt_model,
+    params: *const umrt_ctx_params,
+    ctx: *mut *mut umrt_ctx,
+) -> umrt_status {
+    guard(|| {
+        // SAFETY: the caller's contract.
+        unsafe {
+            handle::give(ctx, || {
+                let model = handle::borrow(model, "model")?;
+                let params = structs::read(params)?;
+                let options = ContextOptions {
+                    n_ctx: params.n_ctx as usize,
+                    n_sequences: params.n_seq as usize,
+                    prefill_chunk: params.prefill_chunk as usize,
+                };
+                Ok(umrt_ctx(Mutex::new(Context::new(&model.0, &options)?)))
+            })
+        }
+    })
+}
+
+/// Gives the context and its KV caches back; if a call is using it, when that
+/// call ends. NULL is ignored. Any thread.
+///
+/// # Safety
+/// `ctx` is NULL or a live handle that is not used again.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn umrt_ctx_free(ctx: *mut umrt_ctx) {
+    // SAFETY: the caller's contract.
+    guard_free(|| unsafe { handle::free(ctx) });
+}
+
+/// Runs `call` on the context behind a handle, alone.
+///
+/// # Safety
+/// `ctx` is null or a live handle.
+pub(super) unsafe fn with<T>(
+    ctx: *const umrt_ctx,
+    call: impl FnOnce(&mut Context) -> Result<T>,
+) -> Result<T> {
+    // SAFETY: the caller's contract.
+    let ctx = unsafe { handle::borrow(ctx, "context")? };
+    call(&mut *handle::one_call(&ctx.0, "context")?)
+}
+
+/// Describes a context.
+///
+/// Returns INVALID_ARGUMENT, BUSY. Any thread.
+///
+/// # Safety
+/// `ctx` is NULL or a live handle; `info` is NULL or a structure of its
+/// `struct_size`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn umrt_ctx_info_get(
+    ctx: *const umrt_ctx,
+    info: *mut umrt_ctx_info,
+) -> umrt_status {
+    guard(|| {
+        // SAFETY: the caller's contract.
+        unsafe {
+            let filled = with(ctx, |context| {
+                Ok(umrt_ctx_info {
+                    struct_size: 0,
+                    n_ctx: count32(context.n_ctx()),
+                    n_seq: count32(context.n_sequences()),
+                    prefill_chunk: count32(context.prefill_chunk()),
+                    vocab_size: count32(context.model().info().spec.vocab_size),
+                    reserved: 0,
+                    kv_bytes_per_token: context.kv_bytes_per_token() as u64,
+                })
+            })?;
+            structs::write(info, filled)
+        }
+    })
+}
+
+/// Fills in the context's counters.
+///
+/// Returns INVALID_ARGUMENT, BUSY. Any thread.
+///
+/// # Safety
+/// `ctx` is NULL or a live handle; `perf` is NULL or a structure of its
+/// `struct_size`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn umrt_ctx_perf(ctx: *const umrt_ctx, perf: *mut umrt_perf) -> umrt_status {
+    guard(|| {
+        // SAFETY: the caller's contract.
+        unsafe {
+            let counted = with(ctx, |context| Ok(context.perf()))?;
+            let filled = umrt_perf {
+                struct_size: 0,
+                reserved: 0,
+                n_prefill_tokens: counted.n_prefill_tokens,
+                n_decode_tokens: counted.n_decode_tokens,
+                n_evals: counted.n_evals,
+                prefill_ns: counted.prefill_time.as_nanos() as u64,
+                decode_ns: counted.decode_time.as_nanos() as u64,
+            };
+            structs::write(perf, filled)
+        }
+    })
+}
+
+/// Fills in the context's own memory: the `kv_*` and `logits_bytes` fields.
+///
+/// Returns INVALID_ARGUMENT, BUSY. Any thread.
+///
+/// # Safety
+/// `ctx` is NULL or a live handle; `memory` is NULL or a structure of its
+/// `struct_size`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn umrt_ctx_memory_stats(
+    ctx: *const umrt_ctx,
+    memory: *mut umrt_memory_info,
+) -> umrt_status {
+    guard(|| {
+        // SAFETY: the caller's contract.
+        unsafe {
+            let used = with(ctx, |context| Ok(context.memory()))?;
+            structs::write(memory, umrt_memory_info::of_context(used))
+        }
+    })
+}
+
+/// Stores how many tokens a sequence holds.
+///
+/// Returns INVALID_ARGUMENT, BUSY. Any thread.
+///
+/// # Safety
+/// `ctx` is NULL or a live handle; `n_tokens` is NULL or writable.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn umrt_seq_length(
+    ctx: *const umrt_ctx,
+    seq: i32,
+    n_tokens: *mut u32,
+) -> umrt_status {
+    guard(|| {
+        // SAFETY: the caller's contract.
+        unsafe {
+            let length = with(ctx, |context| context.sequence_length(seq))?;
+            arguments::store(n_tokens, count32(length), "n_tokens")
+        }
+    })
+}
+
+/// Keeps the first `keep` tokens of a sequence and forgets the rest. With 0 its
+/// memory is given back.
+///
+/// Returns INVALID_ARGUMENT (no such sequence, or it holds fewer), BUSY. Any thread.
+///
+/// # Safety
+/// `ctx` is NULL or a live handle.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn umrt_seq_trim(ctx: *mut umrt_ctx, seq: i32, keep: u32) -> umrt_status {
+    // SAFETY: the caller's contract.
+    guard(|| unsafe { with(ctx, |context| context.trim(seq, keep as usize)) })
+}
+
+/// Evaluates tokens: appends them to their sequences and computes the wanted
+/// logits, which stay until the next successful evaluation.
+///
+/// - `batch`: what to evaluate.
+/// - `cancel`: stops it, between layers on a CPU and between chunks of the
+///   prompt on a GPU; may be NULL.
+/// - `result`: may be NULL.
+///
+/// If it fails or is cancelled, sequences and logits are as before. (Only when
+/// MLX itself fails in the middle of a step, BACKEND, can a sequence be lost;
+/// the message says so, and the sequence is empty.)
+///
+/// Returns INVALID_ARGUMENT (a token or sequence id out of range), NO_SPACE (a
+/// sequence would exceed `n_ctx`), OVER_BUDGET (too many logits at once), BUSY,
+/// CANCELLED, OUT_OF_MEMORY, BACKEND. Any thread.
+///
+/// # Safety
+/// `ctx` and `cancel` are NULL or live handles; `batch` is NULL or a structure of
+/// its `struct_size` whose arrays have `n_tokens` elements; `result` is NULL or a
+/// structure of its `struct_size`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn umrt_eval(
+    ctx: *mut umrt_ctx,
+    batch: *const umrt_batch,
+    cancel: *const umrt_cancel,
+    result: *mut umrt_eval_result,
+) -> umrt_status {
+    guard(|| {
+        if batch.is_null() {
+            return Err(Error::invalid("the batch is NULL"));
+        }
+        // SAFETY: the caller's contract.
+        unsafe {
+            let batch = structs::read(batch)?;
+            let n_tokens = batch.n_tokens as usize;
+            let tokens = arguments::slice(batch.tokens, n_tokens, "batch.tokens")?;
+            let sequences = (!batch.seq_ids.is_null())
+                .then(|| arguments::slice(batch.seq_ids, n_tokens, "batch.seq_ids"))
+                .transpose()?;
+            let marks = arguments::slice(batch.want_logits, n_tokens, "batch.want_logits");
+            let want = match batch.want_logits.is_null() {
+                true => Want::Last,
+                false => Want::Marked(marks?),
+            };
+            let batch = Batch {
+                tokens,
+                sequences,
+                want,
+            };
+            let cancel = cancel::optional(cancel);
+            let n_logits = with(ctx, |context| {
+                context.eval(&batch, cancel.as_ref())?;
+                Ok(context.n_logits_rows())
+            })?;
+            let filled = umrt_eval_result {
+                struct_size: 0,
+                n_logits: count32(n_logits),
+            };
+            structs::write_optional(result, filled)
+        }
+    })
+}
+
+/// Copies one row of the last evaluation's logits.
+///
+/// - `row`: from 0 to `n_logits` less one.
+/// - `buffer`, `capacity`: receives `vocab_size` floats.
+/// - `needed`: receives `vocab_size`; may be NULL.
+///
+/// Returns INVALID_ARGUMENT (no such row), NO_SPACE, BUSY. Any thread.
+///
+/// # Safety
+/// `ctx` is NULL or a live handle, `buffer` NULL or writable for `capacity`
+/// floats, `needed` NULL or writable.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn umrt_logits(
+    ctx: *const umrt_ctx,
+    row: usize,
+    buffer: *mut f32,
+    capacity: usize,
+    needed: *mut usize,
+) -> umrt_status {
+    guard(|| {
+        // SAFETY: the caller's contract.
+        unsafe {
+            with(ctx, |context| {
+                arguments::copy_out(context.logits(row)?, buffer, capacity, needed)
+            })
+        }
+    })
+}
+
+/// Stores where one row of the last evaluation's logits lies: `vocab_size`
+/// floats, valid until the next evaluation or the end of the context.
+///
+/// Returns INVALID_ARGUMENT (no such row), BUSY. Any thread.
+///
+/// # Safety
+/// `ctx` is NULL or a live handle; `logits` is NULL or writable.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn umrt_logits_view(
+    ctx: *const umrt_ctx,
+    row: usize,
+    logits: *mut *const f32,
+) -> umrt_status {
+    guard(|| {
+        // SAFETY: the caller's contract.
+        unsafe {
+            let address = with(ctx, |context| Ok(context.logits(row)?.as_ptr()))?;
+            arguments::store(logits, address, "logits")
+        }
+    })
+}

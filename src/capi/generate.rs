@@ -1,0 +1,236 @@
+//! Prompt in, streamed text out, in one call.
+
+use std::ffi::{CString, c_char, c_void};
+
+use super::arguments::{self, count32};
+use super::cancel::{self, umrt_cancel};
+use super::context::{self, umrt_ctx};
+use super::guard::{guard, umrt_status};
+use super::handle;
+use super::sampler::{self, umrt_sampler, umrt_sampler_params};
+use super::structs::{self, c_structs};
+use crate::error::{Error, Result};
+use crate::runtime::{self, Flow, GenerateOptions, Generated, Prompt};
+
+/// `umrt_generate_params.flags`: go on behind the token that ends a text.
+pub const UMRT_GENERATE_IGNORE_END: u32 = 1;
+
+/// `umrt_generate_result.stop_reason`: the model ended the text.
+pub const UMRT_STOP_END: u32 = 1;
+/// `umrt_generate_result.stop_reason`: `max_tokens` were generated.
+pub const UMRT_STOP_MAX_TOKENS: u32 = 2;
+/// `umrt_generate_result.stop_reason`: a stop string was reached.
+pub const UMRT_STOP_STRING: u32 = 3;
+/// `umrt_generate_result.stop_reason`: the callback wanted no more.
+pub const UMRT_STOP_CALLBACK: u32 = 4;
+/// `umrt_generate_result.stop_reason`: the sequence holds `n_ctx` tokens.
+pub const UMRT_STOP_CONTEXT_FULL: u32 = 5;
+
+/// Receives text as soon as it is certain: whole UTF-8 characters, never empty,
+/// NUL-terminated, `length` bytes without the NUL, valid during the call. `token`
+/// is the token that completed it. Return 0 to go on, anything else to stop.
+/// Called on the thread that called `umrt_generate`.
+pub type umrt_text_fn = Option<
+    unsafe extern "C" fn(
+        text: *const c_char,
+        length: usize,
+        token: i32,
+        userdata: *mut c_void,
+    ) -> i32,
+>;
+
+/// For `umrt_generate`. Exactly one of `prompt`, `chat` and `tokens` is given.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct umrt_generate_params {
+    pub struct_size: u32,
+    /// 0: until the model ends the text or the context is full.
+    pub max_tokens: u32,
+    /// The sequence that the prompt and what follows are appended to.
+    pub seq: i32,
+    /// `UMRT_GENERATE_*`, or 0.
+    pub flags: u32,
+    /// Plain text, NUL-terminated UTF-8. Special tokens spelled out in it are
+    /// ordinary characters.
+    pub prompt: *const c_char,
+    /// A conversation for the model's chat template, NUL-terminated JSON: see
+    /// `umrt_chat_render`.
+    pub chat: *const c_char,
+    /// `n_tokens` token ids.
+    pub tokens: *const i32,
+    pub n_tokens: usize,
+    /// `n_stop` NUL-terminated texts that end the generation; they are not part
+    /// of the output.
+    pub stop: *const *const c_char,
+    pub n_stop: usize,
+    /// How to choose tokens; NULL is greedy. Not used if `sampler` is given.
+    pub sampling: *const umrt_sampler_params,
+    /// Goes on with this sampler; may be NULL.
+    pub sampler: *mut umrt_sampler,
+}
+
+/// What a generation did.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct umrt_generate_result {
+    pub struct_size: u32,
+    /// `UMRT_STOP_*`
+    pub stop_reason: u32,
+    pub n_prompt_tokens: u32,
+    /// Tokens that were sampled, the one that ended the text included.
+    pub n_tokens: u32,
+    /// Nanoseconds from the first prompt token to the first logits.
+    pub prompt_ns: u64,
+    /// Nanoseconds from there to the end.
+    pub decode_ns: u64,
+}
+
+c_structs!(umrt_generate_params, umrt_generate_result);
+
+/// Appends a prompt to a sequence, samples token by token and hands over text as
+/// it becomes certain. The token sampled last is not in the sequence.
+///
+/// - `callback`: may be NULL. It must not use this context (it would get BUSY).
+/// - `cancel`: stops it with CANCELLED; may be NULL.
+/// - `result`: may be NULL.
+///
+/// Whatever ends it early, all finished tokens stay in the sequence.
+///
+/// Returns INVALID_ARGUMENT, NOT_FOUND (no tokenizer or chat template), FORMAT
+/// (they are broken), NO_SPACE (the prompt does not fit), BUSY, CANCELLED,
+/// OUT_OF_MEMORY, BACKEND. Any thread.
+///
+/// # Safety
+/// `ctx` and `cancel` are NULL or live handles; `params` is NULL or a structure of
+/// its `struct_size` with pointers as its fields say; `callback` may be called
+/// with `userdata`; `result` is NULL or a structure of its `struct_size`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn umrt_generate(
+    ctx: *mut umrt_ctx,
+    params: *const umrt_generate_params,
+    callback: umrt_text_fn,
+    userdata: *mut c_void,
+    cancel: *const umrt_cancel,
+    result: *mut umrt_generate_result,
+) -> umrt_status {
+    guard(|| {
+        // SAFETY: the caller's contract.
+        unsafe {
+            let params = structs::read(params)?;
+            let stop = stop_strings(&params)?;
+            let options = GenerateOptions {
+                prompt: prompt(&params)?,
+                sequence: params.seq,
+                max_tokens: params.max_tokens as usize,
+                stop: &stop,
+                ignore_end: flags(params.flags)?,
+            };
+            let cancel = cancel::optional(cancel);
+            let mut receive = |text: &str, token| receive(callback, userdata, text, token);
+            let generated = context::with(ctx, |context| {
+                let own = handle::borrow_optional(params.sampler.cast_const());
+                let mut made;
+                let mut locked;
+                let sampler = match &own {
+                    Some(own) => {
+                        locked = handle::one_call(&own.0, "sampler")?;
+                        &mut *locked
+                    }
+                    None => {
+                        made = sampler::make(params.sampling)?;
+                        &mut made
+                    }
+                };
+                runtime::generate(context, sampler, &options, cancel.as_ref(), &mut receive)
+            })?;
+            structs::write_optional(result, describe(&generated))
+        }
+    })
+}
+
+/// # Safety
+/// The pointers in `params` are as `umrt_generate` requires.
+unsafe fn prompt<'a>(params: &umrt_generate_params) -> Result<Prompt<'a>> {
+    let given = [
+        !params.prompt.is_null(),
+        !params.chat.is_null(),
+        !params.tokens.is_null(),
+    ];
+    if given.into_iter().filter(|&given| given).count() != 1 {
+        return Err(Error::invalid(
+            "give exactly one of prompt, chat and tokens",
+        ));
+    }
+    // SAFETY: the caller's contract.
+    unsafe {
+        Ok(match given {
+            [true, ..] => Prompt::Text(arguments::c_text(params.prompt, "prompt")?),
+            [_, true, _] => Prompt::Chat(arguments::c_text(params.chat, "chat")?),
+            _ => Prompt::Tokens(arguments::slice(params.tokens, params.n_tokens, "tokens")?),
+        })
+    }
+}
+
+/// # Safety
+/// As for `prompt`.
+unsafe fn stop_strings<'a>(params: &umrt_generate_params) -> Result<Vec<&'a str>> {
+    // SAFETY: the caller's contract.
+    unsafe {
+        arguments::slice(params.stop, params.n_stop, "stop")?
+            .iter()
+            .map(|&text| arguments::c_text(text, "a stop string"))
+            .collect()
+    }
+}
+
+/// Whether to ignore the end of the text.
+fn flags(flags: u32) -> Result<bool> {
+    match flags & !UMRT_GENERATE_IGNORE_END {
+        0 => Ok(flags & UMRT_GENERATE_IGNORE_END != 0),
+        unknown => Err(Error::unsupported(format!(
+            "generate flags {unknown:#x} are not known"
+        ))),
+    }
+}
+
+/// # Safety
+/// `callback` may be called with `userdata`.
+unsafe fn receive(callback: umrt_text_fn, userdata: *mut c_void, text: &str, token: i32) -> Flow {
+    let Some(callback) = callback else {
+        return Flow::Continue;
+    };
+    // A NUL in the text can only come from a token that stands for it; C cannot
+    // see past it, so the host gets the replacement character instead.
+    let text = CString::new(text.replace('\0', "\u{fffd}")).unwrap_or_default();
+    // SAFETY: the caller's contract; the text lives through the call.
+    match unsafe { callback(text.as_ptr(), text.as_bytes().len(), token, userdata) } {
+        0 => Flow::Continue,
+        _ => Flow::Stop,
+    }
+}
+
+fn describe(generated: &Generated) -> umrt_generate_result {
+    umrt_generate_result {
+        struct_size: 0,
+        stop_reason: generated.stop_reason as u32,
+        n_prompt_tokens: count32(generated.n_prompt_tokens),
+        n_tokens: count32(generated.n_tokens),
+        prompt_ns: generated.prompt_time.as_nanos() as u64,
+        decode_ns: generated.decode_time.as_nanos() as u64,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::runtime::StopReason;
+
+    #[test]
+    fn the_reasons_are_those_of_the_runtime() {
+        assert_eq!(UMRT_STOP_END, StopReason::End as u32);
+        assert_eq!(UMRT_STOP_MAX_TOKENS, StopReason::MaxTokens as u32);
+        assert_eq!(UMRT_STOP_STRING, StopReason::StopString as u32);
+        assert_eq!(UMRT_STOP_CALLBACK, StopReason::Receiver as u32);
+        assert_eq!(UMRT_STOP_CONTEXT_FULL, StopReason::ContextFull as u32);
+    }
+}

@@ -1,0 +1,24 @@
+//! The C boundary, `umrt.h`. Each export does three moves: check and convert
+//! the arguments, call `runtime`, convert back. No logic lives here.
+//!
+//! - `guard`: status codes, the thread's last error, panics as a status
+//! - `handle`: reference-counted handles, freed in any order
+//! - `structs`: parameter and result structures that grow with versions
+//! - `arguments`: pointers from C as slices, text and buffers
+//! - the other files: one topic of the header each
+
+// The names are those of the header.
+#![allow(non_camel_case_types)]
+
+mod arguments;
+pub mod cancel;
+pub mod context;
+pub mod generate;
+pub mod guard;
+mod handle;
+pub mod library;
+pub mod memory;
+pub mod model;
+pub mod sampler;
+mod structs;
+pub mod text;

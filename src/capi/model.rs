@@ -1,0 +1,295 @@
+//! Models: what is in a checkpoint, and opening it.
+
+use std::ffi::{c_char, c_void};
+use std::path::Path;
+use std::sync::Arc;
+
+use super::arguments::{self, count32, fixed_text};
+use super::cancel::{self, umrt_cancel};
+use super::guard::{guard, guard_free, umrt_status};
+use super::handle;
+use super::memory::umrt_memory_info;
+use super::structs::{self, c_structs};
+use crate::decoder::Precision;
+use crate::error::{Error, Result};
+use crate::runtime::{self, DeviceChoice, Model, ModelInfo, ModelOptions};
+
+/// An opened checkpoint. Immutable; shared by its contexts, which keep it alive.
+pub struct umrt_model(pub(super) Arc<Model>);
+
+/// `umrt_model_params.device`: the GPU if there is one, otherwise the CPU.
+pub const UMRT_DEVICE_AUTO: u32 = 0;
+
+/// `umrt_model_params.precision`: the type that the checkpoint was published in.
+pub const UMRT_PRECISION_NATIVE: u32 = 0;
+/// `umrt_model_params.precision`: compute in float32 whatever the weights are;
+/// exact, but with a KV cache twice as large as for 16-bit checkpoints.
+pub const UMRT_PRECISION_FLOAT32: u32 = 1;
+
+/// Called while a model is opened, on the calling thread: `done` of `total` steps.
+pub type umrt_progress_fn =
+    Option<unsafe extern "C" fn(done: usize, total: usize, userdata: *mut c_void)>;
+
+/// For `umrt_model_open`.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct umrt_model_params {
+    pub struct_size: u32,
+    /// `UMRT_DEVICE_AUTO`, `UMRT_DEVICE_CPU` or `UMRT_DEVICE_GPU`.
+    pub device: u32,
+    /// `UMRT_PRECISION_NATIVE` or `UMRT_PRECISION_FLOAT32`.
+    pub precision: u32,
+    pub reserved: u32,
+    /// May be NULL.
+    pub progress: umrt_progress_fn,
+    pub progress_userdata: *mut c_void,
+    /// Stops the opening; may be NULL.
+    pub cancel: *const umrt_cancel,
+}
+
+/// What a checkpoint is.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct umrt_model_info {
+    pub struct_size: u32,
+    pub n_layers: u32,
+    pub hidden_size: u32,
+    pub intermediate_size: u32,
+    pub n_heads: u32,
+    pub n_kv_heads: u32,
+    pub head_dim: u32,
+    /// Token ids are below this.
+    pub vocab_size: u32,
+    /// Positions the model was trained for.
+    pub max_context: u32,
+    /// Bits per quantized weight; 0: the weights are floats.
+    pub quant_bits: u32,
+    /// Weights that share a scale; 0: the weights are floats.
+    pub quant_group_size: u32,
+    /// 1 if text can be tokenized, else 0.
+    pub has_tokenizer: u32,
+    /// 1 if messages can be rendered, else 0.
+    pub has_chat_template: u32,
+    /// `UMRT_DEVICE_CPU` or `UMRT_DEVICE_GPU`; 0 if the model was only inspected.
+    pub device: u32,
+    /// Values in all weights.
+    pub n_parameters: u64,
+    /// Bytes of all tensors in the files.
+    pub weight_bytes: u64,
+    /// Bytes that each token adds to a sequence's KV cache.
+    pub kv_bytes_per_token: u64,
+    /// The architecture's name, such as "llama".
+    pub model_type: [c_char; 64],
+}
+
+c_structs!(umrt_model_params, umrt_model_info);
+
+/// Reads what a checkpoint is from its headers; no weight is touched.
+///
+/// - `path`: a directory with config.json and safetensors files.
+///
+/// Returns INVALID_ARGUMENT, NOT_FOUND, IO, FORMAT, UNSUPPORTED (names what).
+/// Any thread.
+///
+/// # Safety
+/// `path` is NULL or NUL-terminated; `info` is NULL or points to a structure of
+/// its `struct_size`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn umrt_model_inspect(
+    path: *const c_char,
+    info: *mut umrt_model_info,
+) -> umrt_status {
+    guard(|| {
+        // SAFETY: the caller's contract.
+        unsafe {
+            let path = arguments::path(path, "path")?;
+            structs::write(info, describe(&runtime::inspect(&path)?, 0))
+        }
+    })
+}
+
+/// Opens a checkpoint by mapping it: the weights are not read before they are
+/// used, and are not copied (see `weights_copied_bytes`).
+///
+/// - `path`: a directory with config.json and safetensors files.
+/// - `params`: NULL for defaults.
+/// - `model`: receives the handle. Free it with `umrt_model_free`.
+///
+/// The files must not be changed while they are open: a file that another
+/// process shortens ends this one with SIGBUS when the missing part is read.
+///
+/// Returns INVALID_ARGUMENT, NOT_FOUND, IO, FORMAT (what is wrong in which file),
+/// UNSUPPORTED (names what), CANCELLED, OUT_OF_MEMORY, BACKEND. Any thread.
+///
+/// # Safety
+/// `path` is NULL or NUL-terminated; `params` is NULL or points to a structure
+/// of its `struct_size`; `model` is NULL or writable.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn umrt_model_open(
+    path: *const c_char,
+    params: *const umrt_model_params,
+    model: *mut *mut umrt_model,
+) -> umrt_status {
+    guard(|| {
+        // SAFETY: the caller's contract.
+        unsafe {
+            handle::give(model, || {
+                let path = arguments::path(path, "path")?;
+                open(&path, &structs::read(params)?).map(umrt_model)
+            })
+        }
+    })
+}
+
+/// # Safety
+/// The pointers in `params` are as `umrt_model_open` requires.
+unsafe fn open(path: &Path, params: &umrt_model_params) -> Result<Arc<Model>> {
+    // SAFETY: the caller's contract.
+    let cancel = unsafe { cancel::optional(params.cancel) };
+    let mut report = |done: usize, total: usize| {
+        if let Some(progress) = params.progress {
+            // SAFETY: the host's function with the host's userdata.
+            unsafe { progress(done, total, params.progress_userdata) };
+        }
+    };
+    let options = ModelOptions {
+        device: device_choice(params.device)?,
+        precision: precision(params.precision)?,
+        progress: Some(&mut report),
+        cancel: cancel.as_ref(),
+    };
+    Model::open(path, options)
+}
+
+fn device_choice(device: u32) -> Result<DeviceChoice> {
+    match device {
+        UMRT_DEVICE_AUTO => Ok(DeviceChoice::Auto),
+        super::library::UMRT_DEVICE_CPU => Ok(DeviceChoice::Cpu),
+        super::library::UMRT_DEVICE_GPU => Ok(DeviceChoice::Gpu),
+        other => Err(Error::invalid(format!(
+            "device {other} is none of UMRT_DEVICE_*"
+        ))),
+    }
+}
+
+fn precision(precision: u32) -> Result<Precision> {
+    match precision {
+        UMRT_PRECISION_NATIVE => Ok(Precision::Native),
+        UMRT_PRECISION_FLOAT32 => Ok(Precision::Float32),
+        other => Err(Error::invalid(format!(
+            "precision {other} is none of UMRT_PRECISION_*"
+        ))),
+    }
+}
+
+fn describe(info: &ModelInfo, device: u32) -> umrt_model_info {
+    let spec = &info.spec;
+    umrt_model_info {
+        struct_size: 0,
+        n_layers: count32(spec.n_layers),
+        hidden_size: count32(spec.hidden_size),
+        intermediate_size: count32(spec.intermediate_size),
+        n_heads: count32(spec.n_heads),
+        n_kv_heads: count32(spec.n_kv_heads),
+        head_dim: count32(spec.head_dim),
+        vocab_size: count32(spec.vocab_size),
+        max_context: count32(spec.max_context),
+        quant_bits: count32(info.quant_bits),
+        quant_group_size: count32(info.quant_group_size),
+        has_tokenizer: u32::from(info.has_tokenizer),
+        has_chat_template: u32::from(info.has_chat_template),
+        device,
+        n_parameters: info.n_parameters,
+        weight_bytes: info.weight_bytes as u64,
+        kv_bytes_per_token: info.kv_bytes_per_token as u64,
+        model_type: fixed_text(&spec.model_type),
+    }
+}
+
+/// Describes an opened model.
+///
+/// Returns INVALID_ARGUMENT. Any thread.
+///
+/// # Safety
+/// `model` is NULL or a live handle; `info` is NULL or points to a structure of
+/// its `struct_size`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn umrt_model_info_get(
+    model: *const umrt_model,
+    info: *mut umrt_model_info,
+) -> umrt_status {
+    guard(|| {
+        // SAFETY: the caller's contract.
+        unsafe {
+            let model = handle::borrow(model, "model")?;
+            let device = match model.0.device() {
+                crate::mlx::Device::Cpu => super::library::UMRT_DEVICE_CPU,
+                crate::mlx::Device::Gpu => super::library::UMRT_DEVICE_GPU,
+            };
+            structs::write(info, describe(model.0.info(), device))
+        }
+    })
+}
+
+/// Looks up a value of the checkpoint's config.json.
+///
+/// - `key`: a name, or a path of names with dots: "rope_scaling.factor".
+/// - `buffer`, `capacity`: receives NUL-terminated text: a string as it is,
+///   anything else as JSON.
+/// - `needed`: receives the capacity it takes, the NUL included; may be NULL.
+///
+/// Returns INVALID_ARGUMENT, NOT_FOUND (no such key), NO_SPACE (nothing was
+/// written but `needed`). Any thread.
+///
+/// # Safety
+/// `model` is NULL or a live handle, `key` NULL or NUL-terminated, `buffer` NULL
+/// or writable for `capacity` bytes, `needed` NULL or writable.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn umrt_model_metadata(
+    model: *const umrt_model,
+    key: *const c_char,
+    buffer: *mut c_char,
+    capacity: usize,
+    needed: *mut usize,
+) -> umrt_status {
+    guard(|| {
+        // SAFETY: the caller's contract.
+        unsafe {
+            let model = handle::borrow(model, "model")?;
+            let value = model.0.metadata(arguments::c_text(key, "key")?)?;
+            arguments::copy_out_text(&value, buffer, capacity, needed)
+        }
+    })
+}
+
+/// Fills in the model's own memory: the `weights_*` fields.
+///
+/// Returns INVALID_ARGUMENT, IO. Any thread.
+///
+/// # Safety
+/// `model` is NULL or a live handle; `memory` is NULL or points to a structure
+/// of its `struct_size`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn umrt_model_memory_stats(
+    model: *const umrt_model,
+    memory: *mut umrt_memory_info,
+) -> umrt_status {
+    guard(|| {
+        // SAFETY: the caller's contract.
+        unsafe {
+            let model = handle::borrow(model, "model")?;
+            structs::write(memory, umrt_memory_info::of_model(model.0.memory()?))
+        }
+    })
+}
+
+/// Gives the model back. It stays open until its contexts and other handles
+/// made from it are freed as well. NULL is ignored. Any thread.
+///
+/// # Safety
+/// `model` is NULL or a live handle that is not used again.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn umrt_model_free(model: *mut umrt_model) {
+    // SAFETY: the caller's contract.
+    guard_free(|| unsafe { handle::free(model) });
+}

@@ -1,0 +1,220 @@
+//! Structures that grow: each begins with `struct_size`, which tells how much of
+//! it the caller knows. What an older caller lacks reads as zero, the default.
+
+use std::mem::MaybeUninit;
+
+use crate::error::{Error, Result};
+
+/// A structure of the C API.
+///
+/// # Safety
+/// `repr(C)`, begins with `struct_size: u32`, and all-zero bytes are a value.
+pub(super) unsafe trait CStruct: Copy {
+    const NAME: &'static str;
+}
+
+const SIZE_FIELD: usize = size_of::<u32>();
+
+/// Reads an input structure; null means all defaults.
+///
+/// # Safety
+/// `pointer` is null or readable for the `struct_size` bytes it says.
+pub(super) unsafe fn read<T: CStruct>(pointer: *const T) -> Result<T> {
+    let mut value = MaybeUninit::<T>::zeroed();
+    if !pointer.is_null() {
+        // SAFETY: the caller's contract; at most size_of::<T>() bytes are
+        // copied, into a value of that size.
+        unsafe {
+            let size = known_size(pointer)?;
+            ensure_zero_tail::<T>(pointer.cast(), size)?;
+            let bytes = size.min(size_of::<T>());
+            std::ptr::copy_nonoverlapping(pointer.cast::<u8>(), value.as_mut_ptr().cast(), bytes);
+        }
+    }
+    // SAFETY: zeroes and the caller's bytes are a value by `CStruct`.
+    Ok(unsafe { value.assume_init() })
+}
+
+/// Fills an output structure as far as the caller knows it.
+///
+/// # Safety
+/// `pointer` is null or writable for the `struct_size` bytes it says.
+pub(super) unsafe fn write<T: CStruct>(pointer: *mut T, value: T) -> Result<()> {
+    if pointer.is_null() {
+        return Err(Error::invalid(format!(
+            "the {} to fill in is NULL",
+            T::NAME
+        )));
+    }
+    // SAFETY: the caller's contract; `struct_size` itself is left alone.
+    unsafe {
+        let size = known_size(pointer)?;
+        let from = (&raw const value).cast::<u8>();
+        let to = pointer.cast::<u8>();
+        let known = size.min(size_of::<T>());
+        std::ptr::copy_nonoverlapping(from.add(SIZE_FIELD), to.add(SIZE_FIELD), known - SIZE_FIELD);
+        to.add(known).write_bytes(0, size - known);
+    }
+    Ok(())
+}
+
+/// As `write`, for a result that the caller may decline with a null pointer.
+///
+/// # Safety
+/// As for `write`.
+pub(super) unsafe fn write_optional<T: CStruct>(pointer: *mut T, value: T) -> Result<()> {
+    match pointer.is_null() {
+        true => Ok(()),
+        // SAFETY: the caller's contract.
+        false => unsafe { write(pointer, value) },
+    }
+}
+
+/// # Safety
+/// `pointer` is readable for at least its first four bytes.
+unsafe fn known_size<T: CStruct>(pointer: *const T) -> Result<usize> {
+    // SAFETY: the first field; read bytewise, so that a caller's packing or
+    // alignment does not matter.
+    let size = unsafe { pointer.cast::<u32>().read_unaligned() } as usize;
+    if size < SIZE_FIELD || size > 1 << 16 {
+        return Err(Error::invalid(format!(
+            "{}.struct_size is {size}; initialize the structure with its _INIT macro",
+            T::NAME
+        )));
+    }
+    Ok(size)
+}
+
+/// # Safety
+/// `bytes` is readable for `size` bytes.
+unsafe fn ensure_zero_tail<T: CStruct>(bytes: *const u8, size: usize) -> Result<()> {
+    let is_zero = |offset| {
+        // SAFETY: `offset` is below `size`.
+        unsafe { bytes.add(offset).read() == 0 }
+    };
+    match (size_of::<T>()..size).all(is_zero) {
+        true => Ok(()),
+        false => Err(Error::unsupported(format!(
+            "{} has fields that this version ({}) does not know; leave them zero or update umrt",
+            T::NAME,
+            env!("CARGO_PKG_VERSION")
+        ))),
+    }
+}
+
+/// Declares `CStruct` for structures that fulfil its contract.
+macro_rules! c_structs {
+    ($($name:ident),* $(,)?) => {
+        $(
+            // SAFETY: repr(C), `struct_size` first, and made of integers, floats,
+            // pointers and optional function pointers, for which zero is a value.
+            unsafe impl crate::capi::structs::CStruct for $name {
+                const NAME: &'static str = stringify!($name);
+            }
+        )*
+    };
+}
+pub(super) use c_structs;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Status;
+
+    #[derive(Clone, Copy, Debug, PartialEq)]
+    #[repr(C)]
+    struct Params {
+        struct_size: u32,
+        a: u32,
+        b: u64,
+    }
+    c_structs!(Params);
+
+    #[repr(C)]
+    struct Newer {
+        known: Params,
+        c: u64,
+    }
+
+    fn newer(c: u64) -> Newer {
+        let known = Params {
+            struct_size: size_of::<Newer>() as u32,
+            a: 7,
+            b: 9,
+        };
+        Newer { known, c }
+    }
+
+    #[test]
+    fn an_older_callers_missing_fields_are_zero() {
+        let old = Params {
+            struct_size: 8,
+            a: 7,
+            b: 9,
+        };
+        // SAFETY: readable for more than struct_size.
+        let read = unsafe { read(&old) }.expect("valid");
+        assert_eq!((read.a, read.b), (7, 0));
+        // SAFETY: null is allowed.
+        assert_eq!(
+            unsafe { read::<Params>(std::ptr::null()) }
+                .expect("defaults")
+                .b,
+            0
+        );
+    }
+
+    #[test]
+    fn a_newer_callers_fields_must_be_zero() {
+        let (plain, asking) = (newer(0), newer(1));
+        // SAFETY: readable for struct_size.
+        unsafe {
+            assert_eq!(read(&raw const plain.known).expect("valid").b, 9);
+            let error = read(&raw const asking.known).expect_err("unknown field");
+            assert_eq!(error.status(), Status::Unsupported);
+        }
+    }
+
+    #[test]
+    fn results_are_written_as_far_as_the_caller_knows() {
+        let value = Params {
+            struct_size: 0,
+            a: 1,
+            b: 2,
+        };
+        let mut old = Params {
+            struct_size: 8,
+            a: 0,
+            b: 5,
+        };
+        let mut new = newer(3);
+        // SAFETY: both are writable for struct_size.
+        unsafe {
+            write(&mut old, value).expect("valid");
+            write(&raw mut new.known, value).expect("valid");
+        }
+        assert_eq!(
+            old,
+            Params {
+                struct_size: 8,
+                a: 1,
+                b: 5
+            }
+        );
+        assert_eq!((new.known.b, new.c), (2, 0));
+    }
+
+    #[test]
+    fn an_uninitialized_size_is_refused() {
+        for struct_size in [0, 3, u32::MAX] {
+            let params = Params {
+                struct_size,
+                a: 0,
+                b: 0,
+            };
+            // SAFETY: the size is refused before anything else is read.
+            let error = unsafe { read(&params) }.expect_err("refused");
+            assert!(error.message().contains("_INIT"), "{error}");
+        }
+    }
+}

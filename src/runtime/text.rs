@@ -1,0 +1,101 @@
+//! [`ModelText`]: a checkpoint's tokenizer and chat template, read when they are
+//! first asked for, since large vocabularies take longer to read than to map
+//! all weights.
+
+use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
+
+use crate::checkpoint::{ChatTemplates, Manifest};
+use crate::error::{Error, Result, ResultExt};
+use crate::text::{ChatTemplate, NamedTemplate, SpecialToken, Tokenizer, TokenizerConfig};
+
+/// The text side of a model.
+pub struct ModelText {
+    root: PathBuf,
+    tokenizer_file: Option<PathBuf>,
+    config_file: Option<PathBuf>,
+    templates: ChatTemplates,
+    /// Any of these ends a text, as the model's configuration says.
+    configured_ends: Vec<i32>,
+    tokenizer: OnceLock<Result<Arc<Tokenizer>>>,
+    chat: OnceLock<Result<ChatTemplate>>,
+}
+
+impl ModelText {
+    pub(super) fn new(manifest: &Manifest) -> Result<ModelText> {
+        let directory = manifest.directory();
+        let ends = &manifest.generation().eos_token_ids;
+        Ok(ModelText {
+            root: directory.root().to_owned(),
+            tokenizer_file: directory.tokenizer(),
+            config_file: directory.tokenizer_config(),
+            templates: directory.chat_templates()?,
+            configured_ends: ends
+                .iter()
+                .filter_map(|&id| i32::try_from(id).ok())
+                .collect(),
+            tokenizer: OnceLock::new(),
+            chat: OnceLock::new(),
+        })
+    }
+
+    /// The tokenizer; `NotFound` if the checkpoint has none.
+    pub fn tokenizer(&self) -> Result<&Arc<Tokenizer>> {
+        let tokenizer = self.tokenizer.get_or_init(|| {
+            let file = self.tokenizer_file.as_deref().ok_or_else(|| {
+                Error::not_found(format!(
+                    "{} has no tokenizer.json; put the model's there, or work with token ids",
+                    self.root.display()
+                ))
+            })?;
+            Tokenizer::from_file(file, &self.config()?).map(Arc::new)
+        });
+        tokenizer.as_ref().map_err(Clone::clone)
+    }
+
+    /// A conversation (JSON with "messages" and more) as the model's prompt.
+    pub fn render_chat(&self, request: &str) -> Result<String> {
+        let chat = self.chat.get_or_init(|| self.chat_template());
+        chat.as_ref().map_err(Clone::clone)?.render(request)
+    }
+
+    /// Whether a token ends a text.
+    pub fn is_end(&self, token: i32) -> bool {
+        self.configured_ends.contains(&token)
+            || self
+                .tokenizer()
+                .is_ok_and(|tokenizer| tokenizer.special_token(SpecialToken::Eos) == Some(token))
+    }
+
+    fn chat_template(&self) -> Result<ChatTemplate> {
+        if self.templates.is_empty() {
+            return Err(Error::not_found(format!(
+                "{} has no chat template; give the prompt as text",
+                self.root.display()
+            )));
+        }
+        let config = self.config()?;
+        let templates: Vec<_> = self
+            .templates
+            .iter()
+            .map(|template| NamedTemplate {
+                name: template.name.clone(),
+                source: template.source.clone(),
+            })
+            .collect();
+        let special_tokens: Vec<_> = SpecialToken::ALL
+            .into_iter()
+            .filter_map(|kind| Some((kind.key(), config.special_token(kind)?)))
+            .collect();
+        ChatTemplate::new(&templates, &special_tokens)
+    }
+
+    fn config(&self) -> Result<TokenizerConfig> {
+        let Some(path) = &self.config_file else {
+            return Ok(TokenizerConfig::default());
+        };
+        let json =
+            std::fs::read_to_string(path).map_err(|error| Error::io("read", path, &error))?;
+        TokenizerConfig::from_json(&json).at(path.display())
+    }
+}

@@ -1,0 +1,336 @@
+//! `tokenizer.json`: text to token ids and back.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+
+use tokenizers::{AddedToken, AddedVocabulary, Encoding, Model, OffsetType, PreTokenizer, Token};
+
+use super::config::{SpecialToken, TokenizerConfig};
+use super::pieces::{PieceBytes, PieceRules, byte_level_bytes};
+use crate::error::{Error, Result, ResultExt};
+
+/// How [`Tokenizer::encode`] treats special tokens.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct EncodeFlags {
+    /// Adds what the checkpoint puts around a text, such as a BOS token. Leave
+    /// it off for a rendered chat template, which writes those itself.
+    pub add_special: bool,
+    /// Reads the spelling of a special token as that token. Leave it off for
+    /// text from users: `<|im_end|>` is then ten ordinary characters, and
+    /// nobody can end their turn by writing it.
+    pub parse_special: bool,
+}
+
+/// What one id of the vocabulary stands for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TokenInfo {
+    /// As it is written in `tokenizer.json`.
+    pub piece: String,
+    /// What it adds to the middle of a text; a leading space is kept, and the
+    /// bytes may be part of a character.
+    pub bytes: Vec<u8>,
+    /// A control token, which `skip_special` leaves out.
+    pub is_special: bool,
+    /// One byte of a character that the vocabulary doesn't have.
+    pub is_byte_fallback: bool,
+}
+
+/// A checkpoint's tokenizer. It never changes; share it between threads.
+pub struct Tokenizer {
+    inner: tokenizers::Tokenizer,
+    /// The added tokens of `inner`, but blind for special ones.
+    plain_vocabulary: AddedVocabulary,
+    rules: PieceRules,
+    /// What `add_special` puts in front of a text, and behind it.
+    prefix: Vec<i32>,
+    suffix: Vec<i32>,
+    special_ids: [Option<i32>; SpecialToken::COUNT],
+    vocab_size: usize,
+}
+
+impl Tokenizer {
+    /// # Errors
+    /// `NotFound` or `Io` if the file cannot be read, `Format` if it is malformed.
+    pub fn from_file(path: &Path, config: &TokenizerConfig) -> Result<Self> {
+        let bytes = std::fs::read(path).map_err(|error| Error::io("read", path, &error))?;
+        Self::from_bytes(&bytes, config).at(path.display())
+    }
+
+    /// # Errors
+    /// `Format` if the bytes aren't a `tokenizer.json`.
+    pub fn from_bytes(json: &[u8], config: &TokenizerConfig) -> Result<Self> {
+        let build = || Self::build(json, config);
+        let mut tokenizer = guarded("this tokenizer cannot be used", build)?;
+        tokenizer.apply_overrides(config);
+        Ok(tokenizer)
+    }
+
+    fn build(json: &[u8], config: &TokenizerConfig) -> tokenizers::Result<Self> {
+        let mut inner = tokenizers::Tokenizer::from_bytes(json)?;
+        inner.with_truncation(None)?;
+        inner.with_padding(None);
+        disable_cache(&mut inner);
+        let undeclared = undeclared_special_tokens(&inner, config);
+        inner.add_special_tokens(undeclared)?;
+
+        let mut plain_vocabulary = inner.get_added_vocabulary().clone();
+        plain_vocabulary.set_encode_special_tokens(true);
+        let largest_id = largest_id(&inner).ok_or("its vocabulary is empty")?;
+        if largest_id >= i32::MAX as u32 {
+            return Err(format!("its largest token id, {largest_id}, is no int32").into());
+        }
+        let (prefix, suffix) = affixes(&inner)?;
+        Ok(Self {
+            plain_vocabulary,
+            rules: PieceRules::of(inner.get_decoder()),
+            prefix,
+            suffix,
+            special_ids: SpecialToken::ALL.map(|kind| {
+                let content = config.special_token(kind)?;
+                inner.token_to_id(content).map(|id| id as i32)
+            }),
+            vocab_size: largest_id as usize + 1,
+            inner,
+        })
+    }
+
+    /// `add_bos_token` and `add_eos_token` say what the file's own template
+    /// should have said. Without such a token there is nothing to add.
+    fn apply_overrides(&mut self, config: &TokenizerConfig) {
+        if let (Some(wanted), Some(bos)) =
+            (config.add_bos_token, self.special_token(SpecialToken::Bos))
+        {
+            match (wanted, self.prefix.first() == Some(&bos)) {
+                (true, false) => self.prefix.insert(0, bos),
+                (false, true) => drop(self.prefix.remove(0)),
+                _ => {}
+            }
+        }
+        if let (Some(wanted), Some(eos)) =
+            (config.add_eos_token, self.special_token(SpecialToken::Eos))
+        {
+            match (wanted, self.suffix.last() == Some(&eos)) {
+                (true, false) => self.suffix.push(eos),
+                (false, true) => drop(self.suffix.pop()),
+                _ => {}
+            }
+        }
+    }
+
+    /// # Errors
+    /// `Format` if the tokenizer's own rules fail on this text; `Unsupported` if
+    /// the text spells a special token that this vocabulary cannot write as
+    /// ordinary tokens and `parse_special` is off.
+    pub fn encode(&self, text: &str, flags: EncodeFlags) -> Result<Vec<i32>> {
+        let encoding = guarded("this text cannot be encoded", || {
+            if flags.parse_special {
+                self.inner.encode_fast(text, false)
+            } else {
+                self.encode_plain(text)
+            }
+        })?;
+        let ids = encoding.get_ids().iter().map(|&id| id as i32);
+        if !flags.add_special {
+            return Ok(ids.collect());
+        }
+        let before = self.prefix.iter().copied();
+        let after = self.suffix.iter().copied();
+        Ok(before.chain(ids).chain(after).collect())
+    }
+
+    /// The whole text at once, as transformers decodes it: ids without a token
+    /// add nothing, bytes that are no UTF-8 become U+FFFD.
+    ///
+    /// # Errors
+    /// `InvalidArgument` if an id is not below [`vocab_size`](Self::vocab_size).
+    pub fn decode(&self, ids: &[i32], skip_special: bool) -> Result<String> {
+        let mut pieces = Vec::with_capacity(ids.len());
+        for &id in ids {
+            let piece = self.piece(id)?;
+            pieces.extend(piece.filter(|piece| !(skip_special && self.is_special(piece))));
+        }
+        self.join_pieces(pieces)
+    }
+
+    /// `None` for an id that has no token, in the vocabulary or beyond it.
+    pub fn token_info(&self, id: i32) -> Option<TokenInfo> {
+        let piece = self.piece(id).ok().flatten()?;
+        let bytes = self.bytes_of(&piece);
+        Some(TokenInfo {
+            is_special: self.is_special(&piece),
+            is_byte_fallback: matches!(bytes, PieceBytes::Fallback(_)),
+            bytes: match bytes {
+                PieceBytes::Raw(bytes) => bytes,
+                PieceBytes::Fallback(byte) => vec![byte],
+                PieceBytes::Text(text) => text.into_bytes(),
+            },
+            piece,
+        })
+    }
+
+    /// One more than the largest id; below it, some ids may have no token.
+    pub fn vocab_size(&self) -> usize {
+        self.vocab_size
+    }
+
+    /// The id of a token with a role, if the checkpoint has one.
+    pub fn special_token(&self, kind: SpecialToken) -> Option<i32> {
+        self.special_ids[kind as usize]
+    }
+
+    /// The id of a token by its exact spelling in `tokenizer.json`.
+    pub fn token_id(&self, piece: &str) -> Option<i32> {
+        self.inner.token_to_id(piece).map(|id| id as i32)
+    }
+
+    pub(super) fn rules(&self) -> &PieceRules {
+        &self.rules
+    }
+
+    /// The piece of an id that is in range; some ids have none.
+    pub(super) fn piece(&self, id: i32) -> Result<Option<String>> {
+        let index = u32::try_from(id).ok();
+        let index = index.filter(|&index| (index as usize) < self.vocab_size);
+        let index = index.ok_or_else(|| {
+            let last = self.vocab_size - 1;
+            Error::invalid(format!(
+                "token id {id} is outside of 0 to {last}, the vocabulary"
+            ))
+        })?;
+        Ok(self.inner.id_to_token(index))
+    }
+
+    pub(super) fn is_special(&self, piece: &str) -> bool {
+        self.inner.get_added_vocabulary().is_special_token(piece)
+    }
+
+    pub(super) fn bytes_of(&self, piece: &str) -> PieceBytes {
+        match &self.rules {
+            PieceRules::ByteLevel => PieceBytes::Raw(byte_level_bytes(piece)),
+            PieceRules::SentencePiece(rules) => rules.bytes_of(piece),
+            PieceRules::Contextual => PieceBytes::Text(self.text_after_itself(piece)),
+        }
+    }
+
+    /// What a second `piece` adds to a first one.
+    fn text_after_itself(&self, piece: &str) -> String {
+        let join = |n| {
+            self.join_pieces(vec![piece.to_owned(); n])
+                .unwrap_or_default()
+        };
+        let (once, twice) = (join(1), join(2));
+        twice.strip_prefix(&once).unwrap_or(&once).to_owned()
+    }
+
+    /// Runs the checkpoint's decoder.
+    pub(super) fn join_pieces(&self, pieces: Vec<String>) -> Result<String> {
+        use tokenizers::Decoder;
+        // Some decoders panic without any piece.
+        if pieces.is_empty() {
+            return Ok(String::new());
+        }
+        match self.inner.get_decoder() {
+            Some(decoder) => guarded("these tokens cannot be decoded", || decoder.decode(pieces)),
+            None => Ok(pieces.join(" ")),
+        }
+    }
+
+    /// The steps of `tokenizers::Tokenizer::encode`, without control tokens.
+    fn encode_plain(&self, text: &str) -> tokenizers::Result<Encoding> {
+        let normalizer = self.inner.get_normalizer();
+        let mut splits = self
+            .plain_vocabulary
+            .extract_and_normalize(normalizer, text);
+        if let Some(pre_tokenizer) = self.inner.get_pre_tokenizer() {
+            pre_tokenizer.pre_tokenize(&mut splits)?;
+        }
+        splits.tokenize(|split| self.tokenize_plain(split.get()))?;
+        splits.into_encoding(None, 0, OffsetType::None)
+    }
+
+    /// The added vocabulary isn't the only way to a control token: a model may
+    /// have its spelling as a piece, like any other (Unigram and WordLevel do).
+    /// Such a piece is spelled with smaller ones.
+    fn tokenize_plain(&self, text: &str) -> tokenizers::Result<Vec<Token>> {
+        let mut tokens = Vec::new();
+        for token in self.inner.get_model().tokenize(text)? {
+            let (start, end) = token.offsets;
+            match text.get(start..end) {
+                Some(span) if span == token.value && self.is_special(span) => {
+                    let first_len = span.chars().next().map_or(0, char::len_utf8);
+                    if first_len == 0 || first_len == span.len() {
+                        return Err(NotPlain(span.to_owned()).into());
+                    }
+                    tokens.extend(self.tokenize_plain(&span[..first_len])?);
+                    tokens.extend(self.tokenize_plain(&span[first_len..])?);
+                }
+                _ => tokens.push(token),
+            }
+        }
+        Ok(tokens)
+    }
+}
+
+/// A control token of one character: there is nothing smaller to spell it with.
+#[derive(Debug, thiserror::Error)]
+#[error("it has the control token {0:?}, which this vocabulary cannot write as plain text")]
+struct NotPlain(String);
+
+/// Runs code of the tokenizers crate, which panics on some malformed files.
+fn guarded<T>(failure: &str, run: impl FnOnce() -> tokenizers::Result<T>) -> Result<T> {
+    let outcome = catch_unwind(AssertUnwindSafe(run));
+    outcome
+        .unwrap_or_else(|_| Err("tokenizer.json declares something inconsistent".into()))
+        .map_err(|error| {
+            let message = format!("{failure}: {error}");
+            match error.downcast_ref::<NotPlain>() {
+                Some(_) => Error::unsupported(message),
+                None => Error::format(message),
+            }
+        })
+}
+
+/// The BPE model remembers 10,000 words in every thread that encodes, and gives
+/// that memory back when the thread ends, not when the tokenizer is dropped.
+fn disable_cache(inner: &mut tokenizers::Tokenizer) {
+    let mut model = inner.get_model().clone();
+    model.resize_cache(0);
+    inner.with_model(model);
+}
+
+/// Roles given to tokens that `tokenizer.json` doesn't declare as special.
+fn undeclared_special_tokens(
+    inner: &tokenizers::Tokenizer,
+    config: &TokenizerConfig,
+) -> Vec<AddedToken> {
+    let added = inner.get_added_vocabulary().get_vocab();
+    let contents = SpecialToken::ALL
+        .into_iter()
+        .filter_map(|kind| config.special_token(kind));
+    contents
+        .filter(|&content| !added.contains_key(content))
+        .filter(|content| inner.get_model().token_to_id(content).is_some())
+        .map(|content| AddedToken::from(content, true))
+        .collect()
+}
+
+fn largest_id(inner: &tokenizers::Tokenizer) -> Option<u32> {
+    inner.get_vocab(true).into_values().max()
+}
+
+/// Lets the post-processor work on a placeholder: what is around it belongs
+/// around every text.
+fn affixes(inner: &tokenizers::Tokenizer) -> tokenizers::Result<(Vec<i32>, Vec<i32>)> {
+    const TEXT: u32 = u32::MAX;
+    let text = Encoding::from_tokens(vec![Token::new(TEXT, String::new(), (0, 0))], 0);
+    let encoding = inner.post_process(text, None, true)?;
+    let ids: Vec<i32> = encoding.get_ids().iter().map(|&id| id as i32).collect();
+    let mut around = ids.splitn(2, |&id| id as u32 == TEXT).map(<[i32]>::to_vec);
+    match (around.next(), around.next()) {
+        (Some(prefix), Some(suffix)) => Ok((prefix, suffix)),
+        _ => Err("its post_processor drops the text".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,141 @@
+//! What the tests of the runtime share.
+//!
+//! - here: opening, evaluating and comparing
+//! - `random_model`: checkpoints of any shape
+//! - `damaged`: copies of fixtures with something wrong in them
+//! - `process`: figures of this process, and tests in processes of their own
+
+#![allow(dead_code)] // each test binary uses a part
+
+pub mod damaged;
+pub mod process;
+pub mod random_model;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use umrt::error::{Error, Result, Status};
+use umrt::runtime::{Batch, Context, ContextOptions, Model, ModelOptions, Want};
+
+/// The largest difference between float32 logits that were summed in another
+/// order, relative to their range.
+pub const SUMMATION_BOUND: f32 = 1e-6;
+
+pub fn fixture(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/fixtures/models")
+        .join(name)
+}
+
+pub fn try_open(path: &Path) -> Result<Arc<Model>> {
+    Model::open(path, ModelOptions::default())
+}
+
+pub fn open(path: &Path) -> Arc<Model> {
+    try_open(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+pub fn open_fixture(name: &str) -> Arc<Model> {
+    open(&fixture(name))
+}
+
+pub fn context_of(model: &Arc<Model>, options: ContextOptions) -> Context {
+    Context::new(model, &options).expect("a context")
+}
+
+pub fn context(model: &Arc<Model>) -> Context {
+    context_of(model, ContextOptions::default())
+}
+
+/// All rows that the last evaluation left, after one another.
+pub fn rows(context: &Context) -> Vec<f32> {
+    let row = |row| context.logits(row).expect("logits").iter().copied();
+    (0..context.n_logits_rows()).flat_map(row).collect()
+}
+
+/// Appends to sequence 0; logits after the last token.
+pub fn eval(context: &mut Context, tokens: &[i32]) -> Vec<f32> {
+    context
+        .eval(&Batch::of(tokens), None)
+        .expect("an evaluation");
+    rows(context)
+}
+
+/// Appends to sequence 0; logits after every token.
+pub fn eval_all(context: &mut Context, tokens: &[i32]) -> Vec<f32> {
+    let marks = vec![1; tokens.len()];
+    let batch = Batch {
+        want: Want::Marked(&marks),
+        ..Batch::of(tokens)
+    };
+    context.eval(&batch, None).expect("an evaluation");
+    rows(context)
+}
+
+/// `n` token ids below `vocab_size`, the same for the same seed.
+pub fn token_ids(seed: u64, n: usize, vocab_size: usize) -> Vec<i32> {
+    let mut random = Random(seed);
+    (0..n)
+        .map(|_| (random.next() % vocab_size as u64) as i32)
+        .collect()
+}
+
+/// SplitMix64 (Steele et al., 2014).
+pub struct Random(pub u64);
+
+impl Random {
+    pub fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// Evenly from -1 to 1.
+    pub fn next_f32(&mut self) -> f32 {
+        (self.next() >> 40) as f32 / (1 << 23) as f32 - 1.0
+    }
+}
+
+/// The largest difference relative to the range of what was expected.
+pub fn relative_difference(found: &[f32], expected: &[f32]) -> f32 {
+    assert_eq!(found.len(), expected.len(), "another number of logits");
+    let (low, high) = expected
+        .iter()
+        .fold((f32::MAX, f32::MIN), |(low, high), &value| {
+            (low.min(value), high.max(value))
+        });
+    assert!(high > low, "logits without contrast prove nothing");
+    let differences = found.iter().zip(expected).map(|(a, b)| (a - b).abs());
+    assert!(found.iter().all(|value| value.is_finite()));
+    differences.fold(0.0, f32::max) / (high - low)
+}
+
+/// Equal but for the order of summation.
+#[track_caller]
+pub fn assert_close(found: &[f32], expected: &[f32]) {
+    let difference = relative_difference(found, expected);
+    assert!(difference <= SUMMATION_BOUND, "differ by {difference:.1e}");
+}
+
+/// Equal in every bit.
+#[track_caller]
+pub fn assert_identical(found: &[f32], expected: &[f32]) {
+    let bits = |values: &[f32]| values.iter().map(|v| v.to_bits()).collect::<Vec<_>>();
+    let difference = relative_difference(found, expected);
+    assert!(
+        bits(found) == bits(expected),
+        "differ by {difference:.1e}, not at all was expected"
+    );
+}
+
+#[track_caller]
+pub fn assert_fails<T>(result: Result<T>, status: Status, parts: &[&str]) -> Error {
+    let error = result.err().expect("an error");
+    assert_eq!(error.status(), status, "{error}");
+    for part in parts {
+        assert!(error.message().contains(part), "no {part:?} in: {error}");
+    }
+    error
+}

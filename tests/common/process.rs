@@ -1,0 +1,83 @@
+//! Figures of this process, and tests that need a process of their own.
+
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+use std::{env, fs, thread};
+
+const ISOLATED: &str = "UMRT_TEST_ISOLATED";
+
+/// Runs `body` in a process in which nothing else happens. `test` is the name
+/// of the calling test.
+pub fn isolated(test: &str, body: impl FnOnce()) {
+    if env::var(ISOLATED).is_ok_and(|name| name == test) {
+        return body();
+    }
+    let executable = env::current_exe().expect("the test binary");
+    run_isolated(&mut Command::new(executable), test);
+}
+
+/// The same with at most `bytes` of address space.
+pub fn isolated_within(test: &str, bytes: usize, body: impl FnOnce()) {
+    if env::var(ISOLATED).is_ok_and(|name| name == test) {
+        return body();
+    }
+    let script = format!("ulimit -v {} && exec \"$0\" \"$@\"", bytes / 1024);
+    let mut shell = Command::new("sh");
+    shell.args(["-c", &script]);
+    shell.arg(env::current_exe().expect("the test binary"));
+    run_isolated(&mut shell, test);
+}
+
+fn run_isolated(command: &mut Command, test: &str) {
+    let output = command
+        .args(["--exact", test, "--nocapture", "--test-threads=1"])
+        .env(ISOLATED, test)
+        .output()
+        .expect("a process");
+    let stdout = String::from_utf8_lossy(&output.stdout);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    println!("{stdout}{stderr}");
+    assert!(output.status.success(), "{test}: {}", output.status);
+    assert!(stdout.contains("1 passed"), "there is no test {test}");
+}
+
+/// Resident memory that no file backs.
+pub fn anonymous_bytes() -> usize {
+    let status = fs::read_to_string("/proc/self/status").expect("status");
+    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"));
+    let kib = line.and_then(|line| line.split_whitespace().next());
+    kib.and_then(|kib| kib.parse::<usize>().ok())
+        .expect("RssAnon in kB")
+        * 1024
+}
+
+/// Threads of this process, without those that are about to end.
+pub fn n_threads() -> usize {
+    let count = || fs::read_dir("/proc/self/task").expect("threads").count();
+    let samples = (0..10).map(|_| {
+        thread::sleep(Duration::from_millis(5));
+        count()
+    });
+    samples.min().unwrap_or_default()
+}
+
+/// The descriptor that reads the list counts too.
+pub fn n_open_files() -> usize {
+    fs::read_dir("/proc/self/fd").expect("descriptors").count()
+}
+
+/// Open files and mappings below `directory`, where the system can list them.
+pub fn uses_of(directory: &Path) -> usize {
+    if !cfg!(target_os = "linux") {
+        return 0;
+    }
+    let directory = directory.canonicalize().expect("a directory");
+    let files = fs::read_dir("/proc/self/fd").expect("descriptors");
+    let files = files
+        .filter_map(|entry| fs::read_link(entry.ok()?.path()).ok())
+        .filter(|target| target.starts_with(&directory));
+    let maps = fs::read_to_string("/proc/self/maps").expect("mappings");
+    let name = directory.to_str().expect("a readable path");
+    files.count() + maps.lines().filter(|line| line.contains(name)).count()
+}

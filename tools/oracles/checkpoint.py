@@ -1,0 +1,84 @@
+"""Random checkpoints in folders like published ones."""
+
+from __future__ import annotations
+
+import json
+import re
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from model_specs import ModelSpec
+
+# Attention must be far from uniform, the blocks must not drown in the residual, and the logits must
+# spread over several units, or a mistake would hide in the tolerance.
+_QK_GAIN = 1.6
+_PROJECTION_GAIN = 1.3
+_LOGIT_STD = 3.0
+
+
+def write_checkpoint(spec: ModelSpec, folder: Path) -> None:
+    """Writes config.json, generation_config.json and the safetensors, not quantized."""
+    config = AutoConfig.for_model(spec.family, **spec.config)
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            values = random_tensor(spec.seed, name, tuple(parameter.shape))
+            parameter.copy_(torch.from_numpy(values))
+    model = model.to(getattr(torch, spec.dtype))
+    model.save_pretrained(folder, max_shard_size=spec.max_shard_size)
+    edit_json(folder / "config.json", lambda written: _restyle(written, spec))
+    if spec.extra_tensors:
+        _add_tensors(folder / "model.safetensors", spec)
+
+
+def random_tensor(seed: int, name: str, shape: tuple[int, ...]) -> np.ndarray:
+    """A function of the seed and the tensor's name, so that a new tensor changes no other."""
+    rng = np.random.Generator(np.random.PCG64([seed, zlib.crc32(name.encode())]))
+    if name.endswith("norm.weight"):
+        return rng.uniform(0.5, 1.5, shape).astype(np.float32)
+    if name.endswith("bias"):
+        return rng.normal(0.0, 0.3, shape).astype(np.float32)
+    fan_in = shape[-1]
+    if re.search(r"embed_tokens|lm_head", name):
+        gain = _LOGIT_STD
+    elif re.search(r"[qk]_proj", name):
+        gain = _QK_GAIN
+    else:
+        gain = _PROJECTION_GAIN
+    return rng.normal(0.0, gain / np.sqrt(fan_in), shape).astype(np.float32)
+
+
+def edit_json(path: Path, edit: Any) -> None:
+    path.write_text(json.dumps(edit(json.loads(path.read_text())), indent=2) + "\n")
+
+
+def legacy_rope(config: dict[str, Any]) -> dict[str, Any]:
+    """`rope_parameters` as the two top-level keys of checkpoints from before transformers 5."""
+    rope = dict(config["rope_parameters"])
+    theta = rope.pop("rope_theta")
+    scaling = None if rope.get("rope_type", "default") == "default" else rope
+    return {"rope_theta": theta, "rope_scaling": scaling}
+
+
+def _restyle(config: dict[str, Any], spec: ModelSpec) -> dict[str, Any]:
+    if spec.legacy_config:
+        config |= legacy_rope(config)
+        del config["rope_parameters"]
+        config["torch_dtype"] = config.pop("dtype")
+        config["transformers_version"] = "4.46.0"
+        config.pop("layer_types", None)
+    config |= spec.extra_keys
+    return {key: value for key, value in config.items() if key not in spec.absent_keys}
+
+
+def _add_tensors(path: Path, spec: ModelSpec) -> None:
+    tensors = load_file(path)
+    for name, shape in spec.extra_tensors.items():
+        tensors[name] = torch.from_numpy(random_tensor(spec.seed, name, shape))
+    save_file(tensors, path, metadata={"format": "pt"})

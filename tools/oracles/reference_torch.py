@@ -1,0 +1,90 @@
+"""Logits from transformers, with eager attention on the CPU."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    DynamicCache,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
+
+
+@dataclass(frozen=True)
+class Logits:
+    """`prefill` [n_prompt, vocab]: every position of the prompt.
+
+    `decode` [n_decode, vocab]: after each further token, fed alone on top of the cache."""
+
+    prefill: np.ndarray
+    decode: np.ndarray
+
+    def stacked(self) -> np.ndarray:
+        return np.concatenate([self.prefill, self.decode])
+
+
+class TorchReference:
+    def __init__(self, folder: Path, dtype: str, config: PreTrainedConfig | None = None) -> None:
+        self._model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+            folder,
+            config=config or AutoConfig.from_pretrained(folder),
+            dtype=getattr(torch, dtype),
+            attn_implementation="eager",
+        ).eval()
+
+    @torch.inference_mode()
+    def logits(self, prompt_ids: list[int], decode_ids: list[int]) -> Logits:
+        cache = DynamicCache(config=self._model.config)
+        prefill = self._step(prompt_ids, cache)
+        decode = [self._step([token], cache) for token in decode_ids]
+        return Logits(prefill, np.concatenate(decode))
+
+    @torch.inference_mode()
+    def greedy(self, prompt_ids: list[int], n_tokens: int) -> tuple[list[int], float]:
+        """The greedy continuation and the smallest lead of the best logit over the second."""
+        cache = DynamicCache(config=self._model.config)
+        last = self._step(prompt_ids, cache)[-1]
+        tokens: list[int] = []
+        smallest_margin = np.inf
+        while True:
+            second, best = np.sort(last)[-2:]
+            smallest_margin = min(smallest_margin, float(best - second))
+            tokens.append(int(last.argmax()))
+            if len(tokens) == n_tokens:
+                return tokens, smallest_margin
+            last = self._step(tokens[-1:], cache)[-1]
+
+    @torch.inference_mode()
+    def uncached_logits(self, ids: list[int]) -> np.ndarray:
+        return self._model(torch.tensor([ids]), use_cache=False).logits[0].float().numpy()
+
+    @torch.inference_mode()
+    def with_neutral_tensors(self, kind: str, ids: list[int]) -> np.ndarray:
+        """Uncached logits with all tensors of a kind set to one (norms) or zero (others)."""
+        chosen = [(n, p) for n, p in self._model.named_parameters() if tensor_kind(n) == kind]
+        originals = [parameter.clone() for _, parameter in chosen]
+        for name, parameter in chosen:
+            parameter.fill_(1.0 if name.endswith("norm.weight") else 0.0)
+        logits = self.uncached_logits(ids)
+        for (_, parameter), original in zip(chosen, originals, strict=True):
+            parameter.copy_(original)
+        return logits
+
+    def tensor_kinds(self) -> list[str]:
+        return sorted({tensor_kind(name) for name, _ in self._model.named_parameters()})
+
+    def _step(self, ids: list[int], cache: DynamicCache) -> np.ndarray:
+        output = self._model(torch.tensor([ids]), past_key_values=cache, use_cache=True)
+        return output.logits[0].float().numpy()
+
+
+def tensor_kind(name: str) -> str:
+    """`model.layers.3.mlp.up_proj.weight` -> `mlp.up_proj.weight`"""
+    return re.sub(r"^model\.(layers\.\d+\.)?", "", name)

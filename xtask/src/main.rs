@@ -1,0 +1,65 @@
+//! `cargo xtask`: the one build tool a person working on umrt has to know.
+
+mod apple;
+mod bindings;
+mod cache;
+mod clang;
+mod debian;
+mod demo;
+mod header;
+mod library;
+mod mlx;
+mod python;
+mod setup;
+mod test;
+mod util;
+
+use std::process::ExitCode;
+
+use anyhow::{Result, bail};
+
+const HELP: &str = "\
+cargo xtask <command>
+
+  setup [--cuda | --cpu]        fetch MLX and build its C bindings, once per machine
+  build                         the release library, ready to link with
+  demo [PROMPT] [-- ARGS]       generate text with the bundled model through C
+  header [--check]              write include/umrt.h, or check that it is up to date
+  test [--only STEPS] [FILTER]  everything that has to hold before a merge; STEPS is a
+                                comma-separated part of
+                                fmt,clippy,header,rust,c,python,symbols,apple
+  check-apple                   clippy over the code for macOS and iOS, from Linux
+
+What setup makes is kept in $UMRT_CACHE, or else $XDG_CACHE_HOME/umrt or ~/.cache/umrt.
+";
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    match dispatch(&args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn dispatch(args: &[String]) -> Result<()> {
+    let Some((command, rest)) = args.split_first() else {
+        print!("{HELP}");
+        return Ok(());
+    };
+    match command.as_str() {
+        "setup" => setup::command(rest),
+        "build" => library::command(rest),
+        "demo" => demo::command(rest),
+        "header" => header::command(rest),
+        "test" => test::command(rest),
+        "check-apple" => apple::command(rest),
+        "help" | "-h" | "--help" => {
+            print!("{HELP}");
+            Ok(())
+        }
+        unknown => bail!("there is no command `{unknown}`; `cargo xtask` lists them"),
+    }
+}

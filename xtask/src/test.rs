@@ -1,0 +1,323 @@
+//! `cargo xtask test`: all that has to hold before a change is merged.
+
+use std::env;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+
+use crate::apple;
+use crate::header;
+use crate::library::{Library, bundled_model, c_compiler, standalone};
+use crate::python;
+use crate::setup::setup;
+use crate::util::{cargo, files_ending_in, output, root, run};
+
+pub enum Outcome {
+    Passed,
+    Skipped(String),
+}
+
+struct Step {
+    name: &'static str,
+    headline: &'static str,
+    run: fn(&[String]) -> Result<Outcome>,
+}
+
+const STEPS: &[Step] = &[
+    Step {
+        name: "fmt",
+        headline: "formatting",
+        run: fmt,
+    },
+    Step {
+        name: "clippy",
+        headline: "clippy",
+        run: clippy,
+    },
+    Step {
+        name: "header",
+        headline: "umrt.h: up to date, valid C11 and C++17",
+        run: header,
+    },
+    Step {
+        name: "rust",
+        headline: "Rust tests",
+        run: rust,
+    },
+    Step {
+        name: "c",
+        headline: "C tests and examples",
+        run: c,
+    },
+    Step {
+        name: "python",
+        headline: "Python tests",
+        run: python,
+    },
+    Step {
+        name: "symbols",
+        headline: "exported symbols",
+        run: symbols,
+    },
+    Step {
+        name: "apple",
+        headline: "clippy for macOS and iOS",
+        run: apple,
+    },
+];
+
+pub fn command(args: &[String]) -> Result<()> {
+    let (steps, filters) = parse(args)?;
+    setup(None)?;
+    let mut finished: Vec<(&str, Duration, Outcome)> = Vec::new();
+    for step in steps {
+        println!("\n=== {}: {}", step.name, step.headline);
+        let start = Instant::now();
+        let outcome =
+            (step.run)(filters).with_context(|| format!("step `{}` failed", step.name))?;
+        let duration = start.elapsed();
+        if let Outcome::Skipped(reason) = &outcome {
+            println!("skipped: {reason}");
+        }
+        println!("=== {} took {:.1} s", step.name, duration.as_secs_f64());
+        finished.push((step.name, duration, outcome));
+    }
+    print_summary(&finished);
+    Ok(())
+}
+
+fn parse(args: &[String]) -> Result<(Vec<&'static Step>, &[String])> {
+    let (names, filters) = match args {
+        [flag, names, rest @ ..] if flag == "--only" => (names.as_str(), rest),
+        _ => return Ok((STEPS.iter().collect(), args)),
+    };
+    let steps = names.split(',').map(|name| {
+        let known = || {
+            STEPS
+                .iter()
+                .map(|step| step.name)
+                .collect::<Vec<_>>()
+                .join(", ")
+        };
+        STEPS
+            .iter()
+            .find(|step| step.name == name)
+            .with_context(|| format!("there is no step `{name}`; there are {}", known()))
+    });
+    Ok((steps.collect::<Result<_>>()?, filters))
+}
+
+fn print_summary(finished: &[(&str, Duration, Outcome)]) {
+    println!("\nstep      seconds  result");
+    for (name, duration, outcome) in finished {
+        let result = match outcome {
+            Outcome::Passed => "passed".to_owned(),
+            Outcome::Skipped(reason) => format!("skipped: {reason}"),
+        };
+        println!("{name:<8} {:8.1}  {result}", duration.as_secs_f64());
+    }
+    let total: Duration = finished.iter().map(|(_, duration, _)| *duration).sum();
+    println!("{:<8} {:8.1}", "total", total.as_secs_f64());
+}
+
+fn fmt(_: &[String]) -> Result<Outcome> {
+    run(cargo().args(["fmt", "--all", "--check"])).context("`cargo fmt` repairs the formatting")?;
+    Ok(Outcome::Passed)
+}
+
+fn clippy(_: &[String]) -> Result<Outcome> {
+    run(cargo().args([
+        "clippy",
+        "--workspace",
+        "--all-targets",
+        "--",
+        "-D",
+        "warnings",
+    ]))?;
+    Ok(Outcome::Passed)
+}
+
+fn header(_: &[String]) -> Result<Outcome> {
+    header::check()?;
+    for (compiler, language, standard) in [("cc", "c", "c11"), ("c++", "c++", "c++17")] {
+        run(c_compiler(compiler, standard).args([
+            "-fsyntax-only",
+            "-x",
+            language,
+            "-include",
+            "umrt.h",
+            "/dev/null",
+        ]))?;
+    }
+    Ok(Outcome::Passed)
+}
+
+/// In release mode: an optimized kernel is what has to be right, and the
+/// numerical tests take minutes without optimization.
+fn rust(filters: &[String]) -> Result<Outcome> {
+    run(cargo()
+        .args(["test", "--release", "--package=umrt", "--"])
+        .args(filters))?;
+    run(cargo()
+        .args(["test", "--package=xtask", "--"])
+        .args(filters))?;
+    Ok(Outcome::Passed)
+}
+
+fn c(filters: &[String]) -> Result<Outcome> {
+    let tests = sources("tests/c", filters)?;
+    let examples = sources("examples/c", filters)?;
+    if tests.is_empty() && examples.is_empty() {
+        return Ok(Outcome::Skipped(
+            "no C file in tests/c or examples/c".to_owned(),
+        ));
+    }
+    let library = Library::build()?;
+    let model = bundled_model()?;
+    let mut n_failed = 0;
+    for source in tests.iter().chain(&examples) {
+        let name = source.strip_prefix(root()).unwrap_or(source).display();
+        match run_c(&library, &model, source) {
+            Ok(()) => println!("ok      {name}"),
+            Err(error) => {
+                println!("FAILED  {name}: {error:#}");
+                n_failed += 1;
+            }
+        }
+    }
+    println!(
+        "{} passed, {n_failed} failed",
+        tests.len() + examples.len() - n_failed
+    );
+    if n_failed > 0 {
+        bail!("{n_failed} C programs failed");
+    }
+    Ok(Outcome::Passed)
+}
+
+/// Every C program takes a model folder; the examples take a prompt after it.
+fn run_c(library: &Library, model: &Path, source: &Path) -> Result<()> {
+    let mut program = standalone(library.compile_program(source)?);
+    program.arg(model).stdin(Stdio::null());
+    if source.starts_with(root().join("examples")) {
+        program.arg("Once upon a time").stdout(Stdio::null());
+    }
+    run(&mut program)
+}
+
+fn sources(folder: &str, filters: &[String]) -> Result<Vec<PathBuf>> {
+    let folder = root().join(folder);
+    if !folder.is_dir() {
+        return Ok(Vec::new());
+    }
+    let mut files = files_ending_in(&folder, "c")?;
+    files.retain(|file| {
+        let name = file.to_string_lossy();
+        filters.is_empty() || filters.iter().any(|filter| name.contains(filter.as_str()))
+    });
+    Ok(files)
+}
+
+/// What pytest says when a filter leaves no test.
+const PYTEST_NOTHING_COLLECTED: i32 = 5;
+
+fn python(filters: &[String]) -> Result<Outcome> {
+    let folders = ["bindings/python", "tests/python"].map(|folder| root().join(folder));
+    let folders: Vec<_> = folders.iter().filter(|folder| folder.is_dir()).collect();
+    if folders.is_empty() {
+        return Ok(Outcome::Skipped(
+            "neither bindings/python nor tests/python exists".to_owned(),
+        ));
+    }
+    let library = Library::build()?;
+    let mut pytest = standalone(python::test_interpreter()?);
+    pytest
+        .args(["-m", "pytest", "-q"])
+        .args(folders)
+        .env("PYTHONPATH", root().join("bindings/python"))
+        .env("UMRT_LIBRARY", library.file());
+    if !filters.is_empty() {
+        pytest.args(["-k", &filters.join(" or ")]);
+    }
+    let status = pytest.status().context("starting pytest")?;
+    match status.code() {
+        Some(0) => Ok(Outcome::Passed),
+        Some(PYTEST_NOTHING_COLLECTED) if !filters.is_empty() => {
+            Ok(Outcome::Skipped("the filter leaves no test".to_owned()))
+        }
+        _ => bail!("pytest failed: {status}"),
+    }
+}
+
+fn symbols(_: &[String]) -> Result<Outcome> {
+    let library = Library::build()?;
+    let (options, prefix): (&[&str], &str) = if cfg!(target_vendor = "apple") {
+        (&["-gU"], "_umrt_")
+    } else {
+        (&["-D", "--defined-only"], "umrt_")
+    };
+    let listing = output(Command::new("nm").args(options).arg(library.file()))?;
+    let names: Vec<_> = listing
+        .lines()
+        .filter_map(|line| line.split_whitespace().last())
+        .collect();
+    let foreign: Vec<_> = names
+        .iter()
+        .filter(|name| !name.starts_with(prefix))
+        .collect();
+    if !foreign.is_empty() {
+        bail!(
+            "{} exports more than umrt_*: {foreign:?}",
+            library.file().display()
+        );
+    }
+    if names.is_empty() {
+        bail!("{} exports nothing", library.file().display());
+    }
+    println!("{} functions, all named umrt_*", names.len());
+    Ok(Outcome::Passed)
+}
+
+fn apple(_: &[String]) -> Result<Outcome> {
+    match apple::check()? {
+        Outcome::Skipped(reason) if in_ci() => bail!("{reason}"),
+        outcome => Ok(outcome),
+    }
+}
+
+fn in_ci() -> bool {
+    env::var("CI").is_ok_and(|value| value == "true" || value == "1")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(args: &[&str]) -> Result<(Vec<&'static str>, Vec<String>)> {
+        let args: Vec<String> = args.iter().map(|arg| arg.to_string()).collect();
+        let (steps, filters) = parse(&args)?;
+        Ok((
+            steps.iter().map(|step| step.name).collect(),
+            filters.to_vec(),
+        ))
+    }
+
+    #[test]
+    fn only_picks_steps_in_the_order_given() -> Result<()> {
+        let (steps, filters) = names(&["--only", "rust,fmt", "tokenizer"])?;
+        assert_eq!(steps, ["rust", "fmt"]);
+        assert_eq!(filters, ["tokenizer"]);
+        Ok(())
+    }
+
+    #[test]
+    fn an_unknown_step_is_named_together_with_the_known_ones() {
+        let message = names(&["--only", "lint"]).unwrap_err().to_string();
+        assert!(
+            message.contains("`lint`") && message.contains("clippy"),
+            "{message}"
+        );
+    }
+}

@@ -1,0 +1,132 @@
+//! Paths of the workspace and running other programs.
+
+use std::env;
+use std::ffi::OsStr;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail};
+
+/// The folder that holds the workspace's `Cargo.toml`.
+pub fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .expect("xtask lies in the workspace's root")
+}
+
+pub fn cargo() -> Command {
+    let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.current_dir(root());
+    command
+}
+
+/// What xtask has to know from `cargo metadata`.
+pub struct Metadata {
+    pub target_dir: PathBuf,
+    pub mlx_sys_dir: PathBuf,
+}
+
+pub fn metadata() -> Result<Metadata> {
+    let json = output(cargo().args([
+        "metadata",
+        "--format-version=1",
+        "--filter-platform",
+        &host_triple()?,
+    ]))?;
+    let json: serde_json::Value = serde_json::from_str(&json).context("reading cargo metadata")?;
+    let packages = json["packages"]
+        .as_array()
+        .context("cargo metadata lists no packages")?;
+    let mlx_sys = packages
+        .iter()
+        .find(|package| package["name"] == "mlx-sys")
+        .and_then(|package| package["manifest_path"].as_str())
+        .context("umrt does not depend on mlx-sys")?;
+    let target_dir = json["target_directory"]
+        .as_str()
+        .context("no target_directory")?;
+    Ok(Metadata {
+        target_dir: target_dir.into(),
+        mlx_sys_dir: Path::new(mlx_sys)
+            .parent()
+            .context("mlx-sys has no folder")?
+            .into(),
+    })
+}
+
+/// The target triple for which cargo builds when none is named.
+pub fn host_triple() -> Result<String> {
+    let version = output(Command::new("rustc").arg("-vV"))?;
+    let host = version.lines().find_map(|line| line.strip_prefix("host: "));
+    Ok(host.context("`rustc -vV` names no host")?.to_owned())
+}
+
+/// The first executable file of this name in `PATH`.
+pub fn find_program(name: impl AsRef<OsStr>) -> Option<PathBuf> {
+    let path = env::var_os("PATH")?;
+    env::split_paths(&path)
+        .map(|dir| dir.join(name.as_ref()))
+        .find(|file| file.is_file())
+}
+
+/// The files of a folder that have this extension, sorted by name.
+pub fn files_ending_in(dir: &Path, extension: &str) -> Result<Vec<PathBuf>> {
+    let entries = fs::read_dir(dir).with_context(|| format!("reading {}", dir.display()))?;
+    let mut files = entries
+        .map(|entry| entry.map(|entry| entry.path()))
+        .collect::<std::io::Result<Vec<_>>>()?;
+    files.retain(|file| file.extension().is_some_and(|found| found == extension));
+    files.sort();
+    Ok(files)
+}
+
+/// Runs a program whose output goes to the terminal.
+pub fn run(command: &mut Command) -> Result<()> {
+    let status = command
+        .status()
+        .with_context(|| format!("{} could not be started", name_of(command)))?;
+    if !status.success() {
+        bail!("`{}` failed: {status}", line_of(command));
+    }
+    Ok(())
+}
+
+/// Runs a program and returns what it printed; its errors go to the terminal.
+pub fn output(command: &mut Command) -> Result<String> {
+    let output = command
+        .stderr(Stdio::inherit())
+        .output()
+        .with_context(|| format!("{} could not be started", name_of(command)))?;
+    if !output.status.success() {
+        bail!("`{}` failed: {}", line_of(command), output.status);
+    }
+    String::from_utf8(output.stdout)
+        .with_context(|| format!("{} printed something else than UTF-8", name_of(command)))
+}
+
+fn name_of(command: &Command) -> String {
+    command.get_program().to_string_lossy().into_owned()
+}
+
+fn line_of(command: &Command) -> String {
+    let words = std::iter::once(command.get_program()).chain(command.get_args());
+    words
+        .map(OsStr::to_string_lossy)
+        .collect::<Vec<_>>()
+        .join(" ")
+}
+
+/// A TOML basic string; JSON's escapes are a part of TOML's.
+pub fn quoted(text: &str) -> String {
+    serde_json::Value::from(text).to_string()
+}
+
+/// Fails with one line for each thing that is missing.
+pub fn require(missing: Vec<String>) -> Result<()> {
+    if missing.is_empty() {
+        Ok(())
+    } else {
+        bail!(missing.join("\nerror: "))
+    }
+}
