@@ -11,7 +11,7 @@
 //! - [`text`]: tokenizer, streaming text, stop strings, chat templates
 //! - [`memory`]: what there is and who uses it
 //! - [`runtime`]: models, contexts, generation
-//! - [`capi`]: `umrt.h`
+//! - [`capi`]: the C API, `umrt.h`
 //! - [`error`], [`log`]: what everybody uses
 //!
 //! The smallest program in Rust:

@@ -14,6 +14,8 @@ pub(super) unsafe trait CStruct: Copy {
 }
 
 const SIZE_FIELD: usize = size_of::<u32>();
+/// No structure comes near this; a larger size is uninitialized memory.
+const MAX_SIZE: usize = 1 << 16;
 
 /// Reads an input structure; null means all defaults.
 ///
@@ -76,7 +78,7 @@ unsafe fn known_size<T: CStruct>(pointer: *const T) -> Result<usize> {
     // SAFETY: the first field; read bytewise, so that a caller's packing or
     // alignment does not matter.
     let size = unsafe { pointer.cast::<u32>().read_unaligned() } as usize;
-    if size < SIZE_FIELD || size > 1 << 16 {
+    if !(SIZE_FIELD..=MAX_SIZE).contains(&size) {
         return Err(Error::invalid(format!(
             "{}.struct_size is {size}; initialize the structure with its _INIT macro",
             T::NAME
@@ -153,8 +155,8 @@ mod tests {
             b: 9,
         };
         // SAFETY: readable for more than struct_size.
-        let read = unsafe { read(&old) }.expect("valid");
-        assert_eq!((read.a, read.b), (7, 0));
+        let params = unsafe { read(&old) }.expect("valid");
+        assert_eq!((params.a, params.b), (7, 0));
         // SAFETY: null is allowed.
         assert_eq!(
             unsafe { read::<Params>(std::ptr::null()) }

@@ -45,7 +45,9 @@ fn run_isolated(command: &mut Command, test: &str) {
 /// Resident memory that no file backs.
 pub fn anonymous_bytes() -> usize {
     let status = fs::read_to_string("/proc/self/status").expect("status");
-    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"));
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("RssAnon:"));
     let kib = line.and_then(|line| line.split_whitespace().next());
     kib.and_then(|kib| kib.parse::<usize>().ok())
         .expect("RssAnon in kB")

@@ -21,7 +21,9 @@ pub fn to_string(value: &Value) -> String {
 pub fn length(value: &Value) -> Result<usize, Error> {
     match value.kind() {
         ValueKind::Undefined => Ok(0),
-        kind => value.len().ok_or_else(|| invalid(format!("{kind} has no length"))),
+        kind => value
+            .len()
+            .ok_or_else(|| invalid(format!("{kind} has no length"))),
     }
 }
 

@@ -89,9 +89,19 @@ fn tests_and_lengths_follow_jinja() {
         ("missing", "True", "True"),
     ] {
         let source = format!("{{{{ {value} is iterable }}}} {{{{ {value} is sequence }}}}");
-        assert_eq!(render(&source, ""), format!("{iterable} {sequence}"), "{value}");
+        assert_eq!(
+            render(&source, ""),
+            format!("{iterable} {sequence}"),
+            "{value}"
+        );
     }
-    assert_eq!(render("{{ missing | length }}{{ [1][1:] | count }}{{ 'é' | length }}", ""), "001");
+    assert_eq!(
+        render(
+            "{{ missing | length }}{{ [1][1:] | count }}{{ 'é' | length }}",
+            ""
+        ),
+        "001"
+    );
 }
 
 #[test]

@@ -43,8 +43,11 @@ fn unigram(pieces: &[&str]) -> Value {
 }
 
 fn word_level(words: &[&str]) -> Value {
-    let vocab: serde_json::Map<String, Value> =
-        words.iter().zip(0..).map(|(word, id)| (word.to_string(), id.into())).collect();
+    let vocab: serde_json::Map<String, Value> = words
+        .iter()
+        .zip(0..)
+        .map(|(word, id)| (word.to_string(), id.into()))
+        .collect();
     json!({"type": "WordLevel", "unk_token": "<unk>", "vocab": vocab})
 }
 
@@ -61,8 +64,15 @@ fn tokenizer_is_shared_between_threads() {
 fn control_token_in_the_model_is_spelled_out() {
     let tokenizer = load(&file(unigram(&PIECES), Value::Null)).unwrap();
     assert_eq!(tokenizer.encode("a</s>a", PARSED).unwrap(), [6, 1, 6]);
-    assert_eq!(tokenizer.encode("a</s>a", PLAIN).unwrap(), [6, 2, 3, 4, 5, 6]);
-    assert_eq!(tokenizer.encode("x", PLAIN).unwrap(), [0], "unknown text is no control token");
+    assert_eq!(
+        tokenizer.encode("a</s>a", PLAIN).unwrap(),
+        [6, 2, 3, 4, 5, 6]
+    );
+    assert_eq!(
+        tokenizer.encode("x", PLAIN).unwrap(),
+        [0],
+        "unknown text is no control token"
+    );
     assert_eq!(tokenizer.decode(&[6, 1, 6], true).unwrap(), "a a");
 }
 
@@ -74,7 +84,10 @@ fn control_token_of_one_character_is_refused_as_plain_text() {
     assert_eq!(tokenizer.encode("@", PARSED).unwrap(), [2]);
     let error = tokenizer.encode("@", PLAIN).unwrap_err();
     assert_eq!(error.status(), Status::Unsupported);
-    assert!(error.to_string().contains(r#"the control token "@""#), "{error}");
+    assert!(
+        error.to_string().contains(r#"the control token "@""#),
+        "{error}"
+    );
 }
 
 #[test]
@@ -129,11 +142,30 @@ fn malformed_files_are_format_errors() {
     short_merge["model"]["merges"] = json!([["a", "a"]]);
     let mut pattern = file(unigram(&PIECES), Value::Null);
     pattern["normalizer"] = json!({"type": "Replace", "pattern": {"Regex": "("}, "content": ""});
-    let empty = file(json!({"type": "BPE", "vocab": {}, "merges": []}), Value::Null);
-    for file in [json!(null), json!({}), no_text, huge_id, merge, short_merge, pattern, empty] {
-        let error = load(&file).err().unwrap_or_else(|| panic!("accepted: {file}"));
+    let empty = file(
+        json!({"type": "BPE", "vocab": {}, "merges": []}),
+        Value::Null,
+    );
+    for file in [
+        json!(null),
+        json!({}),
+        no_text,
+        huge_id,
+        merge,
+        short_merge,
+        pattern,
+        empty,
+    ] {
+        let error = load(&file)
+            .err()
+            .unwrap_or_else(|| panic!("accepted: {file}"));
         assert_eq!(error.status(), Status::Format, "{error}");
-        assert!(error.to_string().starts_with("this tokenizer cannot be used: "), "{error}");
+        assert!(
+            error
+                .to_string()
+                .starts_with("this tokenizer cannot be used: "),
+            "{error}"
+        );
     }
 }
 
@@ -148,7 +180,9 @@ fn panic_in_a_decoder_is_a_format_error() {
 #[test]
 fn missing_file_is_not_found() {
     let path = Path::new("no/such/tokenizer.json");
-    let error = Tokenizer::from_file(path, &TokenizerConfig::default()).err().unwrap();
+    let error = Tokenizer::from_file(path, &TokenizerConfig::default())
+        .err()
+        .unwrap();
     assert_eq!(error.status(), Status::NotFound);
     assert!(error.to_string().contains("no/such/tokenizer.json"));
 }
@@ -159,8 +193,16 @@ fn token_bytes_keep_the_leading_space() {
     let word_piece = json!({"type": "WordPiece", "prefix": "##", "cleanup": false});
     for (decoder, model, bytes) in [
         (metaspace, unigram(&PIECES), " a"),
-        (word_piece, word_level(&["<unk>", "</s>", "", "", "", "", "", "a"]), " a"),
-        (Value::Null, word_level(&["<unk>", "</s>", "", "", "", "", "", "a"]), " a"),
+        (
+            word_piece,
+            word_level(&["<unk>", "</s>", "", "", "", "", "", "a"]),
+            " a",
+        ),
+        (
+            Value::Null,
+            word_level(&["<unk>", "</s>", "", "", "", "", "", "a"]),
+            " a",
+        ),
     ] {
         let tokenizer = load(&file(model, decoder)).unwrap();
         let info = tokenizer.token_info(7).unwrap();
@@ -170,7 +212,9 @@ fn token_bytes_keep_the_leading_space() {
 
 /// Decoders for which a token's text depends on its neighbours.
 fn contextual_tokenizers() -> Vec<Arc<Tokenizer>> {
-    let words = ["<unk>", "</s>", "a", "##b", "'", "s", ".", "é", "x</w>", "</w>"];
+    let words = [
+        "<unk>", "</s>", "a", "##b", "'", "s", ".", "é", "x</w>", "</w>",
+    ];
     let decoders = [
         json!({"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always"}),
         json!({"type": "Metaspace", "replacement": "▁", "prepend_scheme": "never"}),
@@ -178,10 +222,12 @@ fn contextual_tokenizers() -> Vec<Arc<Tokenizer>> {
         json!({"type": "BPEDecoder", "suffix": "</w>"}),
         Value::Null,
     ];
-    let files = decoders.into_iter().map(|decoder| match decoder["type"].as_str() {
-        Some("Metaspace") => file(unigram(&PIECES), decoder),
-        _ => file(word_level(&words), decoder),
-    });
+    let files = decoders
+        .into_iter()
+        .map(|decoder| match decoder["type"].as_str() {
+            Some("Metaspace") => file(unigram(&PIECES), decoder),
+            _ => file(word_level(&words), decoder),
+        });
     files.map(|file| Arc::new(load(&file).unwrap())).collect()
 }
 
@@ -192,7 +238,9 @@ fn streams_of_contextual_decoders_equal_decoding() {
     let mut runner = proptest::test_runner::TestRunner::default();
     let result = runner.run(&(seeds, any::<bool>()), |(seeds, skip)| {
         for tokenizer in &tokenizers {
-            let ids = seeds.iter().map(|seed| (seed % tokenizer.vocab_size()) as i32);
+            let ids = seeds
+                .iter()
+                .map(|seed| (seed % tokenizer.vocab_size()) as i32);
             let ids: Vec<i32> = ids.collect();
             let mut stream = Detokenizer::new(tokenizer.clone(), skip);
             let mut text = String::new();

@@ -1,0 +1,390 @@
+//! Model directories with something wrong in them: opening says what, where,
+//! and leaves nothing behind.
+
+mod common;
+
+use std::fs;
+use std::path::Path;
+
+use common::damaged::{Damaged, header_bytes};
+use common::process::uses_of;
+use common::{
+    Random, assert_fails, assert_identical, context, eval, fixture, open, open_fixture, try_open,
+};
+use proptest::prelude::*;
+use proptest::test_runner::RngSeed;
+use serde_json::{Value, json};
+use umrt::error::{Error, Status};
+use umrt::runtime::{Batch, Context, ContextOptions, inspect};
+
+const FLOATS: &str = "llama3-f32";
+const TIED: &str = "llama3-tied-bf16";
+const QUANTIZED: &str = "llama3-q4-g64-f16";
+const PROMPT: [i32; 4] = [1, 2, 3, 4];
+
+#[track_caller]
+fn refused(path: &Path, status: Status, parts: &[&str]) -> Error {
+    let error = assert_fails(try_open(path), status, parts);
+    if path.exists() {
+        assert_eq!(uses_of(path), 0, "nothing stays open or mapped");
+    }
+    let mut healthy = context(&open_fixture(FLOATS));
+    eval(&mut healthy, &PROMPT);
+    error
+}
+
+#[track_caller]
+fn refused_config(fixture: &str, key: &str, value: Value, status: Status, parts: &[&str]) {
+    let damaged = Damaged::copy_of(fixture).with_config(key, value);
+    refused(damaged.path(), status, parts);
+    let inspected = inspect(damaged.path());
+    assert!(inspected.is_err() || status == Status::Format);
+}
+
+fn logits_of(path: &Path) -> Vec<f32> {
+    eval(&mut context(&open(path)), &PROMPT)
+}
+
+#[test]
+fn a_path_that_is_no_model_says_why() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let missing = directory.path().join("nowhere");
+    refused(&missing, Status::NotFound, &["nowhere"]);
+    refused(directory.path(), Status::NotFound, &["no config.json"]);
+    fs::write(directory.path().join("config.json"), "{}").expect("a file");
+    refused(
+        directory.path(),
+        Status::NotFound,
+        &["no safetensors files"],
+    );
+    let text = directory.path().join("readme.txt");
+    fs::write(&text, "hello").expect("a file");
+    refused(
+        &text,
+        Status::InvalidArgument,
+        &["readme.txt", "not a model directory"],
+    );
+}
+
+#[test]
+fn truncated_weights_are_refused_with_both_lengths() {
+    let whole = fs::metadata(fixture(FLOATS).join("model.safetensors"))
+        .expect("weights")
+        .len();
+    for kept in [0, 7, 8, 100, whole - 1] {
+        let damaged =
+            Damaged::copy_of(FLOATS).with_weight_bytes(|bytes| bytes.truncate(kept as usize));
+        let length = format!("the file has {kept}");
+        refused(
+            damaged.path(),
+            Status::Format,
+            &["model.safetensors", "truncated", &length],
+        );
+    }
+}
+
+#[test]
+fn a_wrong_header_length_is_refused() {
+    for length in [0, 1, 40, 1 << 27, u64::MAX] {
+        let damaged = Damaged::copy_of(FLOATS)
+            .with_weight_bytes(|bytes| bytes[..8].copy_from_slice(&length.to_le_bytes()));
+        refused(
+            damaged.path(),
+            Status::Format,
+            &["model.safetensors", "header"],
+        );
+    }
+}
+
+#[test]
+fn a_missing_tensor_is_named() {
+    for name in [
+        "model.embed_tokens.weight",
+        "model.layers.0.input_layernorm.weight",
+        "model.layers.1.mlp.down_proj.weight",
+        "model.norm.weight",
+        "lm_head.weight",
+    ] {
+        let damaged = Damaged::copy_of(FLOATS).with_weights(|weights| weights.remove(name));
+        refused(damaged.path(), Status::Format, &[name, "model.safetensors"]);
+    }
+}
+
+#[test]
+fn a_shape_that_does_not_fit_config_json_is_named_with_the_one_that_would() {
+    let shape = |name: &'static str, shape: Value| {
+        Damaged::copy_of(FLOATS).with_weights(|weights| weights.entry(name)["shape"] = shape)
+    };
+    #[rustfmt::skip]
+    let cases = [
+        ("model.layers.1.self_attn.k_proj.weight", json!([64, 32]), ["[64, 32]", "[32, 64]"]),
+        ("model.layers.0.input_layernorm.weight", json!([8, 8]), ["[8, 8]", "[64]"]),
+        ("lm_head.weight", json!([64, 128]), ["[64, 128]", "[128, 64]"]),
+        ("model.embed_tokens.weight", json!([1, 128, 64]), ["[1, 128, 64]", "[128, 64]"]),
+    ];
+    for (name, stored, [found, expected]) in cases {
+        let damaged = shape(name, stored);
+        refused(damaged.path(), Status::Format, &[name, found, expected]);
+    }
+    let vocabulary = Damaged::copy_of(FLOATS).with_config("vocab_size", json!(127));
+    refused(
+        vocabulary.path(),
+        Status::Format,
+        &["model.embed_tokens.weight", "[128, 64]", "[127, 64]"],
+    );
+}
+
+#[test]
+fn element_types_that_cannot_be_computed_with_are_named() {
+    let name = "model.layers.0.mlp.up_proj.weight";
+    for stored in ["I32", "U32"] {
+        let damaged = Damaged::copy_of(FLOATS)
+            .with_weights(|weights| weights.entry(name)["dtype"] = stored.into());
+        refused(damaged.path(), Status::Unsupported, &[name, stored]);
+    }
+}
+
+#[test]
+fn an_unknown_architecture_is_named() {
+    refused_config(
+        FLOATS,
+        "model_type",
+        json!("mamba9"),
+        Status::Unsupported,
+        &["mamba9", "llama"],
+    );
+    let nameless = Damaged::copy_of(FLOATS).with_config("model_type", Value::Null);
+    refused(nameless.path(), Status::Format, &["model_type"]);
+}
+
+#[test]
+fn a_config_that_is_no_json_object_is_refused() {
+    for text in [
+        "",
+        "{",
+        "[]",
+        "null",
+        "model_type: llama",
+        "\u{0}\u{1}",
+        "{\"a\":1}}",
+    ] {
+        let damaged = Damaged::copy_of(FLOATS).with_config_text(text);
+        refused(damaged.path(), Status::Format, &["config.json"]);
+    }
+    let not_text = Damaged::copy_of(FLOATS).with_config_text([0xff, 0xfe, 0x00]);
+    refused(not_text.path(), Status::Format, &["config.json"]);
+    let deep = "[".repeat(1 << 20);
+    let deep = Damaged::copy_of(FLOATS).with_config_text(format!("{{\"a\":{deep}"));
+    refused(deep.path(), Status::Format, &["config.json"]);
+}
+
+#[test]
+fn absurd_sizes_are_refused_before_anything_is_allocated() {
+    #[rustfmt::skip]
+    let sizes = [
+        ("hidden_size", json!(1_000_000_000_000_u64)),
+        ("hidden_size", json!(0)),
+        ("num_hidden_layers", json!(1_000_000_000)),
+        ("num_hidden_layers", json!(-1)),
+        ("vocab_size", json!(0)),
+        ("vocab_size", json!(u64::MAX)),
+        ("num_attention_heads", json!(0)),
+        ("num_key_value_heads", json!(0)),
+        ("num_key_value_heads", json!(3)),
+        ("head_dim", json!(1e300)),
+        ("head_dim", json!(15)),
+        ("intermediate_size", json!(0.5)),
+        ("max_position_embeddings", json!(0)),
+        ("max_position_embeddings", json!(1e18)),
+        ("rms_norm_eps", json!(-1)),
+        ("rope_parameters", json!({"rope_type": "llama3"})),
+        ("rope_parameters", json!({"rope_theta": 0, "rope_type": "default"})),
+        ("tie_word_embeddings", json!("yes")),
+    ];
+    for (key, value) in sizes {
+        refused_config(FLOATS, key, value, Status::Format, &["config.json"]);
+    }
+    // More layers than there are weights for.
+    refused_config(
+        FLOATS,
+        "num_hidden_layers",
+        json!(4096),
+        Status::Format,
+        &["model.layers.2."],
+    );
+}
+
+#[test]
+fn quantizations_without_a_kernel_are_unsupported() {
+    for bits in [2, 3, 5, 6] {
+        let section = json!({"group_size": 64, "bits": bits});
+        let part = format!("{bits}-bit");
+        refused_config(
+            QUANTIZED,
+            "quantization",
+            section,
+            Status::Unsupported,
+            &[&part],
+        );
+    }
+    let mode = json!({"group_size": 32, "bits": 4, "mode": "mxfp4"});
+    refused_config(
+        QUANTIZED,
+        "quantization",
+        mode,
+        Status::Unsupported,
+        &["mxfp4"],
+    );
+    for section in [
+        json!({"group_size": 64, "bits": 7}),
+        json!({"group_size": 7, "bits": 4}),
+    ] {
+        refused_config(
+            QUANTIZED,
+            "quantization",
+            section,
+            Status::Format,
+            &["config.json"],
+        );
+    }
+}
+
+#[test]
+fn codes_that_do_not_fit_the_configured_quantization_are_refused() {
+    let eight = json!({"group_size": 64, "bits": 8});
+    refused_config(
+        QUANTIZED,
+        "quantization",
+        eight,
+        Status::Format,
+        &["config.json implies"],
+    );
+    // Rows of 64 do not divide into groups of 128.
+    let wide = json!({"group_size": 128, "bits": 4});
+    refused_config(
+        QUANTIZED,
+        "quantization",
+        wide,
+        Status::Format,
+        &["groups of 128"],
+    );
+    let unnamed = Damaged::copy_of(QUANTIZED)
+        .with_config("quantization", Value::Null)
+        .with_config("quantization_config", Value::Null);
+    refused(unnamed.path(), Status::Format, &[".weight"]);
+}
+
+#[test]
+fn quantized_weights_without_scales_or_biases_are_refused() {
+    let module = "model.layers.1.mlp.gate_proj";
+    for part in ["scales", "biases"] {
+        let damaged = Damaged::copy_of(QUANTIZED)
+            .with_weights(|weights| weights.remove(&format!("{module}.{part}")));
+        refused(damaged.path(), Status::Format, &[module]);
+    }
+}
+
+#[test]
+fn tied_embeddings_need_no_output_projection_and_ignore_one() {
+    let expected = logits_of(&fixture(TIED));
+    let superfluous = Damaged::copy_of(TIED).with_weights(|weights| {
+        let mut random = Random(1);
+        let bytes: Vec<u8> = (0..128 * 64 * 2).map(|_| random.next() as u8).collect();
+        weights.add("lm_head.weight", "BF16", &[128, 64], &bytes);
+    });
+    assert_identical(&logits_of(superfluous.path()), &expected);
+
+    let untied = Damaged::copy_of(TIED).with_config("tie_word_embeddings", json!(false));
+    refused(untied.path(), Status::Format, &["lm_head.weight"]);
+}
+
+#[cfg(unix)]
+#[test]
+fn a_model_behind_symbolic_links_is_the_model() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let link = directory.path().join("link");
+    std::os::unix::fs::symlink(fixture(FLOATS), &link).expect("a link");
+    assert_identical(&logits_of(&link), &logits_of(&fixture(FLOATS)));
+
+    // As in the cache of the Hugging Face hub: links to files elsewhere.
+    let snapshot = directory.path().join("snapshot");
+    fs::create_dir(&snapshot).expect("a directory");
+    for file in ["config.json", "model.safetensors"] {
+        let target = fixture(FLOATS).join(file);
+        std::os::unix::fs::symlink(target, snapshot.join(file)).expect("a link");
+    }
+    assert_identical(&logits_of(&snapshot), &logits_of(&fixture(FLOATS)));
+    fs::remove_file(snapshot.join("model.safetensors")).expect("a link");
+    std::os::unix::fs::symlink("gone", snapshot.join("model.safetensors")).expect("a link");
+    refused(&snapshot, Status::NotFound, &["model.safetensors"]);
+}
+
+/// Opens and uses the model, or gets an error.
+fn use_or_fail(path: &Path) -> umrt::error::Result<()> {
+    let mut context = Context::new(&try_open(path)?, &ContextOptions::default())?;
+    context.eval(&Batch::of(&PROMPT), None)?;
+    context.eval(&Batch::of(&[5]), None)?;
+    context.logits(0).map(drop)
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Target {
+    Config,
+    Header,
+}
+
+/// Any bytes, or other digits in place of digits, which stay numbers.
+fn flips() -> impl Strategy<Value = Vec<(prop::sample::Index, Option<u8>, u8)>> {
+    let flip = (
+        any::<prop::sample::Index>(),
+        any::<Option<u8>>(),
+        b'0'..=b'9',
+    );
+    prop::collection::vec(flip, 1..4)
+}
+
+fn mutate(bytes: &mut [u8], flips: &[(prop::sample::Index, Option<u8>, u8)]) {
+    let digits: Vec<usize> = (0..bytes.len())
+        .filter(|at| bytes[*at].is_ascii_digit())
+        .collect();
+    for (at, byte, digit) in flips {
+        match byte {
+            Some(byte) => bytes[at.index(bytes.len())] = *byte,
+            None => bytes[digits[at.index(digits.len())]] = *digit,
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig {
+        cases: 250,
+        rng_seed: RngSeed::Fixed(20),
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
+
+    #[test]
+    fn any_damage_to_names_and_numbers_is_an_error_or_harmless(
+        fixture in prop::sample::select(vec![FLOATS, QUANTIZED, "qwen2-window-f32"]),
+        target in prop::sample::select(vec![Target::Config, Target::Header]),
+        flips in flips(),
+    ) {
+        let damaged = Damaged::copy_of(fixture);
+        let damaged = match target {
+            Target::Config => {
+                let mut text = fs::read(damaged.config_path()).expect("config.json");
+                mutate(&mut text, &flips);
+                damaged.with_config_text(text)
+            }
+            Target::Header => damaged.with_weight_bytes(|bytes| {
+                let end = 8 + header_bytes(bytes);
+                mutate(&mut bytes[..end], &flips);
+            }),
+        };
+        if let Err(error) = use_or_fail(damaged.path()) {
+            prop_assert!(!error.message().is_empty());
+            prop_assert!(!matches!(error.status(), Status::Ok | Status::Panic | Status::Internal | Status::Backend), "{error}");
+        }
+        prop_assert_eq!(uses_of(damaged.path()), 0);
+    }
+}
