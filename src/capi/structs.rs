@@ -158,12 +158,8 @@ mod tests {
         let params = unsafe { read(&old) }.expect("valid");
         assert_eq!((params.a, params.b), (7, 0));
         // SAFETY: null is allowed.
-        assert_eq!(
-            unsafe { read::<Params>(std::ptr::null()) }
-                .expect("defaults")
-                .b,
-            0
-        );
+        let defaults = unsafe { read::<Params>(std::ptr::null()) }.expect("defaults");
+        assert_eq!(defaults.b, 0);
     }
 
     #[test]

@@ -57,21 +57,38 @@ fn status_bytes(status: &str, key: &str) -> Option<usize> {
     Some(kib * 1024)
 }
 
-/// (anonymous, file-backed). `internal` is anonymous memory, `external` is
-/// backed by files; both as Activity Monitor counts them.
+/// The first revision of `task_vm_info` in <mach/task_info.h>, all in bytes but
+/// for the counts.
+#[cfg(target_vendor = "apple")]
+#[repr(C)]
+struct TaskVmInfo {
+    virtual_size: u64,
+    region_count: i32,
+    page_size: i32,
+    resident_size_and_peak: [u64; 2],
+    device_and_peak: [u64; 2],
+    /// Anonymous memory.
+    internal: u64,
+    internal_peak: u64,
+    /// Memory backed by files.
+    external: u64,
+    external_peak: u64,
+    reusable_and_peak: [u64; 2],
+    purgeable_volatile: [u64; 3],
+    compressed_and_peak_and_lifetime: [u64; 3],
+}
+
+/// (anonymous, file-backed), as Activity Monitor counts them.
 #[cfg(target_vendor = "apple")]
 fn resident() -> Option<(usize, usize)> {
-    let mut info = std::mem::MaybeUninit::<libc::task_vm_info>::zeroed();
-    let mut count = (size_of::<libc::task_vm_info>() / size_of::<libc::natural_t>()) as u32;
-    // SAFETY: the kernel writes at most `count` words; zeroed is valid.
-    #[allow(deprecated)] // libc points to the mach2 crate for this one call
+    const TASK_VM_INFO: libc::task_flavor_t = 22;
+    let mut info = std::mem::MaybeUninit::<TaskVmInfo>::zeroed();
+    let mut words = (size_of::<TaskVmInfo>() / size_of::<libc::natural_t>()) as u32;
+    #[allow(deprecated)] // libc points to the mach2 crate for these two
+    // SAFETY: the kernel writes at most `words` words; zeroed is valid.
     let info = unsafe {
-        let code = libc::task_info(
-            libc::mach_task_self(),
-            libc::TASK_VM_INFO as libc::task_flavor_t,
-            info.as_mut_ptr().cast(),
-            &mut count,
-        );
+        let task = libc::mach_task_self();
+        let code = libc::task_info(task, TASK_VM_INFO, info.as_mut_ptr().cast(), &mut words);
         if code != libc::KERN_SUCCESS {
             return None;
         }

@@ -206,7 +206,8 @@ mod tests {
     fn top_k_agrees_with_sorting_everything() {
         let logit = |id: i32| ((id * 7919) % 4001) as f32;
         for k in [1, 2, 40, 1024, 1025, 4999] {
-            let mut kept: Vec<Candidate> = (0..5000).map(|id| Candidate::new(id, logit(id))).collect();
+            let mut kept: Vec<Candidate> =
+                (0..5000).map(|id| Candidate::new(id, logit(id))).collect();
             let mut sorted = kept.clone();
             sorted.sort_by(by_rank);
             keep_top_k(&mut kept, k);

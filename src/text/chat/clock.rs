@@ -188,7 +188,7 @@ fn local_offset(unix_seconds: i64) -> Option<i64> {
         }
         local.assume_init()
     };
-    Some(i64::from(local.tm_gmtoff))
+    Some(local.tm_gmtoff)
 }
 
 #[cfg(not(unix))]
