@@ -13,12 +13,13 @@ use common::process::{
     anonymous_bytes, isolated, isolated_within, n_open_files, n_threads, uses_of,
 };
 use common::random_model::RandomModel;
-use common::{context, context_of, eval, fixture, open, open_fixture, token_ids};
+use common::{assert_fails, context, context_of, eval, fixture, open, open_fixture, token_ids};
 use umrt::checkpoint::Dtype;
+use umrt::error::Status;
 use umrt::memory::usable;
 use umrt::mlx::{MemoryUse, memory_use, reset_peak};
 use umrt::runtime::{
-    Batch, Cancel, ContextOptions, MemoryStats, Model, Want, inspect, memory_stats,
+    Batch, Cancel, Context, ContextOptions, MemoryStats, Model, Want, inspect, memory_stats,
 };
 
 const MIB: usize = 1 << 20;
@@ -282,7 +283,7 @@ fn the_ledger_follows_models_and_contexts() {
             ..ContextOptions::default()
         };
         let mut context = context_of(&model, options);
-        let expect = |context: &umrt::runtime::Context, reserved: usize, used: usize| {
+        let expect = |context: &Context, reserved: usize, used: usize| {
             let found = context.memory();
             assert_eq!(found.kv_reserved, reserved * per_token);
             assert_eq!(found.kv_used, used * per_token);
@@ -336,7 +337,8 @@ fn a_limit_of_address_space_bounds_what_models_may_use() {
             n_ctx: LIMIT / kv_bytes + 1,
             ..ContextOptions::default()
         };
-        let result = umrt::runtime::Context::new(&open_fixture("llama3-f32"), &options);
-        common::assert_fails(result, umrt::error::Status::OverBudget, &["MiB"]);
+        let result = Context::new(&open_fixture("llama3-f32"), &options);
+        let bound = usable.bound.to_string();
+        assert_fails(result, Status::OverBudget, &["MiB", &bound]);
     });
 }

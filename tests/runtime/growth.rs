@@ -57,8 +57,9 @@ fn sequences_grow_independently() {
     append(&mut both, 0, &prompts[0]);
     append(&mut both, 1, &prompts[1]);
     let more = token_ids(4, 300, shape.vocab_size);
-    append(&mut both, 0, &more);
-    let found = append(&mut both, 1, &more[..5]);
-    let all = [&prompts[1][..], &more[..5]].concat();
-    assert_close(&found, &eval(&mut with_room(&model, 1), &all));
+    for (sequence, n) in [(0, 300), (1, 5)] {
+        let found = append(&mut both, sequence, &more[..n]);
+        let all = [&prompts[sequence as usize], &more[..n]].concat();
+        assert_close(&found, &eval(&mut with_room(&model, 1), &all));
+    }
 }

@@ -48,7 +48,7 @@ fn what_models_may_use_is_a_part_of_the_machines_memory() {
     assert!(usable.physical_bytes > 1 << 28);
     assert!(usable.usable_bytes > 1 << 26);
     assert!(usable.usable_bytes < usable.physical_bytes);
-    assert!(!usable.reason.is_empty());
+    assert!(!usable.bound.to_string().is_empty());
 }
 
 #[test]

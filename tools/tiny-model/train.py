@@ -40,7 +40,8 @@ BATCH_TOKENS = 2304
 LENGTH_STEP = 32
 IGNORED = -100
 WARMUP_STEPS = 100
-PEAK_LEARNING_RATE, FINAL_LEARNING_RATE = 2e-3, 4e-5
+MUON_RATE, ADAMW_RATE = 1e-2, 1e-3
+FINAL_SHARE_OF_RATE = 0.02
 REPORT_STEPS, CHECKPOINT_STEPS = 50, 250
 VALIDATION_BATCHES = 24
 COPY_GAIN = 0.5
@@ -126,11 +127,10 @@ def batches(tokenizer: Tokenizer, seed: int) -> Iterator[Batch]:
             yield padded_batch(batch, padding)
 
 
-def learning_rate(step: int, progress: float) -> float:
-    """A cosine from the peak to the final rate as `progress` goes from 0 to 1, after a linear warmup."""
+def share_of_rate(step: int, progress: float) -> float:
+    """A cosine from 1 to the final share as `progress` goes from 0 to 1, after a linear warmup."""
     cosine = 0.5 * (1.0 + math.cos(math.pi * min(1.0, progress)))
-    rate = FINAL_LEARNING_RATE + (PEAK_LEARNING_RATE - FINAL_LEARNING_RATE) * cosine
-    return rate * min(1.0, (step + 1) / WARMUP_STEPS)
+    return (FINAL_SHARE_OF_RATE + (1.0 - FINAL_SHARE_OF_RATE) * cosine) * min(1.0, (step + 1) / WARMUP_STEPS)
 
 
 def loss_of(model: LlamaForCausalLM, batch: Batch) -> torch.Tensor:
@@ -144,11 +144,21 @@ def validation_loss(model: LlamaForCausalLM, held_out: Sequence[Batch]) -> float
     return mean(loss_of(model, batch).item() for batch in held_out)
 
 
-def make_optimizer(model: LlamaForCausalLM) -> torch.optim.Optimizer:
-    matrices = [p for p in model.parameters() if p.dim() >= 2]
-    norms = [p for p in model.parameters() if p.dim() < 2]
-    groups = [{"params": matrices, "weight_decay": 0.1}, {"params": norms, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=PEAK_LEARNING_RATE, betas=(0.9, 0.95), fused=True)
+def make_optimizers(model: LlamaForCausalLM) -> list[torch.optim.Optimizer]:
+    """Muon for the matrices inside the layers, AdamW for the embedding and the norms."""
+    matrices = [p for p in model.model.layers.parameters() if p.dim() == 2]
+    in_muon = set(map(id, matrices))
+    others = [p for p in model.parameters() if id(p) not in in_muon]
+    return [
+        torch.optim.Muon(matrices, lr=MUON_RATE, weight_decay=0.05),
+        torch.optim.AdamW(others, lr=ADAMW_RATE, betas=(0.9, 0.95), weight_decay=0.0, fused=True),
+    ]
+
+
+def set_rates(optimizers: list[torch.optim.Optimizer], share: float) -> None:
+    for optimizer, peak in zip(optimizers, (MUON_RATE, ADAMW_RATE), strict=True):
+        for group in optimizer.param_groups:
+            group["lr"] = peak * share
 
 
 @dataclass
@@ -162,21 +172,22 @@ class Progress:
 class Checkpoint:
     """The state of a run on disk, so that it can be interrupted."""
 
-    def __init__(self, path: Path, model: LlamaForCausalLM, optimizer: torch.optim.Optimizer) -> None:
-        self.path, self.model, self.optimizer = path, model, optimizer
+    def __init__(self, path: Path, model: LlamaForCausalLM, optimizers: list[torch.optim.Optimizer]) -> None:
+        self.path, self.model, self.optimizers = path, model, optimizers
 
     def load(self) -> Progress:
         if not self.path.exists():
             return Progress()
         state = torch.load(self.path, weights_only=True)
         self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        for optimizer, optimizer_state in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(optimizer_state)
         return Progress(**state["progress"])
 
     def save(self, progress: Progress) -> None:
         state = {
             "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             "progress": asdict(progress),
         }
         unfinished = self.path.with_suffix(".partial")
@@ -184,16 +195,13 @@ class Checkpoint:
         unfinished.replace(self.path)
 
 
-def training_step(
-    model: LlamaForCausalLM, optimizer: torch.optim.Optimizer, batch: Batch, rate: float
-) -> float:
-    for group in optimizer.param_groups:
-        group["lr"] = rate
+def training_step(model: LlamaForCausalLM, optimizers: list[torch.optim.Optimizer], batch: Batch) -> float:
     loss = loss_of(model, batch)
     loss.backward()
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-    optimizer.step()
-    optimizer.zero_grad()
+    for optimizer in optimizers:
+        optimizer.step()
+        optimizer.zero_grad()
     return loss.item()
 
 
@@ -202,15 +210,16 @@ def train(
 ) -> dict[str, float]:
     """Trains in place, at most `minutes` long, and returns what there is to report."""
     held_out = list(islice(batches(tokenizer, VALIDATION_SEED), VALIDATION_BATCHES))
-    optimizer = make_optimizer(model)
-    checkpoint = Checkpoint(out / "checkpoint.pt", model, optimizer)
+    optimizers = make_optimizers(model)
+    checkpoint = Checkpoint(out / "checkpoint.pt", model, optimizers)
     done = checkpoint.load()
     training_batches = islice(batches(tokenizer, TRAINING_SEED), done.steps, None)
     started = time.monotonic() - done.seconds
     # A run that is limited by time still ends at the final rate.
     while (share := max(done.steps / n_steps, done.seconds / (minutes * 60))) < 1.0:
         batch = next(training_batches)
-        loss = training_step(model, optimizer, batch, learning_rate(done.steps, share))
+        set_rates(optimizers, share_of_rate(done.steps, share))
+        loss = training_step(model, optimizers, batch)
         done.recent_losses = done.recent_losses[1 - REPORT_STEPS :] + [loss]
         done.steps += 1
         done.tokens += int((batch.targets != IGNORED).sum())

@@ -28,15 +28,17 @@ use crate::error::{Error, Result};
 pub use self::clock::CivilTime;
 
 /// Instructions of the template engine. Published templates take about 100 for
-/// a message.
-const MAX_STEPS: u64 = 2_000_000;
+/// a message; those that look back at all messages for each one, as Gemma 4's
+/// does, take 4 million for a thousand of them.
+const MAX_OWN_STEPS: u64 = 2_000_000;
+const MAX_STEPS_PER_REQUEST_BYTE: u64 = 1_000;
 /// Blocks, loops and macros inside of each other.
 const MAX_RECURSION: usize = 200;
 /// The recursion above takes 1 MiB in a debug build; freeing a list takes stack
 /// for each list inside of it.
 const STACK_BYTES: usize = 16 << 20;
-/// What a template may write on top of four times the request.
 const MAX_OWN_BYTES: usize = 4 << 20;
+const MAX_BYTES_PER_REQUEST_BYTE: usize = 4;
 
 /// The name of the template for requests with tools, where there is one.
 const TOOL_USE: &str = "tool_use";
@@ -112,8 +114,7 @@ impl ChatTemplate {
             if let Some(continuation) = &request.continuation {
                 continuation.check_template(&template.source)?;
             }
-            let output = LimitedOutput::new(MAX_OWN_BYTES + 4 * request_json.len());
-            let rendered = self.run(template, request.variables, now, output)?;
+            let rendered = self.run(template, request.variables, now, request_json.len())?;
             match request.continuation {
                 Some(continuation) => continuation.cut(rendered),
                 None => Ok(rendered),
@@ -126,9 +127,13 @@ impl ChatTemplate {
         template: &NamedTemplate,
         mut variables: Map<String, serde_json::Value>,
         now: CivilTime,
-        mut output: LimitedOutput,
+        request_bytes: usize,
     ) -> Result<String> {
+        let max_bytes = MAX_OWN_BYTES + MAX_BYTES_PER_REQUEST_BYTE * request_bytes;
+        let max_steps = MAX_OWN_STEPS + MAX_STEPS_PER_REQUEST_BYTE * request_bytes as u64;
+        let mut output = LimitedOutput::new(max_bytes);
         let mut env = self.env.clone();
+        env.set_fuel(Some(max_steps));
         env.add_function("strftime_now", move |format: &str| now.format(format));
         for (key, content) in &self.special_tokens {
             let variable = variables.entry(key.as_str());
@@ -217,7 +222,6 @@ fn python_like_environment() -> Environment<'static> {
     env.set_syntax(syntax.build().expect("the default delimiters are valid"));
     env.set_auto_escape_callback(|_| AutoEscape::None);
     env.set_debug(false);
-    env.set_fuel(Some(MAX_STEPS));
     env.set_recursion_limit(MAX_RECURSION);
     env.set_unknown_method_callback(unknown_method_callback);
     env.set_formatter(|out, _, value| python::write_value(out, value));

@@ -202,6 +202,15 @@ fn runaway_templates_are_stopped() {
     }
 }
 
+/// A template may look back at all messages for each message.
+#[test]
+fn long_conversations_are_rendered() {
+    let source = "{% for m in messages %}{% for n in messages %}{% if n.role == 'x' %}x{% endif %}{% endfor %}{% endfor %}done";
+    let messages = vec![r#"{"role": "user", "content": "?"}"#; 600].join(",");
+    let request = format!(r#"{{"messages": [{messages}]}}"#);
+    assert_eq!(render_with(source, &request).unwrap(), "done");
+}
+
 #[test]
 fn deep_templates_need_no_stack_of_the_caller() {
     let deep = "{% macro f(x) %}{% for y in [x] %}{% set z %}{{ f([y]) }}{% endset %}{{ z }}{% endfor %}{% endmacro %}{{ f([1]) }}";

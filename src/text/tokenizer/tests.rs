@@ -142,10 +142,11 @@ fn malformed_files_are_format_errors() {
     short_merge["model"]["merges"] = json!([["a", "a"]]);
     let mut pattern = file(unigram(&PIECES), Value::Null);
     pattern["normalizer"] = json!({"type": "Replace", "pattern": {"Regex": "("}, "content": ""});
-    let empty = file(
+    let mut empty = file(
         json!({"type": "BPE", "vocab": {}, "merges": []}),
         Value::Null,
     );
+    empty["added_tokens"] = json!([]);
     for file in [
         json!(null),
         json!({}),

@@ -1,0 +1,91 @@
+"""Language models on the memory that is there: the Python API of umrt.
+
+    import umrt
+
+    with umrt.Model.open("path/to/checkpoint") as model, model.context() as context:
+        for piece in context.generate("Once upon a time", max_tokens=100):
+            print(piece, end="", flush=True)
+    print(umrt.memory_stats())
+
+Any function may be called from any thread. Native calls do not hold the GIL. A
+`Model` is immutable and shared; a `Context`, a `Sampler` or a `Detokenizer` takes
+one call at a time. Objects may be closed and collected in any order.
+"""
+
+from . import errors
+from ._cancel import Cancel
+from ._context import Context, ContextInfo, Perf
+from ._generation import Generation, GenerationResult, StopReason
+from ._library import (
+    DeviceInfo,
+    devices,
+    init,
+    library_path,
+    library_version,
+    log_to,
+)
+from ._memory import ContextMemory, MemoryStats, ModelMemory, memory_stats
+from ._model import Model, ModelInfo, inspect
+from ._sampling import Sampler, Sampling
+from ._text import Detokenizer, SpecialTokens, TokenInfo
+from ._version import __version__
+from .errors import (
+    BackendError,
+    BusyError,
+    CancelledError,
+    FormatError,
+    InternalError,
+    InvalidArgumentError,
+    IoError,
+    NoSpaceError,
+    NotFoundError,
+    OutOfMemoryError,
+    OverBudgetError,
+    PanicError,
+    UmrtError,
+    UnsupportedError,
+)
+
+__all__ = [
+    "BackendError",
+    "BusyError",
+    "Cancel",
+    "CancelledError",
+    "Context",
+    "ContextInfo",
+    "ContextMemory",
+    "Detokenizer",
+    "DeviceInfo",
+    "FormatError",
+    "Generation",
+    "GenerationResult",
+    "InternalError",
+    "InvalidArgumentError",
+    "IoError",
+    "MemoryStats",
+    "Model",
+    "ModelInfo",
+    "ModelMemory",
+    "NoSpaceError",
+    "NotFoundError",
+    "OutOfMemoryError",
+    "OverBudgetError",
+    "PanicError",
+    "Perf",
+    "Sampler",
+    "Sampling",
+    "SpecialTokens",
+    "StopReason",
+    "TokenInfo",
+    "UmrtError",
+    "UnsupportedError",
+    "__version__",
+    "devices",
+    "errors",
+    "init",
+    "inspect",
+    "library_path",
+    "library_version",
+    "log_to",
+    "memory_stats",
+]

@@ -1,0 +1,399 @@
+"""Contexts: sequences of tokens, their evaluation, and logits."""
+
+from __future__ import annotations
+
+import ctypes
+import weakref
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, SupportsIndex
+
+from . import _arguments, _ffi
+from ._arguments import Tokens
+from ._cancel import Cancel, optional_cancel
+from ._generation import Generation, Run, generate_params
+from ._handle import Closeable, Handle
+from ._memory import ContextMemory, from_info
+from ._sampling import Sampler, Sampling
+from ._worker import run_interruptibly, signals_come_here
+from .errors import BusyError, InvalidArgumentError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from ._model import Model
+
+    Logits = NDArray[np.float32]
+
+# Fewer tokens are over before anyone could press Ctrl-C.
+_INTERRUPTIBLE_FROM_TOKENS = 16
+
+
+@dataclass(frozen=True)
+class ContextInfo:
+    """What a context is."""
+
+    n_ctx: int
+    """Tokens that each sequence may hold."""
+    n_seq: int
+    """Sequences."""
+    prefill_chunk: int
+    """Tokens that are evaluated together at most."""
+    vocab_size: int
+    """Length of a row of logits."""
+    kv_bytes_per_token: int
+    """Bytes that each token adds to a sequence's KV cache."""
+
+
+@dataclass(frozen=True)
+class Perf:
+    """Counters since the context was made.
+
+    A step in which each sequence gets one token counts as decoding, any other as
+    prefill.
+    """
+
+    n_prefill_tokens: int
+    n_decode_tokens: int
+    n_evals: int
+    """Successful evaluations, those of `generate` included."""
+    prefill_seconds: float
+    decode_seconds: float
+
+    @property
+    def prefill_tokens_per_second(self) -> float:
+        return _rate(self.n_prefill_tokens, self.prefill_seconds)
+
+    @property
+    def decode_tokens_per_second(self) -> float:
+        return _rate(self.n_decode_tokens, self.decode_seconds)
+
+
+class Context(Closeable):
+    """Sequences of one model and their KV caches.
+
+    Takes one call at a time: a second, overlapping one raises `BusyError`.
+    Several contexts of a model run at once.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        n_ctx: int = 0,
+        n_seq: int = 1,
+        *,
+        prefill_chunk: int = 0,
+    ) -> None:
+        """KV memory is taken as sequences grow, never beyond `n_ctx`.
+
+        - `n_ctx`: tokens that each sequence may hold. 0: what the model was
+          trained for, but at most 8192.
+        - `n_seq`: sequences; their ids are 0 to `n_seq` - 1.
+        - `prefill_chunk`: tokens that are evaluated together at most: more is
+          faster for prompts and takes more scratch memory. 0: 512.
+
+        Raises OverBudgetError if full sequences would take more than models may
+        use (the message says how much), BackendError.
+        """
+        params = _ffi.CtxParams(
+            n_ctx=_arguments.u32("n_ctx", n_ctx),
+            n_seq=_arguments.integer("n_seq", n_seq, 1, _arguments.U32_MAX),
+            prefill_chunk=_arguments.u32("prefill_chunk", prefill_chunk),
+        )
+        with model._handle as address:
+            handle = Handle.create(
+                "Context",
+                _ffi.lib.umrt_ctx_free,
+                _ffi.lib.umrt_ctx_new,
+                address,
+                ctypes.byref(params),
+            )
+        super().__init__(handle)
+        self.model = model
+        """The model that it belongs to."""
+        self.info = _context_info(handle)
+        """What the context is."""
+        self._run: weakref.ref[Run] | None = None
+
+    def close(self) -> None:
+        """Gives the KV caches back, and ends a generation that uses them. They
+        are kept until the last view of logits is gone."""
+        super().close()
+        run = self._running()
+        if run is not None:
+            run.close()
+
+    def eval(
+        self,
+        tokens: Tokens,
+        seq_ids: Tokens | None = None,
+        want: Iterable[object] | None = None,
+        cancel: Cancel | None = None,
+    ) -> int:
+        """Appends tokens to their sequences and computes the wanted logits, which
+        stay until the next successful evaluation.
+
+        - `tokens`: n token ids.
+        - `seq_ids`: n sequence ids, one per token. None: all 0.
+        - `want`: n truth values, one per token: whether its logits are wanted.
+          None: after the last token of each sequence.
+        - `cancel`: stops it.
+
+        Returns the number of rows of logits; they are in the order of their
+        tokens. If it fails or is stopped, by Ctrl-C too, sequences and logits are
+        as before.
+
+        Raises InvalidArgumentError (an id out of range), NoSpaceError (a sequence
+        would exceed `n_ctx`), OverBudgetError (too many logits at once),
+        BusyError, CancelledError, OutOfMemoryError, BackendError.
+        """
+        batch = _batch(tokens, seq_ids, want)
+        optional_cancel(cancel)
+        if batch.n_tokens < _INTERRUPTIBLE_FROM_TOKENS or not signals_come_here():
+            return self._eval(batch, cancel)
+        own = Cancel()
+        with own._following(cancel):
+            return run_interruptibly(lambda: self._eval(batch, own), own)
+
+    def _eval(self, batch: _ffi.Batch, cancel: Cancel | None) -> int:
+        result = _ffi.EvalResult()
+        with cancel._handle if cancel else nullcontext() as cancel_address:
+            self._call(
+                _ffi.lib.umrt_eval,
+                ctypes.byref(batch),
+                cancel_address,
+                ctypes.byref(result),
+            )
+        n_rows: int = result.n_logits
+        return n_rows
+
+    def logits(self, row: SupportsIndex = 0, *, copy: bool = True) -> Logits:
+        """One row of the last evaluation's logits: `vocab_size` floats, as a NumPy
+        array of float32. Without NumPy it is a `memoryview` of format "f".
+
+        - `row`: from 0 to the number that `eval` returned, less one.
+        - `copy`: False gives a read-only view of the context's own memory, which
+          takes no time. It must not be read after the next `eval` or `generate`,
+          which reuse that memory.
+
+        Raises InvalidArgumentError (no such row), BusyError.
+        """
+        row = _arguments.integer("row", row, 0, _arguments.U32_MAX)
+        floats = self._copy_of_logits(row) if copy else self._view_of_logits(row)
+        # ctypes' own format "<f" is one that a memoryview cannot index.
+        view = memoryview(floats).cast("B").cast("f")
+        return _as_array(view if copy else view.toreadonly())
+
+    def _copy_of_logits(self, row: int) -> ctypes.Array[ctypes.c_float]:
+        n_floats = self.info.vocab_size
+        floats = (ctypes.c_float * n_floats)()
+        self._call(_ffi.lib.umrt_logits, row, floats, n_floats, None)
+        return floats
+
+    def _view_of_logits(self, row: int) -> ctypes.Array[ctypes.c_float]:
+        start = ctypes.c_void_p()
+        self._call(_ffi.lib.umrt_logits_view, row, ctypes.byref(start))
+        assert start.value is not None
+        floats = (ctypes.c_float * self.info.vocab_size).from_address(start.value)
+        # What views it holds on to `floats`, and so to the context's memory.
+        self._handle.retain()
+        weakref.finalize(floats, self._handle.release).atexit = False
+        return floats
+
+    def sample(self, sampler: Sampler, row: SupportsIndex = 0) -> int:
+        """Chooses a token from one row of the last evaluation's logits; `sampler`
+        remembers it.
+
+        Raises InvalidArgumentError (no such row), BusyError (the context or the
+        sampler), BackendError (all logits are NaN).
+        """
+        token = ctypes.c_int32()
+        row = _arguments.integer("row", row, 0, _arguments.U32_MAX)
+        with _arguments.instance("sampler", sampler, Sampler)._handle as address:
+            self._call(_ffi.lib.umrt_sample, address, row, ctypes.byref(token))
+        return token.value
+
+    def length(self, seq: SupportsIndex = 0) -> int:
+        """How many tokens a sequence holds."""
+        n_tokens = ctypes.c_uint32()
+        seq = _arguments.i32("seq", seq)
+        self._call(_ffi.lib.umrt_seq_length, seq, ctypes.byref(n_tokens))
+        return n_tokens.value
+
+    def trim(self, seq: SupportsIndex, keep: SupportsIndex) -> None:
+        """Keeps the first `keep` tokens of a sequence and forgets the rest. With
+        0 its memory is given back.
+
+        Raises InvalidArgumentError (no such sequence, or it holds fewer).
+        """
+        seq, keep = _arguments.i32("seq", seq), _arguments.u32("keep", keep)
+        self._call(_ffi.lib.umrt_seq_trim, seq, keep)
+
+    @property
+    def perf(self) -> Perf:
+        """Counters since the context was made."""
+        perf = _ffi.Perf()
+        self._call(_ffi.lib.umrt_ctx_perf, ctypes.byref(perf))
+        return Perf(
+            n_prefill_tokens=perf.n_prefill_tokens,
+            n_decode_tokens=perf.n_decode_tokens,
+            n_evals=perf.n_evals,
+            prefill_seconds=perf.prefill_ns / 1e9,
+            decode_seconds=perf.decode_ns / 1e9,
+        )
+
+    def memory(self) -> ContextMemory:
+        """The context's own memory."""
+        info = _ffi.MemoryInfo()
+        self._call(_ffi.lib.umrt_ctx_memory_stats, ctypes.byref(info))
+        return from_info(ContextMemory, info)
+
+    def generate(
+        self,
+        prompt: str | None = None,
+        *,
+        messages: Sequence[Mapping[str, Any]] | None = None,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        template_kwargs: Mapping[str, Any] | None = None,
+        tokens: Tokens | None = None,
+        max_tokens: int = 0,
+        temperature: float = 0.0,
+        top_k: int = 0,
+        top_p: float = 0.0,
+        min_p: float = 0.0,
+        repetition_penalty: float = 0.0,
+        presence_penalty: float = 0.0,
+        frequency_penalty: float = 0.0,
+        repetition_window: int = 0,
+        seed: int = 0,
+        stop: str | Iterable[str] = (),
+        seq: int = 0,
+        ignore_end: bool = False,
+        sampler: Sampler | None = None,
+        cancel: Cancel | None = None,
+    ) -> Generation:
+        """Appends a prompt to a sequence, samples token by token and gives text as
+        it becomes certain:
+
+            for piece in context.generate("Once upon a time", max_tokens=100):
+                print(piece, end="", flush=True)
+
+        Nothing is computed before the first piece is asked for, nor between
+        pieces, so leaving the loop early stops it where it is.
+
+        - `prompt`: plain text; special tokens spelled out in it are ordinary
+          characters. Or `messages` with `tools` and `template_kwargs`, as for
+          `Model.render_chat`. Or `tokens`, token ids. Exactly one of the three.
+        - `max_tokens`: 0: until the model ends the text or the context is full.
+        - `temperature` to `seed`: how to choose tokens, see `Sampling`. Or go on
+          with a `sampler`.
+        - `stop`: texts that end the generation; they are not part of the output.
+        - `seq`: the sequence that the prompt and what follows are appended to.
+        - `ignore_end`: go on behind the token that ends a text.
+        - `cancel`: stops it; the iteration raises CancelledError.
+
+        Whatever ends it early, all finished tokens stay in the sequence. The
+        token sampled last is not in it.
+
+        The iteration raises InvalidArgumentError, NotFoundError (no tokenizer or
+        chat template), FormatError (they are broken), NoSpaceError (the prompt
+        does not fit), BusyError, CancelledError, OutOfMemoryError, BackendError.
+        """
+        sampling = Sampling(
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            min_p=min_p,
+            repetition_penalty=repetition_penalty,
+            presence_penalty=presence_penalty,
+            frequency_penalty=frequency_penalty,
+            repetition_window=repetition_window,
+            seed=seed,
+        )
+        if sampler is not None and sampling != Sampling():
+            raise InvalidArgumentError(
+                "give either a sampler or temperature, top_k and so on, not both"
+            )
+        if messages is None and (tools is not None or template_kwargs is not None):
+            raise InvalidArgumentError(
+                "tools and template_kwargs are only for messages"
+            )
+        chat = (
+            None
+            if messages is None
+            else _arguments.chat_request(messages, tools, template_kwargs or {})
+        )
+        params = generate_params(
+            prompt=prompt,
+            chat=chat,
+            tokens=tokens,
+            max_tokens=max_tokens,
+            sampling=sampling,
+            stop=stop,
+            seq=seq,
+            ignore_end=ignore_end,
+        )
+        return Generation(self, params, sampler, optional_cancel(cancel))
+
+    def _call(self, function: Callable[..., int], *arguments: Any) -> None:
+        with self._handle as address:
+            status = function(address, *arguments)
+            if status == _ffi.BUSY and self._running() is not None:
+                raise BusyError(
+                    "a generation is using this context; iterate it to its end or "
+                    "close it first"
+                )
+            _ffi.check(status)
+
+    def _running(self) -> Run | None:
+        """The generation that is using this context."""
+        run = self._run() if self._run else None
+        return run if run is not None and run.is_running else None
+
+
+def _batch(
+    tokens: Tokens, seq_ids: Tokens | None, want: Iterable[object] | None
+) -> _ffi.Batch:
+    ids = _arguments.int32_array("tokens", tokens)
+    batch = _ffi.Batch(n_tokens=len(ids), tokens=ids)
+    if seq_ids is not None:
+        batch.seq_ids = sequences = _arguments.int32_array("seq_ids", seq_ids)
+        _ensure_one_per_token("seq_ids", len(sequences), len(ids))
+    if want is not None:
+        batch.want_logits = marks = _arguments.marks("want", want)
+        _ensure_one_per_token("want", len(marks), len(ids))
+    return batch
+
+
+def _ensure_one_per_token(name: str, n_values: int, n_tokens: int) -> None:
+    if n_values != n_tokens:
+        raise InvalidArgumentError(
+            f"{name} has {n_values} values for {n_tokens} tokens; give one per token"
+        )
+
+
+def _as_array(view: memoryview[Any]) -> Logits:
+    try:
+        import numpy as np
+    except ImportError:
+        return view  # type: ignore[return-value]
+    return np.asarray(view)
+
+
+def _context_info(handle: Handle) -> ContextInfo:
+    info = _ffi.CtxInfo()
+    with handle as address:
+        _ffi.check(_ffi.lib.umrt_ctx_info_get(address, ctypes.byref(info)))
+    return ContextInfo(
+        n_ctx=info.n_ctx,
+        n_seq=info.n_seq,
+        prefill_chunk=info.prefill_chunk,
+        vocab_size=info.vocab_size,
+        kv_bytes_per_token=info.kv_bytes_per_token,
+    )
+
+
+def _rate(n_tokens: int, seconds: float) -> float:
+    return n_tokens / seconds if seconds > 0 else 0.0

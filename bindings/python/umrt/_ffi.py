@@ -1,0 +1,415 @@
+"""The C API as ctypes sees it: the library, its structures and functions.
+
+Mirrors include/umrt.h; the tests compare the two.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+from ctypes import (
+    CFUNCTYPE,
+    POINTER,
+    c_char,
+    c_char_p,
+    c_float,
+    c_int32,
+    c_size_t,
+    c_uint8,
+    c_uint32,
+    c_uint64,
+    c_void_p,
+)
+from pathlib import Path
+from typing import Any
+
+from . import errors
+
+ABI_VERSION = 0
+
+OK = 0
+NOT_FOUND = 2
+NO_SPACE = 8
+BUSY = 9
+
+DEVICE_AUTO = 0
+DEVICE_CPU = 1
+DEVICE_GPU = 2
+
+LOG_ERROR = 1
+LOG_WARNING = 2
+LOG_INFO = 3
+LOG_DEBUG = 4
+
+PRECISION_NATIVE = 0
+PRECISION_FLOAT32 = 1
+
+TOKENIZE_ADD_SPECIAL = 1
+TOKENIZE_PARSE_SPECIAL = 2
+DETOKENIZE_SKIP_SPECIAL = 1
+
+TOKEN_SPECIAL = 1
+TOKEN_END = 2
+TOKEN_BYTE = 4
+
+SPECIAL_BOS = 0
+SPECIAL_EOS = 1
+SPECIAL_UNK = 2
+SPECIAL_SEP = 3
+SPECIAL_PAD = 4
+SPECIAL_CLS = 5
+SPECIAL_MASK = 6
+
+GENERATE_IGNORE_END = 1
+
+STOP_END = 1
+STOP_MAX_TOKENS = 2
+STOP_STRING = 3
+STOP_CALLBACK = 4
+STOP_CONTEXT_FULL = 5
+
+
+LOG_FN = CFUNCTYPE(None, c_int32, c_char_p, c_void_p)
+PROGRESS_FN = CFUNCTYPE(None, c_size_t, c_size_t, c_void_p)
+# The text is an address, not c_char_p: ctypes would stop at a NUL.
+TEXT_FN = CFUNCTYPE(c_int32, c_void_p, c_size_t, c_int32, c_void_p)
+
+
+class Struct(ctypes.Structure):
+    """A structure that says its own size, everything else zero."""
+
+    def __init__(self, **values: Any) -> None:
+        super().__init__(struct_size=ctypes.sizeof(self), **values)
+
+
+class InitParams(Struct):
+    _fields_ = [
+        ("struct_size", c_uint32),
+        ("reserved", c_uint32),
+        ("mlx_cache_limit", c_uint64),
+    ]
+
+
+class DeviceInfo(Struct):
+    _fields_ = [
+        ("struct_size", c_uint32),
+        ("kind", c_uint32),
+        ("usable_bytes", c_uint64),
+        ("name", c_char * 64),
+    ]
+
+
+class MemoryInfo(Struct):
+    _fields_ = [
+        ("struct_size", c_uint32),
+        ("reserved", c_uint32),
+        ("physical_bytes", c_uint64),
+        ("usable_bytes", c_uint64),
+        ("weights_mapped_bytes", c_uint64),
+        ("weights_resident_bytes", c_uint64),
+        ("weights_copied_bytes", c_uint64),
+        ("kv_reserved_bytes", c_uint64),
+        ("kv_used_bytes", c_uint64),
+        ("logits_bytes", c_uint64),
+        ("scratch_bytes", c_uint64),
+        ("mlx_active_bytes", c_uint64),
+        ("mlx_cache_bytes", c_uint64),
+        ("mlx_peak_bytes", c_uint64),
+        ("process_anonymous_bytes", c_uint64),
+        ("process_file_bytes", c_uint64),
+        ("minor_faults", c_uint64),
+        ("major_faults", c_uint64),
+        ("usable_reason", c_char_p),
+    ]
+
+
+class ModelInfo(Struct):
+    _fields_ = [
+        ("struct_size", c_uint32),
+        ("n_layers", c_uint32),
+        ("hidden_size", c_uint32),
+        ("intermediate_size", c_uint32),
+        ("n_heads", c_uint32),
+        ("n_kv_heads", c_uint32),
+        ("head_dim", c_uint32),
+        ("vocab_size", c_uint32),
+        ("max_context", c_uint32),
+        ("quant_bits", c_uint32),
+        ("quant_group_size", c_uint32),
+        ("has_tokenizer", c_uint32),
+        ("has_chat_template", c_uint32),
+        ("device", c_uint32),
+        ("n_parameters", c_uint64),
+        ("weight_bytes", c_uint64),
+        ("kv_bytes_per_token", c_uint64),
+        ("model_type", c_char * 64),
+    ]
+
+
+class ModelParams(Struct):
+    _fields_ = [
+        ("struct_size", c_uint32),
+        ("device", c_uint32),
+        ("precision", c_uint32),
+        ("reserved", c_uint32),
+        ("progress", PROGRESS_FN),
+        ("progress_userdata", c_void_p),
+        ("cancel", c_void_p),
+    ]
+
+
+class TokenInfo(Struct):
+    _fields_ = [
+        ("struct_size", c_uint32),
+        ("flags", c_uint32),
+        ("bytes", POINTER(c_uint8)),
+        ("n_bytes", c_uint32),
+        ("reserved", c_uint32),
+    ]
+
+
+class CtxParams(Struct):
+    _fields_ = [
+        ("struct_size", c_uint32),
+        ("n_ctx", c_uint32),
+        ("n_seq", c_uint32),
+        ("prefill_chunk", c_uint32),
+    ]
+
+
+class CtxInfo(Struct):
+    _fields_ = [
+        ("struct_size", c_uint32),
+        ("n_ctx", c_uint32),
+        ("n_seq", c_uint32),
+        ("prefill_chunk", c_uint32),
+        ("vocab_size", c_uint32),
+        ("reserved", c_uint32),
+        ("kv_bytes_per_token", c_uint64),
+    ]
+
+
+class Perf(Struct):
+    _fields_ = [
+        ("struct_size", c_uint32),
+        ("reserved", c_uint32),
+        ("n_prefill_tokens", c_uint64),
+        ("n_decode_tokens", c_uint64),
+        ("n_evals", c_uint64),
+        ("prefill_ns", c_uint64),
+        ("decode_ns", c_uint64),
+    ]
+
+
+class Batch(Struct):
+    _fields_ = [
+        ("struct_size", c_uint32),
+        ("n_tokens", c_uint32),
+        ("tokens", POINTER(c_int32)),
+        ("seq_ids", POINTER(c_int32)),
+        ("want_logits", POINTER(c_uint8)),
+    ]
+
+
+class EvalResult(Struct):
+    _fields_ = [
+        ("struct_size", c_uint32),
+        ("n_logits", c_uint32),
+    ]
+
+
+class SamplerParams(Struct):
+    _fields_ = [
+        ("struct_size", c_uint32),
+        ("repetition_window", c_uint32),
+        ("repetition_penalty", c_float),
+        ("presence_penalty", c_float),
+        ("frequency_penalty", c_float),
+        ("temperature", c_float),
+        ("top_k", c_uint32),
+        ("top_p", c_float),
+        ("min_p", c_float),
+        ("reserved", c_uint32),
+        ("seed", c_uint64),
+    ]
+
+
+class GenerateParams(Struct):
+    _fields_ = [
+        ("struct_size", c_uint32),
+        ("max_tokens", c_uint32),
+        ("seq", c_int32),
+        ("flags", c_uint32),
+        ("prompt", c_char_p),
+        ("chat", c_char_p),
+        ("tokens", POINTER(c_int32)),
+        ("n_tokens", c_size_t),
+        ("stop", POINTER(c_char_p)),
+        ("n_stop", c_size_t),
+        ("sampling", POINTER(SamplerParams)),
+        ("sampler", c_void_p),
+    ]
+
+
+class GenerateResult(Struct):
+    _fields_ = [
+        ("struct_size", c_uint32),
+        ("stop_reason", c_uint32),
+        ("n_prompt_tokens", c_uint32),
+        ("n_tokens", c_uint32),
+        ("prompt_ns", c_uint64),
+        ("decode_ns", c_uint64),
+    ]
+
+
+HANDLE = c_void_p
+NEW_HANDLE = POINTER(c_void_p)
+STATUS = c_int32
+BUFFER = POINTER(c_char)
+NEEDED = POINTER(c_size_t)
+
+FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
+    "umrt_last_error": (c_char_p, []),
+    "umrt_status_name": (c_char_p, [STATUS]),
+    "umrt_abi_version": (c_uint32, []),
+    "umrt_version": (c_char_p, []),
+    "umrt_init": (STATUS, [POINTER(InitParams)]),
+    "umrt_device_count": (STATUS, [POINTER(c_size_t)]),
+    "umrt_device_info_get": (STATUS, [c_size_t, POINTER(DeviceInfo)]),
+    "umrt_log_set": (None, [LOG_FN, c_void_p, c_int32]),
+    "umrt_memory_stats": (STATUS, [POINTER(MemoryInfo)]),
+    "umrt_cancel_new": (STATUS, [NEW_HANDLE]),
+    "umrt_cancel_trigger": (None, [HANDLE]),
+    "umrt_cancel_reset": (None, [HANDLE]),
+    "umrt_cancel_free": (None, [HANDLE]),
+    "umrt_model_inspect": (STATUS, [c_char_p, POINTER(ModelInfo)]),
+    "umrt_model_open": (STATUS, [c_char_p, POINTER(ModelParams), NEW_HANDLE]),
+    "umrt_model_info_get": (STATUS, [HANDLE, POINTER(ModelInfo)]),
+    "umrt_model_metadata": (STATUS, [HANDLE, c_char_p, BUFFER, c_size_t, NEEDED]),
+    "umrt_model_memory_stats": (STATUS, [HANDLE, POINTER(MemoryInfo)]),
+    "umrt_model_free": (None, [HANDLE]),
+    "umrt_tokenize": (
+        STATUS,
+        [HANDLE, c_char_p, c_size_t, c_uint32, POINTER(c_int32), c_size_t, NEEDED],
+    ),
+    "umrt_detokenize": (
+        STATUS,
+        [HANDLE, POINTER(c_int32), c_size_t, c_uint32, BUFFER, c_size_t, NEEDED],
+    ),
+    "umrt_token_info_get": (STATUS, [HANDLE, c_int32, POINTER(TokenInfo)]),
+    "umrt_special_token": (STATUS, [HANDLE, c_int32, POINTER(c_int32)]),
+    "umrt_chat_render": (
+        STATUS,
+        [HANDLE, c_char_p, c_size_t, BUFFER, c_size_t, NEEDED],
+    ),
+    "umrt_detok_new": (STATUS, [HANDLE, NEW_HANDLE]),
+    "umrt_detok_push": (STATUS, [HANDLE, c_int32, POINTER(c_void_p), NEEDED]),
+    "umrt_detok_finish": (STATUS, [HANDLE, POINTER(c_void_p), NEEDED]),
+    "umrt_detok_free": (None, [HANDLE]),
+    "umrt_ctx_new": (STATUS, [HANDLE, POINTER(CtxParams), NEW_HANDLE]),
+    "umrt_ctx_free": (None, [HANDLE]),
+    "umrt_ctx_info_get": (STATUS, [HANDLE, POINTER(CtxInfo)]),
+    "umrt_ctx_perf": (STATUS, [HANDLE, POINTER(Perf)]),
+    "umrt_ctx_memory_stats": (STATUS, [HANDLE, POINTER(MemoryInfo)]),
+    "umrt_seq_length": (STATUS, [HANDLE, c_int32, POINTER(c_uint32)]),
+    "umrt_seq_trim": (STATUS, [HANDLE, c_int32, c_uint32]),
+    "umrt_eval": (STATUS, [HANDLE, POINTER(Batch), HANDLE, POINTER(EvalResult)]),
+    "umrt_logits": (STATUS, [HANDLE, c_size_t, POINTER(c_float), c_size_t, NEEDED]),
+    "umrt_logits_view": (STATUS, [HANDLE, c_size_t, POINTER(c_void_p)]),
+    "umrt_sampler_new": (STATUS, [POINTER(SamplerParams), NEW_HANDLE]),
+    "umrt_sampler_reset": (STATUS, [HANDLE]),
+    "umrt_sampler_accept": (STATUS, [HANDLE, c_int32]),
+    "umrt_sampler_free": (None, [HANDLE]),
+    "umrt_sample": (STATUS, [HANDLE, HANDLE, c_size_t, POINTER(c_int32)]),
+    "umrt_generate": (
+        STATUS,
+        [
+            HANDLE,
+            POINTER(GenerateParams),
+            TEXT_FN,
+            c_void_p,
+            HANDLE,
+            POINTER(GenerateResult),
+        ],
+    ),
+}
+
+
+LIBRARY_NAME = "libumrt.dylib" if sys.platform == "darwin" else "libumrt.so"
+
+
+def _candidates() -> list[Path]:
+    """Where the library may be when nobody says where it is."""
+    package = Path(__file__).resolve().parent
+    places = [package / "lib"]
+    checkout = package.parents[2]
+    if (checkout / "include" / "umrt.h").is_file():
+        target = os.environ.get("CARGO_TARGET_DIR") or "target"
+        places.append(checkout / target / "release")
+    return [place / LIBRARY_NAME for place in places]
+
+
+def _find() -> Path:
+    override = os.environ.get("UMRT_LIBRARY")
+    if override:
+        path = Path(override).absolute()
+        if not path.is_file():
+            raise ImportError(
+                f"UMRT_LIBRARY is {override}, which is not a file; set it to the path of "
+                f"{LIBRARY_NAME}, or unset it to use the library that belongs to the package"
+            )
+        return path
+    candidates = _candidates()
+    for path in candidates:
+        if path.is_file():
+            return path
+    raise ImportError(
+        f"cannot find the umrt library; looked for {' and '.join(map(str, candidates))}. "
+        f"Build it with `cargo xtask build` in umrt's source tree and set UMRT_LIBRARY to "
+        f"the path of {LIBRARY_NAME} that it prints"
+    )
+
+
+def _load(path: Path) -> ctypes.CDLL:
+    try:
+        loaded = ctypes.CDLL(str(path))
+    except OSError as error:
+        raise ImportError(f"cannot load the umrt library {path}: {error}") from error
+    _check_abi(loaded, path)
+    for name, (result, arguments) in FUNCTIONS.items():
+        try:
+            function = getattr(loaded, name)
+        except AttributeError:
+            raise ImportError(
+                f"{path} lacks {name}: it is older than this package; build it again"
+            ) from None
+        function.restype = result
+        function.argtypes = arguments
+    return loaded
+
+
+def _check_abi(loaded: ctypes.CDLL, path: Path) -> None:
+    try:
+        function = loaded.umrt_abi_version
+    except AttributeError:
+        raise ImportError(f"{path} is not the umrt library") from None
+    function.restype = c_uint32
+    function.argtypes = []
+    abi = function()
+    if abi != ABI_VERSION:
+        raise ImportError(
+            f"{path} has ABI version {abi}, but this package is made for {ABI_VERSION}; "
+            "install a library and a package of the same version"
+        )
+
+
+library_path = _find()
+lib = _load(library_path)
+
+
+def check(status: int) -> None:
+    """Raises what the thread's last call failed with."""
+    if status != OK:
+        message: bytes = lib.umrt_last_error()
+        raise errors.from_status(status, message.decode(errors="replace"))

@@ -1,0 +1,370 @@
+"""Checkpoints: what is in them, and opening them."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, SupportsIndex
+
+from . import _arguments, _ffi
+from ._arguments import Tokens
+from ._cancel import Cancel, optional_cancel
+from ._context import Context
+from ._handle import Closeable, Handle
+from ._memory import ModelMemory, from_info
+from ._text import Detokenizer, SpecialTokens, TokenInfo, text_of
+from ._worker import Worker
+from .errors import NotFoundError
+
+Device = Literal["auto", "cpu", "gpu"]
+Precision = Literal["native", "float32"]
+Progress = Callable[[int, int], object]
+
+_DEVICES = {
+    "auto": _ffi.DEVICE_AUTO,
+    "cpu": _ffi.DEVICE_CPU,
+    "gpu": _ffi.DEVICE_GPU,
+}
+_PRECISIONS = {
+    "native": _ffi.PRECISION_NATIVE,
+    "float32": _ffi.PRECISION_FLOAT32,
+}
+_SPECIAL_TOKENS = {
+    "bos": _ffi.SPECIAL_BOS,
+    "eos": _ffi.SPECIAL_EOS,
+    "unk": _ffi.SPECIAL_UNK,
+    "sep": _ffi.SPECIAL_SEP,
+    "pad": _ffi.SPECIAL_PAD,
+    "cls": _ffi.SPECIAL_CLS,
+    "mask": _ffi.SPECIAL_MASK,
+}
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """What a checkpoint is."""
+
+    model_type: str
+    """The architecture's name, such as "llama"."""
+    n_parameters: int
+    """Values in all weights."""
+    n_layers: int
+    hidden_size: int
+    intermediate_size: int
+    n_heads: int
+    n_kv_heads: int
+    head_dim: int
+    vocab_size: int
+    """Token ids are below this."""
+    max_context: int
+    """Positions the model was trained for."""
+    quant_bits: int
+    """Bits per quantized weight; 0: the weights are floats."""
+    quant_group_size: int
+    """Weights that share a scale; 0: the weights are floats."""
+    weight_bytes: int
+    """Bytes of all tensors in the files."""
+    kv_bytes_per_token: int
+    """Bytes that each token adds to a sequence's KV cache."""
+    has_tokenizer: bool
+    """Whether text can be tokenized."""
+    has_chat_template: bool
+    """Whether messages can be rendered."""
+    device: Literal["cpu", "gpu"] | None
+    """Where it computes; None if the model was only inspected."""
+
+
+def inspect(path: str | os.PathLike[str]) -> ModelInfo:
+    """Reads what a checkpoint is from its headers; no weight is touched.
+
+    `path` is a directory with config.json and safetensors files.
+
+    Raises NotFoundError, IoError, FormatError, UnsupportedError (names what).
+    """
+    info = _ffi.ModelInfo()
+    encoded = _arguments.path(path)
+    _ffi.check(_ffi.lib.umrt_model_inspect(encoded, ctypes.byref(info)))
+    return _model_info(info)
+
+
+class Model(Closeable):
+    """An opened checkpoint. Immutable; any number of threads and contexts share it.
+
+    Closing it does not disturb its contexts; they keep the weights mapped.
+    """
+
+    def __init__(self, handle: Handle, path: str) -> None:
+        """For `Model.open`."""
+        super().__init__(handle)
+        self.path = path
+        """The directory that it was opened from."""
+        info = _ffi.ModelInfo()
+        with handle as address:
+            _ffi.check(_ffi.lib.umrt_model_info_get(address, ctypes.byref(info)))
+        self.info = _model_info(info)
+        """What the checkpoint is."""
+
+    @classmethod
+    def open(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        device: Device = "auto",
+        precision: Precision = "native",
+        progress: Progress | None = None,
+        cancel: Cancel | None = None,
+    ) -> Model:
+        """Opens a checkpoint by mapping it: the weights are not read before they
+        are used, and are not copied (see `ModelMemory.weights_copied_bytes`).
+
+        - `path`: a directory with config.json and safetensors files. They must
+          not be changed while they are open: if another process shortens one,
+          reading the missing part ends this process with SIGBUS.
+        - `device`: "auto" is the GPU if there is one, otherwise the CPU.
+        - `precision`: "native" computes in the type that the checkpoint was
+          published in; "float32" is exact, but its KV cache is twice as large as
+          for 16-bit checkpoints.
+        - `progress(done, total)`: called in this thread while the model is
+          opened. What it raises stops the opening and is raised from here.
+        - `cancel`: stops the opening.
+
+        Raises NotFoundError, IoError, FormatError (what is wrong in which file),
+        UnsupportedError (names what), CancelledError, OutOfMemoryError,
+        BackendError.
+        """
+        encoded = _arguments.path(path)
+        params = _ffi.ModelParams(
+            device=_arguments.choice("device", device, _DEVICES),
+            precision=_arguments.choice("precision", precision, _PRECISIONS),
+        )
+        if progress is not None and not callable(progress):
+            raise TypeError("progress must be callable")
+        handle = _open(encoded, params, progress, optional_cancel(cancel))
+        return cls(handle, os.fsdecode(encoded))
+
+    def __repr__(self) -> str:
+        return f"<umrt.Model {self.path!r}: {self.info.model_type}, {self.info.device}>"
+
+    def metadata(self, key: str) -> str:
+        """A value of the checkpoint's config.json.
+
+        `key` is a name, or a path of names with dots: "rope_scaling.factor".
+        A string is returned as it is, anything else as JSON.
+
+        Raises NotFoundError if there is no such key.
+        """
+        encoded = _arguments.utf8_without_nul("key", key)
+        with self._handle as address:
+            return text_of(
+                lambda *buffer: _ffi.lib.umrt_model_metadata(address, encoded, *buffer),
+                expected_bytes=256,
+            )
+
+    def memory(self) -> ModelMemory:
+        """The model's own memory."""
+        info = _ffi.MemoryInfo()
+        with self._handle as address:
+            _ffi.check(_ffi.lib.umrt_model_memory_stats(address, ctypes.byref(info)))
+        return from_info(ModelMemory, info)
+
+    def context(
+        self, n_ctx: int = 0, n_seq: int = 1, *, prefill_chunk: int = 0
+    ) -> Context:
+        """A new `Context` of this model."""
+        return Context(self, n_ctx, n_seq, prefill_chunk=prefill_chunk)
+
+    def tokenize(
+        self, text: str, *, add_special: bool = True, parse_special: bool = False
+    ) -> list[int]:
+        """Splits text into token ids.
+
+        - `add_special`: add what the model expects around a text, such as a token
+          that begins it. Leave it off for rendered chats, which contain it.
+        - `parse_special`: read the spelling of a special token as that token.
+          Leave it off for text from users, who could otherwise write control
+          tokens.
+
+        Raises NotFoundError (no tokenizer), FormatError (it is broken).
+        """
+        encoded = _arguments.utf8("text", text)
+        flags = (_ffi.TOKENIZE_ADD_SPECIAL if add_special else 0) | (
+            _ffi.TOKENIZE_PARSE_SPECIAL if parse_special else 0
+        )
+        capacity = len(encoded) + 8
+        needed = ctypes.c_size_t()
+        with self._handle as address:
+            while True:
+                buffer = (ctypes.c_int32 * capacity)()
+                status = _ffi.lib.umrt_tokenize(
+                    address,
+                    encoded,
+                    len(encoded),
+                    flags,
+                    buffer,
+                    capacity,
+                    ctypes.byref(needed),
+                )
+                if status != _ffi.NO_SPACE or needed.value <= capacity:
+                    break
+                capacity = needed.value
+            _ffi.check(status)
+        return buffer[: needed.value]
+
+    def detokenize(self, tokens: Tokens, *, skip_special: bool = False) -> str:
+        """Joins token ids to text. Bytes that are not UTF-8 become U+FFFD.
+
+        `skip_special` leaves special tokens out of the text.
+
+        Raises InvalidArgumentError (an id out of range), NotFoundError (no
+        tokenizer), FormatError (it is broken).
+        """
+        ids = _arguments.int32_array("tokens", tokens)
+        flags = _ffi.DETOKENIZE_SKIP_SPECIAL if skip_special else 0
+        with self._handle as address:
+            return text_of(
+                lambda *buffer: _ffi.lib.umrt_detokenize(
+                    address, ids, len(ids), flags, *buffer
+                ),
+                expected_bytes=16 * len(ids),
+            )
+
+    def detokenizer(self) -> Detokenizer:
+        """A new stream of tokens to text."""
+        return Detokenizer(self)
+
+    def token_info(self, token: SupportsIndex) -> TokenInfo:
+        """Describes one token.
+
+        Raises InvalidArgumentError (no such token), NotFoundError (no
+        tokenizer), FormatError (it is broken).
+        """
+        token = _arguments.i32("token", token)
+        info = _ffi.TokenInfo()
+        with self._handle as address:
+            _ffi.check(_ffi.lib.umrt_token_info_get(address, token, ctypes.byref(info)))
+        return TokenInfo(
+            id=token,
+            raw=ctypes.string_at(info.bytes, info.n_bytes),
+            is_special=bool(info.flags & _ffi.TOKEN_SPECIAL),
+            is_end=bool(info.flags & _ffi.TOKEN_END),
+            is_byte=bool(info.flags & _ffi.TOKEN_BYTE),
+        )
+
+    @property
+    def special_tokens(self) -> SpecialTokens:
+        """Ids of the tokens with a role, such as `special_tokens.bos`.
+
+        Raises NotFoundError (no tokenizer), FormatError (it is broken).
+        """
+        return SpecialTokens(
+            **{
+                name: self._special_token(kind)
+                for name, kind in _SPECIAL_TOKENS.items()
+            }
+        )
+
+    def _special_token(self, kind: int) -> int | None:
+        token = ctypes.c_int32()
+        try:
+            with self._handle as address:
+                _ffi.check(
+                    _ffi.lib.umrt_special_token(address, kind, ctypes.byref(token))
+                )
+        except NotFoundError:
+            if not self.info.has_tokenizer:
+                raise
+            return None
+        return token.value
+
+    def render_chat(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        **template_kwargs: Any,
+    ) -> str:
+        """Renders a conversation as the prompt that the model was trained on.
+
+        - `messages`: dicts with "role" and "content".
+        - `tools`: JSON schemas of functions that the model may call.
+        - `template_kwargs`: "add_generation_prompt" (default True) and whatever
+          else the model's template understands.
+
+        Tokenize the result with `add_special=False, parse_special=True`.
+
+        Raises InvalidArgumentError (the template refuses the conversation and
+        says why), NotFoundError (the model has no template), FormatError (the
+        template is broken).
+        """
+        request = _arguments.chat_request(messages, tools, template_kwargs)
+        with self._handle as address:
+            return text_of(
+                lambda *buffer: _ffi.lib.umrt_chat_render(
+                    address, request, len(request), *buffer
+                ),
+                expected_bytes=2 * len(request) + 1024,
+            )
+
+
+def _open(
+    path: bytes,
+    params: _ffi.ModelParams,
+    progress: Progress | None,
+    cancel: Cancel | None,
+) -> Handle:
+    own = Cancel()
+
+    def call() -> Handle:
+        params.progress = _ffi.PROGRESS_FN(
+            lambda done, total, _: worker.send((done, total))
+        )
+        with own._handle as address:
+            params.cancel = address
+            return Handle.create(
+                "Model",
+                _ffi.lib.umrt_model_free,
+                _ffi.lib.umrt_model_open,
+                path,
+                ctypes.byref(params),
+            )
+
+    with own._following(cancel):
+        worker: Worker[tuple[int, int], Handle] = Worker(own)
+        try:
+            worker.start(call)
+            for done, total in worker.events():
+                if progress is not None:
+                    progress(done, total)
+        except BaseException:
+            opened = worker.stop()
+            if opened is not None:
+                opened.close()
+            raise
+        return worker.result()
+
+
+def _model_info(info: _ffi.ModelInfo) -> ModelInfo:
+    devices: dict[int, Literal["cpu", "gpu"]] = {
+        _ffi.DEVICE_CPU: "cpu",
+        _ffi.DEVICE_GPU: "gpu",
+    }
+    return ModelInfo(
+        model_type=info.model_type.decode(),
+        n_parameters=info.n_parameters,
+        n_layers=info.n_layers,
+        hidden_size=info.hidden_size,
+        intermediate_size=info.intermediate_size,
+        n_heads=info.n_heads,
+        n_kv_heads=info.n_kv_heads,
+        head_dim=info.head_dim,
+        vocab_size=info.vocab_size,
+        max_context=info.max_context,
+        quant_bits=info.quant_bits,
+        quant_group_size=info.quant_group_size,
+        weight_bytes=info.weight_bytes,
+        kv_bytes_per_token=info.kv_bytes_per_token,
+        has_tokenizer=bool(info.has_tokenizer),
+        has_chat_template=bool(info.has_chat_template),
+        device=devices.get(info.device),
+    )
