@@ -6,7 +6,7 @@
 use std::env;
 use std::path::{Path, PathBuf};
 
-const CXX_SOURCES: &[&str] = &["src/mlx/bridge.cpp"];
+const CXX_SOURCES: &[&str] = &["src/mlx/bridge.cpp", "src/mlx/primitive.cpp"];
 const SONAME: &str = "libumrt.so.0";
 
 fn main() {

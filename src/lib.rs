@@ -6,6 +6,7 @@
 //! - [`checkpoint`]: a model directory, mapped and validated
 //! - [`decoder`]: config.json as a [`decoder::DecoderSpec`], weights, forward pass
 //! - [`mlx`]: arrays, streams and operations; the only room that knows MLX
+//! - [`kernels`]: matrix products on the CPU; know slices, nothing of MLX
 //! - [`kv`]: keys and values by sequence, updated in place
 //! - [`sample`]: from logits to a token
 //! - [`text`]: tokenizer, streaming text, stop strings, chat templates
@@ -32,6 +33,7 @@ pub mod capi;
 pub mod checkpoint;
 pub mod decoder;
 pub mod error;
+pub mod kernels;
 pub mod kv;
 pub mod log;
 pub mod memory;

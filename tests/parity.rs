@@ -8,6 +8,7 @@ use std::sync::Arc;
 use safetensors::SafeTensors;
 use serde_json::Value;
 use umrt::decoder::Precision;
+use umrt::mlx::CpuOps;
 use umrt::runtime::{Batch, Context, ContextOptions, Model, ModelOptions, Want};
 
 /// Computing in float32, whatever the weights are: the largest difference from
@@ -76,9 +77,10 @@ impl Fixture {
             .collect()
     }
 
-    fn open(&self, precision: Precision) -> Arc<Model> {
+    fn open(&self, precision: Precision, cpu_ops: CpuOps) -> Arc<Model> {
         let options = ModelOptions {
             precision,
+            cpu_ops,
             ..ModelOptions::default()
         };
         Model::open(&self.directory, options)
@@ -101,13 +103,21 @@ fn eval_all(context: &mut Context, tokens: &[i32]) -> Vec<f32> {
     rows(context)
 }
 
+/// The two ways to compute on a CPU; the stock one is what runs on GPUs.
+const BOTH_WAYS: [CpuOps; 2] = [CpuOps::Kernels, CpuOps::Stock];
+
 /// Prefill and token-by-token logits after one another.
-fn logits_of(fixture: &Fixture, precision: Precision, prefill_chunk: usize) -> Vec<f32> {
+fn logits_of(
+    fixture: &Fixture,
+    precision: Precision,
+    cpu_ops: CpuOps,
+    prefill_chunk: usize,
+) -> Vec<f32> {
     let options = ContextOptions {
         prefill_chunk,
         ..ContextOptions::default()
     };
-    let mut context = Context::new(&fixture.open(precision), &options).expect("a context");
+    let mut context = Context::new(&fixture.open(precision, cpu_ops), &options).expect("a context");
     let mut logits = eval_all(&mut context, &fixture.ids("prompt_ids"));
     for id in fixture.ids("decode_ids") {
         logits.extend(eval_all(&mut context, &[id]));
@@ -142,15 +152,19 @@ fn float32_computation_gives_the_reference_logits_for_all_weights() {
     for fixture in fixtures {
         let expected = fixture.reference("f32");
         // Also in chunks smaller than the prompt, so that steps meet the cache.
-        for prefill_chunk in [512, 7] {
-            let found = logits_of(&fixture, Precision::Float32, prefill_chunk);
+        for (cpu_ops, chunk) in [
+            (CpuOps::Kernels, 512),
+            (CpuOps::Kernels, 7),
+            (CpuOps::Stock, 7),
+        ] {
+            let found = logits_of(&fixture, Precision::Float32, cpu_ops, chunk);
             let relative = differences(&found, &expected).0 / range(&expected);
             println!(
-                "{:32} chunk {prefill_chunk:3}: {relative:.1e}",
+                "{:32} {cpu_ops:?} chunk {chunk:3}: {relative:.1e}",
                 fixture.name()
             );
             if relative > FLOAT32_BOUND {
-                failures.push(format!("{}: {relative:.1e}", fixture.name()));
+                failures.push(format!("{} {cpu_ops:?}: {relative:.1e}", fixture.name()));
             }
         }
     }
@@ -170,14 +184,15 @@ fn half_precision_rounds_no_more_than_the_reference_does() {
         }
         let exact = fixture.reference("f32");
         let theirs = differences(&fixture.reference("native"), &exact);
-        let ours = differences(&logits_of(&fixture, Precision::Native, 512), &exact);
-        let (largest, mean) = (ours.0 / theirs.0, ours.1 / theirs.1);
-        println!(
-            "{:32} max {largest:.2}x mean {mean:.2}x of the reference",
-            fixture.name()
-        );
-        if largest > NATIVE_MAX_BOUND || mean > NATIVE_MEAN_BOUND {
-            failures.push(format!("{}: {largest:.2}x, {mean:.2}x", fixture.name()));
+        for cpu_ops in BOTH_WAYS {
+            let found = logits_of(&fixture, Precision::Native, cpu_ops, 512);
+            let ours = differences(&found, &exact);
+            let (largest, mean) = (ours.0 / theirs.0, ours.1 / theirs.1);
+            let figures = format!("{cpu_ops:?} max {largest:.2}x mean {mean:.2}x");
+            println!("{:32} {figures} of the reference", fixture.name());
+            if largest > NATIVE_MAX_BOUND || mean > NATIVE_MEAN_BOUND {
+                failures.push(format!("{}: {figures}", fixture.name()));
+            }
         }
         compared += 1;
     }
@@ -192,19 +207,20 @@ fn greedy_continuations_in_float32_are_the_references() {
         if fixture.facts["weights"] != "float32" {
             continue;
         }
-        let mut context =
-            Context::new(&fixture.open(Precision::Native), &ContextOptions::default())
-                .expect("one");
-        let mut next = fixture.ids("prompt_ids");
         let greedy = fixture.ids("greedy_ids");
         assert_eq!(greedy.len(), 32);
-        for (position, expected) in greedy.iter().enumerate() {
-            context
-                .eval(&Batch::of(&next), None)
-                .expect("an evaluation");
-            let found = argmax(context.logits(0).expect("logits"));
-            assert_eq!(found, *expected, "{} at {position}", fixture.name());
-            next = vec![found];
+        for cpu_ops in BOTH_WAYS {
+            let model = fixture.open(Precision::Native, cpu_ops);
+            let mut context = Context::new(&model, &ContextOptions::default()).expect("one");
+            let mut next = fixture.ids("prompt_ids");
+            for (position, expected) in greedy.iter().enumerate() {
+                context
+                    .eval(&Batch::of(&next), None)
+                    .expect("an evaluation");
+                let found = argmax(context.logits(0).expect("logits"));
+                assert_eq!(found, *expected, "{} at {position}", fixture.name());
+                next = vec![found];
+            }
         }
         compared += 1;
     }

@@ -12,6 +12,7 @@ use super::memory::umrt_memory_info;
 use super::structs::{self, c_structs};
 use crate::decoder::Precision;
 use crate::error::{Error, Result};
+use crate::mlx::{CpuOps, Device};
 use crate::runtime::{self, DeviceChoice, Model, ModelInfo, ModelOptions};
 
 /// An opened checkpoint. Immutable; shared by its contexts, which keep it alive.
@@ -26,6 +27,13 @@ pub const UMRT_PRECISION_NATIVE: u32 = 0;
 /// exact, but with a KV cache twice as large as for 16-bit checkpoints.
 pub const UMRT_PRECISION_FLOAT32: u32 = 1;
 
+/// `umrt_model_params.cpu_ops`: on a CPU, umrt's own kernels where there are any.
+/// The environment variable UMRT_CPU_OPS=stock turns this into the next one.
+pub const UMRT_CPU_OPS_KERNELS: u32 = 0;
+/// `umrt_model_params.cpu_ops`: on a CPU, only MLX's stock operations, which are
+/// what runs on GPUs. Slow; for comparisons.
+pub const UMRT_CPU_OPS_STOCK: u32 = 1;
+
 /// Called while a model is opened, on the calling thread: `done` of `total` steps.
 pub type umrt_progress_fn =
     Option<unsafe extern "C" fn(done: usize, total: usize, userdata: *mut c_void)>;
@@ -39,7 +47,8 @@ pub struct umrt_model_params {
     pub device: u32,
     /// `UMRT_PRECISION_NATIVE` or `UMRT_PRECISION_FLOAT32`.
     pub precision: u32,
-    pub reserved: u32,
+    /// `UMRT_CPU_OPS_KERNELS` or `UMRT_CPU_OPS_STOCK`.
+    pub cpu_ops: u32,
     /// May be NULL.
     pub progress: umrt_progress_fn,
     pub progress_userdata: *mut c_void,
@@ -155,6 +164,7 @@ unsafe fn open(path: &Path, params: &umrt_model_params) -> Result<Arc<Model>> {
     let options = ModelOptions {
         device: device_choice(params.device)?,
         precision: precision(params.precision)?,
+        cpu_ops: cpu_ops(params.cpu_ops)?,
         progress: Some(&mut report),
         cancel: cancel.as_ref(),
     };
@@ -178,6 +188,19 @@ fn precision(precision: u32) -> Result<Precision> {
         UMRT_PRECISION_FLOAT32 => Ok(Precision::Float32),
         other => Err(Error::invalid(format!(
             "precision {other} is none of UMRT_PRECISION_*"
+        ))),
+    }
+}
+
+fn cpu_ops(cpu_ops: u32) -> Result<CpuOps> {
+    match cpu_ops {
+        UMRT_CPU_OPS_KERNELS if std::env::var_os("UMRT_CPU_OPS").is_some_and(|v| v == "stock") => {
+            Ok(CpuOps::Stock)
+        }
+        UMRT_CPU_OPS_KERNELS => Ok(CpuOps::Kernels),
+        UMRT_CPU_OPS_STOCK => Ok(CpuOps::Stock),
+        other => Err(Error::invalid(format!(
+            "cpu_ops {other} is none of UMRT_CPU_OPS_*"
         ))),
     }
 }
@@ -223,8 +246,8 @@ pub unsafe extern "C" fn umrt_model_info_get(
         unsafe {
             let model = handle::borrow(model, "model")?;
             let device = match model.0.device() {
-                crate::mlx::Device::Cpu => super::library::UMRT_DEVICE_CPU,
-                crate::mlx::Device::Gpu => super::library::UMRT_DEVICE_GPU,
+                Device::Cpu => super::library::UMRT_DEVICE_CPU,
+                Device::Gpu => super::library::UMRT_DEVICE_GPU,
             };
             structs::write(info, describe(model.0.info(), device))
         }

@@ -5,13 +5,16 @@
 
 use std::ffi::c_int;
 use std::ptr::null_mut;
+use std::sync::Arc;
 
 use mlx_sys as sys;
 
 use super::array::{Array, Dtype};
 use super::error::last_error;
-use super::stream::Stream;
+use super::products::{affine_product, float_product};
+use super::stream::{Device, Stream};
 use crate::error::Result;
+use crate::kernels::Pool;
 
 /// A weight matrix `[rows, columns]` in MLX's affine quantization: each group of
 /// `group_size` columns has a scale and a bias; codes are packed into u32.
@@ -37,9 +40,21 @@ pub enum AttentionMask<'a> {
     Array(&'a Array),
 }
 
+/// How operations are computed on the CPU.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum CpuOps {
+    /// Our own kernels where there are any.
+    #[default]
+    Kernels,
+    /// MLX's stock operations only, as on a GPU. Slow: for comparisons.
+    Stock,
+}
+
 /// Builds operations on one stream.
 pub struct Ops {
     stream: Stream,
+    /// Computes matrix products; `None`: MLX does.
+    pool: Option<Arc<Pool>>,
 }
 
 const NULL: sys::mlx_array = sys::mlx_array { ctx: null_mut() };
@@ -55,8 +70,12 @@ fn some(value: i32) -> sys::mlx_optional_int {
 // (or is the documented null), shapes are passed with their lengths, strings are
 // NUL-terminated literals, and mlx-c keeps references of its own.
 impl Ops {
-    pub fn new(stream: Stream) -> Ops {
-        Ops { stream }
+    pub fn new(stream: Stream, cpu_ops: CpuOps) -> Ops {
+        let kernels = stream.device() == Device::Cpu && cpu_ops == CpuOps::Kernels;
+        Ops {
+            stream,
+            pool: kernels.then(Pool::shared),
+        }
     }
 
     pub fn stream(&self) -> &Stream {
@@ -233,6 +252,9 @@ impl Ops {
 
     /// `x W^T + bias`: `[n, columns]`, `[rows, columns]` -> `[n, rows]`
     pub fn linear(&self, x: &Array, weight: &Array, bias: Option<&Array>) -> Result<Array> {
+        if let Some(pool) = &self.pool {
+            return float_product(&self.stream, pool, x, weight, bias);
+        }
         let transposed = self.transpose(weight, &[1, 0])?;
         Array::build(|out| {
             // SAFETY: see above.
@@ -260,6 +282,9 @@ impl Ops {
         weight: &QuantizedWeight,
         bias: Option<&Array>,
     ) -> Result<Array> {
+        if let Some(pool) = &self.pool {
+            return affine_product(&self.stream, pool, x, weight, bias);
+        }
         let product = Array::build(|out| {
             // SAFETY: see above.
             unsafe {

@@ -12,6 +12,7 @@ use mlx_sys as sys;
 
 use super::array::Array;
 use super::error::{check, init, last_error};
+use super::primitive::Failure;
 use crate::error::{Error, Result};
 
 /// Where to compute. Weights and caches live in the memory both sides share.
@@ -38,6 +39,7 @@ static IDLE: Mutex<Vec<RawStream>> = Mutex::new(Vec::new());
 struct RawStream {
     raw: sys::mlx_stream,
     device: Device,
+    failure: Failure,
 }
 
 // SAFETY: the handle is a plain pair of index and device on the heap.
@@ -73,7 +75,12 @@ impl Stream {
         if raw.ctx.is_null() {
             return Err(last_error());
         }
-        Ok(Stream(Some(RawStream { raw, device })))
+        let failure = Failure::default();
+        Ok(Stream(Some(RawStream {
+            raw,
+            device,
+            failure,
+        })))
     }
 
     fn inner(&self) -> &RawStream {
@@ -86,6 +93,11 @@ impl Stream {
 
     pub(super) fn raw(&self) -> sys::mlx_stream {
         self.inner().raw
+    }
+
+    /// Where kernels of ours report what went wrong on this stream.
+    pub(super) fn failure(&self) -> &Failure {
+        &self.inner().failure
     }
 
     /// Evaluates the graph behind `arrays` and waits: afterwards all of them can
@@ -104,8 +116,9 @@ impl Stream {
             }
             let code = sys::mlx_eval(vector);
             sys::mlx_vector_array_free(vector);
-            check(code)
+            check(code)?;
         }
+        self.failure().check()
     }
 }
 

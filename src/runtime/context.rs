@@ -87,7 +87,7 @@ impl Context {
         let n_sequences = or(options.n_sequences, 1);
         admit(shape, n_sequences)?;
         Ok(Context {
-            ops: Ops::new(Stream::acquire(model.device())?),
+            ops: Ops::new(Stream::acquire(model.device())?, model.cpu_ops()),
             shape,
             sequences: (0..n_sequences).map(|_| Sequence::new(shape)).collect(),
             prefill_chunk: or(options.prefill_chunk, DEFAULT_PREFILL_CHUNK),

@@ -13,7 +13,7 @@ use crate::decoder::{Decoder, DecoderSpec, Precision};
 use crate::error::{Error, Result};
 use crate::log;
 use crate::memory::{Category, Entry};
-use crate::mlx::{self, Device, Stream};
+use crate::mlx::{self, CpuOps, Device, Stream};
 
 /// Where to compute.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -41,6 +41,7 @@ impl DeviceChoice {
 pub struct ModelOptions<'a> {
     pub device: DeviceChoice,
     pub precision: Precision,
+    pub cpu_ops: CpuOps,
     /// Called with (done, total) while the model is opened.
     pub progress: Option<&'a mut dyn FnMut(usize, usize)>,
     pub cancel: Option<&'a Cancel>,
@@ -124,6 +125,7 @@ pub struct Model {
     decoder: Decoder,
     text: ModelText,
     device: Device,
+    cpu_ops: CpuOps,
     info: ModelInfo,
     weights_mapped: Entry,
     weights_copied: Entry,
@@ -159,6 +161,7 @@ impl Model {
             decoder,
             text: ModelText::new(&checkpoint)?,
             device,
+            cpu_ops: options.cpu_ops,
             info,
             weights_mapped: Entry::new(Category::WeightsMapped, bytes.used - bytes.copied),
             weights_copied: Entry::new(Category::WeightsCopied, bytes.copied),
@@ -180,6 +183,10 @@ impl Model {
 
     pub fn device(&self) -> Device {
         self.device
+    }
+
+    pub(super) fn cpu_ops(&self) -> CpuOps {
+        self.cpu_ops
     }
 
     pub fn info(&self) -> &ModelInfo {

@@ -1,0 +1,102 @@
+// A node of MLX's graph whose values a Rust function computes on the CPU.
+
+#include <cstddef>
+#include <memory>
+#include <stdexcept>
+#include <vector>
+
+#include "mlx/allocator.h"
+#include "mlx/backend/cpu/encoder.h"
+#include "mlx/c/array.h"
+#include "mlx/c/error.h"
+#include "mlx/c/stream.h"
+#include "mlx/mlx.h"
+#include "mlx/primitives.h"
+
+namespace mx = mlx::core;
+
+namespace {
+
+// Called on the stream's thread with the row-contiguous bytes of all inputs and
+// of the output, in the order in which they were given. Must not unwind.
+using Compute = void (*)(void* kernel, void* const* inputs, std::size_t n_inputs, void* output);
+
+class RustKernel : public mx::Primitive {
+ public:
+  RustKernel(mx::Stream stream, Compute compute, std::shared_ptr<void> kernel)
+      : mx::Primitive(stream), compute_(compute), kernel_(std::move(kernel)) {}
+
+  void eval_cpu(const std::vector<mx::array>& inputs, std::vector<mx::array>& outputs) override {
+    auto& output = outputs[0];
+    output.set_data(mx::allocator::malloc(output.nbytes()));
+    auto& encoder = mx::cpu::get_command_encoder(stream());
+    std::vector<void*> data;
+    data.reserve(inputs.size());
+    for (const auto& input : inputs) {
+      data.push_back(const_cast<void*>(dense(input)));
+    }
+    // MLX keeps the inputs and the output alive until this has run.
+    encoder.dispatch([compute = compute_,
+                      kernel = kernel_,
+                      data = std::move(data),
+                      result = output.data<void>()]() {
+      compute(kernel.get(), data.data(), data.size(), result);
+    });
+  }
+
+  void eval_gpu(const std::vector<mx::array>&, std::vector<mx::array>&) override {
+    throw std::runtime_error("this kernel runs on the CPU only");
+  }
+
+  const char* name() const override {
+    return "RustKernel";
+  }
+
+ private:
+  static const void* dense(const mx::array& input) {
+    if (!input.flags().row_contiguous) {
+      throw std::runtime_error("a kernel's input is not contiguous");
+    }
+    return input.data<void>();
+  }
+
+  Compute compute_;
+  std::shared_ptr<void> kernel_;
+};
+
+}  // namespace
+
+// An array of the given shape and type that `compute` will fill from `inputs`.
+// `release(kernel)` is called once, when nothing needs the kernel any more; also
+// when this fails (returns null, and the message is in mlx-c's error handler).
+extern "C" void* umrt_mlx_kernel(
+    const mlx_array* inputs,
+    std::size_t n_inputs,
+    const int* shape,
+    std::size_t rank,
+    const mlx_array type_of,
+    mlx_stream stream,
+    Compute compute,
+    void* kernel,
+    void (*release)(void*)) noexcept {
+  try {
+    std::shared_ptr<void> owner(kernel, release);
+    std::vector<mx::array> arrays;
+    arrays.reserve(n_inputs);
+    for (std::size_t i = 0; i < n_inputs; ++i) {
+      arrays.push_back(*static_cast<mx::array*>(inputs[i].ctx));
+    }
+    auto dtype = static_cast<mx::array*>(type_of.ctx)->dtype();
+    auto on = *static_cast<mx::Stream*>(stream.ctx);
+    return new mx::array(
+        mx::Shape(shape, shape + rank),
+        dtype,
+        std::make_shared<RustKernel>(on, compute, std::move(owner)),
+        std::move(arrays));
+  } catch (const std::exception& error) {
+    mlx_error("%s", error.what());
+    return nullptr;
+  } catch (...) {
+    return nullptr;
+  }
+}
