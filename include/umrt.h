@@ -180,6 +180,18 @@ inline T umrt_initialized() {
 #define UMRT_PRECISION_FLOAT32 1
 
 /**
+ * `umrt_model_params.cpu_ops`: on a CPU, umrt's own kernels where there are any.
+ * The environment variable UMRT_CPU_OPS=stock turns this into the next one.
+ */
+#define UMRT_CPU_OPS_KERNELS 0
+
+/**
+ * `umrt_model_params.cpu_ops`: on a CPU, only MLX's stock operations, which are
+ * what runs on GPUs. Slow; for comparisons.
+ */
+#define UMRT_CPU_OPS_STOCK 1
+
+/**
  * `umrt_tokenize`: add what the model expects around a text, such as a token
  * that begins it. Leave it off for rendered chats, which contain it.
  */
@@ -500,7 +512,10 @@ typedef struct {
    * `UMRT_PRECISION_NATIVE` or `UMRT_PRECISION_FLOAT32`.
    */
   uint32_t precision;
-  uint32_t reserved;
+  /**
+   * `UMRT_CPU_OPS_KERNELS` or `UMRT_CPU_OPS_STOCK`.
+   */
+  uint32_t cpu_ops;
   /**
    * May be NULL.
    */
