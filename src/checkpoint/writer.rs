@@ -325,6 +325,31 @@ mod tests {
     }
 
     #[test]
+    fn writers_of_the_same_file_do_not_disturb_each_other() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("a.safetensors");
+        std::thread::scope(|scope| {
+            for fill in 1..=8 {
+                let path = &path;
+                scope.spawn(move || {
+                    let bytes = [fill; 1 << 16];
+                    let tensor = f32s("a", &[1 << 14], &bytes);
+                    for _ in 0..20 {
+                        write_safetensors(path, &[tensor], &[]).unwrap();
+                    }
+                });
+            }
+        });
+        let file = std::fs::read(&path).unwrap();
+        let read = SafeTensors::deserialize(&file).unwrap();
+        let data = read.tensor("a").unwrap().data();
+        assert!(
+            data.iter().all(|byte| *byte == data[0]),
+            "one writer's bytes"
+        );
+    }
+
+    #[test]
     fn what_could_not_be_read_back_is_not_written() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("a.safetensors");

@@ -85,6 +85,23 @@ static void bad_input_is_refused(void) {
   CHECK_FAILS(UMRT_NOT_FOUND, "no_key", umrt_model_metadata(model, "no_key.x", text, 8, NULL));
 }
 
+/* Checkpoints pad their vocabulary: 320 rows of weights here, 304 tokens. */
+static void padding_of_the_vocabulary_is_empty_text(void) {
+  char text[8] = "pattern";
+  const char *piece;
+  size_t length = 1;
+  umrt_detok *detok;
+  umrt_model_info info = UMRT_MODEL_INFO_INIT;
+  CHECK_OK(umrt_model_info_get(model, &info));
+  const int32_t padding = (int32_t)info.vocab_size - 1;
+  CHECK_OK(umrt_detokenize(model, &padding, 1, 0, text, sizeof text, NULL));
+  CHECK_TEXT("", text);
+  CHECK_OK(umrt_detok_new(model, &detok));
+  CHECK_OK(umrt_detok_push(detok, padding, &piece, &length));
+  CHECK_EQUAL(0, length);
+  umrt_detok_free(detok);
+}
+
 static void tokens_are_described(void) {
   int32_t eos = -1;
   umrt_token_info info = UMRT_TOKEN_INFO_INIT;
@@ -201,6 +218,7 @@ int main(void) {
   flags_decide_about_special_tokens();
   small_buffers_stay_untouched();
   bad_input_is_refused();
+  padding_of_the_vocabulary_is_empty_text();
   tokens_are_described();
   a_stream_gives_the_same_text_in_whole_characters();
   a_conversation_becomes_the_prompt_that_transformers_makes();

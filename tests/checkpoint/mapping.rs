@@ -1,7 +1,5 @@
 //! The mapped weights.
 
-use std::path::PathBuf;
-
 use umrt::error::Status;
 
 use super::{Model, assert_fails, entry, raw_model};
@@ -74,13 +72,13 @@ fn no_file_descriptor_stays_open() {
         let targets = descriptors.filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok());
         targets
             .filter(|target| target.starts_with(model.path()))
-            .collect::<Vec<PathBuf>>()
+            .collect::<Vec<std::path::PathBuf>>()
     };
     let held = std::fs::File::open(model.path().join("config.json")).unwrap();
     assert_eq!(open_files().len(), 1, "the check itself works");
     drop(held);
     let checkpoint = model.open().unwrap();
-    assert_eq!(open_files(), Vec::<PathBuf>::new());
+    assert_eq!(open_files(), Vec::<std::path::PathBuf>::new());
     drop(checkpoint);
 }
 

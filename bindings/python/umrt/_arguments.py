@@ -9,7 +9,7 @@ import numbers
 import operator
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, SupportsIndex, TypeVar
+from typing import Any, SupportsIndex, TypeVar, cast
 
 from .errors import InvalidArgumentError
 
@@ -109,7 +109,7 @@ def int32_array(name: str, values: Tokens) -> ctypes.Array[ctypes.c_int32]:
     if isinstance(values, (str, bytes, bytearray)):
         raise TypeError(f"{name} must be a sequence of ints, not {_type_name(values)}")
     try:
-        packed = array.array("i", values)  # type: ignore[arg-type]
+        packed = array.array("i", cast("Iterable[int]", values))
     except TypeError as error:
         raise TypeError(f"{name} must be a sequence of ints: {error}") from None
     except OverflowError:

@@ -312,6 +312,8 @@ class Context(Closeable):
             repetition_window=repetition_window,
             seed=seed,
         )
+        if sampler is not None:
+            _arguments.instance("sampler", sampler, Sampler)
         if sampler is not None and sampling != Sampling():
             raise InvalidArgumentError(
                 "give either a sampler or temperature, top_k and so on, not both"

@@ -45,6 +45,9 @@ LOG_DEBUG = 4
 PRECISION_NATIVE = 0
 PRECISION_FLOAT32 = 1
 
+CPU_OPS_KERNELS = 0
+CPU_OPS_STOCK = 1
+
 TOKENIZE_ADD_SPECIAL = 1
 TOKENIZE_PARSE_SPECIAL = 2
 DETOKENIZE_SKIP_SPECIAL = 1
@@ -152,7 +155,7 @@ class ModelParams(Struct):
         ("struct_size", c_uint32),
         ("device", c_uint32),
         ("precision", c_uint32),
-        ("reserved", c_uint32),
+        ("cpu_ops", c_uint32),
         ("progress", PROGRESS_FN),
         ("progress_userdata", c_void_p),
         ("cancel", c_void_p),

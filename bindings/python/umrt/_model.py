@@ -20,6 +20,7 @@ from .errors import NotFoundError
 
 Device = Literal["auto", "cpu", "gpu"]
 Precision = Literal["native", "float32"]
+CpuOps = Literal["kernels", "stock"]
 Progress = Callable[[int, int], object]
 
 _DEVICES = {
@@ -30,6 +31,10 @@ _DEVICES = {
 _PRECISIONS = {
     "native": _ffi.PRECISION_NATIVE,
     "float32": _ffi.PRECISION_FLOAT32,
+}
+_CPU_OPS = {
+    "kernels": _ffi.CPU_OPS_KERNELS,
+    "stock": _ffi.CPU_OPS_STOCK,
 }
 _SPECIAL_TOKENS = {
     "bos": _ffi.SPECIAL_BOS,
@@ -113,6 +118,7 @@ class Model(Closeable):
         *,
         device: Device = "auto",
         precision: Precision = "native",
+        cpu_ops: CpuOps = "kernels",
         progress: Progress | None = None,
         cancel: Cancel | None = None,
     ) -> Model:
@@ -126,6 +132,9 @@ class Model(Closeable):
         - `precision`: "native" computes in the type that the checkpoint was
           published in; "float32" is exact, but its KV cache is twice as large as
           for 16-bit checkpoints.
+        - `cpu_ops`: "kernels" computes with umrt's own kernels on a CPU (unless
+          the environment variable UMRT_CPU_OPS is "stock"), "stock" with MLX's
+          operations, which are what runs on GPUs: slow, for comparisons.
         - `progress(done, total)`: called in this thread while the model is
           opened. What it raises stops the opening and is raised from here.
         - `cancel`: stops the opening.
@@ -138,6 +147,7 @@ class Model(Closeable):
         params = _ffi.ModelParams(
             device=_arguments.choice("device", device, _DEVICES),
             precision=_arguments.choice("precision", precision, _PRECISIONS),
+            cpu_ops=_arguments.choice("cpu_ops", cpu_ops, _CPU_OPS),
         )
         if progress is not None and not callable(progress):
             raise TypeError("progress must be callable")

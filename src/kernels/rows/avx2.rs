@@ -52,7 +52,7 @@ pub unsafe fn affine_dot(row: &AffineRow<'_>, x: &[f32], group_sums: &[f32]) -> 
         let mut sums = _mm256_setzero_ps();
         let mut biased = 0.0;
         for (group, group_sum) in group_sums.iter().enumerate() {
-            let codes = row.codes.as_ptr().add(group * row.group_bytes());
+            let codes = row.codes.as_ptr().add(group * group_bytes(row));
             let x = x.as_ptr().add(group * row.group_size);
             let products = match row.bits {
                 4 => group_dot4(codes, x, row.group_size),
@@ -74,7 +74,7 @@ pub unsafe fn dequantize(row: &AffineRow<'_>, out: &mut [f32]) {
         for column in (0..row.group_size).step_by(LANES) {
             // SAFETY: see the top of the file.
             unsafe {
-                let first = group * row.group_bytes() + column * row.bits / 8;
+                let first = group * group_bytes(row) + column * row.bits / 8;
                 let codes = row.codes.as_ptr().add(first);
                 let codes = match row.bits {
                     4 => eight_nibbles(codes.cast::<i32>().read_unaligned()),
@@ -112,6 +112,11 @@ pub unsafe fn dot4(weights: &[f32], x: &[f32]) -> [f32; 4] {
             .sum::<f32>();
     }
     products
+}
+
+/// Bytes of one group's codes.
+fn group_bytes(row: &AffineRow<'_>) -> usize {
+    row.group_size * row.bits / 8
 }
 
 /// One group of 4-bit codes times `x`, in eight partial sums.

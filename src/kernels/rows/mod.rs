@@ -25,10 +25,6 @@ impl AffineRow<'_> {
     fn n_groups(&self) -> usize {
         self.scales.len() / self.float.bytes()
     }
-
-    fn group_bytes(&self) -> usize {
-        self.group_size * self.bits / 8
-    }
 }
 
 /// How to compute, decided once per process.

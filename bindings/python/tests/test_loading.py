@@ -1,0 +1,129 @@
+"""How the library is found, and what is said when it is not the right one."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import umrt
+from umrt import _ffi
+
+COMPILER = shutil.which("cc") or shutil.which("gcc")
+
+
+def import_umrt(
+    python_path: Path, code: str = "import umrt", **variables: str
+) -> subprocess.CompletedProcess[str]:
+    environment = {k: v for k, v in os.environ.items() if k != "UMRT_LIBRARY"}
+    environment.pop("CARGO_TARGET_DIR", None)
+    environment |= {"PYTHONPATH": str(python_path), **variables}
+    command = [sys.executable, "-c", code]
+    return subprocess.run(
+        command, env=environment, capture_output=True, text=True, check=False
+    )
+
+
+def error_of(process: subprocess.CompletedProcess[str]) -> str:
+    assert process.returncode != 0
+    return process.stderr.splitlines()[-1]
+
+
+def copy_package(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    ignore = shutil.ignore_patterns("lib", "__pycache__")
+    return shutil.copytree(Path(umrt.__file__).parent, folder / "umrt", ignore=ignore)
+
+
+def compiled(source: str, library: Path) -> Path:
+    assert COMPILER is not None
+    code = library.with_suffix(".c")
+    code.write_text(source)
+    subprocess.run([COMPILER, "-shared", "-fPIC", code, "-o", library], check=True)
+    return library
+
+
+def test_a_missing_library_says_where_it_was_looked_for(tmp_path: Path) -> None:
+    package = copy_package(tmp_path)
+    message = error_of(import_umrt(tmp_path))
+    assert message.startswith("ImportError:")
+    assert str(package / "lib" / _ffi.LIBRARY_NAME) in message
+    assert "cargo xtask build" in message and "UMRT_LIBRARY" in message
+
+
+def test_an_override_that_is_not_there_is_not_passed_over(tmp_path: Path) -> None:
+    package = copy_package(tmp_path)
+    (package / "lib").mkdir()
+    (package / "lib" / _ffi.LIBRARY_NAME).symlink_to(umrt.library_path())
+    missing = str(tmp_path / "missing.so")
+    message = error_of(import_umrt(tmp_path, UMRT_LIBRARY=missing))
+    assert missing in message and "not a file" in message
+
+
+def test_the_library_inside_of_the_package_is_used(tmp_path: Path) -> None:
+    package = copy_package(tmp_path)
+    library = package / "lib" / _ffi.LIBRARY_NAME
+    library.parent.mkdir()
+    library.symlink_to(umrt.library_path())
+    process = import_umrt(tmp_path, "import umrt; print(umrt.library_path())")
+    assert process.stdout.strip() == str(library), process.stderr
+
+
+def test_a_checkout_uses_what_was_built_in_it(tmp_path: Path) -> None:
+    folder = tmp_path / "bindings" / "python"
+    copy_package(folder)
+    (tmp_path / "include").mkdir()
+    (tmp_path / "include" / "umrt.h").touch()
+    library = tmp_path / "target" / "release" / _ffi.LIBRARY_NAME
+    library.parent.mkdir(parents=True)
+    library.symlink_to(umrt.library_path())
+    process = import_umrt(folder, "import umrt; print(umrt.library_path())")
+    assert process.stdout.strip() == str(library), process.stderr
+
+
+def test_a_file_that_is_no_library_is_named(tmp_path: Path, root: Path) -> None:
+    text = tmp_path / "text.so"
+    text.write_text("not a library")
+    message = error_of(import_umrt(root / "bindings/python", UMRT_LIBRARY=str(text)))
+    assert message.startswith(f"ImportError: cannot load the umrt library {text}")
+
+
+@pytest.mark.skipif(COMPILER is None, reason="there is no C compiler")
+def test_another_abi_is_refused(tmp_path: Path, root: Path) -> None:
+    other = _ffi.ABI_VERSION + 1
+    source = f"unsigned umrt_abi_version(void) {{ return {other}; }}"
+    library = compiled(source, tmp_path / "other.so")
+    message = error_of(import_umrt(root / "bindings/python", UMRT_LIBRARY=str(library)))
+    assert f"has ABI version {other}" in message
+    assert f"made for {_ffi.ABI_VERSION}" in message
+
+
+@pytest.mark.skipif(COMPILER is None, reason="there is no C compiler")
+def test_an_older_or_foreign_library_is_refused(tmp_path: Path, root: Path) -> None:
+    foreign = compiled("int something;", tmp_path / "foreign.so")
+    message = error_of(import_umrt(root / "bindings/python", UMRT_LIBRARY=str(foreign)))
+    assert "is not the umrt library" in message
+    source = f"unsigned umrt_abi_version(void) {{ return {_ffi.ABI_VERSION}; }}"
+    older = compiled(source, tmp_path / "older.so")
+    message = error_of(import_umrt(root / "bindings/python", UMRT_LIBRARY=str(older)))
+    assert "lacks umrt_" in message and "build it again" in message
+
+
+def test_library_package_and_crate_have_one_version(root: Path) -> None:
+    manifest = (root / "Cargo.toml").read_text(encoding="utf-8")
+    workspace = manifest.partition("[workspace.package]")[2]
+    version = re.search(r'^version = "(.+)"$', workspace, re.MULTILINE)
+    assert version is not None
+    assert umrt.__version__ == version[1] == umrt.library_version()
+
+
+def test_importing_does_not_import_numpy(root: Path) -> None:
+    code = "import sys, umrt; print('numpy' in sys.modules)"
+    library = umrt.library_path()
+    process = import_umrt(root / "bindings/python", code, UMRT_LIBRARY=library)
+    assert process.stdout.strip() == "False", process.stderr
