@@ -119,7 +119,7 @@ typedef struct {
 
 static void show_memory(const umrt_memory_info *m) {
   const memory_row rows[] = {
-      {"weights, mapped", m->weights_mapped_bytes, "of the files in memory", m->weights_resident_bytes},
+      {"weights, mapped", m->weights_mapped_bytes, "of files in memory", m->weights_resident_bytes},
       {"weights, copied", m->weights_copied_bytes, NULL, 0},
       {"KV cache", m->kv_reserved_bytes, "used", m->kv_used_bytes},
       {"logits", m->logits_bytes, NULL, 0},
@@ -195,10 +195,12 @@ int main(int argc, char **argv) {
   umrt_ctx *ctx = NULL;
   options given = {.max_tokens = 200, .sampling = UMRT_SAMPLER_PARAMS_INIT};
   if (!parse(argc, argv, &given)) {
-    fputs("usage: generate MODEL [PROMPT] [-n MAX_TOKENS] [-t TEMPERATURE] [--chat] [--seed N]\n", stderr);
+    fputs("usage: generate MODEL [PROMPT] [-n MAX_TOKENS] [-t TEMPERATURE] [--chat] [--seed N]\n",
+          stderr);
     return 2;
   }
-  if (isatty(STDOUT_FILENO)) strong = "\033[1m", dim = "\033[2m", color = "\033[36m", plain = "\033[0m";
+  if (isatty(STDOUT_FILENO))
+    strong = "\033[1m", dim = "\033[2m", color = "\033[36m", plain = "\033[0m";
   if (umrt_cancel_new(&cancel)) return fail();
   signal(SIGINT, on_interrupt);
   const int code = run(&given, &model, &ctx);

@@ -203,12 +203,25 @@ impl Loader<'_> {
         let quantization = self.checkpoint.quantization();
         let weight = match quantization.spec_for(module, has_scales) {
             Some(quant) => Matrix::Quantized(self.quantized(module, shape, quant)?),
-            None => Matrix::Dense(self.floats(&format!("{module}.weight"), &shape)?),
+            None => Matrix::Dense(self.dense(module, &shape)?),
         };
         let bias = bias
             .then(|| self.vector(&format!("{module}.bias"), shape[0]))
             .transpose()?;
         Ok(Linear { weight, bias })
+    }
+
+    fn dense(&mut self, module: &str, shape: &[usize]) -> Result<Array> {
+        let name = format!("{module}.weight");
+        let is_packed = |tensor: &TensorInfo| tensor.dtype == checkpoint::Dtype::U32;
+        let is_quantized = self.checkpoint.quantization().default.is_some();
+        if is_quantized && self.checkpoint.tensor(&name).is_some_and(is_packed) {
+            return Err(Error::format(format!(
+                "tensor {name} is packed, but there is no {module}.scales to unpack it with, or \
+                 config.json says that {module} is not quantized"
+            )));
+        }
+        self.floats(&name, shape)
     }
 
     fn quantized(

@@ -325,6 +325,7 @@ fn admit(shape: CacheShape, n_sequences: usize) -> Result<()> {
     let wanted = shape
         .bytes_per_token()
         .checked_mul(shape.max_tokens)
+        .and_then(|bytes| bytes.checked_add(size_of::<Sequence>()))
         .and_then(|bytes| bytes.checked_mul(n_sequences));
     match wanted {
         // MLX counts positions in 32 bits.

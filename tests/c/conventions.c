@@ -182,8 +182,9 @@ static void devices_are_described(void) {
 }
 
 static void *fail_elsewhere(void *unused) {
+  umrt_model *model;
   CHECK_TEXT("", umrt_last_error());
-  CHECK_FAILS(UMRT_NOT_FOUND, "elsewhere", umrt_model_open("no/elsewhere", NULL, &(umrt_model *){0}));
+  CHECK_FAILS(UMRT_NOT_FOUND, "elsewhere", umrt_model_open("no/elsewhere", NULL, &model));
   return unused;
 }
 

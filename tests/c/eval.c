@@ -162,6 +162,10 @@ static void absurd_contexts_are_over_budget(void) {
   CHECK_FAILS(UMRT_OVER_BUDGET, "n_ctx", umrt_ctx_new(model, &params, &ctx));
   CHECK(ctx == NULL);
   params.n_seq = UINT32_MAX;
+  CHECK_STATUS(UMRT_OVER_BUDGET, umrt_ctx_new(model, &params, &ctx));
+  CHECK(ctx == NULL);
+  params.n_ctx = 1 << 20;
+  params.n_seq = 1 << 14;
   CHECK_FAILS(UMRT_OVER_BUDGET, "MiB", umrt_ctx_new(model, &params, &ctx));
   CHECK(ctx == NULL);
 }

@@ -51,7 +51,8 @@ static void record(host_state *state) {
   snprintf(state->locale, sizeof state->locale, "%s", setlocale(LC_ALL, NULL));
   CHECK(getcwd(state->directory, sizeof state->directory) != NULL);
   for (char **entry = environ; *entry != NULL && length < MAX_ENVIRONMENT; entry++)
-    length += (size_t)snprintf(state->environment + length, MAX_ENVIRONMENT - length, "%s\n", *entry);
+    length +=
+        (size_t)snprintf(state->environment + length, MAX_ENVIRONMENT - length, "%s\n", *entry);
   state->umask = umask(0);
   umask(state->umask);
   volatile float number = 1;

@@ -203,6 +203,10 @@ static void unknown_values_are_refused(void) {
   params.precision = 99;
   CHECK_FAILS(UMRT_INVALID_ARGUMENT, "precision 99",
               umrt_model_open(CHAT_MODEL, &params, &opened));
+  params.precision = UMRT_PRECISION_NATIVE;
+  params.cpu_ops = 99;
+  CHECK_FAILS(UMRT_INVALID_ARGUMENT, "cpu_ops 99",
+              umrt_model_open(CHAT_MODEL, &params, &opened));
   CHECK_FAILS(UMRT_UNSUPPORTED, "flags", umrt_tokenize(model, "a", 1, 64, NULL, 0, NULL));
   CHECK_FAILS(UMRT_UNSUPPORTED, "flags", umrt_detokenize(model, NULL, 0, 64, NULL, 0, NULL));
   umrt_generate_params generate_params = UMRT_GENERATE_PARAMS_INIT;

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 from typing import Any
 
@@ -113,7 +112,7 @@ def test_without_numpy_logits_are_a_memoryview(
     with plain_model.context() as context:
         context.eval([1, 2, 3])
         expected = context.logits().tolist()
-        monkeypatch.setitem(sys.modules, "numpy", None)
+        monkeypatch.setattr("umrt._context._numpy_if_any", lambda: None)
         for copy in (True, False):
             logits: Any = context.logits(copy=copy)
             assert isinstance(logits, memoryview)
@@ -159,6 +158,8 @@ def test_wrong_arguments_are_explained(plain_model: umrt.Model) -> None:
     wrong: Any = "1"
     with pytest.raises(TypeError, match="n_ctx must be an int, not float"):
         plain_model.context(n_ctx=8.5)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="model must be a Model, not str"):
+        umrt.Context(wrong)
     with plain_model.context() as context:
         with pytest.raises(TypeError, match="sampler must be a Sampler, not str"):
             context.sample(wrong)

@@ -138,6 +138,7 @@ def run(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         "generation.text",
         "import threading; threading.Thread(target=generation.text).start()",
         "objects = [model, context, generation]; objects.append(objects)",
+        "import logging; umrt.log_to(logging.getLogger())",
         "view = context.model.context(); view.eval([1]); kept = view.logits(copy=False)",
     ],
 )
@@ -169,3 +170,20 @@ def test_an_exception_at_the_end_of_a_process_does_not_hang_it(
     )
     assert process.stderr.splitlines()[-1] == "RuntimeError: the end"
     assert process.returncode == 1
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
+def test_a_forked_process_ends_although_the_worker_is_not_in_it(
+    chat_folder: Path,
+) -> None:
+    process = run(
+        "import os, sys, umrt\n"
+        "context = umrt.Model.open(sys.argv[1]).context(n_ctx=300)\n"
+        "generation = context.generate('a', ignore_end=True)\n"
+        "next(generation)\n"
+        "child = os.fork()\n"
+        "if child:\n"
+        "    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))\n",
+        str(chat_folder),
+    )
+    assert process.stdout.strip() == "0"

@@ -119,7 +119,7 @@ def int32_array(name: str, values: Tokens) -> ctypes.Array[ctypes.c_int32]:
     return (ctypes.c_int32 * len(packed)).from_buffer(packed)
 
 
-def marks(name: str, values: Iterable[object]) -> ctypes.Array[ctypes.c_uint8]:
+def marks(values: Iterable[object]) -> ctypes.Array[ctypes.c_uint8]:
     """One byte per value: whether it is true."""
     packed = bytearray(map(bool, values))
     return (ctypes.c_uint8 * len(packed)).from_buffer(packed)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
@@ -13,7 +14,7 @@ from . import _arguments, _ffi
 from ._arguments import Tokens
 from ._cancel import Cancel, optional_cancel
 from ._generation import Generation, Run, generate_params
-from ._handle import Closeable, Handle
+from ._handle import Closeable, Handle, model_handle
 from ._memory import ContextMemory, from_info
 from ._sampling import Sampler, Sampling
 from ._worker import run_interruptibly, signals_come_here
@@ -102,7 +103,7 @@ class Context(Closeable):
             n_seq=_arguments.integer("n_seq", n_seq, 1, _arguments.U32_MAX),
             prefill_chunk=_arguments.u32("prefill_chunk", prefill_chunk),
         )
-        with model._handle as address:
+        with model_handle(model) as address:
             handle = Handle.create(
                 "Context",
                 _ffi.lib.umrt_ctx_free,
@@ -118,8 +119,8 @@ class Context(Closeable):
         self._run: weakref.ref[Run] | None = None
 
     def close(self) -> None:
-        """Gives the KV caches back, and ends a generation that uses them. They
-        are kept until the last view of logits is gone."""
+        """Ends a generation that uses the context, and gives its memory back; if
+        there are views of its logits, when the last one is gone."""
         super().close()
         run = self._running()
         if run is not None:
@@ -364,7 +365,7 @@ def _batch(
         batch.seq_ids = sequences = _arguments.int32_array("seq_ids", seq_ids)
         _ensure_one_per_token("seq_ids", len(sequences), len(ids))
     if want is not None:
-        batch.want_logits = marks = _arguments.marks("want", want)
+        batch.want_logits = marks = _arguments.marks(want)
         _ensure_one_per_token("want", len(marks), len(ids))
     return batch
 
@@ -377,11 +378,18 @@ def _ensure_one_per_token(name: str, n_values: int, n_tokens: int) -> None:
 
 
 def _as_array(view: memoryview[Any]) -> Logits:
+    numpy = _numpy_if_any()
+    return view if numpy is None else numpy.asarray(view)  # type: ignore[return-value]
+
+
+@functools.cache
+def _numpy_if_any() -> Any:
+    """Imported late: it takes longer than everything else here."""
     try:
-        import numpy as np
+        import numpy
     except ImportError:
-        return view  # type: ignore[return-value]
-    return np.asarray(view)
+        return None
+    return numpy
 
 
 def _context_info(handle: Handle) -> ContextInfo:

@@ -24,7 +24,7 @@ class Handle:
     """
 
     def __init__(self, kind: str, address: int, free: Callable[[int], None]) -> None:
-        self._kind = kind
+        self.kind = kind
         self._address = address
         # Reentrant, because a garbage collection inside of it may end a use.
         self._lock = threading.RLock()
@@ -56,7 +56,7 @@ class Handle:
         """Begins a use."""
         with self._lock:
             if self._closed:
-                raise InvalidArgumentError(f"this {self._kind} is closed")
+                raise InvalidArgumentError(f"this {self.kind} is closed")
             self._n_uses += 1
         return self._address
 
@@ -110,3 +110,10 @@ class Closeable:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def model_handle(model: object) -> Handle:
+    """Checks the argument of that name, for modules that know no models."""
+    if isinstance(model, Closeable) and model._handle.kind == "Model":
+        return model._handle
+    raise TypeError(f"model must be a Model, not {type(model).__name__}")

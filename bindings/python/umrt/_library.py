@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import logging
 from dataclasses import dataclass
@@ -88,6 +89,8 @@ def log_to(logger: logging.Logger | None) -> None:
 
     receiver = _ffi.LOG_FN(receive)
     _receivers.append(receiver)
+    # Not into an interpreter that is gone.
+    atexit.register(log_to, None)
     _ffi.lib.umrt_log_set(receiver, None, level)
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, SupportsIndex
 
 from . import _arguments, _ffi
-from ._handle import Closeable, Handle
+from ._handle import Closeable, Handle, model_handle
 
 if TYPE_CHECKING:
     from ._model import Model
@@ -54,7 +54,7 @@ class Detokenizer(Closeable):
     """Turns a stream of tokens into text, without special tokens."""
 
     def __init__(self, model: Model) -> None:
-        with model._handle as address:
+        with model_handle(model) as address:
             super().__init__(
                 Handle.create(
                     "Detokenizer",

@@ -48,7 +48,7 @@ class Worker(Generic[Event, Result]):
 
     @property
     def is_running(self) -> bool:
-        return self.is_started and not self._has_ended
+        return self._is_alive() and not self._has_ended
 
     def start(self, call: Callable[[], Result]) -> None:
         """Begins the call."""
@@ -57,12 +57,7 @@ class Worker(Generic[Event, Result]):
         self._thread = threading.Thread(
             target=self._run, args=(call,), name="umrt", daemon=True
         )
-        try:
-            self._thread.start()
-        except RuntimeError:
-            self._has_ended = True
-            self._events.put(_END)
-            raise
+        self._thread.start()
 
     def _run(self, call: Callable[[], Result]) -> None:
         try:
@@ -83,11 +78,17 @@ class Worker(Generic[Event, Result]):
             try:
                 event = self._events.get(timeout=_POLL_SECONDS)
             except queue.Empty:
+                # A forked process has the worker's traces, but not its thread.
+                if not self._is_alive() and self._events.empty():
+                    return None
                 continue
             if isinstance(event, _End):
                 self._events.put(event)
                 return None
             return event
+
+    def _is_alive(self) -> bool:
+        return self._thread is not None and self._thread.is_alive()
 
     def events(self) -> Iterator[Event]:
         """What callbacks send, until the call ends."""
