@@ -104,7 +104,7 @@ static void draw_bar(uint64_t bytes, uint64_t whole, int is_padded) {
   const double share = whole > 0 ? (double)bytes / (double)whole : 0;
   int eighths = (int)(share * BAR_WIDTH * 8 + 0.5);
   if (bytes > 0 && eighths == 0) eighths = 1;
-  fputs(color, stdout);
+  printf("  %s", color);
   for (int i = 0; i < eighths / 8; i++) fputs("█", stdout);
   printf("%s%s", parts[eighths % 8], plain);
   if (is_padded) printf("%*s", BAR_WIDTH - (eighths + 7) / 8, "");
@@ -135,8 +135,8 @@ static void show_memory(const umrt_memory_info *m) {
     if (rows[i].bytes > largest) largest = rows[i].bytes;
   printf("\n%sMemory%s\n", strong, plain);
   for (size_t i = 0; i < n_rows; i++) {
-    printf("  %-19s %10s  ", rows[i].name, human(rows[i].bytes));
-    draw_bar(rows[i].bytes, largest, rows[i].note != NULL);
+    printf("  %-19s %10s", rows[i].name, human(rows[i].bytes));
+    if (rows[i].bytes > 0 || rows[i].note) draw_bar(rows[i].bytes, largest, rows[i].note != NULL);
     if (rows[i].note) printf("  %s%s %s%s", dim, human(rows[i].noted_bytes), rows[i].note, plain);
     putchar('\n');
   }
@@ -147,9 +147,9 @@ static void show_memory(const umrt_memory_info *m) {
 }
 
 static void show_rate(const char *name, uint64_t n_tokens, uint64_t ns) {
-  const double rate = ns > 0 ? (double)n_tokens * 1e9 / (double)ns : 0;
-  printf("  %-19s %10.1f  tokens/s  %s(%llu tokens)%s\n", name, rate, dim,
-         (unsigned long long)n_tokens, plain);
+  if (n_tokens > 0)
+    printf("  %-19s %10.1f  tokens/s  %s(%llu tokens)%s\n", name,
+           (double)n_tokens * 1e9 / (double)ns, dim, (unsigned long long)n_tokens, plain);
 }
 
 static int fail(void) {

@@ -8,7 +8,7 @@
 
 static int32_t print(const char *text, size_t length, int32_t token, void *userdata) {
   (void)length, (void)token, (void)userdata;
-  return fputs(text, stdout) == EOF;
+  return fputs(text, stdout) == EOF || fflush(stdout) == EOF;
 }
 
 int main(int argc, char **argv) {
@@ -18,6 +18,7 @@ int main(int argc, char **argv) {
   umrt_generate_params params = UMRT_GENERATE_PARAMS_INIT;
   params.prompt = "Once upon a time";
   params.max_tokens = 100;
+  fputs(params.prompt, stdout);
 
   int failed = umrt_model_open(argc > 1 ? argv[1] : ".", NULL, &model) != UMRT_OK ||
                umrt_ctx_new(model, NULL, &ctx) != UMRT_OK ||

@@ -7,6 +7,7 @@ mod clang;
 mod debian;
 mod demo;
 mod header;
+mod installed;
 mod library;
 mod mlx;
 mod python;

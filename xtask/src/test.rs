@@ -9,6 +9,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::apple;
 use crate::header;
+use crate::installed;
 use crate::library::{Library, bundled_model, c_compiler, standalone};
 use crate::python;
 use crate::setup::setup;
@@ -58,7 +59,7 @@ const STEPS: &[Step] = &[
     },
     Step {
         name: "symbols",
-        headline: "exported symbols",
+        headline: "exported symbols, and use from another place",
         run: symbols,
     },
     Step {
@@ -277,6 +278,9 @@ fn symbols(_: &[String]) -> Result<Outcome> {
         bail!("{} exports nothing", library.file().display());
     }
     println!("{} functions, all named umrt_*", names.len());
+    if cfg!(target_os = "linux") {
+        installed::check(&library)?;
+    }
     Ok(Outcome::Passed)
 }
 
