@@ -8,7 +8,7 @@ use super::guard::{guard, guard_free, umrt_status};
 use super::handle;
 use super::memory::umrt_memory_info;
 use super::model::umrt_model;
-use super::structs::{self, c_structs};
+use super::structs::{self, Destination, c_structs};
 use crate::error::{Error, Result};
 use crate::runtime::{Batch, Context, ContextOptions, Want};
 
@@ -299,6 +299,7 @@ pub unsafe extern "C" fn umrt_eval(
         }
         // SAFETY: the caller's contract.
         unsafe {
+            let result = Destination::new(result)?;
             let batch = structs::read(batch)?;
             let n_tokens = batch.n_tokens as usize;
             let tokens = arguments::slice(batch.tokens, n_tokens, "batch.tokens")?;
@@ -324,7 +325,7 @@ pub unsafe extern "C" fn umrt_eval(
                 struct_size: 0,
                 n_logits: count32(n_logits),
             };
-            structs::write_optional(result, filled)
+            result.fill(filled)
         }
     })
 }

@@ -8,7 +8,7 @@ use super::context::{self, umrt_ctx};
 use super::guard::{guard, umrt_status};
 use super::handle;
 use super::sampler::{self, umrt_sampler, umrt_sampler_params};
-use super::structs::{self, c_structs};
+use super::structs::{self, Destination, c_structs};
 use crate::error::{Error, Result};
 use crate::runtime::{self, Flow, GenerateOptions, Generated, Prompt};
 
@@ -116,6 +116,7 @@ pub unsafe extern "C" fn umrt_generate(
     guard(|| {
         // SAFETY: the caller's contract.
         unsafe {
+            let result = Destination::new(result)?;
             let params = structs::read(params)?;
             let stop = stop_strings(&params)?;
             let options = GenerateOptions {
@@ -143,7 +144,7 @@ pub unsafe extern "C" fn umrt_generate(
                 };
                 runtime::generate(context, sampler, &options, cancel.as_ref(), &mut receive)
             })?;
-            structs::write_optional(result, describe(&generated))
+            result.fill(describe(&generated))
         }
     })
 }

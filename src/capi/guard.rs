@@ -107,7 +107,8 @@ fn panic_text(panic: &(dyn Any + Send)) -> &str {
 fn keep(error: &Error) {
     let text = error.message().replace('\0', " ");
     let text = CString::new(text).unwrap_or_default();
-    LAST_ERROR.with(|last| last.replace(text));
+    // A thread that is ending may have no place for it any more.
+    let _ = LAST_ERROR.try_with(|last| last.replace(text));
 }
 
 /// What went wrong in this thread's last failed call: one sentence that says
@@ -115,7 +116,9 @@ fn keep(error: &Error) {
 /// NULL; valid until the thread's next failure. Any thread.
 #[unsafe(no_mangle)]
 pub extern "C" fn umrt_last_error() -> *const c_char {
-    LAST_ERROR.with(|last| last.borrow().as_ptr())
+    LAST_ERROR
+        .try_with(|last| last.borrow().as_ptr())
+        .unwrap_or(c"the thread is ending".as_ptr())
 }
 
 /// The name of a status, such as "NO_SPACE"; "UNKNOWN" for other numbers. Static.

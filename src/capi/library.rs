@@ -76,6 +76,7 @@ pub unsafe extern "C" fn umrt_init(params: *const umrt_init_params) -> umrt_stat
     guard(|| {
         // SAFETY: the caller's contract.
         let params = unsafe { structs::read(params)? };
+        structs::ensure_reserved::<umrt_init_params>(params.reserved)?;
         mlx::version()?;
         if params.mlx_cache_limit > 0 {
             let limit = usize::try_from(params.mlx_cache_limit).unwrap_or(usize::MAX);

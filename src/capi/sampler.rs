@@ -2,12 +2,11 @@
 
 use std::sync::Mutex;
 
-use super::arguments;
 use super::context::{self, umrt_ctx};
 use super::guard::{guard, guard_free, umrt_status};
 use super::handle;
 use super::structs::{self, c_structs};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::sample::{Logits, Sampler, SamplerParams};
 
 /// Chooses tokens, and remembers them for penalties. Takes one call at a time.
@@ -48,6 +47,7 @@ c_structs!(umrt_sampler_params);
 pub(super) unsafe fn make(params: *const umrt_sampler_params) -> Result<Sampler> {
     // SAFETY: the caller's contract.
     let params = unsafe { structs::read(params)? };
+    structs::ensure_reserved::<umrt_sampler_params>(params.reserved)?;
     Sampler::new(SamplerParams {
         temperature: params.temperature,
         top_k: params.top_k,
@@ -143,6 +143,9 @@ pub unsafe extern "C" fn umrt_sample(
     token: *mut i32,
 ) -> umrt_status {
     guard(|| {
+        if token.is_null() {
+            return Err(Error::invalid("token is NULL"));
+        }
         // SAFETY: the caller's contract.
         unsafe {
             let sampler = handle::borrow(sampler, "sampler")?;
@@ -150,7 +153,7 @@ pub unsafe extern "C" fn umrt_sample(
             let chosen = context::with(ctx, |context| {
                 sampler.sample(Logits::F32(context.logits(row)?))
             })?;
-            arguments::store(token, chosen, "token")?;
+            token.write(chosen);
             sampler.accept(chosen);
         }
         Ok(())

@@ -37,6 +37,17 @@ pub(super) unsafe fn read<T: CStruct>(pointer: *const T) -> Result<T> {
     Ok(unsafe { value.assume_init() })
 }
 
+/// Refuses a reserved field that is not zero: it may mean something one day.
+pub(super) fn ensure_reserved<T: CStruct>(reserved: u32) -> Result<()> {
+    match reserved {
+        0 => Ok(()),
+        other => Err(Error::unsupported(format!(
+            "{}.reserved is {other}; leave it zero",
+            T::NAME
+        ))),
+    }
+}
+
 /// Fills an output structure as far as the caller knows it.
 ///
 /// # Safety
@@ -60,15 +71,27 @@ pub(super) unsafe fn write<T: CStruct>(pointer: *mut T, value: T) -> Result<()> 
     Ok(())
 }
 
-/// As `write`, for a result that the caller may decline with a null pointer.
-///
-/// # Safety
-/// As for `write`.
-pub(super) unsafe fn write_optional<T: CStruct>(pointer: *mut T, value: T) -> Result<()> {
-    match pointer.is_null() {
-        true => Ok(()),
-        // SAFETY: the caller's contract.
-        false => unsafe { write(pointer, value) },
+/// A result structure that the caller may decline with a null pointer. It is
+/// checked before the work whose result it is for.
+pub(super) struct Destination<T>(*mut T);
+
+impl<T: CStruct> Destination<T> {
+    /// # Safety
+    /// As for `write`, for as long as the destination is used.
+    pub(super) unsafe fn new(pointer: *mut T) -> Result<Self> {
+        if !pointer.is_null() {
+            // SAFETY: the caller's contract.
+            unsafe { known_size(pointer)? };
+        }
+        Ok(Self(pointer))
+    }
+
+    pub(super) fn fill(self, value: T) -> Result<()> {
+        match self.0.is_null() {
+            true => Ok(()),
+            // SAFETY: the contract of `new`.
+            false => unsafe { write(self.0, value) },
+        }
     }
 }
 

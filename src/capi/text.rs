@@ -169,10 +169,12 @@ pub unsafe extern "C" fn umrt_token_info_get(
             | flag(text.is_end(token), UMRT_TOKEN_END)
             | flag(found.is_byte_fallback, UMRT_TOKEN_BYTE);
         let n_bytes = count32(found.bytes.len());
-        let bytes = BYTES.with(|bytes| {
-            bytes.replace(found.bytes);
-            bytes.borrow().as_ptr()
-        });
+        let bytes = BYTES
+            .try_with(|bytes| {
+                bytes.replace(found.bytes);
+                bytes.borrow().as_ptr()
+            })
+            .map_err(|_| Error::invalid("the thread is ending; ask before it does"))?;
         let filled = umrt_token_info {
             struct_size: 0,
             flags,

@@ -33,11 +33,8 @@ extern "C" fn keep_message(message: *const c_char, _payload: *mut c_void) {
     let text = unsafe { CStr::from_ptr(message) }.to_string_lossy();
     // mlx-c appends " at <its source file>:<line>", which says nothing to a user.
     let text = text.split(" at /").next().unwrap_or(&text).to_owned();
-    LAST_MESSAGE.with(|last| {
-        if let Ok(mut last) = last.try_borrow_mut() {
-            *last = Some(text);
-        }
-    });
+    // A thread that is ending may have no place for it any more.
+    let _ = LAST_MESSAGE.try_with(|last| last.replace(Some(text)));
 }
 
 /// Turns mlx-c's return code into a `Result`.
@@ -47,6 +44,6 @@ pub(super) fn check(code: c_int) -> Result<()> {
 
 /// The failure that mlx-c just reported on this thread.
 pub(super) fn last_error() -> Error {
-    let message = LAST_MESSAGE.with(|last| last.take());
+    let message = LAST_MESSAGE.try_with(RefCell::take).ok().flatten();
     Error::backend(message.unwrap_or_else(|| "MLX failed without a message".to_owned()))
 }

@@ -74,10 +74,8 @@ pub fn generate(
 ) -> Result<Generated> {
     let model = context.model().clone();
     let prompt = prompt_tokens(context, options)?;
-    let tokenizer = model.text().tokenizer()?;
     let mut output = Output {
-        detokenizer: Detokenizer::new(tokenizer.clone(), true),
-        vocab_size: tokenizer.vocab_size(),
+        detokenizer: Detokenizer::new(model.text().tokenizer()?.clone(), true),
         stop: StopMatcher::new(options.stop)?,
         receive,
     };
@@ -157,18 +155,12 @@ fn append(
 /// Tokens -> whole characters -> text without stop strings -> the receiver.
 struct Output<'a> {
     detokenizer: Detokenizer,
-    /// The model's embedding may be padded beyond the tokenizer's vocabulary;
-    /// those ids have no text.
-    vocab_size: usize,
     stop: StopMatcher,
     receive: &'a mut dyn FnMut(&str, i32) -> Flow,
 }
 
 impl Output<'_> {
     fn push(&mut self, token: i32) -> Result<Option<StopReason>> {
-        if usize::try_from(token).is_ok_and(|id| id >= self.vocab_size) {
-            return Ok(None);
-        }
         let unstopped = self.stop.push(self.detokenizer.push(token)?);
         let stopped = unstopped.stop.map(|_| StopReason::StopString);
         Ok(hand_over(self.receive, unstopped.text, token).or(stopped))

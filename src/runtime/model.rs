@@ -159,7 +159,7 @@ impl Model {
         ));
         Ok(Arc::new(Model {
             decoder,
-            text: ModelText::new(&checkpoint)?,
+            text: ModelText::new(&checkpoint, info.spec.vocab_size)?,
             device,
             cpu_ops: options.cpu_ops,
             info,

@@ -15,6 +15,8 @@ pub struct ModelText {
     tokenizer_file: Option<PathBuf>,
     config_file: Option<PathBuf>,
     templates: ChatTemplates,
+    /// Of the model; its tokenizer may know fewer.
+    vocab_size: usize,
     /// Any of these ends a text, as the model's configuration says.
     configured_ends: Vec<i32>,
     tokenizer: OnceLock<Result<Arc<Tokenizer>>>,
@@ -22,7 +24,7 @@ pub struct ModelText {
 }
 
 impl ModelText {
-    pub(super) fn new(manifest: &Manifest) -> Result<ModelText> {
+    pub(super) fn new(manifest: &Manifest, vocab_size: usize) -> Result<ModelText> {
         let directory = manifest.directory();
         let ends = &manifest.generation().eos_token_ids;
         Ok(ModelText {
@@ -30,6 +32,7 @@ impl ModelText {
             tokenizer_file: directory.tokenizer(),
             config_file: directory.tokenizer_config(),
             templates: directory.chat_templates()?,
+            vocab_size,
             configured_ends: ends
                 .iter()
                 .filter_map(|&id| i32::try_from(id).ok())
@@ -48,7 +51,8 @@ impl ModelText {
                     self.root.display()
                 ))
             })?;
-            Tokenizer::from_file(file, &self.config()?).map(Arc::new)
+            let tokenizer = Tokenizer::from_file(file, &self.config()?)?;
+            Ok(Arc::new(tokenizer.padded_to(self.vocab_size)))
         });
         tokenizer.as_ref().map_err(Clone::clone)
     }

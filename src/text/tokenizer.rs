@@ -173,6 +173,14 @@ impl Tokenizer {
         self.vocab_size
     }
 
+    /// Counts ids below `vocab_size` as ids without a token: models pad their
+    /// embedding beyond what the tokenizer knows.
+    #[must_use]
+    pub fn padded_to(mut self, vocab_size: usize) -> Self {
+        self.vocab_size = self.vocab_size.max(vocab_size);
+        self
+    }
+
     /// The id of a token with a role, if the checkpoint has one.
     pub fn special_token(&self, kind: SpecialToken) -> Option<i32> {
         self.special_ids[kind as usize]

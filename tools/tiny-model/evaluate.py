@@ -93,10 +93,13 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--out", type=Path, required=True, help="the folder that train.py wrote")
+    parser.add_argument("--stories", type=int, help="only the first so many stories: MLX is slow on a CPU")
     parser.add_argument("--samples", action="store_true", help="also generate with both models")
     arguments = parser.parse_args()
     hugging_face, mlx_4bit = arguments.out / "hf", arguments.out / "mlx-4bit"
-    stories = encoded_stories(AutoTokenizer.from_pretrained(hugging_face), VALIDATION_FILE)
+    stories = encoded_stories(AutoTokenizer.from_pretrained(hugging_face), VALIDATION_FILE)[
+        : arguments.stories
+    ]
     print(f"{len(stories)} stories, {sum(map(len, stories)) - len(stories)} predicted tokens")
     print(f"perplexity bf16  {hugging_face_perplexity(hugging_face, stories):.4f}")
     print(f"perplexity 4-bit {mlx_perplexity(mlx_4bit, stories):.4f}", flush=True)

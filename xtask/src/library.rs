@@ -58,6 +58,10 @@ impl Library {
         let program = self.programs.join(name.with_extension(""));
         fs::create_dir_all(program.parent().context("a program lies in a folder")?)?;
         let mut compiler = c_compiler("cc", "c11");
+        if !cfg!(target_vendor = "apple") {
+            // A program that opens the library itself must not be linked to it.
+            compiler.arg("-Wl,--as-needed");
+        }
         compiler
             .args(["-g", "-O1"])
             .arg(name)

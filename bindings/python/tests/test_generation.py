@@ -289,7 +289,7 @@ def test_times_leave_out_the_pauses(context: umrt.Context) -> None:
 
 
 def test_two_threads_cannot_wait_for_one_generation(chat_model: umrt.Model) -> None:
-    with chat_model.context(n_ctx=100_000) as context:
+    with chat_model.context(n_ctx=20_000) as context:
         generation = context.generate("a", ignore_end=True, temperature=1.0)
         thread = threading.Thread(target=generation.text)
         thread.start()

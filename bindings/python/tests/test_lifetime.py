@@ -89,6 +89,28 @@ def test_closing_frees_although_a_traceback_is_kept(plain_model: umrt.Model) -> 
     assert kept.value is not None
 
 
+def test_a_failure_leaves_nothing_to_the_garbage_collector(
+    chat_model: umrt.Model,
+) -> None:
+    def fail() -> None:
+        context = chat_model.context(n_ctx=4)
+        context.eval([1, 2, 3])
+        generation = context.generate("much too long for so small a context")
+        with pytest.raises(umrt.NoSpaceError):
+            generation.text()
+        with pytest.raises(umrt.NoSpaceError):
+            _ = generation.result
+        assert umrt.memory_stats().kv_reserved_bytes > before
+
+    before = umrt.memory_stats().kv_reserved_bytes
+    gc.disable()
+    try:
+        fail()
+        assert umrt.memory_stats().kv_reserved_bytes == before
+    finally:
+        gc.enable()
+
+
 def test_closing_while_another_thread_computes(plain_model: umrt.Model) -> None:
     for _ in range(20):
         context = plain_model.context(n_ctx=4096)

@@ -97,9 +97,12 @@ def test_what_progress_raises_is_raised_by_open(chat_folder: Path) -> None:
         calls.append(done)
         raise KeyError("from progress")
 
-    with pytest.raises(KeyError, match="from progress"):
+    mapped = umrt.memory_stats().weights_mapped_bytes
+    with pytest.raises(KeyError, match="from progress") as kept:
         umrt.Model.open(chat_folder, progress=progress)
     assert len(calls) == 1
+    assert umrt.memory_stats().weights_mapped_bytes == mapped
+    assert kept.value is not None
 
 
 def test_ctrl_c_in_progress_stops_the_opening(chat_folder: Path) -> None:

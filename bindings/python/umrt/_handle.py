@@ -88,8 +88,6 @@ class Closeable:
 
     def __init__(self, handle: Handle) -> None:
         self._handle = handle
-        # Not left to the handle: a traceback can keep that alive for long.
-        weakref.finalize(self, handle.close).atexit = False
 
     @property
     def closed(self) -> bool:

@@ -9,12 +9,14 @@ a queue, and what the user wants done with them is done on the caller's thread.
 
 from __future__ import annotations
 
+import copy
 import queue
 import threading
 from collections.abc import Callable, Iterator
 from typing import Generic, TypeVar
 
 from ._cancel import Cancel
+from .errors import UmrtError
 
 Event = TypeVar("Event")
 Result = TypeVar("Result")
@@ -62,6 +64,8 @@ class Worker(Generic[Event, Result]):
     def _run(self, call: Callable[[], Result]) -> None:
         try:
             self._result = call()
+        except UmrtError as error:
+            self._error = error.with_traceback(None)
         except BaseException as error:
             self._error = error
         finally:
@@ -107,6 +111,9 @@ class Worker(Generic[Event, Result]):
 
     def result(self) -> Result:
         """What the call returned or raised; only after its last event."""
+        if isinstance(self._error, UmrtError):
+            # A copy, because what is raised holds on to all frames on its way.
+            raise copy.copy(self._error)
         if self._error is not None:
             raise self._error
         return self._result  # type: ignore[return-value]
