@@ -1,24 +1,32 @@
 //! `cargo xtask demo`: text from the bundled model, through the C interface.
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 
 use crate::library::{Library, bundled_model, standalone};
 use crate::util::{root, run};
 
-const PROMPT: &str = "Once upon a time";
+const PROMPT: &str = "Tell me a story about a brave fox who lost a red kite.";
+const SETTINGS: &[&str] = &["--chat", "-t", "0.7", "--seed", "1", "-n", "400"];
 
+/// `[PROMPT] [-- ARGS]`: the arguments of `generate` instead of the settings.
 pub fn command(args: &[String]) -> Result<()> {
-    let (prompt, program_args) = match args {
-        [] => (PROMPT, args),
-        [separator, rest @ ..] if separator == "--" => (PROMPT, rest),
-        [prompt, separator, rest @ ..] if separator == "--" => (prompt.as_str(), rest),
-        [prompt, rest @ ..] => (prompt.as_str(), rest),
+    let (prompt, settings) = match args.iter().position(|arg| arg == "--") {
+        Some(separator) => (&args[..separator], &args[separator + 1..]),
+        None => (args, &[][..]),
+    };
+    let prompt = match prompt {
+        [] => PROMPT,
+        [prompt] => prompt,
+        _ => bail!("usage: cargo xtask demo [PROMPT] [-- ARGS]"),
     };
     let library = Library::build()?;
     let model = bundled_model()?;
     let program = library.compile_program(&root().join("examples/c/generate.c"))?;
-    run(standalone(program)
-        .arg(model)
-        .arg(prompt)
-        .args(program_args))
+    let mut demo = standalone(program);
+    demo.arg(model).arg(prompt);
+    match settings {
+        [] => demo.args(SETTINGS),
+        settings => demo.args(settings),
+    };
+    run(&mut demo)
 }
