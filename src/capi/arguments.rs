@@ -151,3 +151,13 @@ pub(super) fn fixed_text<const N: usize>(value: &str) -> [c_char; N] {
 pub(super) fn count32(value: usize) -> u32 {
     u32::try_from(value).unwrap_or(u32::MAX)
 }
+
+/// Refuses flags that this version does not know.
+pub(super) fn known_flags(flags: u32, known: u32) -> Result<()> {
+    match flags & !known {
+        0 => Ok(()),
+        unknown => Err(Error::unsupported(format!(
+            "flags {unknown:#x} are not known"
+        ))),
+    }
+}

@@ -118,13 +118,14 @@ pub unsafe extern "C" fn umrt_generate(
         unsafe {
             let result = Destination::new(result)?;
             let params = structs::read(params)?;
+            arguments::known_flags(params.flags, UMRT_GENERATE_IGNORE_END)?;
             let stop = stop_strings(&params)?;
             let options = GenerateOptions {
                 prompt: prompt(&params)?,
                 sequence: params.seq,
                 max_tokens: params.max_tokens as usize,
                 stop: &stop,
-                ignore_end: flags(params.flags)?,
+                ignore_end: params.flags & UMRT_GENERATE_IGNORE_END != 0,
             };
             let cancel = cancel::optional(cancel);
             let mut receive = |text: &str, token| receive(callback, userdata, text, token);
@@ -181,16 +182,6 @@ unsafe fn stop_strings<'a>(params: &umrt_generate_params) -> Result<Vec<&'a str>
             .iter()
             .map(|&text| arguments::c_text(text, "a stop string"))
             .collect()
-    }
-}
-
-/// Whether to ignore the end of the text.
-fn flags(flags: u32) -> Result<bool> {
-    match flags & !UMRT_GENERATE_IGNORE_END {
-        0 => Ok(flags & UMRT_GENERATE_IGNORE_END != 0),
-        unknown => Err(Error::unsupported(format!(
-            "generate flags {unknown:#x} are not known"
-        ))),
     }
 }
 

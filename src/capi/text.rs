@@ -84,7 +84,7 @@ pub unsafe extern "C" fn umrt_tokenize(
     needed: *mut usize,
 ) -> umrt_status {
     guard(|| {
-        known_flags(
+        arguments::known_flags(
             flags,
             UMRT_TOKENIZE_ADD_SPECIAL | UMRT_TOKENIZE_PARSE_SPECIAL,
         )?;
@@ -126,7 +126,7 @@ pub unsafe extern "C" fn umrt_detokenize(
     needed: *mut usize,
 ) -> umrt_status {
     guard(|| {
-        known_flags(flags, UMRT_DETOKENIZE_SKIP_SPECIAL)?;
+        arguments::known_flags(flags, UMRT_DETOKENIZE_SKIP_SPECIAL)?;
         let skip_special = flags & UMRT_DETOKENIZE_SKIP_SPECIAL != 0;
         // SAFETY: the caller's contract.
         unsafe {
@@ -359,15 +359,6 @@ unsafe fn hand_out(
 pub unsafe extern "C" fn umrt_detok_free(detok: *mut umrt_detok) {
     // SAFETY: the caller's contract.
     guard_free(|| unsafe { handle::free(detok) });
-}
-
-fn known_flags(flags: u32, known: u32) -> Result<()> {
-    match flags & !known {
-        0 => Ok(()),
-        unknown => Err(Error::unsupported(format!(
-            "flags {unknown:#x} are not known"
-        ))),
-    }
 }
 
 #[cfg(test)]
