@@ -1,12 +1,11 @@
 //! Status codes, the thread's last error, and panics as a status.
 
-use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::ffi::{CStr, CString, c_char};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Once;
 
-use crate::error::{Error, Result, Status};
+use crate::error::{Error, Result, Status, panic_text};
 
 /// What a call returns: 0 (`UMRT_OK`) or the kind of failure. The numbers never
 /// change; `umrt_last_error` has the sentence that goes with a failure.
@@ -94,14 +93,6 @@ fn quiet_panics_in_calls() {
             }
         }));
     });
-}
-
-fn panic_text(panic: &(dyn Any + Send)) -> &str {
-    panic
-        .downcast_ref::<&str>()
-        .copied()
-        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
-        .unwrap_or("a panic without a message")
 }
 
 fn keep(error: &Error) {

@@ -78,7 +78,8 @@ pub(super) fn wrap(
     Array::from_raw(sys::mlx_array { ctx: raw })
 }
 
-extern "C" fn release(payload: *mut c_void) {
-    // SAFETY: `payload` is the box made in `wrap`; the bridge calls this once.
+/// Gives back a boxed owner that MLX was handed.
+pub(super) extern "C" fn release(payload: *mut c_void) {
+    // SAFETY: `payload` is such a box; whoever was handed it calls this once.
     drop(unsafe { Box::from_raw(payload.cast::<Owner>()) });
 }

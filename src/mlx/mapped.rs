@@ -7,7 +7,7 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::ffi::{c_int, c_void};
+use std::ffi::c_int;
 
 use mlx_sys as sys;
 
@@ -94,7 +94,7 @@ fn wrap_pages(file: &[u8], owner: &Owner) -> Result<Option<Array>> {
     let shape = [pages, page as c_int];
     let payload = Box::into_raw(Box::new(owner.clone()));
     // SAFETY: a map covers whole pages, the last one zero-filled behind the end
-    // of the file, and the payload keeps it alive until `release`.
+    // of the file, and the payload keeps it alive until `release`, which MLX calls once.
     let raw = unsafe {
         sys::mlx_array_new_data_managed_payload(
             file.as_ptr().cast_mut().cast(),
@@ -102,18 +102,13 @@ fn wrap_pages(file: &[u8], owner: &Owner) -> Result<Option<Array>> {
             2,
             Dtype::U8.raw(),
             payload.cast(),
-            Some(release),
+            Some(bridge::release),
         )
     };
     let array = Array::from_raw(raw)?;
     // Where the allocator has no such buffers MLX has made a copy instead.
     let in_place = array.data_address() == Some(file.as_ptr());
     Ok(in_place.then_some(array))
-}
-
-extern "C" fn release(payload: *mut c_void) {
-    // SAFETY: the box made in `wrap_pages`; MLX calls this once.
-    drop(unsafe { Box::from_raw(payload.cast::<Owner>()) });
 }
 
 fn page_bytes() -> usize {

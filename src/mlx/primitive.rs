@@ -8,7 +8,7 @@ use mlx_sys as sys;
 
 use super::array::{Array, element_count};
 use super::stream::Stream;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, panic_text};
 
 type Compute = extern "C" fn(*mut c_void, *const *mut c_void, usize, *mut c_void);
 
@@ -112,9 +112,7 @@ extern "C" fn compute(
         (kernel.body)(&inputs, output);
     };
     if let Err(panic) = catch_unwind(AssertUnwindSafe(run)) {
-        let text = panic.downcast_ref::<String>().map(String::as_str);
-        let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
-        kernel.failure.set(text.unwrap_or("no message").to_owned());
+        kernel.failure.set(panic_text(panic.as_ref()).to_owned());
     }
 }
 

@@ -108,10 +108,6 @@ impl TokenizerConfig {
     pub fn special_token(&self, kind: SpecialToken) -> Option<&str> {
         self.special_tokens[kind as usize].as_deref()
     }
-
-    pub fn set_special_token(&mut self, kind: SpecialToken, content: Option<String>) {
-        self.special_tokens[kind as usize] = content;
-    }
 }
 
 #[derive(Deserialize)]

@@ -22,7 +22,7 @@ use minijinja_contrib::pycompat::unknown_method_callback;
 use serde_json::Map;
 
 use self::request::Request;
-use super::config::{NamedTemplate, SpecialToken, TokenizerConfig};
+use super::config::NamedTemplate;
 use crate::error::{Error, Result};
 
 pub use self::clock::CivilTime;
@@ -67,16 +67,6 @@ impl ChatTemplate {
             templates: templates.to_vec(),
             special_tokens: special_tokens.iter().map(owned).collect(),
         })
-    }
-
-    /// # Errors
-    /// As for [`new`](Self::new).
-    pub fn from_config(config: &TokenizerConfig) -> Result<Self> {
-        let kinds = SpecialToken::ALL.into_iter();
-        let special_tokens: Vec<(&str, &str)> = kinds
-            .filter_map(|kind| Some((kind.key(), config.special_token(kind)?)))
-            .collect();
-        Self::new(&config.chat_templates, &special_tokens)
     }
 
     /// Renders a request at the local time of now.
