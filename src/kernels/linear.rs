@@ -1,8 +1,10 @@
 //! `x W^T + b`: the product that decoding consists of.
 
 use super::float::Float;
+use super::level::Level;
+use super::output::Output;
 use super::pool::Pool;
-use super::rows::{AffineRow, Level};
+use super::rows::AffineRow;
 
 /// Weights that a piece of work covers at least: about 20 microseconds' worth.
 const PIECE_WEIGHTS: usize = 1 << 16;
@@ -53,10 +55,7 @@ pub fn linear(
         Matrix::Affine { group_size, .. } if n == 1 => sums(x.values, *group_size),
         _ => Vec::new(),
     };
-    let out = Rows {
-        start: out.as_mut_ptr(),
-        bytes: out.len(),
-    };
+    let out = Output::new(out);
     let rows_per_piece = (PIECE_WEIGHTS / columns).clamp(1, rows);
     pool.run(rows.div_ceil(rows_per_piece), &|piece| {
         let first = piece * rows_per_piece;
@@ -65,8 +64,10 @@ pub fn linear(
         for row in first..last {
             let add = bias.map_or(0.0, |(bias, float)| float.get(bias, row));
             let mut put = |index: usize, value: f32| {
+                let start = (index * rows + row) * out_float.bytes();
                 // SAFETY: each (index, row) belongs to one piece alone.
-                unsafe { out.set(out_float, index * rows + row, value + add) };
+                let element = unsafe { out.part(start..start + out_float.bytes()) };
+                out_float.set(element, 0, value + add);
             };
             if n == 1 {
                 put(0, one(level, matrix, row, x.values, &group_sums));
@@ -150,27 +151,5 @@ fn part<'a>(matrix: &Matrix<'a>, row: usize, columns: usize) -> Row<'a> {
                 bits,
             })
         }
-    }
-}
-
-/// The output, of which each piece writes its own elements.
-struct Rows {
-    start: *mut u8,
-    bytes: usize,
-}
-
-// SAFETY: pieces write disjoint elements, as `set` requires.
-unsafe impl Sync for Rows {}
-
-impl Rows {
-    /// # Safety
-    /// No other thread touches the element, and the output outlives the call.
-    unsafe fn set(&self, float: Float, index: usize, value: f32) {
-        let bytes = float.bytes();
-        assert!((index + 1) * bytes <= self.bytes);
-        // SAFETY: inside of the output; exclusive by the contract.
-        let element =
-            unsafe { std::slice::from_raw_parts_mut(self.start.add(index * bytes), bytes) };
-        float.set(element, 0, value);
     }
 }

@@ -6,6 +6,7 @@ mod avx2;
 mod scalar;
 
 use super::float::Float;
+use super::level::Level;
 
 /// Groups of a quantized row: `scale * code + bias` per group.
 #[derive(Clone, Copy)]
@@ -27,27 +28,7 @@ impl AffineRow<'_> {
     }
 }
 
-/// How to compute, decided once per process.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Level {
-    Scalar,
-    #[cfg(target_arch = "x86_64")]
-    Avx2,
-}
-
 impl Level {
-    /// The best that this processor can do.
-    pub fn detect() -> Level {
-        #[cfg(target_arch = "x86_64")]
-        if is_x86_feature_detected!("avx2")
-            && is_x86_feature_detected!("fma")
-            && is_x86_feature_detected!("f16c")
-        {
-            return Level::Avx2;
-        }
-        Level::Scalar
-    }
-
     /// The sum of `weights[i] * x[i]`, with `x.len()` packed weights.
     pub fn dot(self, float: Float, weights: &[u8], x: &[f32]) -> f32 {
         assert_eq!(weights.len(), x.len() * float.bytes());
@@ -55,7 +36,7 @@ impl Level {
             Level::Scalar => scalar::dot(float, weights, x),
             // SAFETY: `detect` found the features; the lengths agree.
             #[cfg(target_arch = "x86_64")]
-            Level::Avx2 => unsafe { avx2::dot(float, weights, x) },
+            Level::Avx2 | Level::Avx512 => unsafe { avx2::dot(float, weights, x) },
         }
     }
 
@@ -68,7 +49,7 @@ impl Level {
             Level::Scalar => scalar::affine_dot(row, x, group_sums),
             // SAFETY: as for `dot`; the sizes of the row's parts were checked.
             #[cfg(target_arch = "x86_64")]
-            Level::Avx2 => unsafe { avx2::affine_dot(row, x, group_sums) },
+            Level::Avx2 | Level::Avx512 => unsafe { avx2::affine_dot(row, x, group_sums) },
         }
     }
 
@@ -79,7 +60,7 @@ impl Level {
             Level::Scalar => scalar::widen(float, weights, out),
             // SAFETY: as for `dot`.
             #[cfg(target_arch = "x86_64")]
-            Level::Avx2 => unsafe { avx2::widen(float, weights, out) },
+            Level::Avx2 | Level::Avx512 => unsafe { avx2::widen(float, weights, out) },
         }
     }
 
@@ -90,7 +71,7 @@ impl Level {
             Level::Scalar => scalar::dequantize(row, out),
             // SAFETY: as for `affine_dot`.
             #[cfg(target_arch = "x86_64")]
-            Level::Avx2 => unsafe { avx2::dequantize(row, out) },
+            Level::Avx2 | Level::Avx512 => unsafe { avx2::dequantize(row, out) },
         }
     }
 
@@ -102,7 +83,7 @@ impl Level {
             Level::Scalar => scalar::dot4(weights, x),
             // SAFETY: as for `dot`.
             #[cfg(target_arch = "x86_64")]
-            Level::Avx2 => unsafe { avx2::dot4(weights, x) },
+            Level::Avx2 | Level::Avx512 => unsafe { avx2::dot4(weights, x) },
         }
     }
 }
