@@ -16,6 +16,10 @@
  * - Any function may be called from any thread. A model is immutable and shared.
  *   Contexts, samplers and detoks take one call at a time; an overlapping second
  *   one gets BUSY. Callbacks run on the thread of the call that they belong to.
+ * - umrt's own threads handle none of the host's signals. A fork before the first
+ *   model is opened is fine. In the child of a later one the threads are missing:
+ *   calls that would evaluate or open a model, and memory statistics, return
+ *   UNSUPPORTED, and _free leaves the memory to the end of the child.
  */
 
 
@@ -564,6 +568,13 @@ typedef struct {
    * and takes more scratch memory. Default: 512.
    */
   uint32_t prefill_chunk;
+  /**
+   * Threads that compute on the CPU, at most 1024; contexts with the same
+   * number share them. Default: the physical cores that the process may use,
+   * by its affinity mask and its control group's quota. More gain nothing; use
+   * fewer to leave cores to the application.
+   */
+  uint32_t n_threads;
 } umrt_ctx_params;
 
 /**
@@ -578,7 +589,10 @@ typedef struct {
    * Length of a row of logits.
    */
   uint32_t vocab_size;
-  uint32_t reserved;
+  /**
+   * Threads that compute on the CPU; 1 where MLX alone does, as on a GPU.
+   */
+  uint32_t n_threads;
   /**
    * Bytes that each token adds to a sequence's KV cache.
    */
@@ -1043,8 +1057,9 @@ void umrt_detok_free(umrt_detok *detok);
  * - `params`: NULL for defaults.
  * - `ctx`: receives the handle. Free it with `umrt_ctx_free`.
  *
- * Returns INVALID_ARGUMENT, OVER_BUDGET (full sequences would take more than
- * models may use; the message says how much), BACKEND. Any thread.
+ * Returns INVALID_ARGUMENT (`n_threads` above 1024), OVER_BUDGET (full sequences
+ * would take more than models may use; the message says how much), BACKEND. Any
+ * thread.
  */
 umrt_status umrt_ctx_new(const umrt_model *model,
                          const umrt_ctx_params *params,

@@ -13,7 +13,7 @@
 //! - [`memory`]: what there is and who uses it
 //! - [`runtime`]: models, contexts, generation
 //! - [`capi`]: the C API, `umrt.h`
-//! - [`error`], [`log`]: what everybody uses
+//! - [`error`], [`log`], `host`: what everybody uses
 //!
 //! The smallest program in Rust:
 //!
@@ -33,6 +33,7 @@ pub mod capi;
 pub mod checkpoint;
 pub mod decoder;
 pub mod error;
+mod host;
 pub mod kernels;
 pub mod kv;
 pub mod log;

@@ -20,6 +20,7 @@ use umrt::runtime::{Batch, Context, ContextOptions, inspect};
 const FLOATS: &str = "llama3-f32";
 const TIED: &str = "llama3-tied-bf16";
 const QUANTIZED: &str = "llama3-q4-g64-f16";
+const MXFP4: &str = "qwen3-mxfp4-bf16";
 const PROMPT: [i32; 4] = [1, 2, 3, 4];
 
 #[track_caller]
@@ -215,29 +216,13 @@ fn absurd_sizes_are_refused_before_anything_is_allocated() {
 }
 
 #[test]
-fn quantizations_without_a_kernel_are_unsupported() {
-    for bits in [2, 3, 5, 6] {
-        let section = json!({"group_size": 64, "bits": bits});
-        let part = format!("{bits}-bit");
-        refused_config(
-            QUANTIZED,
-            "quantization",
-            section,
-            Status::Unsupported,
-            &[&part],
-        );
-    }
-    let mode = json!({"group_size": 32, "bits": 4, "mode": "mxfp4"});
-    refused_config(
-        QUANTIZED,
-        "quantization",
-        mode,
-        Status::Unsupported,
-        &["mxfp4"],
-    );
+fn quantizations_that_mlx_does_not_have_are_refused() {
     for section in [
         json!({"group_size": 64, "bits": 7}),
         json!({"group_size": 7, "bits": 4}),
+        json!({"group_size": 64, "bits": 4, "mode": "mxfp4"}),
+        json!({"group_size": 32, "bits": 4, "mode": "mxfp8"}),
+        json!({"group_size": 32, "bits": 4, "mode": "nvfp4"}),
     ] {
         refused_config(
             QUANTIZED,
@@ -247,6 +232,14 @@ fn quantizations_without_a_kernel_are_unsupported() {
             &["config.json"],
         );
     }
+    let mode = json!({"group_size": 32, "bits": 4, "mode": "int4"});
+    refused_config(
+        QUANTIZED,
+        "quantization",
+        mode,
+        Status::Unsupported,
+        &["int4"],
+    );
 }
 
 #[test]
@@ -282,6 +275,46 @@ fn quantized_weights_without_scales_or_biases_are_refused() {
             .with_weights(|weights| weights.remove(&format!("{module}.{part}")));
         refused(damaged.path(), Status::Format, &[module]);
     }
+}
+
+#[test]
+fn scales_of_another_mode_are_refused() {
+    let whole = json!({"group_size": 32, "bits": 4});
+    let small = json!({"group_size": 16, "bits": 4, "mode": "nvfp4"});
+    for (fixture, section, parts) in [
+        (MXFP4, whole, ["model.embed_tokens.scales", "U8", "affine"]),
+        (
+            MXFP4,
+            small,
+            ["model.embed_tokens.scales", "[128, 2]", "[128, 4]"],
+        ),
+        (
+            QUANTIZED,
+            json!({"group_size": 32, "bits": 4, "mode": "mxfp4"}),
+            ["model.embed_tokens.scales", "F16", "mxfp4"],
+        ),
+    ] {
+        refused_config(fixture, "quantization", section, Status::Format, &parts);
+    }
+}
+
+#[test]
+fn damaged_scales_of_small_floats_are_named() {
+    let name = "model.layers.1.self_attn.q_proj.scales";
+    for (stored, shape, part) in [
+        ("I8", json!([128, 2]), "I8"),
+        ("BF16", json!([128, 1]), "BF16"),
+        ("U8", json!([2, 128]), "[2, 128]"),
+        ("U8", json!([256]), "[256]"),
+    ] {
+        let damaged = Damaged::copy_of(MXFP4).with_weights(|weights| {
+            weights.entry(name)["dtype"] = stored.into();
+            weights.entry(name)["shape"] = shape;
+        });
+        refused(damaged.path(), Status::Format, &[name, part]);
+    }
+    let damaged = Damaged::copy_of(MXFP4).with_weights(|weights| weights.remove(name));
+    refused(damaged.path(), Status::Format, &["self_attn.q_proj"]);
 }
 
 #[test]
@@ -365,7 +398,7 @@ proptest! {
 
     #[test]
     fn any_damage_to_names_and_numbers_is_an_error_or_harmless(
-        fixture in prop::sample::select(vec![FLOATS, QUANTIZED, "qwen2-window-f32"]),
+        fixture in prop::sample::select(vec![FLOATS, QUANTIZED, MXFP4, "qwen2-window-f32"]),
         target in prop::sample::select(vec![Target::Config, Target::Header]),
         flips in flips(),
     ) {

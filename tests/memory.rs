@@ -117,6 +117,7 @@ fn a_step_updates_the_cache_in_place() {
             n_ctx: 1024,
             n_sequences: 2,
             prefill_chunk: 128,
+            ..ContextOptions::default()
         };
         let mut context = context_of(&model, options);
         for sequence in [0, 1] {

@@ -147,7 +147,7 @@ fn argmax(logits: &[f32]) -> i32 {
 #[test]
 fn float32_computation_gives_the_reference_logits_for_all_weights() {
     let fixtures = Fixture::all();
-    assert!(fixtures.len() >= 20, "found {} fixtures", fixtures.len());
+    assert!(fixtures.len() >= 29, "found {} fixtures", fixtures.len());
     let mut failures = Vec::new();
     for fixture in fixtures {
         let expected = fixture.reference("f32");
@@ -196,7 +196,7 @@ fn half_precision_rounds_no_more_than_the_reference_does() {
         }
         compared += 1;
     }
-    assert!(compared >= 10, "compared {compared}");
+    assert!(compared >= 19, "compared {compared}");
     assert!(failures.is_empty(), "{failures:#?}");
 }
 

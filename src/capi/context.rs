@@ -29,6 +29,11 @@ pub struct umrt_ctx_params {
     /// Tokens that are evaluated together at most: more is faster for prompts
     /// and takes more scratch memory. Default: 512.
     pub prefill_chunk: u32,
+    /// Threads that compute on the CPU, at most 1024; contexts with the same
+    /// number share them. Default: the physical cores that the process may use,
+    /// by its affinity mask and its control group's quota. More gain nothing; use
+    /// fewer to leave cores to the application.
+    pub n_threads: u32,
 }
 
 /// What a context is.
@@ -41,7 +46,8 @@ pub struct umrt_ctx_info {
     pub prefill_chunk: u32,
     /// Length of a row of logits.
     pub vocab_size: u32,
-    pub reserved: u32,
+    /// Threads that compute on the CPU; 1 where MLX alone does, as on a GPU.
+    pub n_threads: u32,
     /// Bytes that each token adds to a sequence's KV cache.
     pub kv_bytes_per_token: u64,
 }
@@ -100,8 +106,9 @@ c_structs!(
 /// - `params`: NULL for defaults.
 /// - `ctx`: receives the handle. Free it with `umrt_ctx_free`.
 ///
-/// Returns INVALID_ARGUMENT, OVER_BUDGET (full sequences would take more than
-/// models may use; the message says how much), BACKEND. Any thread.
+/// Returns INVALID_ARGUMENT (`n_threads` above 1024), OVER_BUDGET (full sequences
+/// would take more than models may use; the message says how much), BACKEND. Any
+/// thread.
 ///
 /// # Safety
 /// `model` is NULL or a live handle, `params` NULL or a structure of its
@@ -122,6 +129,7 @@ pub unsafe extern "C" fn umrt_ctx_new(
                     n_ctx: params.n_ctx as usize,
                     n_sequences: params.n_seq as usize,
                     prefill_chunk: params.prefill_chunk as usize,
+                    n_threads: params.n_threads as usize,
                 };
                 Ok(umrt_ctx(Mutex::new(Context::new(&model.0, &options)?)))
             })
@@ -175,7 +183,7 @@ pub unsafe extern "C" fn umrt_ctx_info_get(
                     n_seq: count32(context.n_sequences()),
                     prefill_chunk: count32(context.prefill_chunk()),
                     vocab_size: count32(context.model().info().spec.vocab_size),
-                    reserved: 0,
+                    n_threads: count32(context.n_threads()),
                     kv_bytes_per_token: context.kv_bytes_per_token() as u64,
                 })
             })?;

@@ -5,6 +5,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
 
 use crate::error::{Error, Result, Status};
+use crate::host;
 
 /// Gives `object` to the caller through `out`.
 ///
@@ -50,12 +51,14 @@ pub(super) unsafe fn borrow_optional<T>(handle: *const T) -> Option<Arc<T>> {
     }
 }
 
-/// Takes back the caller's reference. Null is fine.
+/// Takes back the caller's reference. Null is fine. In a forked child the object
+/// stays: to take it apart could wait for a lock that a thread of the parent held,
+/// and its memory is a copy that goes with the child.
 ///
 /// # Safety
 /// As for `borrow`; the handle is not used again.
 pub(super) unsafe fn free<T>(handle: *mut T) {
-    if !handle.is_null() {
+    if !handle.is_null() && !host::forked() {
         // SAFETY: the reference that `give` handed out.
         drop(unsafe { Arc::from_raw(handle.cast_const()) });
     }
@@ -65,9 +68,13 @@ pub(super) unsafe fn free<T>(handle: *mut T) {
 pub(super) fn one_call<'a, T>(object: &'a Mutex<T>, name: &str) -> Result<MutexGuard<'a, T>> {
     match object.try_lock() {
         Ok(guard) => Ok(guard),
-        Err(TryLockError::WouldBlock) => Err(Error::busy(format!(
-            "another call is using this {name}; wait for it, or make one {name} per thread"
-        ))),
+        Err(TryLockError::WouldBlock) => {
+            // The other call may have been one of the parent's, at the fork.
+            host::ensure_not_forked()?;
+            Err(Error::busy(format!(
+                "another call is using this {name}; wait for it, or make one {name} per thread"
+            )))
+        }
         Err(TryLockError::Poisoned(_)) => Err(Error::new(
             Status::Panic,
             format!("an earlier call on this {name} failed with a bug; free it"),

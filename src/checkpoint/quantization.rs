@@ -52,13 +52,15 @@ pub struct QuantSpec {
 }
 
 impl QuantSpec {
-    /// Whether this version can compute with it.
-    pub fn is_supported(&self) -> bool {
-        self.mode == Mode::Affine && matches!(self.bits, 4 | 8)
-    }
-
     fn parse(config: &Config) -> Result<QuantSpec> {
         let mode = parse_mode(config)?;
+        if config.opt_bool("global_scale")? == Some(true) {
+            let message = config
+                .unexpected("global_scale", "false")
+                .message()
+                .to_owned();
+            return Err(Error::unsupported(message));
+        }
         let (group_sizes, bits) = mode.choices();
         Ok(QuantSpec {
             group_size: one_of(config, "group_size", group_sizes)?,
@@ -141,27 +143,6 @@ impl Quantization {
         match self.overrides.get(module_path) {
             Some(entry) => *entry,
             None => self.default,
-        }
-    }
-
-    /// `Unsupported`, naming the format, where this version lacks a kernel.
-    pub fn ensure_supported(&self) -> Result<()> {
-        let mut entries: Vec<_> = self.overrides.iter().collect();
-        entries.sort_by_key(|(path, _)| path.as_str());
-        let places = entries
-            .into_iter()
-            .filter_map(|(path, spec)| Some((path.as_str(), (*spec)?)));
-        let default = self.default.map(|spec| ("the weights", spec));
-        match default
-            .into_iter()
-            .chain(places)
-            .find(|(_, spec)| !spec.is_supported())
-        {
-            None => Ok(()),
-            Some((place, spec)) => Err(Error::unsupported(format!(
-                "config.json: quantization of {place} is {spec}; \
-                 this version computes with 4-bit and 8-bit affine"
-            ))),
         }
     }
 }

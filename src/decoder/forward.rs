@@ -4,11 +4,11 @@
 use std::sync::Arc;
 
 use super::spec::DecoderSpec;
-use super::weights::{LayerWeights, LoadedBytes, Weights};
+use super::weights::{LoadedBytes, Weights};
 use crate::checkpoint::Checkpoint;
 use crate::error::Result;
 use crate::kv::Sequence;
-use crate::mlx::{Array, AttentionMask, Dtype, Ops, Stream};
+use crate::mlx::{Array, Dtype, HeadShape, Norm, Ops, Rope, Scores, Stream, Tokens};
 
 /// The next tokens of one sequence.
 pub struct Segment<'a> {
@@ -21,8 +21,7 @@ pub struct Segment<'a> {
 pub struct Decoder {
     spec: DecoderSpec,
     weights: Weights,
-    /// `[rotated dimensions / 2]`
-    wavelengths: Array,
+    rope: Rope,
     dtype: Dtype,
 }
 
@@ -45,16 +44,14 @@ impl Decoder {
         progress: &mut dyn FnMut(usize, usize) -> Result<()>,
     ) -> Result<(Decoder, LoadedBytes)> {
         let (weights, bytes) = Weights::load(checkpoint, &spec, stream, progress)?;
-        let wavelengths = &spec.rope.wavelengths;
-        let wavelengths = Array::from_f32(wavelengths, &[wavelengths.len() as i32])?;
         let decoder = Decoder {
             dtype: match precision {
-                Precision::Native => weights.embedding.dtype()?,
+                Precision::Native => weights.dtype()?,
                 Precision::Float32 => Dtype::F32,
             },
+            rope: Rope::new(&spec.rope.wavelengths)?,
             spec,
             weights,
-            wavelengths,
         };
         Ok((decoder, bytes))
     }
@@ -78,158 +75,82 @@ impl Decoder {
         segments: &mut [Segment<'_>],
         after_layer: &mut dyn FnMut(&Array) -> Result<()>,
     ) -> Result<Array> {
-        let tokens = Array::from_i32(tokens, &[tokens.len() as i32])?;
-        let mut hidden = self.weights.embedding.look_up(ops, &tokens, self.dtype)?;
+        let n_rows = tokens.len();
+        let tokens = Array::from_i32(tokens, &[n_rows as i32])?;
+        let mut first_row = 0;
+        let places: Vec<_> = segments
+            .iter()
+            .map(|segment| {
+                let rows = (first_row, segment.n_tokens, n_rows);
+                first_row += segment.n_tokens;
+                ops.tokens(&self.rope, rows, segment.cache.length())
+            })
+            .collect();
+        let mut hidden = ops.embed(&self.weights.embedding.weight, &tokens, self.dtype)?;
         for (index, layer) in self.weights.layers.iter().enumerate() {
             if index > 0 {
                 after_layer(&hidden)?;
             }
-            let normed = ops.rms_norm(&hidden, &layer.attention_norm, self.spec.norm_eps)?;
-            let attended = self.attention(ops, index, layer, &normed, segments)?;
-            hidden = ops.add(&hidden, &attended)?;
-            let normed = ops.rms_norm(&hidden, &layer.mlp_norm, self.spec.norm_eps)?;
-            hidden = ops.add(&hidden, &mlp(ops, layer, &normed)?)?;
+            let attended = self.attention(ops, index, &hidden, segments, &places)?;
+            hidden = ops.project_onto(&hidden, &attended, &layer.output)?;
+            let norm = self.norm(&layer.mlp_norm);
+            let gated = ops.project_gated(&hidden, norm, &layer.gate, &layer.up)?;
+            hidden = ops.project_onto(&hidden, &gated, &layer.down)?;
         }
         Ok(hidden)
     }
 
     /// Logits f32 `[rows, vocab_size]` of the hidden states at `rows`.
     pub fn logits(&self, ops: &Ops, hidden: &Array, rows: &[i32]) -> Result<Array> {
-        let rows = Array::from_i32(rows, &[rows.len() as i32])?;
-        let chosen = ops.take_rows(hidden, &rows)?;
-        let normed = ops.rms_norm(&chosen, &self.weights.final_norm, self.spec.norm_eps)?;
-        let logits = match &self.weights.head {
-            Some(head) => head.apply(ops, &normed)?,
-            None => self.weights.embedding.project(ops, &normed)?,
+        let chosen = match (0..hidden.dim(0)).eq(rows.iter().copied()) {
+            true => hidden.clone(),
+            false => ops.take_rows(hidden, &Array::from_i32(rows, &[rows.len() as i32])?)?,
         };
-        ops.astype(&logits, Dtype::F32)
+        let norm = self.norm(&self.weights.final_norm);
+        ops.project_one(&chosen, norm, self.weights.head(), Dtype::F32)
     }
 
+    /// What each segment's tokens see of its sequence, `[n, n_heads * head_dim]`.
     fn attention(
         &self,
         ops: &Ops,
         index: usize,
-        layer: &LayerWeights,
-        x: &Array,
+        hidden: &Array,
         segments: &mut [Segment<'_>],
+        places: &[Tokens<'_>],
     ) -> Result<Array> {
-        let queries = layer.query.apply(ops, x)?;
-        let keys = layer.key.apply(ops, x)?;
-        let values = layer.value.apply(ops, x)?;
+        let (spec, layer) = (&self.spec, &self.weights.layers[index]);
+        let shape = HeadShape {
+            n_heads: spec.n_heads,
+            n_kv_heads: spec.n_kv_heads,
+            head_dim: spec.head_dim,
+        };
+        let scores = Scores {
+            scale: (spec.head_dim as f32).powf(-0.5),
+            window: spec.windows[index],
+        };
+        let norm = self.norm(&layer.attention_norm);
+        let linears = [&layer.query, &layer.key, &layer.value];
+        let projected = ops.project(hidden, norm, &linears)?;
+        let query_norm = layer.query_norm.as_ref().map(|weight| self.norm(weight));
+        let key_norm = layer.key_norm.as_ref().map(|weight| self.norm(weight));
         let mut outputs = Vec::with_capacity(segments.len());
-        let mut row = 0;
-        for segment in segments {
-            let rows = (row, row + segment.n_tokens as i32);
-            row = rows.1;
-            let start = segment.cache.length();
-            let heads = |x: &Array, n_heads: usize| self.heads(ops, x, rows, n_heads);
-            let rotated = |x: Array, norm: &Option<Array>| {
-                let x = match norm {
-                    Some(weight) => ops.rms_norm(&x, weight, self.spec.norm_eps)?,
-                    None => x,
-                };
-                ops.rope(&x, &self.wavelengths, start as i32)
-            };
-            let queries = rotated(heads(&queries, self.spec.n_heads)?, &layer.query_norm)?;
-            let keys = rotated(heads(&keys, self.spec.n_kv_heads)?, &layer.key_norm)?;
-            let values = heads(&values, self.spec.n_kv_heads)?;
-
-            let visible = Visible::new(start, segment.n_tokens, self.spec.windows[index]);
-            let (keys, values) = segment
-                .cache
-                .append(ops, index, &keys, &values, visible.first)?;
-            let mask = visible.mask()?;
-            let mask = match &mask {
-                Some(mask) => AttentionMask::Array(mask),
-                None if segment.n_tokens > 1 => AttentionMask::Causal,
-                None => AttentionMask::None,
-            };
-            let scale = (self.spec.head_dim as f32).powf(-0.5);
-            let attended = ops.attention(&queries, &keys, &values, scale, &mask)?;
-            let attended = ops.transpose(&attended, &[0, 2, 1, 3])?;
-            let width = (self.spec.n_heads * self.spec.head_dim) as i32;
-            outputs.push(ops.reshape(&attended, &[segment.n_tokens as i32, width])?);
+        for (segment, tokens) in segments.iter_mut().zip(places) {
+            let cache = segment.cache.update(index, |cache| {
+                ops.extend_cache(&projected, shape, tokens, key_norm, cache)
+            })?;
+            outputs.push(ops.attend(&projected, cache, shape, tokens, query_norm, scores)?);
         }
-        let attended = match outputs.len() {
-            1 => outputs.remove(0),
-            _ => ops.concatenate(&outputs, 0)?,
-        };
-        layer.output.apply(ops, &attended)
-    }
-
-    /// Rows of `[n, heads * head_dim]` as `[1, heads, rows, head_dim]`.
-    fn heads(&self, ops: &Ops, x: &Array, rows: (i32, i32), n_heads: usize) -> Result<Array> {
-        let (start, stop) = rows;
-        let part = match start == 0 && stop == x.dim(0) {
-            true => x.clone(),
-            false => ops.slice(x, &[start, 0], &[stop, x.dim(1)])?,
-        };
-        let shape = [1, stop - start, n_heads as i32, self.spec.head_dim as i32];
-        ops.transpose(&ops.reshape(&part, &shape)?, &[0, 2, 1, 3])
-    }
-}
-
-fn mlp(ops: &Ops, layer: &LayerWeights, x: &Array) -> Result<Array> {
-    let gate = layer.gate.apply(ops, x)?;
-    let up = layer.up.apply(ops, x)?;
-    layer.down.apply(ops, &ops.swiglu(&gate, &up)?)
-}
-
-/// Which cached positions the tokens `start..start + n` of a sequence see.
-struct Visible {
-    start: usize,
-    n: usize,
-    window: Option<usize>,
-    /// The first position that any of them sees.
-    first: usize,
-}
-
-impl Visible {
-    fn new(start: usize, n: usize, window: Option<usize>) -> Self {
-        Self {
-            start,
-            n,
-            window,
-            first: window.map_or(0, |window| (start + 1).saturating_sub(window)),
+        match outputs.len() {
+            1 => Ok(outputs.remove(0)),
+            _ => ops.concatenate(&outputs, 0),
         }
     }
 
-    /// A mask `[n, positions from first]` where being causal doesn't say it all.
-    fn mask(&self) -> Result<Option<Array>> {
-        let end = self.start + self.n;
-        let Some(window) = self.window.filter(|window| self.n > 1 && end > *window) else {
-            return Ok(None);
-        };
-        let mask: Vec<bool> = (self.start..end)
-            .flat_map(|query| {
-                (self.first..end).map(move |key| key <= query && query < key + window)
-            })
-            .collect();
-        let shape = [self.n as i32, (end - self.first) as i32];
-        Array::from_bool(&mask, &shape).map(Some)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_window_hides_what_lies_before_it() {
-        let visible = Visible::new(10, 1, Some(4));
-        assert_eq!(visible.first, 7, "positions 7 to 10 are four");
-        assert!(
-            visible.mask().expect("no error").is_none(),
-            "one query sees all from there"
-        );
-
-        let within = Visible::new(0, 4, Some(4));
-        assert_eq!(within.first, 0);
-        assert!(within.mask().expect("no error").is_none(), "plain causal");
-
-        let across = Visible::new(3, 2, Some(2));
-        assert_eq!(across.first, 2);
-        let mask = across.mask().expect("no error").expect("a mask");
-        assert_eq!(mask.shape(), &[2, 3]);
+    fn norm<'a>(&self, weight: &'a Array) -> Norm<'a> {
+        Norm {
+            weight,
+            eps: self.spec.norm_eps,
+        }
     }
 }

@@ -4,56 +4,13 @@
 use std::sync::Arc;
 
 use super::spec::DecoderSpec;
-use crate::checkpoint::{self, Checkpoint, QuantSpec, TensorInfo};
+use crate::checkpoint::{self, Checkpoint, Mode, QuantSpec, TensorInfo};
 use crate::error::{Error, Result};
-use crate::mlx::{Array, Dtype, MappedArrays, Ops, QuantizedWeight, Stream, TensorView};
+use crate::mlx::{
+    Array, Dtype, Linear, MappedArrays, QuantMode, QuantizedWeight, Stream, TensorView, Weight,
+};
 
-/// A matrix, as stored.
-enum Matrix {
-    Dense(Array),
-    Quantized(QuantizedWeight),
-}
-
-/// `x W^T + b`, with `W` `[outputs, inputs]`.
-pub struct Linear {
-    weight: Matrix,
-    bias: Option<Array>,
-}
-
-impl Linear {
-    pub fn apply(&self, ops: &Ops, x: &Array) -> Result<Array> {
-        match &self.weight {
-            Matrix::Dense(weight) => ops.linear(x, weight, self.bias.as_ref()),
-            Matrix::Quantized(weight) => ops.quantized_linear(x, weight, self.bias.as_ref()),
-        }
-    }
-}
-
-/// The token table `[vocab_size, hidden_size]`.
-pub struct Embedding(Linear);
-
-impl Embedding {
-    /// i32 `[n]` -> `[n, hidden_size]` in `dtype`
-    pub fn look_up(&self, ops: &Ops, tokens: &Array, dtype: Dtype) -> Result<Array> {
-        match &self.0.weight {
-            Matrix::Dense(table) => ops.astype(&ops.take_rows(table, tokens)?, dtype),
-            Matrix::Quantized(table) => ops.take_quantized_rows(table, tokens, dtype),
-        }
-    }
-
-    /// The table as output projection: `[n, hidden_size]` -> `[n, vocab_size]`
-    pub fn project(&self, ops: &Ops, x: &Array) -> Result<Array> {
-        self.0.apply(ops, x)
-    }
-
-    /// The type in which the decoder computes.
-    pub fn dtype(&self) -> Result<Dtype> {
-        match &self.0.weight {
-            Matrix::Dense(table) => table.dtype(),
-            Matrix::Quantized(table) => table.scales.dtype(),
-        }
-    }
-}
+const FLOATS: &[Dtype] = &[Dtype::F32, Dtype::F16, Dtype::Bf16];
 
 /// One decoder layer's parameters.
 pub struct LayerWeights {
@@ -71,11 +28,12 @@ pub struct LayerWeights {
 }
 
 pub struct Weights {
-    pub embedding: Embedding,
+    /// The token table `[vocab_size, hidden_size]`.
+    pub embedding: Linear,
     pub layers: Vec<LayerWeights>,
     pub final_norm: Array,
     /// `None`: tied to the embedding.
-    pub head: Option<Linear>,
+    head: Option<Linear>,
 }
 
 /// What loading found out about memory.
@@ -102,11 +60,8 @@ impl Weights {
             used_bytes: 0,
         };
         let total = spec.n_layers + 1;
-        let embedding = Embedding(loader.matrix(
-            "model.embed_tokens",
-            [spec.vocab_size, spec.hidden_size],
-            false,
-        )?);
+        let table = [spec.vocab_size, spec.hidden_size];
+        let embedding = loader.matrix("model.embed_tokens", table, false)?;
         let mut layers = Vec::with_capacity(spec.n_layers);
         for layer in 0..spec.n_layers {
             progress(layer, total)?;
@@ -129,6 +84,21 @@ impl Weights {
             head,
         };
         Ok((weights, bytes))
+    }
+
+    /// The output projection.
+    pub fn head(&self) -> &Linear {
+        self.head.as_ref().unwrap_or(&self.embedding)
+    }
+
+    /// The type in which the decoder computes: that of the embedding's values, or
+    /// of the norms where the embedding's scales are no floats.
+    pub fn dtype(&self) -> Result<Dtype> {
+        match &self.embedding.weight {
+            Weight::Float(table) => table.dtype(),
+            Weight::Quantized(table) if table.mode == QuantMode::Affine => table.scales.dtype(),
+            Weight::Quantized(_) => self.final_norm.dtype(),
+        }
     }
 }
 
@@ -202,8 +172,8 @@ impl Loader<'_> {
             .is_some();
         let quantization = self.checkpoint.quantization();
         let weight = match quantization.spec_for(module, has_scales) {
-            Some(quant) => Matrix::Quantized(self.quantized(module, shape, quant)?),
-            None => Matrix::Dense(self.dense(module, &shape)?),
+            Some(quant) => Weight::Quantized(self.quantized(module, shape, quant)?),
+            None => Weight::Float(self.dense(module, &shape)?),
         };
         let bias = bias
             .then(|| self.vector(&format!("{module}.bias"), shape[0]))
@@ -239,13 +209,38 @@ impl Loader<'_> {
         }
         let groups = [rows, columns / quant.group_size];
         let codes = [rows, columns * quant.bits / 32];
+        let is_affine = quant.mode == Mode::Affine;
+        let scale_types = if is_affine { FLOATS } else { &[Dtype::U8] };
+        let mut part = |suffix: &str, shape: &[usize], types: &[Dtype]| {
+            self.quantized_part(&format!("{module}.{suffix}"), shape, types, quant)
+        };
         Ok(QuantizedWeight {
-            codes: self.of_type(&format!("{module}.weight"), &codes, &[Dtype::U32])?,
-            scales: self.floats(&format!("{module}.scales"), &groups)?,
-            biases: self.floats(&format!("{module}.biases"), &groups)?,
+            codes: part("weight", &codes, &[Dtype::U32])?,
+            scales: part("scales", &groups, scale_types)?,
+            biases: is_affine
+                .then(|| part("biases", &groups, FLOATS))
+                .transpose()?,
+            mode: mlx_mode(quant.mode),
             group_size: quant.group_size as i32,
             bits: quant.bits as i32,
         })
+    }
+
+    fn quantized_part(
+        &mut self,
+        name: &str,
+        shape: &[usize],
+        types: &[Dtype],
+        quant: QuantSpec,
+    ) -> Result<Array> {
+        let stored = self.checkpoint.required(name)?.dtype;
+        if !mlx_dtype(stored).is_some_and(|dtype| types.contains(&dtype)) {
+            return Err(Error::format(format!(
+                "tensor {name} is stored as {stored}; as a part of the {quant} that config.json \
+                 says it would be one of {types:?}"
+            )));
+        }
+        self.of_type(name, shape, types)
     }
 
     fn vector(&mut self, name: &str, length: usize) -> Result<Array> {
@@ -253,7 +248,7 @@ impl Loader<'_> {
     }
 
     fn floats(&mut self, name: &str, shape: &[usize]) -> Result<Array> {
-        self.of_type(name, shape, &[Dtype::F32, Dtype::F16, Dtype::Bf16])
+        self.of_type(name, shape, FLOATS)
     }
 
     fn of_type(&mut self, name: &str, shape: &[usize], types: &[Dtype]) -> Result<Array> {
@@ -293,8 +288,18 @@ impl Loader<'_> {
     }
 }
 
+fn mlx_mode(mode: Mode) -> QuantMode {
+    match mode {
+        Mode::Affine => QuantMode::Affine,
+        Mode::Mxfp4 => QuantMode::Mxfp4,
+        Mode::Mxfp8 => QuantMode::Mxfp8,
+        Mode::Nvfp4 => QuantMode::Nvfp4,
+    }
+}
+
 fn mlx_dtype(stored: checkpoint::Dtype) -> Option<Dtype> {
     match stored {
+        checkpoint::Dtype::U8 => Some(Dtype::U8),
         checkpoint::Dtype::U32 => Some(Dtype::U32),
         checkpoint::Dtype::F16 => Some(Dtype::F16),
         checkpoint::Dtype::BF16 => Some(Dtype::Bf16),
@@ -333,7 +338,7 @@ mod tests {
         let (checkpoint, weights, bytes) = load("llama3-f32");
         assert_eq!(bytes.copied, 0);
         assert_in_place(&checkpoint, "model.norm.weight", &weights.final_norm);
-        let Matrix::Dense(query) = &weights.layers[1].query.weight else {
+        let Weight::Float(query) = &weights.layers[1].query.weight else {
             panic!("stored as floats");
         };
         assert_in_place(&checkpoint, "model.layers.1.self_attn.q_proj.weight", query);
@@ -343,13 +348,13 @@ mod tests {
     fn quantized_weights_are_used_where_the_file_is_mapped() {
         let (checkpoint, weights, bytes) = load("qwen3-q4-g32-bf16");
         assert_eq!(bytes.copied, 0);
-        let Matrix::Quantized(table) = &weights.embedding.0.weight else {
+        let Weight::Quantized(table) = &weights.embedding.weight else {
             panic!("stored in groups");
         };
         for (part, array) in [
             ("weight", &table.codes),
             ("scales", &table.scales),
-            ("biases", &table.biases),
+            ("biases", table.biases.as_ref().expect("affine")),
         ] {
             assert_in_place(&checkpoint, &format!("model.embed_tokens.{part}"), array);
         }

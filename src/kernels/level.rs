@@ -24,6 +24,7 @@ impl Level {
 
     /// All that this processor can do, the simplest first.
     pub fn available() -> Vec<Level> {
+        #[cfg_attr(not(target_arch = "x86_64"), expect(unused_mut))]
         let mut levels = vec![Level::Scalar];
         #[cfg(target_arch = "x86_64")]
         {

@@ -1,23 +1,50 @@
-//! CPU kernels: matrix products over weights as they lie in the file. Pure Rust
-//! over slices; nothing here knows MLX or models.
+//! CPU kernels. Pure Rust over slices; nothing here knows MLX or models.
 //!
-//! - `pool`: [`Pool`], the threads that share the work
+//! - `linear`: [`linear`], `x W^T` for float and quantized `W`, with the norm
+//!   before and the addition or gate behind it
+//! - `attention`: [`attention`] over a cache of keys and values
+//! - `heads`: [`rotate_heads`] for queries, [`place_heads`] for keys and values
+//! - `norm`, `rope`, `activation`, `embedding`, `convert`: what is computed row by
+//!   row, written once for all vectors (`lanes`, `math`)
+//! - `quantized`: rows of codes as floats or whole numbers
+//! - `float`, `floats`: 16-bit and 32-bit floats as bytes at any alignment
 //! - `level`: which vector instructions may be used
-//! - `output`: a buffer that several threads fill
-//! - `float`: 16-bit and 32-bit floats as bytes at any alignment
-//! - `linear`: [`linear`], `x W^T + b` for float and quantized `W`
-//! - `rows`: products of one row of `W`; `scalar` is what they mean, `avx2` is
-//!   how they are done on x86
+//! - `pool`, `share`, `output`: threads that share the work, and what they write;
+//!   `threads`: how many
 //!
-//! Activations are computed in float32; results are rounded once, at the end.
+//! Everything is computed in float32 and rounded once, at the end.
 
+mod activation;
+mod attention;
+mod convert;
+mod embedding;
 mod float;
+mod floats;
+mod heads;
+mod lanes;
 mod level;
 mod linear;
+mod math;
+mod norm;
 mod output;
 mod pool;
-mod rows;
+mod quantized;
+mod rope;
+mod share;
+#[cfg(test)]
+mod testing;
+mod threads;
 
+pub use activation::{Activation, Gate};
+pub use attention::{Attention, CacheRows, attention};
+pub use embedding::{float_rows, gather};
 pub use float::Float;
-pub use linear::{Activations, Matrix, linear};
+pub use floats::{Floats, FloatsMut};
+pub use heads::{Heads, place_heads, rotate_heads};
+pub use level::Level;
+pub use linear::{Finish, Matrix, Projection, Rows, linear};
+pub use norm::Norm;
 pub use pool::Pool;
+pub use quantized::{Format, QuantizedRows};
+pub use rope::{Pairing, RopeTable};
+pub use threads::default_threads;

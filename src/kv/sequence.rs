@@ -4,12 +4,9 @@ use super::shape::CacheShape;
 use crate::error::{Error, Result};
 use crate::mlx::{Array, Ops};
 
-/// One layer's cache: `[1, n_kv_heads, capacity, head_dim]` each. Positions at
-/// or beyond the sequence's length are free.
-struct Layer {
-    keys: Array,
-    values: Array,
-}
+/// One layer's keys and values: `[1, n_kv_heads, capacity, head_dim]` each.
+/// Positions at or beyond the sequence's length are free.
+type Layer = [Array; 2];
 
 /// The cache of one sequence. A step writes behind `length`, and only a step
 /// that succeeded moves `length`: what a failed one wrote is free space again.
@@ -76,19 +73,17 @@ impl Sequence {
         let capacity = self.shape.grown_capacity(self.capacity, needed);
         self.layers.resize_with(self.shape.n_layers, || None);
         for layer in 0..self.shape.n_layers {
-            let old = self.layers[layer].take();
-            let (keys, values) = match old {
-                Some(Layer { keys, values }) => (Some(keys), Some(values)),
-                None => (None, None),
+            let [keys, values] = match self.layers[layer].take() {
+                Some(old) => old.map(Some),
+                None => [None, None],
             };
-            let layer_arrays = Layer {
-                keys: self.moved(ops, keys, capacity)?,
-                values: self.moved(ops, values, capacity)?,
-            };
+            let moved = [
+                self.moved(ops, keys, capacity)?,
+                self.moved(ops, values, capacity)?,
+            ];
             // One layer at a time, so that old and new of all never coexist.
-            ops.stream()
-                .eval([&layer_arrays.keys, &layer_arrays.values])?;
-            self.layers[layer] = Some(layer_arrays);
+            ops.stream().eval(&moved)?;
+            self.layers[layer] = Some(moved);
         }
         self.capacity = capacity;
         Ok(())
@@ -108,41 +103,22 @@ impl Sequence {
         }
     }
 
-    /// Writes keys and values `[1, n_kv_heads, n, head_dim]` of the next n
-    /// tokens and gives those from token `first` on:
-    /// `[1, n_kv_heads, length + n - first, head_dim]`.
-    pub fn append(
+    /// Gives one layer's keys and values away to be replaced by what `extend`
+    /// makes of them, and then to be looked at. If it fails, they are lost.
+    pub fn update(
         &mut self,
-        ops: &Ops,
         layer: usize,
-        keys: &Array,
-        values: &Array,
-        first: usize,
-    ) -> Result<(Array, Array)> {
-        let n = keys.dim(2);
-        let start = [0, 0, self.length as i32, 0];
+        extend: impl FnOnce([Array; 2]) -> Result<[Array; 2]>,
+    ) -> Result<&[Array; 2]> {
         let cache = self.layers[layer]
             .take()
             .ok_or_else(|| Error::internal(format!("layer {layer} has no cache")))?;
-        // The old arrays move into the updates: MLX then writes in place.
-        let keys = ops.slice_update(cache.keys, keys, &start)?;
-        let values = ops.slice_update(cache.values, values, &start)?;
-        let from = [0, 0, first as i32, 0];
-        let to = [1, keys.dim(1), self.length as i32 + n, keys.dim(3)];
-        let seen = (
-            ops.slice(&keys, &from, &to)?,
-            ops.slice(&values, &from, &to)?,
-        );
-        self.layers[layer] = Some(Layer { keys, values });
-        Ok(seen)
+        Ok(self.layers[layer].insert(extend(cache)?))
     }
 
     /// The arrays that a step must evaluate so that the cache is up to date.
     pub fn arrays(&self) -> impl Iterator<Item = &Array> {
-        self.layers
-            .iter()
-            .flatten()
-            .flat_map(|layer| [&layer.keys, &layer.values])
+        self.layers.iter().flatten().flatten()
     }
 
     /// After a step that MLX failed in the middle of: whether everything up to

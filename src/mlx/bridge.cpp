@@ -7,26 +7,12 @@
 #include "mlx/c/array.h"
 #include "mlx/mlx.h"
 
-namespace mx = mlx::core;
+#include "dtype.h"
 
 namespace {
 
 // The CPU allocator's Buffer points to a size header right in front of the data.
 constexpr std::size_t header_bytes = sizeof(std::size_t);
-
-const mx::Dtype* dtype_of(mlx_dtype dtype) {
-  switch (dtype) {
-    case MLX_BOOL: return &mx::bool_;
-    case MLX_UINT8: return &mx::uint8;
-    case MLX_UINT16: return &mx::uint16;
-    case MLX_UINT32: return &mx::uint32;
-    case MLX_INT32: return &mx::int32;
-    case MLX_FLOAT16: return &mx::float16;
-    case MLX_BFLOAT16: return &mx::bfloat16;
-    case MLX_FLOAT32: return &mx::float32;
-    default: return nullptr;
-  }
-}
 
 }  // namespace
 

@@ -2,8 +2,9 @@
 
 use mlx_sys as sys;
 
-use super::error::{check, init};
+use super::error::check;
 use crate::error::Result;
+use crate::host;
 
 /// Bytes of MLX's own allocations; mapped weights are not among them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -16,8 +17,16 @@ pub struct MemoryUse {
     pub peak: usize,
 }
 
+/// MLX's allocator has a lock, which a thread of a forked process's parent may
+/// have held.
+fn start() -> Result<()> {
+    host::ensure_not_forked()?;
+    super::error::init();
+    Ok(())
+}
+
 pub fn memory_use() -> Result<MemoryUse> {
-    init();
+    start()?;
     let mut memory = MemoryUse::default();
     // SAFETY: each call writes one number.
     unsafe {
@@ -29,21 +38,21 @@ pub fn memory_use() -> Result<MemoryUse> {
 }
 
 pub fn reset_peak() -> Result<()> {
-    init();
+    start()?;
     // SAFETY: no arguments.
     check(unsafe { sys::mlx_reset_peak_memory() })
 }
 
 /// Gives freed buffers back to the system.
 pub fn clear_cache() -> Result<()> {
-    init();
+    start()?;
     // SAFETY: no arguments.
     check(unsafe { sys::mlx_clear_cache() })
 }
 
 /// Bounds the freed buffers that MLX may keep, and returns the bound before.
 pub fn set_cache_limit(bytes: usize) -> Result<usize> {
-    init();
+    start()?;
     let mut before = 0;
     // SAFETY: writes one number.
     check(unsafe { sys::mlx_set_cache_limit(&mut before, bytes) })?;

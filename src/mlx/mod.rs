@@ -5,7 +5,9 @@
 //! - `array`: [`Array`], an owned reference to a node of MLX's graph
 //! - `stream`: [`Stream`], where work runs, and the evaluation boundary
 //! - `ops`: [`Ops`], the operations the decoder is made of
-//! - `products`: matrix products by our own kernels
+//! - `projections`, `heads`: those that our kernels fuse: products with weights,
+//!   attention and its cache
+//! - `quantized`: [`QuantizedWeight`]
 //! - `mapped`: weights as arrays over mapped files
 //! - `memory`: what MLX's allocator holds
 //! - `bridge`, `primitive`: the two C++ files, for what mlx-c does not offer:
@@ -14,15 +16,20 @@
 mod array;
 mod bridge;
 mod error;
+mod heads;
 mod mapped;
 mod memory;
 mod ops;
 mod primitive;
-mod products;
+mod projections;
+mod quantized;
 mod stream;
 
 pub use array::{Array, Dtype};
+pub use heads::{HeadShape, Rope, Scores, Tokens};
 pub use mapped::{MappedArrays, TensorView};
 pub use memory::{MemoryUse, clear_cache, memory_use, reset_peak, set_cache_limit};
-pub use ops::{AttentionMask, CpuOps, Ops, QuantizedWeight};
+pub use ops::{CpuOps, Ops};
+pub use projections::{Linear, Norm, Projected, Weight};
+pub use quantized::{QuantMode, QuantizedWeight};
 pub use stream::{Device, Stream, gpu_available, version};

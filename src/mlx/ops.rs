@@ -3,7 +3,6 @@
 //!
 //! All of them build graph nodes; nothing runs before `Stream::eval`.
 
-use std::ffi::c_int;
 use std::ptr::null_mut;
 use std::sync::Arc;
 
@@ -11,34 +10,12 @@ use mlx_sys as sys;
 
 use super::array::{Array, Dtype};
 use super::error::last_error;
-use super::products::{affine_product, float_product};
+use super::primitive::kernel;
+use super::projections::{Weight, float_of, float_type, format_of, quantized_rows};
+use super::quantized::{QuantMode, QuantizedWeight, raw_or_null};
 use super::stream::{Device, Stream};
 use crate::error::Result;
-use crate::kernels::Pool;
-
-/// A weight matrix `[rows, columns]` in MLX's affine quantization: each group of
-/// `group_size` columns has a scale and a bias; codes are packed into u32.
-#[derive(Clone)]
-pub struct QuantizedWeight {
-    /// u32 `[rows, columns * bits / 32]`
-    pub codes: Array,
-    /// `[rows, columns / group_size]`
-    pub scales: Array,
-    /// `[rows, columns / group_size]`
-    pub biases: Array,
-    pub group_size: i32,
-    pub bits: i32,
-}
-
-/// Which keys a query may see.
-pub enum AttentionMask<'a> {
-    /// All of them: one new token at the end.
-    None,
-    /// Those up to its own position; the queries are the last positions.
-    Causal,
-    /// bool `[queries, keys]`, true where it may.
-    Array(&'a Array),
-}
+use crate::kernels::{self, Floats, FloatsMut, Level, Pool};
 
 /// How operations are computed on the CPU.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -53,13 +30,13 @@ pub enum CpuOps {
 /// Builds operations on one stream.
 pub struct Ops {
     stream: Stream,
-    /// Computes matrix products; `None`: MLX does.
+    /// Runs our kernels; `None`: MLX computes everything.
     pool: Option<Arc<Pool>>,
 }
 
-const NULL: sys::mlx_array = sys::mlx_array { ctx: null_mut() };
+pub(super) const NULL: sys::mlx_array = sys::mlx_array { ctx: null_mut() };
 
-fn some(value: i32) -> sys::mlx_optional_int {
+pub(super) fn some(value: i32) -> sys::mlx_optional_int {
     sys::mlx_optional_int {
         value,
         has_value: true,
@@ -70,16 +47,32 @@ fn some(value: i32) -> sys::mlx_optional_int {
 // (or is the documented null), shapes are passed with their lengths, strings are
 // NUL-terminated literals, and mlx-c keeps references of its own.
 impl Ops {
-    pub fn new(stream: Stream, cpu_ops: CpuOps) -> Ops {
+    /// `n_threads` is for kernels of ours, 0: as many as suit the machine.
+    pub fn new(stream: Stream, cpu_ops: CpuOps, n_threads: usize) -> Ops {
         let kernels = stream.device() == Device::Cpu && cpu_ops == CpuOps::Kernels;
         Ops {
             stream,
-            pool: kernels.then(Pool::shared),
+            pool: kernels.then(|| Pool::shared(n_threads)),
         }
+    }
+
+    /// Threads that compute a kernel of ours; 1 where MLX computes everything.
+    pub fn n_threads(&self) -> usize {
+        self.pool.as_ref().map_or(1, |pool| pool.n_threads())
     }
 
     pub fn stream(&self) -> &Stream {
         &self.stream
+    }
+
+    /// Whether our kernels compute, not MLX's operations.
+    pub fn uses_kernels(&self) -> bool {
+        self.pool.is_some()
+    }
+
+    /// What our kernels run on, if they are in use.
+    pub(super) fn pool(&self) -> Option<&Arc<Pool>> {
+        self.pool.as_ref()
     }
 
     pub fn add(&self, a: &Array, b: &Array) -> Result<Array> {
@@ -89,16 +82,14 @@ impl Ops {
         })
     }
 
-    /// `silu(gate) * up`
-    pub fn swiglu(&self, gate: &Array, up: &Array) -> Result<Array> {
-        let sigmoid = Array::build(|out| {
+    pub(super) fn sigmoid(&self, a: &Array) -> Result<Array> {
+        Array::build(|out| {
             // SAFETY: see above.
-            unsafe { sys::mlx_sigmoid(out, gate.raw(), self.stream.raw()) }
-        })?;
-        self.multiply(&self.multiply(gate, &sigmoid)?, up)
+            unsafe { sys::mlx_sigmoid(out, a.raw(), self.stream.raw()) }
+        })
     }
 
-    fn multiply(&self, a: &Array, b: &Array) -> Result<Array> {
+    pub(super) fn multiply(&self, a: &Array, b: &Array) -> Result<Array> {
         Array::build(|out| {
             // SAFETY: see above.
             unsafe { sys::mlx_multiply(out, a.raw(), b.raw(), self.stream.raw()) }
@@ -217,16 +208,94 @@ impl Ops {
         })
     }
 
-    /// Rows of a quantized table by index, computed in `dtype`.
-    pub fn take_quantized_rows(
+    /// Rows of a table of embeddings by token, in `dtype`: i32 `[n]` ->
+    /// `[n, columns]`. The tokens are rows of the table.
+    pub fn embed(&self, table: &Weight, tokens: &Array, dtype: Dtype) -> Result<Array> {
+        if let Some(pool) = &self.pool {
+            return self.gather(pool, table, tokens, dtype);
+        }
+        match table {
+            Weight::Float(table) => self.astype(&self.take_rows(table, tokens)?, dtype),
+            Weight::Quantized(table) => {
+                let biases = table.biases.as_ref();
+                let rows = QuantizedWeight {
+                    codes: self.take_rows(&table.codes, tokens)?,
+                    scales: self.take_rows(&table.scales, tokens)?,
+                    biases: biases.map(|all| self.take_rows(all, tokens)).transpose()?,
+                    ..*table
+                };
+                self.dequantize(&rows, dtype)
+            }
+        }
+    }
+
+    fn gather(
         &self,
-        table: &QuantizedWeight,
-        indices: &Array,
+        pool: &Arc<Pool>,
+        table: &Weight,
+        tokens: &Array,
         dtype: Dtype,
     ) -> Result<Array> {
-        let codes = self.take_rows(&table.codes, indices)?;
-        let scales = self.astype(&self.take_rows(&table.scales, indices)?, dtype)?;
-        let biases = self.astype(&self.take_rows(&table.biases, indices)?, dtype)?;
+        let pool = pool.clone();
+        let out_float = float_type(dtype)?;
+        let made = |columns: usize| [tokens.dim(0), columns as i32];
+        match table {
+            Weight::Float(table) => {
+                let (n_rows, columns) = (table.dim(0) as usize, table.dim(1) as usize);
+                let float = float_of(table)?;
+                let inputs = [tokens, table];
+                kernel(
+                    &self.stream,
+                    &inputs,
+                    &made(columns),
+                    dtype,
+                    move |inputs, out| {
+                        let read_row = kernels::float_rows(Floats::new(float, inputs[1]));
+                        let out = FloatsMut::new(out_float, out);
+                        let ids = ids(inputs[0]);
+                        kernels::gather(&pool, &ids, (n_rows, columns), &read_row, None, out);
+                    },
+                )
+            }
+            Weight::Quantized(table) => {
+                let n_rows = table.codes.dim(0) as usize;
+                let columns = (table.codes.dim(1) * 32 / table.bits) as usize;
+                let format = format_of(table)?;
+                let mut inputs = vec![tokens, &table.codes, &table.scales];
+                inputs.extend(&table.biases);
+                kernel(
+                    &self.stream,
+                    &inputs,
+                    &made(columns),
+                    dtype,
+                    move |inputs, out| {
+                        let rows = quantized_rows(&inputs[1..], format, columns);
+                        let read_row = |index: usize, out: &mut [f32]| {
+                            rows.dequantize(Level::detect(), index, out);
+                        };
+                        let out = FloatsMut::new(out_float, out);
+                        let ids = ids(inputs[0]);
+                        kernels::gather(&pool, &ids, (n_rows, columns), &read_row, None, out);
+                    },
+                )
+            }
+        }
+    }
+
+    /// The values of a quantized matrix, computed in `dtype`. Powers of two beyond
+    /// the range of a half are scales too, so small floats become float32 first.
+    fn dequantize(&self, weight: &QuantizedWeight, dtype: Dtype) -> Result<Array> {
+        if weight.mode != QuantMode::Affine && dtype != Dtype::F32 {
+            return self.astype(&self.dequantize(weight, Dtype::F32)?, dtype);
+        }
+        let scales = match weight.mode {
+            QuantMode::Affine => self.astype(&weight.scales, dtype)?,
+            _ => weight.scales.clone(),
+        };
+        let biases = match &weight.biases {
+            Some(biases) => Some(self.astype(biases, dtype)?),
+            None => None,
+        };
         let dtype = sys::mlx_optional_dtype {
             value: dtype.raw(),
             has_value: true,
@@ -236,12 +305,12 @@ impl Ops {
             unsafe {
                 sys::mlx_dequantize(
                     out,
-                    codes.raw(),
+                    weight.codes.raw(),
                     scales.raw(),
-                    biases.raw(),
-                    some(table.group_size),
-                    some(table.bits),
-                    c"affine".as_ptr(),
+                    raw_or_null(biases.as_ref()),
+                    some(weight.group_size),
+                    some(weight.bits),
+                    weight.mode.name().as_ptr(),
                     NULL,
                     dtype,
                     self.stream.raw(),
@@ -250,129 +319,17 @@ impl Ops {
         })
     }
 
-    /// `x W^T + bias`: `[n, columns]`, `[rows, columns]` -> `[n, rows]`
-    pub fn linear(&self, x: &Array, weight: &Array, bias: Option<&Array>) -> Result<Array> {
-        if let Some(pool) = &self.pool {
-            return float_product(&self.stream, pool, x, weight, bias);
-        }
-        let transposed = self.transpose(weight, &[1, 0])?;
-        Array::build(|out| {
-            // SAFETY: see above.
-            unsafe {
-                match bias {
-                    Some(bias) => sys::mlx_addmm(
-                        out,
-                        bias.raw(),
-                        x.raw(),
-                        transposed.raw(),
-                        1.0,
-                        1.0,
-                        self.stream.raw(),
-                    ),
-                    None => sys::mlx_matmul(out, x.raw(), transposed.raw(), self.stream.raw()),
-                }
-            }
-        })
-    }
-
-    /// `x W^T + bias` with a quantized `W`.
-    pub fn quantized_linear(
-        &self,
-        x: &Array,
-        weight: &QuantizedWeight,
-        bias: Option<&Array>,
-    ) -> Result<Array> {
-        if let Some(pool) = &self.pool {
-            return affine_product(&self.stream, pool, x, weight, bias);
-        }
-        let product = Array::build(|out| {
-            // SAFETY: see above.
-            unsafe {
-                sys::mlx_quantized_matmul(
-                    out,
-                    x.raw(),
-                    weight.codes.raw(),
-                    weight.scales.raw(),
-                    weight.biases.raw(),
-                    true,
-                    some(weight.group_size),
-                    some(weight.bits),
-                    c"affine".as_ptr(),
-                    self.stream.raw(),
-                )
-            }
-        })?;
-        match bias {
-            Some(bias) => self.add(&product, bias),
-            None => Ok(product),
-        }
-    }
-
     /// Root-mean-square norm over the last axis, times `weight`.
-    pub fn rms_norm(&self, x: &Array, weight: &Array, eps: f32) -> Result<Array> {
+    pub(super) fn rms_norm(&self, x: &Array, weight: &Array, eps: f32) -> Result<Array> {
         Array::build(|out| {
             // SAFETY: see above.
             unsafe { sys::mlx_fast_rms_norm(out, x.raw(), weight.raw(), eps, self.stream.raw()) }
         })
     }
+}
 
-    /// Rotates pairs (i, i + dims/2) of the last axis of `[1, heads, n, head_dim]`
-    /// by position / `wavelengths[i]`; the first of the n has position `offset`.
-    pub fn rope(&self, x: &Array, wavelengths: &Array, offset: i32) -> Result<Array> {
-        let dims: c_int = wavelengths.dim(0) * 2;
-        let no_base = sys::mlx_optional_float {
-            value: 0.0,
-            has_value: false,
-        };
-        Array::build(|out| {
-            // SAFETY: see above.
-            unsafe {
-                sys::mlx_fast_rope(
-                    out,
-                    x.raw(),
-                    dims,
-                    false,
-                    no_base,
-                    1.0,
-                    offset,
-                    wavelengths.raw(),
-                    self.stream.raw(),
-                )
-            }
-        })
-    }
-
-    /// Softmax attention: queries `[1, heads, n, head_dim]`, keys and values
-    /// `[1, kv_heads, length, head_dim]` -> `[1, heads, n, head_dim]`
-    pub fn attention(
-        &self,
-        queries: &Array,
-        keys: &Array,
-        values: &Array,
-        scale: f32,
-        mask: &AttentionMask<'_>,
-    ) -> Result<Array> {
-        let (mode, mask) = match mask {
-            AttentionMask::None => (c"", NULL),
-            AttentionMask::Causal => (c"causal", NULL),
-            AttentionMask::Array(mask) => (c"array", mask.raw()),
-        };
-        Array::build(|out| {
-            // SAFETY: see above.
-            unsafe {
-                sys::mlx_fast_scaled_dot_product_attention(
-                    out,
-                    queries.raw(),
-                    keys.raw(),
-                    values.raw(),
-                    scale,
-                    mode.as_ptr(),
-                    mask,
-                    NULL,
-                    false,
-                    self.stream.raw(),
-                )
-            }
-        })
-    }
+/// Token ids as they lie in an i32 array.
+fn ids(bytes: &[u8]) -> Vec<u32> {
+    let ids = bytes.as_chunks::<4>().0.iter();
+    ids.map(|id| u32::from_ne_bytes(*id)).collect()
 }

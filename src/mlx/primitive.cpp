@@ -1,6 +1,7 @@
-// A node of MLX's graph whose values a Rust function computes on the CPU.
+// Nodes of MLX's graph whose values a Rust function computes on the CPU.
 
 #include <cstddef>
+#include <cstring>
 #include <memory>
 #include <stdexcept>
 #include <vector>
@@ -13,34 +14,52 @@
 #include "mlx/mlx.h"
 #include "mlx/primitives.h"
 
-namespace mx = mlx::core;
+#include "dtype.h"
 
 namespace {
 
-// Called on the stream's thread with the row-contiguous bytes of all inputs and
-// of the output, in the order in which they were given. Must not unwind.
-using Compute = void (*)(void* kernel, void* const* inputs, std::size_t n_inputs, void* output);
+// Called on the stream's thread with the row-contiguous bytes of the inputs that
+// are only read, and of the output. Must not unwind.
+using Compute = void (*)(void* kernel, const void* const* inputs, void* output);
 
+// Has one output: nodes with several hold each input as often, so that MLX never
+// finds one that it could give away.
 class RustKernel : public mx::Primitive {
  public:
-  RustKernel(mx::Stream stream, Compute compute, std::shared_ptr<void> kernel)
-      : mx::Primitive(stream), compute_(compute), kernel_(std::move(kernel)) {}
+  // With `updates` the last input becomes the output: in place when nothing else
+  // holds it, as a copy otherwise.
+  RustKernel(mx::Stream stream, Compute compute, std::shared_ptr<void> kernel, bool updates)
+      : mx::Primitive(stream),
+        compute_(compute),
+        kernel_(std::move(kernel)),
+        updates_(updates) {}
 
   void eval_cpu(const std::vector<mx::array>& inputs, std::vector<mx::array>& outputs) override {
     auto& output = outputs[0];
-    output.set_data(mx::allocator::malloc(output.nbytes()));
-    auto& encoder = mx::cpu::get_command_encoder(stream());
-    std::vector<void*> data;
-    data.reserve(inputs.size());
-    for (const auto& input : inputs) {
-      data.push_back(const_cast<void*>(dense(input)));
+    auto n_read = inputs.size() - (updates_ ? 1 : 0);
+    std::vector<const void*> read;
+    read.reserve(n_read);
+    for (std::size_t i = 0; i < n_read; ++i) {
+      read.push_back(dense(inputs[i]));
     }
-    // MLX keeps the inputs and the output alive until this has run.
-    encoder.dispatch([compute = compute_,
-                      kernel = kernel_,
-                      data = std::move(data),
-                      result = output.data<void>()]() {
-      compute(kernel.get(), data.data(), data.size(), result);
+    const void* before = nullptr;
+    if (updates_ && inputs.back().is_donatable() && inputs.back().flags().row_contiguous) {
+      output.copy_shared_buffer(inputs.back());
+    } else {
+      before = updates_ ? dense(inputs.back()) : nullptr;
+      output.set_data(mx::allocator::malloc(output.nbytes()));
+    }
+    // MLX keeps inputs and output alive until this has run.
+    mx::cpu::get_command_encoder(stream()).dispatch([compute = compute_,
+                                                     kernel = kernel_,
+                                                     read = std::move(read),
+                                                     before,
+                                                     after = output.data<void>(),
+                                                     bytes = output.nbytes()]() {
+      if (before != nullptr) {
+        std::memcpy(after, before, bytes);
+      }
+      compute(kernel.get(), read.data(), after);
     });
   }
 
@@ -62,6 +81,7 @@ class RustKernel : public mx::Primitive {
 
   Compute compute_;
   std::shared_ptr<void> kernel_;
+  bool updates_;
 };
 
 }  // namespace
@@ -72,9 +92,10 @@ class RustKernel : public mx::Primitive {
 extern "C" void* umrt_mlx_kernel(
     const mlx_array* inputs,
     std::size_t n_inputs,
+    bool updates,
     const int* shape,
     std::size_t rank,
-    const mlx_array type_of,
+    mlx_dtype dtype,
     mlx_stream stream,
     Compute compute,
     void* kernel,
@@ -86,17 +107,20 @@ extern "C" void* umrt_mlx_kernel(
     for (std::size_t i = 0; i < n_inputs; ++i) {
       arrays.push_back(*static_cast<mx::array*>(inputs[i].ctx));
     }
-    auto dtype = static_cast<mx::array*>(type_of.ctx)->dtype();
+    auto type = dtype_of(dtype);
+    if (type == nullptr) {
+      throw std::invalid_argument("no such element type");
+    }
     auto on = *static_cast<mx::Stream*>(stream.ctx);
     return new mx::array(
         mx::Shape(shape, shape + rank),
-        dtype,
-        std::make_shared<RustKernel>(on, compute, std::move(owner)),
+        *type,
+        std::make_shared<RustKernel>(on, compute, std::move(owner), updates),
         std::move(arrays));
   } catch (const std::exception& error) {
     mlx_error("%s", error.what());
-    return nullptr;
   } catch (...) {
-    return nullptr;
+    mlx_error("making a kernel's node failed");
   }
+  return nullptr;
 }

@@ -2,23 +2,25 @@
 
 use std::ffi::{c_int, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use mlx_sys as sys;
 
-use super::array::{Array, element_count};
+use super::array::{Array, Dtype, element_count};
 use super::stream::Stream;
 use crate::error::{Error, Result, panic_text};
 
-type Compute = extern "C" fn(*mut c_void, *const *mut c_void, usize, *mut c_void);
+type Compute = extern "C" fn(*mut c_void, *const *const c_void, *mut c_void);
 
 unsafe extern "C" {
     fn umrt_mlx_kernel(
         inputs: *const sys::mlx_array,
         n_inputs: usize,
+        updates: bool,
         shape: *const c_int,
         rank: usize,
-        type_of: sys::mlx_array,
+        dtype: sys::mlx_dtype,
         stream: sys::mlx_stream,
         compute: Compute,
         kernel: *mut c_void,
@@ -30,20 +32,42 @@ unsafe extern "C" {
 /// them row-contiguous.
 type Body = Box<dyn Fn(&[&[u8]], &mut [u8]) + Send + Sync>;
 
-/// What went wrong in a kernel, until the evaluation that ran it looks.
+/// What a stream's kernels and its evaluations tell each other.
 #[derive(Clone, Default)]
-pub(super) struct Failure(Arc<Mutex<Option<String>>>);
+pub(super) struct Signal(Arc<Mutex<SignalState>>);
 
-impl Failure {
+#[derive(Default)]
+struct SignalState {
+    /// What went wrong in a kernel, until the evaluation that ran it looks.
+    failure: Option<String>,
+    /// Kernels do nothing any more when it is set.
+    stop: Option<Arc<AtomicBool>>,
+}
+
+impl Signal {
+    /// The failure of a kernel since the last call.
     pub(super) fn check(&self) -> Result<()> {
-        let failure = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
-        failure.map_or(Ok(()), |what| {
+        self.lock().failure.take().map_or(Ok(()), |what| {
             Err(Error::internal(format!("a CPU kernel failed: {what}")))
         })
     }
 
-    fn set(&self, what: String) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(what);
+    pub(super) fn set_stop(&self, stop: Option<Arc<AtomicBool>>) {
+        self.lock().stop = stop;
+    }
+
+    fn stops(&self) -> bool {
+        let state = self.lock();
+        let stopped = |stop: &Arc<AtomicBool>| stop.load(Ordering::Relaxed);
+        state.failure.is_some() || state.stop.as_ref().is_some_and(stopped)
+    }
+
+    fn fail(&self, what: String) {
+        self.lock().failure = Some(what);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, SignalState> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -51,34 +75,59 @@ struct Kernel {
     body: Body,
     input_bytes: Vec<usize>,
     output_bytes: usize,
-    failure: Failure,
+    signal: Signal,
 }
 
-/// A node `shape`, of the type of `type_of`, that `body` computes on the CPU.
-/// The inputs must be row-contiguous when they are evaluated.
+/// A node `shape` that `body` computes on the CPU. The inputs must be
+/// row-contiguous when they are evaluated.
 pub(super) fn kernel(
     stream: &Stream,
     inputs: &[&Array],
     shape: &[i32],
-    type_of: &Array,
+    dtype: Dtype,
     body: impl Fn(&[&[u8]], &mut [u8]) + Send + Sync + 'static,
 ) -> Result<Array> {
+    let bytes = element_count(shape) * dtype.bytes();
+    node(stream, inputs, None, (shape, dtype, bytes), Box::new(body))
+}
+
+/// `target`, changed by `body`, which finds it in its output. `target` is
+/// consumed: when nothing else holds it, it is changed in place.
+pub(super) fn update(
+    stream: &Stream,
+    inputs: &[&Array],
+    target: Array,
+    body: impl Fn(&[&[u8]], &mut [u8]) + Send + Sync + 'static,
+) -> Result<Array> {
+    let made = (target.shape(), target.dtype()?, target.bytes());
+    node(stream, inputs, Some(&target), made, Box::new(body))
+}
+
+fn node(
+    stream: &Stream,
+    inputs: &[&Array],
+    target: Option<&Array>,
+    (shape, dtype, output_bytes): (&[i32], Dtype, usize),
+    body: Body,
+) -> Result<Array> {
     let kernel = Box::new(Kernel {
-        body: Box::new(body),
+        body,
         input_bytes: inputs.iter().map(|input| input.bytes()).collect(),
-        output_bytes: element_count(shape) * type_of.dtype()?.bytes(),
-        failure: stream.failure().clone(),
+        output_bytes,
+        signal: stream.signal().clone(),
     });
-    let handles: Vec<_> = inputs.iter().map(|input| input.raw()).collect();
+    let inputs = inputs.iter().copied().chain(target);
+    let handles: Vec<_> = inputs.map(Array::raw).collect();
     // SAFETY: the handles live through the call, shapes come with their lengths,
     // and the kernel is given away until `release`.
     let raw = unsafe {
         umrt_mlx_kernel(
             handles.as_ptr(),
             handles.len(),
+            target.is_some(),
             shape.as_ptr(),
             shape.len(),
-            type_of.raw(),
+            dtype.raw(),
             stream.raw(),
             compute,
             Box::into_raw(kernel).cast(),
@@ -88,31 +137,27 @@ pub(super) fn kernel(
     Array::from_raw(sys::mlx_array { ctx: raw })
 }
 
-extern "C" fn compute(
-    kernel: *mut c_void,
-    inputs: *const *mut c_void,
-    n_inputs: usize,
-    output: *mut c_void,
-) {
-    // SAFETY: the box made in `kernel`, alive until `release`.
+extern "C" fn compute(kernel: *mut c_void, inputs: *const *const c_void, output: *mut c_void) {
+    // SAFETY: the box made in `node`, alive until `release`.
     let kernel = unsafe { &*kernel.cast::<Kernel>() };
+    if kernel.signal.stops() {
+        return;
+    }
     let run = || {
-        // SAFETY: MLX passes as many inputs as the node was made with, each with
-        // its bytes in one piece, and an output that nobody else has yet.
-        let (inputs, output) = unsafe {
-            let addresses = std::slice::from_raw_parts(inputs, n_inputs);
-            let inputs: Vec<&[u8]> = addresses
-                .iter()
-                .zip(&kernel.input_bytes)
-                .map(|(address, bytes)| std::slice::from_raw_parts(address.cast(), *bytes))
-                .collect();
-            let output = std::slice::from_raw_parts_mut(output.cast(), kernel.output_bytes);
-            (inputs, output)
+        let input = |(index, bytes): (usize, &usize)| {
+            // SAFETY: MLX passes as many inputs as the node was made with, each
+            // with its bytes in one piece; nothing writes to them meanwhile.
+            unsafe { std::slice::from_raw_parts((*inputs.add(index)).cast::<u8>(), *bytes) }
         };
+        let inputs: Vec<&[u8]> = kernel.input_bytes.iter().enumerate().map(input).collect();
+        // SAFETY: nobody else has the output yet; if it is an updated array, it
+        // shares its memory only with the target, which is not among the inputs.
+        let output =
+            unsafe { std::slice::from_raw_parts_mut(output.cast::<u8>(), kernel.output_bytes) };
         (kernel.body)(&inputs, output);
     };
     if let Err(panic) = catch_unwind(AssertUnwindSafe(run)) {
-        kernel.failure.set(panic_text(panic.as_ref()).to_owned());
+        kernel.signal.fail(panic_text(panic.as_ref()).to_owned());
     }
 }
 
@@ -127,11 +172,15 @@ mod tests {
     use crate::error::Status;
     use crate::mlx::Device;
 
+    fn one(stream: &Stream, body: impl Fn(&[&[u8]], &mut [u8]) + Send + Sync + 'static) -> Array {
+        kernel(stream, &[], &[1], Dtype::F32, body).expect("a node")
+    }
+
     #[test]
     fn a_kernel_computes_inside_the_graph() {
         let stream = Stream::acquire(Device::Cpu).expect("a stream");
         let x = Array::from_f32(&[1.0, 2.0, 3.0], &[3]).expect("an array");
-        let reversed = kernel(&stream, &[&x], &[3], &x, |inputs, output| {
+        let reversed = kernel(&stream, &[&x], &[3], Dtype::F32, |inputs, output| {
             for (from, to) in inputs[0].chunks(4).rev().zip(output.chunks_mut(4)) {
                 to.copy_from_slice(from);
             }
@@ -142,14 +191,53 @@ mod tests {
     }
 
     #[test]
+    fn an_update_is_in_place_unless_somebody_holds_the_array() {
+        let stream = Stream::acquire(Device::Cpu).expect("a stream");
+        let changed = |array: Array| {
+            let node = update(&stream, &[], array, |_, output| {
+                output[..4].copy_from_slice(&9_f32.to_le_bytes());
+            });
+            let node = node.expect("a node");
+            stream.eval([&node]).expect("evaluated");
+            node
+        };
+        let x = Array::from_f32(&[1.0, 2.0], &[2]).expect("an array");
+        let address = x.data_address();
+        let copy = changed(x.clone());
+        assert_eq!(copy.as_f32().expect("values"), [9.0, 2.0]);
+        assert_eq!(x.as_f32().expect("values"), [1.0, 2.0]);
+        assert_ne!(copy.data_address(), address);
+
+        // The stream's thread lets go of the first update before it runs the next.
+        stream.eval([&one(&stream, |_, _| {})]).expect("evaluated");
+        let same = changed(x);
+        assert_eq!(same.as_f32().expect("values"), [9.0, 2.0]);
+        assert_eq!(same.data_address(), address);
+    }
+
+    #[test]
     fn a_failing_kernel_is_an_error_of_the_evaluation_and_of_no_later_one() {
         let stream = Stream::acquire(Device::Cpu).expect("a stream");
-        let x = Array::from_f32(&[1.0], &[1]).expect("an array");
-        let failing = kernel(&stream, &[&x], &[1], &x, |_, _| panic!("on purpose"));
-        let error = stream.eval([&failing.expect("a node")]).expect_err("fails");
+        let failing = one(&stream, |_, _| panic!("on purpose"));
+        let error = stream.eval([&failing]).expect_err("fails");
         assert_eq!(error.status(), Status::Internal);
         assert!(error.message().contains("on purpose"), "{error}");
-        let fine = kernel(&stream, &[&x], &[1], &x, |_, output| output.fill(0));
-        stream.eval([&fine.expect("a node")]).expect("evaluated");
+        let fine = one(&stream, |_, output| output.fill(0));
+        stream.eval([&fine]).expect("evaluated");
+    }
+
+    #[test]
+    fn kernels_do_nothing_once_they_are_told_to_stop() {
+        let stream = Stream::acquire(Device::Cpu).expect("a stream");
+        let stop = Arc::new(AtomicBool::new(true));
+        let ran = Arc::new(AtomicBool::new(false));
+        let node = || {
+            let ran = ran.clone();
+            one(&stream, move |_, _| ran.store(true, Ordering::Relaxed))
+        };
+        stream.eval_until([&node()], Some(stop)).expect("evaluated");
+        assert!(!ran.load(Ordering::Relaxed));
+        stream.eval([&node()]).expect("evaluated");
+        assert!(ran.load(Ordering::Relaxed));
     }
 }

@@ -6,14 +6,16 @@
 //! handed back to a pool for the next owner.
 
 use std::ffi::{CStr, c_int};
-use std::sync::{Mutex, PoisonError, RwLock};
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use mlx_sys as sys;
 
 use super::array::Array;
 use super::error::{check, init, last_error};
-use super::primitive::Failure;
+use super::primitive::Signal;
 use crate::error::{Error, Result};
+use crate::host;
 
 /// Where to compute. Weights and caches live in the memory both sides share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,7 +41,7 @@ static IDLE: Mutex<Vec<RawStream>> = Mutex::new(Vec::new());
 struct RawStream {
     raw: sys::mlx_stream,
     device: Device,
-    failure: Failure,
+    signal: Signal,
 }
 
 // SAFETY: the handle is a plain pair of index and device on the heap.
@@ -53,6 +55,7 @@ pub struct Stream(Option<RawStream>);
 impl Stream {
     /// Takes an idle stream of `device`, or makes one.
     pub fn acquire(device: Device) -> Result<Stream> {
+        host::ensure_not_forked()?;
         init();
         if device == Device::Gpu && !gpu_available() {
             return Err(Error::unsupported(
@@ -64,22 +67,28 @@ impl Stream {
             return Ok(Stream(Some(idle.swap_remove(index))));
         }
         drop(idle);
+        host::watch_forks();
         let _writing = ENCODERS.write().unwrap_or_else(PoisonError::into_inner);
         // SAFETY: the device handle lives for the call; no evaluation runs.
-        let raw = unsafe {
+        let raw = host::with_signals_blocked(|| unsafe {
             let raw_device = sys::mlx_device_new_type(device.raw_type(), 0);
             let raw = sys::mlx_stream_new_thread_unsafe(raw_device);
             sys::mlx_device_free(raw_device);
+            // MLX makes the stream's thread with its first task. Should this
+            // fail, the first evaluation fails too, and says so.
+            if !raw.ctx.is_null() {
+                sys::mlx_synchronize(raw);
+            }
             raw
-        };
+        });
         if raw.ctx.is_null() {
             return Err(last_error());
         }
-        let failure = Failure::default();
+        let signal = Signal::default();
         Ok(Stream(Some(RawStream {
             raw,
             device,
-            failure,
+            signal,
         })))
     }
 
@@ -95,14 +104,15 @@ impl Stream {
         self.inner().raw
     }
 
-    /// Where kernels of ours report what went wrong on this stream.
-    pub(super) fn failure(&self) -> &Failure {
-        &self.inner().failure
+    /// What kernels of ours on this stream and its evaluations tell each other.
+    pub(super) fn signal(&self) -> &Signal {
+        &self.inner().signal
     }
 
     /// Evaluates the graph behind `arrays` and waits: afterwards all of them can
     /// be read and nothing of the graph is left.
     pub fn eval<'a>(&self, arrays: impl IntoIterator<Item = &'a Array>) -> Result<()> {
+        host::ensure_not_forked()?;
         let handles: Vec<_> = arrays.into_iter().map(Array::raw).collect();
         let _reading = ENCODERS.read().unwrap_or_else(PoisonError::into_inner);
         // SAFETY: the handles live through the call; the vector holds references
@@ -118,13 +128,27 @@ impl Stream {
             sys::mlx_vector_array_free(vector);
             check(code)?;
         }
-        self.failure().check()
+        self.signal().check()
+    }
+
+    /// As `eval`; once `stop` is set, kernels of ours do nothing any more, and
+    /// what they should have computed is undefined.
+    pub fn eval_until<'a>(
+        &self,
+        arrays: impl IntoIterator<Item = &'a Array>,
+        stop: Option<Arc<AtomicBool>>,
+    ) -> Result<()> {
+        self.signal().set_stop(stop);
+        let result = self.eval(arrays);
+        self.signal().set_stop(None);
+        result
     }
 }
 
 impl Drop for Stream {
     fn drop(&mut self) {
-        if let Some(stream) = self.0.take() {
+        let stream = self.0.take().filter(|_| !host::forked());
+        if let Some(stream) = stream {
             IDLE.lock()
                 .unwrap_or_else(PoisonError::into_inner)
                 .push(stream);

@@ -26,6 +26,11 @@ impl Cancel {
         self.0.load(Ordering::Relaxed)
     }
 
+    /// The flag itself, for those who look at it while they compute.
+    pub(super) fn flag(&self) -> Arc<AtomicBool> {
+        self.0.clone()
+    }
+
     pub(super) fn check(&self) -> Result<()> {
         match self.is_triggered() {
             true => Err(Error::cancelled("cancelled by the caller")),

@@ -9,6 +9,7 @@ use super::model::Model;
 use super::stats::ContextMemory;
 use crate::decoder::Segment;
 use crate::error::{Error, Result};
+use crate::kernels::Pool;
 use crate::kv::{CacheShape, Sequence};
 use crate::memory::{self, Category, Entry};
 use crate::mlx::{Array, Device, Ops, Stream};
@@ -30,6 +31,9 @@ pub struct ContextOptions {
     pub n_sequences: usize,
     /// Tokens that are evaluated together at most. Default: 512.
     pub prefill_chunk: usize,
+    /// Threads that compute on the CPU, at most 1024. Default: the physical cores
+    /// that the process may use.
+    pub n_threads: usize,
 }
 
 /// Counters since the context was made. A step in which each sequence gets one
@@ -86,8 +90,10 @@ impl Context {
         };
         let n_sequences = or(options.n_sequences, 1);
         admit(shape, n_sequences)?;
+        admit_threads(options.n_threads)?;
+        let stream = Stream::acquire(model.device())?;
         Ok(Context {
-            ops: Ops::new(Stream::acquire(model.device())?, model.cpu_ops()),
+            ops: Ops::new(stream, model.cpu_ops(), options.n_threads),
             shape,
             sequences: (0..n_sequences).map(|_| Sequence::new(shape)).collect(),
             prefill_chunk: or(options.prefill_chunk, DEFAULT_PREFILL_CHUNK),
@@ -115,6 +121,12 @@ impl Context {
 
     pub fn prefill_chunk(&self) -> usize {
         self.prefill_chunk
+    }
+
+    /// Threads that compute on the CPU, the one that waits for the others
+    /// included; 1 where MLX computes everything.
+    pub fn n_threads(&self) -> usize {
+        self.ops.n_threads()
     }
 
     pub fn kv_bytes_per_token(&self) -> usize {
@@ -250,11 +262,13 @@ impl Context {
             ..
         } = self;
         let decoder = model.decoder();
+        // Our kernels look at the flag themselves; MLX's operations do not.
+        let flag = || cancel.map(Cancel::flag);
         let layerwise = ops.stream().device() == Device::Cpu
-            && (cancel.is_some() || step.tokens.len() >= LAYERWISE_FROM);
+            && (step.tokens.len() >= LAYERWISE_FROM || (cancel.is_some() && !ops.uses_kernels()));
         let mut after_layer = |hidden: &Array| {
             if layerwise {
-                ops.stream().eval([hidden])?;
+                ops.stream().eval_until([hidden], flag())?;
                 cancel.map_or(Ok(()), Cancel::check)?;
             }
             Ok(())
@@ -267,7 +281,8 @@ impl Context {
             false => Some(decoder.logits(ops, &hidden, &rows)?),
         };
         let caches = segments.iter().flat_map(|segment| segment.cache.arrays());
-        ops.stream().eval(caches.chain(&logits))?;
+        ops.stream().eval_until(caches.chain(&logits), flag())?;
+        cancel.map_or(Ok(()), Cancel::check)?;
         for segment in segments {
             segment.cache.advance(segment.n_tokens);
         }
@@ -337,6 +352,16 @@ fn admit(shape: CacheShape, n_sequences: usize) -> Result<()> {
             wanted.map_or("more than can be addressed".to_owned(), mebibytes),
             mebibytes(usable.usable_bytes),
             usable.bound
+        ))),
+    }
+}
+
+fn admit_threads(n_threads: usize) -> Result<()> {
+    match n_threads <= Pool::MAX_THREADS {
+        true => Ok(()),
+        false => Err(Error::invalid(format!(
+            "n_threads is {n_threads}; it can be at most {}, and 0 is a good choice",
+            Pool::MAX_THREADS
         ))),
     }
 }

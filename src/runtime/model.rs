@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::cancel::Cancel;
 use super::stats::{self, ModelMemory};
 use super::text::ModelText;
-use crate::checkpoint::{Checkpoint, Manifest};
+use crate::checkpoint::{Checkpoint, Dtype, Manifest};
 use crate::decoder::{Decoder, DecoderSpec, Precision};
 use crate::error::{Error, Result};
 use crate::log;
@@ -66,7 +66,6 @@ pub struct ModelInfo {
 /// Reads a checkpoint's headers, none of its weights.
 pub fn inspect(path: &Path) -> Result<ModelInfo> {
     let manifest = Checkpoint::inspect(path)?;
-    manifest.quantization().ensure_supported()?;
     let spec = DecoderSpec::from_config(manifest.config())?;
     info_of(&manifest, spec)
 }
@@ -109,10 +108,11 @@ fn parameters(manifest: &Manifest) -> u64 {
     manifest.tensors().iter().map(values).sum()
 }
 
-/// Bytes of one activation: the embedding's type, or that of its scales.
+/// Bytes of one activation: the embedding's type, or that of its scales, or where
+/// these are no floats that of the norms.
 fn element_bytes(manifest: &Manifest) -> Result<usize> {
-    let scales = manifest.tensor("model.embed_tokens.scales");
-    let tensor = match scales {
+    let tensor = match manifest.tensor("model.embed_tokens.scales") {
+        Some(scales) if scales.dtype == Dtype::U8 => manifest.required("model.norm.weight")?,
         Some(scales) => scales,
         None => manifest.required("model.embed_tokens.weight")?,
     };
@@ -134,7 +134,6 @@ pub struct Model {
 impl Model {
     pub fn open(path: &Path, options: ModelOptions<'_>) -> Result<Arc<Model>> {
         let checkpoint = Arc::new(Checkpoint::open(path)?);
-        checkpoint.quantization().ensure_supported()?;
         let spec = DecoderSpec::from_config(checkpoint.config())?;
         let mut info = info_of(&checkpoint, spec.clone())?;
         let device = options.device.resolve();

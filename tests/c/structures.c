@@ -102,7 +102,7 @@ static void all_parameters_grow(void) {
   const parameter parameters[] = {
       PARAMETER(umrt_init_params, init_params, mlx_cache_limit, init),
       PARAMETER(umrt_model_params, model_params, progress, open_and_free),
-      PARAMETER(umrt_ctx_params, ctx_params, prefill_chunk, new_ctx_and_free),
+      PARAMETER(umrt_ctx_params, ctx_params, n_threads, new_ctx_and_free),
       PARAMETER(umrt_sampler_params, sampler_params, seed, new_sampler_and_free),
       PARAMETER(umrt_batch, batch, seq_ids, eval_batch),
       PARAMETER(umrt_generate_params, generate_params, stop, generate),

@@ -16,6 +16,7 @@ fn used_context() -> Context {
         n_ctx: N_CTX,
         n_sequences: 2,
         prefill_chunk: 8,
+        ..ContextOptions::default()
     };
     let mut context = context_of(&open_fixture("llama3-f32"), options);
     eval(&mut context, &token_ids(1, 12, VOCAB_SIZE));

@@ -14,6 +14,7 @@ fn with_room(model: &Arc<Model>, n_sequences: usize) -> Context {
         n_ctx: N_CTX,
         n_sequences,
         prefill_chunk: N_CTX,
+        ..ContextOptions::default()
     };
     context_of(model, options)
 }

@@ -76,7 +76,13 @@ fn a_gpu_that_is_not_there_is_unsupported_and_the_message_says_so() {
 
 #[test]
 fn inspecting_a_model_says_what_opening_it_does() {
-    for name in ["llama3-f32", "llama-q4-mixed-bf16", "qwen3-q8-g128-f16"] {
+    for name in [
+        "llama3-f32",
+        "llama-q4-mixed-bf16",
+        "qwen3-q8-g128-f16",
+        "llama-nvfp4-bf16",
+        "llama-mxfp4-mixed-bf16",
+    ] {
         let read = inspect(&fixture(name)).expect("headers");
         let model = open_fixture(name);
         let opened = model.info();
@@ -88,5 +94,22 @@ fn inspecting_a_model_says_what_opening_it_does() {
             (opened.quant_bits, opened.quant_group_size),
             "{name}"
         );
+    }
+}
+
+#[test]
+fn quantized_values_are_counted_one_by_one() {
+    // Embedding and head, then per layer q and o, k and v, three of the MLP, and norms.
+    let untied = 2 * 128 * 64 + 2 * (2 * 64 * 64 + 2 * 32 * 64 + 3 * 64 * 128 + 2 * 64) + 64;
+    let tied = 128 * 64 + 2 * (2 * 64 * 64 + 2 * 32 * 64 + 3 * 64 * 80 + 2 * 64) + 64;
+    for (name, expected) in [
+        ("llama-q4-mixed-bf16", untied),
+        ("llama-q3-q6-mixed-bf16", untied),
+        ("llama-mxfp4-mixed-bf16", untied),
+        ("mistral-q6-g64-f16", untied),
+        ("llama-nvfp4-bf16", tied),
+    ] {
+        let info = inspect(&fixture(name)).expect("headers");
+        assert_eq!(info.n_parameters, expected, "{name}");
     }
 }

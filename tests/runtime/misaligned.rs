@@ -52,5 +52,7 @@ fn misaligned_quantized_tensors_give_identical_logits() {
         "llama-q4-mixed-bf16",
         "llama-q8-g32-f32",
         "qwen3-q8-g128-f16",
+        "llama-q3-q6-mixed-bf16",
+        "llama-mxfp4-mixed-bf16",
     ]);
 }

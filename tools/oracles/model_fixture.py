@@ -205,7 +205,7 @@ def _describe_weights(spec: ModelSpec) -> str:
     if spec.quantization is None:
         return spec.dtype
     q = spec.quantization
-    return f"mlx affine, {q.bits} bits, groups of {q.group_size}, {spec.dtype}"
+    return f"mlx {q.recipe or q.mode}, {q.bits} bits, groups of {q.group_size}, {spec.dtype}"
 
 
 def _write_expected(folder: Path, logits: dict[str, Logits]) -> None:

@@ -16,15 +16,18 @@ BOS_ID, EOS_ID = 1, 2
 
 @dataclass(frozen=True)
 class Quantization:
-    """MLX affine quantization.
+    """Quantization by MLX.
 
-    `overrides` maps a module path to its own group size and bits; `listed_false` are left
-    unquantized and config.json says so; `unlisted` are left unquantized without a word.
+    `overrides` maps a module path to its own group size, bits and mode; `listed_false` are left
+    unquantized and config.json says so; `unlisted` are left unquantized without a word. A `recipe`
+    is one of mlx-lm's, which chooses the bits of every module instead.
     """
 
     bits: int
     group_size: int
-    overrides: dict[str, dict[str, int]] = field(default_factory=dict)
+    mode: str = "affine"
+    overrides: dict[str, dict[str, int | str]] = field(default_factory=dict)
+    recipe: str | None = None
     listed_false: tuple[str, ...] = ()
     unlisted: tuple[str, ...] = ()
 
@@ -347,5 +350,100 @@ MODELS: tuple[ModelSpec, ...] = (
         seed=208,
         dtype="float16",
         quantization=Quantization(bits=8, group_size=128),
+    ),
+    ModelSpec(
+        name="llama-q2-g32-bf16",
+        family="llama",
+        features=("gqa", "untied", "rope-parameters", "quantized-embedding"),
+        config=_config(64, 96, 4, 2),
+        seed=209,
+        dtype="bfloat16",
+        quantization=Quantization(bits=2, group_size=32),
+    ),
+    ModelSpec(
+        name="qwen3-q3-g64-bf16",
+        family="qwen3",
+        features=("gqa", "tied", "rope-parameters", "qk-norm", "quantized-embedding"),
+        config=_config(64, 128, 4, 2, head_dim=32, tie_word_embeddings=True),
+        seed=210,
+        dtype="bfloat16",
+        quantization=Quantization(bits=3, group_size=64),
+    ),
+    ModelSpec(
+        name="qwen2-q5-g32-f16",
+        family="qwen2",
+        features=("gqa", "tied", "legacy-config", "qkv-bias", "quantized-embedding"),
+        config=_config(64, 96, 4, 2, tie_word_embeddings=True),
+        seed=211,
+        dtype="float16",
+        legacy_config=True,
+        quantization=Quantization(bits=5, group_size=32),
+    ),
+    ModelSpec(
+        name="mistral-q6-g64-f16",
+        family="mistral",
+        features=("gqa", "untied", "legacy-config", "quantized-embedding"),
+        config=_config(64, 128, 4, 2, sliding_window=None),
+        seed=212,
+        dtype="float16",
+        legacy_config=True,
+        quantization=Quantization(bits=6, group_size=64),
+    ),
+    ModelSpec(
+        name="llama-q3-q6-mixed-bf16",
+        family="llama",
+        features=("gqa", "untied", "rope-parameters", "quantization-recipe"),
+        config=_config(64, 128, 4, 2),
+        seed=213,
+        dtype="bfloat16",
+        quantization=Quantization(bits=4, group_size=64, recipe="mixed_3_6"),
+    ),
+    ModelSpec(
+        name="qwen3-mxfp4-bf16",
+        family="qwen3",
+        features=("gqa", "tied", "rope-parameters", "qk-norm", "quantized-embedding"),
+        config=_config(64, 96, 4, 2, head_dim=32, tie_word_embeddings=True),
+        seed=214,
+        dtype="bfloat16",
+        quantization=Quantization(bits=4, group_size=32, mode="mxfp4"),
+    ),
+    ModelSpec(
+        name="qwen2-mxfp8-bf16",
+        family="qwen2",
+        features=("gqa", "untied", "rope-parameters", "qkv-bias", "quantized-embedding"),
+        config=_config(64, 96, 4, 2),
+        seed=215,
+        dtype="bfloat16",
+        quantization=Quantization(bits=8, group_size=32, mode="mxfp8"),
+    ),
+    ModelSpec(
+        name="llama-nvfp4-bf16",
+        family="llama",
+        features=("gqa", "tied", "legacy-config", "llama3-rope", "quantized-embedding"),
+        config=_config(64, 80, 4, 2, tie_word_embeddings=True, rope_parameters=_LLAMA3_ROPE),
+        seed=216,
+        dtype="bfloat16",
+        legacy_config=True,
+        quantization=Quantization(bits=4, group_size=16, mode="nvfp4"),
+    ),
+    ModelSpec(
+        name="llama-mxfp4-mixed-bf16",
+        family="llama",
+        features=("gqa", "untied", "rope-parameters", "per-layer-quantization"),
+        config=_config(64, 128, 4, 2),
+        seed=217,
+        dtype="bfloat16",
+        quantization=Quantization(
+            bits=4,
+            group_size=32,
+            mode="mxfp4",
+            overrides={
+                "model.embed_tokens": {"group_size": 64, "bits": 8, "mode": "affine"},
+                "model.layers.0.mlp.down_proj": {"group_size": 16, "bits": 4, "mode": "nvfp4"},
+                "model.layers.1.self_attn.v_proj": {"group_size": 64, "bits": 6, "mode": "affine"},
+                "lm_head": {"group_size": 32, "bits": 8, "mode": "mxfp8"},
+            },
+            unlisted=("model.layers.1.self_attn.k_proj",),
+        ),
     ),
 )

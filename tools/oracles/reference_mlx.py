@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 from mlx.utils import tree_flatten, tree_map
+from mlx_lm.convert import mixed_quant_predicate_builder
 from mlx_lm.models.cache import make_prompt_cache
 from mlx_lm.utils import dequantize_model, load_model, quantize_model, save_config, save_model
 
@@ -41,17 +43,13 @@ def quantize_checkpoint(source: Path, target: Path, quantization: Quantization) 
     """What `mlx_lm.convert -q` does, with a predicate for the exceptions."""
     model, _ = load_model(source, model_config=_known_rope_keys(source))
     config = json.loads((source / "config.json").read_text())
-    kept = quantization.listed_false + quantization.unlisted
-
-    def predicate(path: str, _module: nn.Module) -> bool | dict[str, int]:
-        return quantization.overrides.get(path, path not in kept)
-
     model, config = quantize_model(
         model,
         config,
         quantization.group_size,
         quantization.bits,
-        quant_predicate=predicate,
+        quantization.mode,
+        quant_predicate=_predicate(model, quantization),
     )
     save_model(target, model)
     for path in quantization.listed_false:
@@ -59,12 +57,23 @@ def quantize_checkpoint(source: Path, target: Path, quantization: Quantization) 
     save_config(config, target / "config.json")
 
 
+def _predicate(
+    model: nn.Module, quantization: Quantization
+) -> Callable[[str, nn.Module], bool | dict[str, int | str]]:
+    if quantization.recipe is not None:
+        return mixed_quant_predicate_builder(quantization.recipe, model, quantization.group_size)
+    kept = quantization.listed_false + quantization.unlisted
+    return lambda path, _module: quantization.overrides.get(path, path not in kept)
+
+
 def dequantized_state(folder: Path) -> dict[str, np.ndarray]:
-    """All weights of a quantized checkpoint: scale * q + bias in float32, not rounded further."""
+    """All weights of a quantized checkpoint: scale * q + bias in float32, not rounded further.
+
+    Values of the formats without biases come as bfloat16, in which they are exact."""
     model, _ = load_model(folder, model_config=_known_rope_keys(folder))
     cast_floats(model, "float32")
     parameters = dict(tree_flatten(dequantize_model(model).parameters()))
-    return {name: np.array(value) for name, value in parameters.items()}
+    return {name: np.array(value.astype(mx.float32)) for name, value in parameters.items()}
 
 
 def cast_floats(model: nn.Module, dtype: str) -> None:

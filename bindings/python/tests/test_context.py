@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from typing import Any
 
@@ -120,6 +121,20 @@ def test_without_numpy_logits_are_a_memoryview(
             assert logits.tolist() == expected and logits[5] == expected[5]
 
 
+def test_a_context_has_the_threads_it_asks_for(
+    plain_model: umrt.Model, expected_plain: Any
+) -> None:
+    expected = expected_plain["greedy_ids"][:8]
+    for n_threads in (1, 3):
+        with plain_model.context(n_threads=n_threads) as context:
+            assert context.info.n_threads == n_threads
+            assert greedy(context, expected_plain["prompt_ids"], 8) == expected
+    with plain_model.context() as context:
+        assert 1 <= context.info.n_threads <= (os.cpu_count() or 1)
+    with pytest.raises(umrt.InvalidArgumentError, match="n_threads is 1025.*1024"):
+        plain_model.context(n_threads=1025)
+
+
 def test_what_does_not_fit_is_refused_and_changes_nothing(
     plain_model: umrt.Model,
 ) -> None:
@@ -145,6 +160,7 @@ def test_a_context_beyond_the_budget_is_refused(plain_model: umrt.Model) -> None
         ({"n_ctx": -1}, "n_ctx is -1; it must be from 0 to"),
         ({"n_ctx": 2**32}, "n_ctx is 4294967296"),
         ({"n_seq": 0}, "n_seq is 0; it must be from 1 to"),
+        ({"n_threads": -1}, "n_threads is -1"),
     ],
 )
 def test_numbers_that_do_not_fit_are_not_cut_off(

@@ -209,3 +209,49 @@ def test_a_forked_process_ends_although_the_worker_is_not_in_it(
         str(chat_folder),
     )
     assert process.stdout.strip() == "0"
+
+
+FORK_TEST = """\
+import multiprocessing, sys, umrt
+
+def work(folder):
+    with umrt.Model.open(folder) as model, model.context() as context:
+        return context.eval([1, 2, 3])
+
+def attempt(call, *arguments):
+    try:
+        return call(*arguments)
+    except umrt.UnsupportedError as error:
+        return "forked" in str(error)
+
+if __name__ == "__main__":
+    fork = multiprocessing.get_context("fork")
+    with fork.Pool(2) as pool:
+        print(pool.map(work, [sys.argv[1]] * 2))
+    model = umrt.Model.open(sys.argv[1])
+    context = model.context()
+    context.eval([1, 2, 3])
+    def in_child():
+        print(
+            attempt(work, sys.argv[1]),
+            attempt(context.eval, [4]),
+            attempt(lambda: context.generate("a").text()),
+            flush=True,
+        )
+        context.close()
+        model.close()
+    child = fork.Process(target=in_child)
+    child.start()
+    child.join(30)
+    print(child.exitcode, context.eval([4]))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
+def test_a_fork_works_before_the_first_use_and_is_refused_after_it(
+    chat_folder: Path,
+) -> None:
+    process = run(FORK_TEST, str(chat_folder))
+    assert process.stdout.splitlines() == ["[1, 1]", "True True True", "0 1"], (
+        process.stderr
+    )

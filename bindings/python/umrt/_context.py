@@ -44,6 +44,8 @@ class ContextInfo:
     """Tokens that are evaluated together at most."""
     vocab_size: int
     """Length of a row of logits."""
+    n_threads: int
+    """Threads that compute on the CPU; 1 where MLX alone does, as on a GPU."""
     kv_bytes_per_token: int
     """Bytes that each token adds to a sequence's KV cache."""
 
@@ -86,6 +88,7 @@ class Context(Closeable):
         n_seq: int = 1,
         *,
         prefill_chunk: int = 0,
+        n_threads: int = 0,
     ) -> None:
         """KV memory is taken as sequences grow, never beyond `n_ctx`.
 
@@ -94,6 +97,9 @@ class Context(Closeable):
         - `n_seq`: sequences; their ids are 0 to `n_seq` - 1.
         - `prefill_chunk`: tokens that are evaluated together at most: more is
           faster for prompts and takes more scratch memory. 0: 512.
+        - `n_threads`: threads that compute on the CPU, at most 1024; contexts with
+          the same number share them. 0: the physical cores that the process may
+          use. More gain nothing; use fewer to leave cores to the application.
 
         Raises OverBudgetError if full sequences would take more than models may
         use (the message says how much), BackendError.
@@ -102,6 +108,7 @@ class Context(Closeable):
             n_ctx=_arguments.u32("n_ctx", n_ctx),
             n_seq=_arguments.integer("n_seq", n_seq, 1, _arguments.U32_MAX),
             prefill_chunk=_arguments.u32("prefill_chunk", prefill_chunk),
+            n_threads=_arguments.u32("n_threads", n_threads),
         )
         with model_handle(model) as address:
             handle = Handle.create(
@@ -401,6 +408,7 @@ def _context_info(handle: Handle) -> ContextInfo:
         n_seq=info.n_seq,
         prefill_chunk=info.prefill_chunk,
         vocab_size=info.vocab_size,
+        n_threads=info.n_threads,
         kv_bytes_per_token=info.kv_bytes_per_token,
     )
 

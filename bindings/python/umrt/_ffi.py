@@ -178,6 +178,7 @@ class CtxParams(Struct):
         ("n_ctx", c_uint32),
         ("n_seq", c_uint32),
         ("prefill_chunk", c_uint32),
+        ("n_threads", c_uint32),
     ]
 
 
@@ -188,7 +189,7 @@ class CtxInfo(Struct):
         ("n_seq", c_uint32),
         ("prefill_chunk", c_uint32),
         ("vocab_size", c_uint32),
-        ("reserved", c_uint32),
+        ("n_threads", c_uint32),
         ("kv_bytes_per_token", c_uint64),
     ]
 

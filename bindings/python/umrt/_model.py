@@ -180,10 +180,17 @@ class Model(Closeable):
         return from_info(ModelMemory, info)
 
     def context(
-        self, n_ctx: int = 0, n_seq: int = 1, *, prefill_chunk: int = 0
+        self,
+        n_ctx: int = 0,
+        n_seq: int = 1,
+        *,
+        prefill_chunk: int = 0,
+        n_threads: int = 0,
     ) -> Context:
         """A new `Context` of this model."""
-        return Context(self, n_ctx, n_seq, prefill_chunk=prefill_chunk)
+        return Context(
+            self, n_ctx, n_seq, prefill_chunk=prefill_chunk, n_threads=n_threads
+        )
 
     def tokenize(
         self, text: str, *, add_special: bool = True, parse_special: bool = False

@@ -19,7 +19,6 @@ fn a_plain_checkpoint_has_no_quantization() {
     let plain = parse("{}").unwrap();
     assert_eq!(plain, Quantization::default());
     assert_eq!(plain.spec_for("lm_head", true), None);
-    plain.ensure_supported().unwrap();
 }
 
 #[test]
@@ -27,7 +26,6 @@ fn modules_without_scales_are_plain() {
     let quantization = parse(r#"{"quantization": {"group_size": 64, "bits": 4}}"#).unwrap();
     assert_eq!(quantization.spec_for("lm_head", true), affine(4, 64));
     assert_eq!(quantization.spec_for("lm_head", false), None);
-    quantization.ensure_supported().unwrap();
 }
 
 #[test]
@@ -82,33 +80,57 @@ fn other_methods_are_unsupported_by_name() {
 }
 
 #[test]
-fn formats_without_a_kernel_parse_but_are_not_supported() {
-    for (mode, spec) in [
-        ("mxfp4", "4-bit mxfp4 in groups of 32"),
-        ("mxfp8", "8-bit mxfp8 in groups of 32"),
-        ("nvfp4", "4-bit nvfp4 in groups of 16"),
+fn all_formats_of_mlx_are_read() {
+    for (section, text) in [
+        (
+            r#"{"group_size": 32, "bits": 2}"#,
+            "2-bit affine in groups of 32",
+        ),
+        (
+            r#"{"group_size": 64, "bits": 3}"#,
+            "3-bit affine in groups of 64",
+        ),
+        (
+            r#"{"group_size": 128, "bits": 5}"#,
+            "5-bit affine in groups of 128",
+        ),
+        (
+            r#"{"group_size": 64, "bits": 6, "mode": "affine"}"#,
+            "6-bit affine in groups of 64",
+        ),
+        (
+            r#"{"group_size": 32, "bits": 4, "mode": "mxfp4"}"#,
+            "4-bit mxfp4 in groups of 32",
+        ),
+        (
+            r#"{"group_size": 32, "bits": 8, "mode": "mxfp8"}"#,
+            "8-bit mxfp8 in groups of 32",
+        ),
+        (
+            r#"{"group_size": 16, "bits": 4, "mode": "nvfp4"}"#,
+            "4-bit nvfp4 in groups of 16",
+        ),
     ] {
-        let bits = &spec[..1];
-        let group_size = &spec[spec.len() - 2..];
-        let text = format!(
-            r#"{{"quantization": {{"group_size": {group_size}, "bits": {bits}, "mode": "{mode}"}}}}"#
-        );
-        let error = parse(&text).unwrap().ensure_supported().unwrap_err();
-        assert_eq!(error.status(), Status::Unsupported);
-        assert!(error.message().contains(spec), "{error}");
-    }
-    for bits in [2, 3, 5, 6] {
-        let text = format!(r#"{{"quantization": {{"group_size": 64, "bits": {bits}}}}}"#);
-        assert!(parse(&text).unwrap().ensure_supported().is_err());
+        let quantization = parse(&format!(r#"{{"quantization": {section}}}"#)).unwrap();
+        assert_eq!(quantization.default.unwrap().to_string(), text);
     }
 }
 
 #[test]
-fn an_unsupported_override_is_named() {
-    let text =
-        r#"{"quantization": {"group_size": 64, "bits": 4, "z": {"bits": 3}, "y": {"bits": 6}}}"#;
-    let error = parse(text).unwrap().ensure_supported().unwrap_err();
-    assert!(error.message().contains("of y is 6-bit affine"), "{error}");
+fn scales_of_whole_tensors_are_unsupported() {
+    let section = |global_scale: bool| {
+        parse(&format!(
+            r#"{{"quantization": {{"group_size": 16, "bits": 4, "mode": "nvfp4",
+                "a": {{"group_size": 16, "bits": 4, "mode": "nvfp4", "global_scale": {global_scale}}}}}}}"#
+        ))
+    };
+    section(false).unwrap();
+    let error = section(true).unwrap_err();
+    assert_eq!(error.status(), Status::Unsupported);
+    assert!(
+        error.message().contains("quantization.a.global_scale"),
+        "{error}"
+    );
 }
 
 #[test]

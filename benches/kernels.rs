@@ -1,0 +1,302 @@
+//! How fast the CPU kernels are, next to what the machine can do at most. Bytes per
+//! second compare with `roofline/read`; elements per second are multiply-adds (two
+//! floating-point operations each) and compare with `roofline/multiply-add`.
+//!
+//! `cargo bench --bench kernels -- norm` runs one group.
+
+use std::hint::black_box;
+use std::thread::available_parallelism;
+
+use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use umrt::kernels::{
+    Activation, Finish, Float, Floats, FloatsMut, Format, Gate, Level, Matrix, Norm, Pairing, Pool,
+    Projection, QuantizedRows, RopeTable, Rows, float_rows, gather, linear,
+};
+
+/// Tokens of a step: decoding, a small batch, a prompt.
+const TOKENS: [usize; 3] = [1, 4, 512];
+const HIDDEN: usize = 2048;
+const INTERMEDIATE: usize = 8192;
+
+/// Bytes of any value but NaN and infinity in the 16-bit formats.
+fn bytes(count: usize) -> Vec<u8> {
+    let mut state = 1_u32;
+    let mut next = || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (state >> 24) as u8 & 0x3f
+    };
+    (0..count).map(|_| next()).collect()
+}
+
+fn ones(count: usize) -> Vec<f32> {
+    vec![1.0; count]
+}
+
+/// Reads more than the caches hold and multiplies and adds what is in registers,
+/// with all threads.
+fn roofline(criterion: &mut Criterion) {
+    const ROUNDS: usize = 100_000;
+    let pool = Pool::shared(0);
+    let mut group = criterion.benchmark_group("roofline");
+    let memory = vec![1_u64; 32 << 20];
+    group.throughput(Throughput::Bytes(size_of_val(&memory[..]) as u64));
+    group.bench_function("read", |bencher| {
+        bencher.iter(|| {
+            let parts: Vec<_> = memory.chunks(1 << 17).collect();
+            pool.run(parts.len(), &|part| {
+                black_box(parts[part].iter().fold(0, |all, word| all | word));
+            });
+        });
+    });
+
+    let n_threads = available_parallelism().map_or(1, usize::from);
+    let n_lanes = multiply_add(1);
+    group.throughput(Throughput::Elements(
+        (n_threads * ROUNDS * CHAINS * n_lanes) as u64,
+    ));
+    group.bench_function("multiply-add", |bencher| {
+        bencher.iter(|| {
+            pool.run(n_threads, &|_| {
+                multiply_add(ROUNDS);
+            });
+        });
+    });
+    group.finish();
+}
+
+/// Sums that do not wait for each other, enough to keep the units busy.
+const CHAINS: usize = 10;
+
+/// `rounds` multiply-adds in each lane of each chain; returns the lanes.
+fn multiply_add(rounds: usize) -> usize {
+    match Level::detect() {
+        Level::Scalar => {
+            let mut sums = [0.0_f32; CHAINS];
+            for _ in 0..rounds {
+                sums = black_box(sums.map(|sum| sum * 0.5 + 1.0));
+            }
+            1
+        }
+        // SAFETY: `detect` found the features.
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx2 => unsafe { vectors::multiply_add_8(rounds) },
+        // SAFETY: `detect` found the features.
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx512 => unsafe { vectors::multiply_add_16(rounds) },
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+mod vectors {
+    use super::{CHAINS, black_box};
+    use std::arch::x86_64::*;
+
+    #[target_feature(enable = "avx2,fma")]
+    pub fn multiply_add_8(rounds: usize) -> usize {
+        let factor = _mm256_set1_ps(black_box(0.5));
+        let mut sums = [factor; CHAINS];
+        for _ in 0..rounds {
+            for sum in &mut sums {
+                *sum = _mm256_fmadd_ps(*sum, factor, factor);
+            }
+        }
+        black_box(sums);
+        8
+    }
+
+    #[target_feature(enable = "avx512f")]
+    pub fn multiply_add_16(rounds: usize) -> usize {
+        let factor = _mm512_set1_ps(black_box(0.5));
+        let mut sums = [factor; CHAINS];
+        for _ in 0..rounds {
+            for sum in &mut sums {
+                *sum = _mm512_fmadd_ps(*sum, factor, factor);
+            }
+        }
+        black_box(sums);
+        16
+    }
+}
+
+/// The throughput is the weights' bytes for one token, and multiply-adds for more.
+fn products(criterion: &mut Criterion) {
+    let pool = Pool::shared(0);
+    let (rows, columns) = (INTERMEDIATE, HIDDEN);
+    let floats = bytes(rows * columns * 2);
+    let (codes, scales) = (bytes(rows * columns / 2), bytes(rows * columns / 64 * 2));
+    let matrices = [
+        (
+            "bf16",
+            Matrix::Float(Floats::new(Float::Bf16, &floats)),
+            floats.len(),
+        ),
+        (
+            "4-bit",
+            Matrix::Quantized(QuantizedRows {
+                codes: &codes,
+                scales: &scales,
+                biases: Some(&scales),
+                format: Format::Affine {
+                    bits: 4,
+                    group_size: 64,
+                    float: Float::Bf16,
+                },
+                columns,
+            }),
+            codes.len() + 2 * scales.len(),
+        ),
+    ];
+    let mut group = criterion.benchmark_group("linear");
+    for (name, matrix, matrix_bytes) in &matrices {
+        for n in TOKENS {
+            let x = [0x80, 0x3f].repeat(n * columns);
+            let x = Rows {
+                values: Floats::new(Float::Bf16, &x),
+                columns,
+                norm: None,
+            };
+            let projection = Projection {
+                matrix: *matrix,
+                rows,
+                bias: None,
+            };
+            let mut out = vec![0; n * rows * 2];
+            group.throughput(match n {
+                1 => Throughput::Bytes(*matrix_bytes as u64),
+                _ => Throughput::Elements((n * rows * columns) as u64),
+            });
+            group.bench_function(BenchmarkId::new(*name, n), |bencher| {
+                bencher.iter(|| {
+                    linear(
+                        &pool,
+                        &x,
+                        &[projection],
+                        Finish::Store,
+                        &mut out,
+                        Float::Bf16,
+                    );
+                });
+            });
+        }
+    }
+    group.finish();
+}
+
+fn norm(criterion: &mut Criterion) {
+    let pool = Pool::shared(0);
+    let weight = bytes(HIDDEN * 2);
+    let norm = Norm::Rms {
+        weight: Some(Floats::new(Float::Bf16, &weight)),
+        offset: 0.0,
+        eps: 1e-6,
+    };
+    let mut group = criterion.benchmark_group("norm");
+    for n in TOKENS {
+        let x = bytes(n * HIDDEN * 2);
+        let x = Floats::new(Float::Bf16, &x);
+        let (mut h, mut y) = (vec![0; n * HIDDEN * 2], vec![0; n * HIDDEN * 2]);
+        group.throughput(Throughput::Bytes(2 * y.len() as u64));
+        group.bench_function(BenchmarkId::new("rms", n), |bencher| {
+            bencher.iter(|| norm.rows(&pool, x, HIDDEN, FloatsMut::new(Float::Bf16, &mut y)));
+        });
+        group.throughput(Throughput::Bytes(4 * y.len() as u64));
+        group.bench_function(BenchmarkId::new("add and rms", n), |bencher| {
+            bencher.iter(|| {
+                let h = FloatsMut::new(Float::Bf16, &mut h);
+                let y = FloatsMut::new(Float::Bf16, &mut y);
+                norm.rows_of_sum(&pool, x, x, HIDDEN, h, y);
+            });
+        });
+    }
+    group.finish();
+}
+
+fn rope(criterion: &mut Criterion) {
+    const N_HEADS: usize = 32;
+    const HEAD_DIM: usize = 128;
+    let pool = Pool::shared(0);
+    let wavelengths: Vec<f32> = (0..HEAD_DIM / 2)
+        .map(|pair| 10_000_f32.powf(2.0 * pair as f32 / HEAD_DIM as f32))
+        .collect();
+    let weight = ones(HEAD_DIM);
+    let norm = Norm::Rms {
+        weight: Some(Floats::from(&weight[..])),
+        offset: 0.0,
+        eps: 1e-6,
+    };
+    let mut group = criterion.benchmark_group("rope");
+    for n in TOKENS {
+        let x = bytes(n * N_HEADS * HEAD_DIM * 2);
+        let x = Floats::new(Float::Bf16, &x);
+        let mut y = vec![0; n * N_HEADS * HEAD_DIM * 2];
+        group.throughput(Throughput::Bytes(2 * y.len() as u64));
+        for (name, pairing, norm) in [
+            ("halves", Pairing::Halves, None),
+            ("neighbours", Pairing::Neighbours, None),
+            ("norm and halves", Pairing::Halves, Some(&norm)),
+        ] {
+            let table = RopeTable::new(pairing, &wavelengths, 1.0, 0..n);
+            group.bench_function(BenchmarkId::new(name, n), |bencher| {
+                bencher.iter(|| {
+                    let y = FloatsMut::new(Float::Bf16, &mut y);
+                    table.rotate_tokens(&pool, norm, x, (N_HEADS, HEAD_DIM), y);
+                });
+            });
+        }
+        group.throughput(Throughput::Elements((n * wavelengths.len()) as u64));
+        group.bench_function(BenchmarkId::new("table", n), |bencher| {
+            bencher.iter(|| RopeTable::new(Pairing::Halves, &wavelengths, 1.0, 0..n));
+        });
+    }
+    group.finish();
+}
+
+fn gate(criterion: &mut Criterion) {
+    let pool = Pool::shared(0);
+    let mut group = criterion.benchmark_group("gate");
+    for n in TOKENS {
+        let (gate, up) = (bytes(n * INTERMEDIATE * 2), bytes(n * INTERMEDIATE * 2));
+        let (gate, up) = (
+            Floats::new(Float::Bf16, &gate),
+            Floats::new(Float::Bf16, &up),
+        );
+        let mut y = vec![0; n * INTERMEDIATE * 2];
+        group.throughput(Throughput::Bytes(3 * y.len() as u64));
+        for (name, function) in [
+            ("swiglu", Gate::Times(Activation::Silu)),
+            ("gelu", Gate::Times(Activation::Gelu)),
+            ("relu", Gate::Times(Activation::Relu)),
+        ] {
+            group.bench_function(BenchmarkId::new(name, n), |bencher| {
+                bencher.iter(|| {
+                    let y = FloatsMut::new(Float::Bf16, &mut y);
+                    function.rows(&pool, gate, up, INTERMEDIATE, y);
+                });
+            });
+        }
+    }
+    group.finish();
+}
+
+fn embedding(criterion: &mut Criterion) {
+    const VOCABULARY: usize = 32_000;
+    let pool = Pool::shared(0);
+    let table = bytes(VOCABULARY * HIDDEN * 2);
+    let read_row = float_rows(Floats::new(Float::Bf16, &table));
+    let mut group = criterion.benchmark_group("embedding");
+    for n in TOKENS {
+        let ids: Vec<u32> = (0..n).map(|i| (i * 7919 % VOCABULARY) as u32).collect();
+        let mut out = vec![0; n * HIDDEN * 2];
+        group.throughput(Throughput::Bytes(2 * out.len() as u64));
+        group.bench_function(BenchmarkId::new("bf16", n), |bencher| {
+            bencher.iter(|| {
+                let out = FloatsMut::new(Float::Bf16, &mut out);
+                gather(&pool, &ids, (VOCABULARY, HIDDEN), &read_row, None, out);
+            });
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(kernels, roofline, products, norm, rope, gate, embedding);
+criterion_main!(kernels);

@@ -1,0 +1,166 @@
+//! Activation functions, alone and as gates. Special values are IEEE
+//! arithmetic of the formulas, as in torch: `silu(-inf)` is not a number.
+
+use super::floats::{Floats, FloatsMut};
+use super::lanes::{Kernel, Lanes};
+use super::level::Level;
+use super::math::{normal_cdf, sigmoid, tanh};
+use super::pool::Pool;
+use super::share::share_rows;
+
+/// A function of one value.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Activation {
+    /// `x * sigmoid(x)`
+    Silu,
+    /// `x * (1 + erf(x / sqrt 2)) / 2` (Hendrycks and Gimpel, 2016).
+    Gelu,
+    /// Its approximation with tanh.
+    GeluTanh,
+    /// `max(x, 0)`
+    Relu,
+    /// `max(x, 0)^2` (So et al., 2021).
+    ReluSquared,
+    /// `cap * tanh(x / cap)`, which bounds logits.
+    SoftCap { cap: f32 },
+}
+
+/// A function of a gate and what goes through it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Gate {
+    /// `activation(gate) * up`
+    Times(Activation),
+    /// gpt-oss: `g * sigmoid(alpha * g) * (u + 1)`, with `g = min(gate, limit)`
+    /// and `u` clamped to `-limit..limit`.
+    ClampedSwiglu { alpha: f32, limit: f32 },
+}
+
+impl Activation {
+    /// Applies the function to each element.
+    ///
+    /// # Panics
+    /// If the lengths differ.
+    pub fn row(self, level: Level, x: Floats<'_>, y: FloatsMut<'_>) {
+        assert_eq!(x.len(), y.len());
+        level.run(Ungated {
+            activation: self,
+            x,
+            y,
+        });
+    }
+
+    /// Applies the function to rows of `columns`.
+    pub fn rows(self, pool: &Pool, x: Floats<'_>, columns: usize, y: FloatsMut<'_>) {
+        assert_eq!(x.len(), y.len());
+        let level = Level::detect();
+        share_rows(pool, [y], columns, &|row, [y]| {
+            self.row(level, x.row(row, columns), y);
+        });
+    }
+
+    #[inline(always)]
+    fn of<V: Lanes>(self, x: V) -> V {
+        match self {
+            Activation::Silu => x * sigmoid(x),
+            Activation::Gelu => x * normal_cdf(x),
+            Activation::GeluTanh => {
+                // (1 + tanh(z)) / 2 is sigmoid(2 z), without the cancellation.
+                let cubic = (x * x * x).mul_add(V::splat(0.044_715), x);
+                x * sigmoid(cubic * V::splat(2.0 * SQRT_2_OVER_PI))
+            }
+            Activation::Relu => V::splat(0.0).max(x),
+            Activation::ReluSquared => {
+                let positive = V::splat(0.0).max(x);
+                positive * positive
+            }
+            Activation::SoftCap { cap } => V::splat(cap) * tanh(x / V::splat(cap)),
+        }
+    }
+}
+
+const SQRT_2_OVER_PI: f32 = 0.797_884_6;
+
+impl Gate {
+    /// Lets `up` through the gate.
+    ///
+    /// # Panics
+    /// If the lengths differ.
+    pub fn row(self, level: Level, gate: Floats<'_>, up: Floats<'_>, y: FloatsMut<'_>) {
+        assert!(gate.len() == y.len() && up.len() == y.len());
+        level.run(Gated {
+            function: self,
+            gate,
+            up,
+            y,
+        });
+    }
+
+    /// Lets rows of `columns` through the gate.
+    pub fn rows(
+        self,
+        pool: &Pool,
+        gate: Floats<'_>,
+        up: Floats<'_>,
+        columns: usize,
+        y: FloatsMut<'_>,
+    ) {
+        assert!(gate.len() == y.len() && up.len() == y.len());
+        let level = Level::detect();
+        share_rows(pool, [y], columns, &|row, [y]| {
+            self.row(level, gate.row(row, columns), up.row(row, columns), y);
+        });
+    }
+
+    #[inline(always)]
+    fn of<V: Lanes>(self, gate: V, up: V) -> V {
+        match self {
+            Gate::Times(activation) => activation.of(gate) * up,
+            Gate::ClampedSwiglu { alpha, limit } => {
+                let gate = V::splat(limit).min(gate);
+                let up = V::splat(-limit).max(V::splat(limit).min(up));
+                gate * sigmoid(gate * V::splat(alpha)) * (up + V::splat(1.0))
+            }
+        }
+    }
+}
+
+struct Ungated<'a> {
+    activation: Activation,
+    x: Floats<'a>,
+    y: FloatsMut<'a>,
+}
+
+impl Kernel for Ungated<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<V: Lanes>(mut self) {
+        for first in (0..self.y.len()).step_by(V::N) {
+            let x: V = self.x.lanes(first, 0.0);
+            self.y.set_lanes(first, self.activation.of(x));
+        }
+    }
+}
+
+struct Gated<'a> {
+    function: Gate,
+    gate: Floats<'a>,
+    up: Floats<'a>,
+    y: FloatsMut<'a>,
+}
+
+impl Kernel for Gated<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<V: Lanes>(mut self) {
+        for first in (0..self.y.len()).step_by(V::N) {
+            let gate: V = self.gate.lanes(first, 0.0);
+            let up: V = self.up.lanes(first, 0.0);
+            self.y.set_lanes(first, self.function.of(gate, up));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,439 @@
+//! The work of one piece: some query rows over some positions, tile by tile
+//! (flash attention, <https://arxiv.org/abs/2205.14135>).
+
+use std::ops::Range;
+
+use super::aligned::Aligned;
+use super::math::{exp, tanh};
+use super::prefetch::{CACHE_LINE, prefetch};
+use super::product::{Bf16, Bf16Pairs, F16, F32, Operand, Product, ROWS};
+use super::vector::Vector;
+use super::{Attention, PADDING};
+use crate::kernels::level::Level;
+use crate::kernels::{Float, Floats, FloatsMut};
+
+/// Positions of a tile: the width of the score matrix in scratch memory.
+pub const TILE: usize = 64;
+
+/// Up to this many query rows, values are widened where they are used.
+const FEW_ROWS: usize = 2 * ROWS;
+
+/// A piece of work. Row `i` of a key-value head is the query of token
+/// `i / group` and head `i % group` within the group that shares the head.
+pub struct Piece {
+    pub kv_head: usize,
+    pub rows: Range<usize>,
+    pub positions: Range<usize>,
+}
+
+/// What is known of the softmax of one row: `[largest score, sum of weights, ..
+/// PADDING, weighted sum of values]`, with weights relative to the largest score.
+pub struct Partial;
+
+impl Partial {
+    pub const LARGEST: usize = 0;
+    pub const SUM: usize = 1;
+    pub const VALUES: usize = PADDING;
+
+    pub fn floats(job: &Attention<'_>) -> usize {
+        Self::VALUES + job.value_dim.next_multiple_of(PADDING)
+    }
+}
+
+/// Computes the piece into `partials`, one after the other for its rows.
+///
+/// # Safety
+/// As [`Vector`] says; `job` was checked and the piece is inside of it.
+#[inline(always)]
+pub unsafe fn attend<V: Vector>(
+    level: Level,
+    job: &Attention<'_>,
+    piece: &Piece,
+    partials: &mut [f32],
+) {
+    let mut tile = Tile::new::<V>(level, job, piece);
+    for partial in partials.chunks_exact_mut(Partial::floats(job)) {
+        partial.fill(0.0);
+        partial[Partial::LARGEST] = f32::NEG_INFINITY;
+    }
+    for first in piece.positions.clone().step_by(TILE) {
+        let end = (first + TILE).min(piece.positions.end);
+        // SAFETY: as for this function; positions are filled ones.
+        unsafe {
+            tile.look_at(first..end);
+            tile.pack_keys::<V>();
+            tile.score::<V>();
+            tile.weigh::<V>(partials);
+            tile.add_values::<V>(partials);
+        }
+    }
+}
+
+/// Scratch memory of a piece, for one tile of positions at a time.
+struct Tile<'a> {
+    level: Level,
+    job: &'a Attention<'a>,
+    piece: &'a Piece,
+    /// Queries and keys are multiplied as pairs of bfloat16. Subnormal ones may
+    /// count as zero then.
+    pairs: bool,
+    /// Words of a query: float32, or pairs of bfloat16.
+    depth: usize,
+    /// Positions of the tile.
+    positions: Range<usize>,
+    /// What each row sees of the tile.
+    seen: Vec<Range<usize>>,
+    /// `[rows, depth]`
+    queries: Aligned,
+    /// `[TILE, depth padded]`
+    key_rows: Aligned,
+    /// `[depth padded, TILE]`
+    keys: Aligned,
+    /// `[rows, TILE]`, scores and then their weights.
+    scores: Aligned,
+    /// `[TILE, value_dim padded]`
+    values: Aligned,
+}
+
+impl<'a> Tile<'a> {
+    #[inline(always)]
+    fn new<V: Vector>(level: Level, job: &'a Attention<'a>, piece: &'a Piece) -> Self {
+        let keys = job.keys.floats(0..0, job.head_dim);
+        let pairs = job.query_float == Float::Bf16
+            && matches!(keys, Some((_, Float::Bf16)))
+            && job.head_dim.is_multiple_of(2 * V::LANES);
+        let depth = if pairs {
+            job.head_dim / 2
+        } else {
+            job.head_dim
+        };
+        let n_rows = piece.rows.len();
+        let padded = depth.next_multiple_of(PADDING);
+        let mut tile = Tile {
+            level,
+            job,
+            piece,
+            pairs,
+            depth,
+            positions: 0..0,
+            seen: vec![0..0; n_rows],
+            queries: Aligned::zeroed(n_rows * depth),
+            key_rows: Aligned::zeroed(TILE * padded),
+            keys: Aligned::zeroed(padded * TILE),
+            scores: Aligned::zeroed(n_rows * TILE),
+            values: Aligned::zeroed(TILE * job.value_dim.next_multiple_of(PADDING)),
+        };
+        tile.load_queries();
+        tile
+    }
+
+    fn load_queries(&mut self) {
+        let (job, depth) = (self.job, self.depth);
+        let bytes = job.query_float.bytes();
+        let queries = self.queries.as_mut_slice().chunks_exact_mut(depth);
+        for (row, out) in self.piece.rows.clone().zip(queries) {
+            let head = self.piece.kv_head * job.group() + row % job.group();
+            let first = (row / job.group() * job.query_stride + head * job.head_dim) * bytes;
+            let query = &job.queries[first..first + job.head_dim * bytes];
+            if self.pairs {
+                read_words(query, out);
+            } else {
+                let query = Floats::new(job.query_float, query);
+                self.level.convert(query, FloatsMut::from(out));
+            }
+        }
+    }
+
+    /// Moves to a tile of positions.
+    fn look_at(&mut self, positions: Range<usize>) {
+        for (row, seen) in self.piece.rows.clone().zip(&mut self.seen) {
+            let visible = self.job.visible(row / self.job.group());
+            let first = visible.start.max(positions.start);
+            let end = visible.end.min(positions.end).max(first);
+            *seen = first - positions.start..end - positions.start;
+        }
+        self.positions = positions;
+    }
+
+    /// Where the tile's rows are in the cache.
+    fn cache_rows(&self) -> Range<usize> {
+        let first = self.piece.kv_head * self.job.capacity;
+        first + self.positions.start..first + self.positions.end
+    }
+
+    /// The keys of the next tile, as they are stored.
+    fn next_keys(&self) -> &'a [u8] {
+        let first = self.piece.kv_head * self.job.capacity;
+        let end = (self.positions.end + TILE).min(self.piece.positions.end);
+        let rows = first + self.positions.end..first + end;
+        self.job.keys.bytes(rows, self.job.head_dim)
+    }
+
+    /// Writes the tile's keys as columns.
+    #[inline(always)]
+    unsafe fn pack_keys<V: Vector>(&mut self) {
+        let (n, cache_rows) = (self.positions.len(), self.cache_rows());
+        let (dim, depth) = (self.job.head_dim, self.depth);
+        let ahead = self.next_keys();
+        let rows = self.key_rows.as_mut_slice();
+        let keys = self.keys.as_mut_slice().as_mut_ptr();
+        if self.pairs {
+            let (bytes, _) = (self.job.keys).floats(cache_rows, dim).expect("floats");
+            // Whole vectors of positions are read where they are, the rest from
+            // a copy, behind which there is memory.
+            let whole = n / V::LANES * V::LANES;
+            let (_, rest) = bytes.split_at(whole * dim * Float::Bf16.bytes());
+            read_words(rest, rows);
+            // SAFETY: `whole` rows are in the cache; `depth` is whole vectors.
+            unsafe {
+                let in_place = bytes.as_ptr().cast();
+                columns::<V>(in_place, depth, whole, depth, keys, ahead);
+                columns::<V>(rows.as_ptr(), depth, n - whole, depth, keys.add(whole), &[]);
+            }
+        } else {
+            let stride = depth.next_multiple_of(PADDING);
+            (self.job.keys).read(self.level, cache_rows, dim, rows, stride);
+            // SAFETY: there is memory for TILE rows, whole vectors each.
+            unsafe { columns::<V>(rows.as_ptr(), stride, n, depth, keys, ahead) }
+        }
+    }
+
+    /// Products of all queries and keys.
+    #[inline(always)]
+    unsafe fn score<V: Vector>(&mut self) {
+        let n_rows = self.seen.len();
+        let columns = self.positions.len().next_multiple_of(V::LANES);
+        let product = Product {
+            a: self.queries.as_slice().as_ptr(),
+            a_stride: self.depth,
+            b: self.keys.as_slice().as_ptr().cast(),
+            b_stride: TILE,
+            b_ahead: 0,
+            c: self.scores.as_mut_slice().as_mut_ptr(),
+            c_stride: TILE,
+            depth: self.depth,
+            accumulate: false,
+        };
+        // SAFETY: the buffers are of these sizes.
+        unsafe {
+            if self.pairs {
+                product.run::<V, Bf16Pairs>(n_rows, columns);
+            } else {
+                product.run::<V, F32>(n_rows, columns);
+            }
+        }
+    }
+
+    /// From scores to weights relative to the largest score so far.
+    #[inline(always)]
+    unsafe fn weigh<V: Vector>(&mut self, partials: &mut [f32]) {
+        let partials = partials.chunks_exact_mut(Partial::floats(self.job));
+        let scores = self.scores.as_mut_slice().chunks_exact_mut(TILE);
+        for ((scores, seen), partial) in scores.zip(&self.seen).zip(partials) {
+            if seen.is_empty() {
+                continue;
+            }
+            // SAFETY: as for `attend`.
+            unsafe {
+                let largest = finish_scores::<V>(self.job, scores, seen.clone());
+                raise::<V>(partial, largest);
+                partial[Partial::SUM] +=
+                    exponentials::<V>(scores, seen.clone(), partial[Partial::LARGEST]);
+            }
+        }
+    }
+
+    /// Adds the tile's weighted values.
+    #[inline(always)]
+    unsafe fn add_values<V: Vector>(&mut self, partials: &mut [f32]) {
+        let dim = self.job.value_dim;
+        let padded = dim.next_multiple_of(PADDING);
+        let floats = self.job.values.floats(self.cache_rows(), dim);
+        let few = self.seen.len() <= FEW_ROWS;
+        let (values, float, b_ahead) = match floats {
+            Some((bytes, float)) if dim == padded && (few || float == Float::F32) => {
+                (bytes.as_ptr(), float, if few { TILE } else { 0 })
+            }
+            _ => {
+                let cache_rows = self.cache_rows();
+                let rows = self.values.as_mut_slice();
+                (self.job.values).read(self.level, cache_rows, dim, rows, padded);
+                (rows.as_ptr().cast(), Float::F32, 0)
+            }
+        };
+        let product = Product {
+            a: self.scores.as_slice().as_ptr(),
+            a_stride: TILE,
+            b: values,
+            b_stride: padded,
+            b_ahead,
+            c: partials[Partial::VALUES..].as_mut_ptr(),
+            c_stride: Partial::floats(self.job),
+            depth: 0,
+            accumulate: true,
+        };
+        for first in (0..self.seen.len()).step_by(ROWS) {
+            let seen = &self.seen[first..(first + ROWS).min(self.seen.len())];
+            // SAFETY: rows of `padded` values and partial sums are there.
+            unsafe {
+                match float {
+                    Float::F32 => add_weighted::<V, F32>(product, first, seen, padded),
+                    Float::F16 => add_weighted::<V, F16>(product, first, seen, padded),
+                    Float::Bf16 => add_weighted::<V, Bf16>(product, first, seen, padded),
+                }
+            }
+        }
+    }
+}
+
+/// Copies words of any meaning.
+fn read_words(bytes: &[u8], words: &mut [f32]) {
+    for (word, bytes) in words.iter_mut().zip(bytes.as_chunks().0) {
+        *word = f32::from_le_bytes(*bytes);
+    }
+}
+
+/// Writes `n` rows of `depth` words as columns, TILE words apart, up to whole
+/// vectors in both directions. Asks for the bytes `ahead` on the way.
+#[inline(always)]
+unsafe fn columns<V: Vector>(
+    rows: *const f32,
+    stride: usize,
+    n: usize,
+    depth: usize,
+    to: *mut f32,
+    ahead: &[u8],
+) {
+    let blocks = n.div_ceil(V::LANES) * depth.div_ceil(V::LANES);
+    let share = (ahead.len() / blocks.max(1)).next_multiple_of(CACHE_LINE);
+    let mut ahead = ahead.chunks(share.max(1));
+    for row in (0..n).step_by(V::LANES) {
+        for word in (0..depth).step_by(V::LANES) {
+            prefetch(ahead.next().unwrap_or_default());
+            // SAFETY: the caller has memory for whole vectors.
+            unsafe {
+                let from = rows.add(row * stride + word);
+                V::transpose(from, stride, to.add(word * TILE + row), TILE);
+            }
+        }
+    }
+}
+
+/// Scales and caps the scores that a row sees and gives the largest.
+#[inline(always)]
+unsafe fn finish_scores<V: Vector>(
+    job: &Attention<'_>,
+    scores: &mut [f32],
+    seen: Range<usize>,
+) -> f32 {
+    // SAFETY: rows of scores are whole vectors.
+    unsafe {
+        let mut largest = V::splat(f32::NEG_INFINITY);
+        for first in vectors::<V>(&seen) {
+            let at = scores.as_mut_ptr().add(first);
+            let mut score = V::load(at).mul(V::splat(job.scale));
+            if let Some(cap) = job.soft_cap {
+                score = tanh(score.div(V::splat(cap))).mul(V::splat(cap));
+            }
+            if first < seen.start || first + V::LANES > seen.end {
+                let (start, end) = (seen.start.saturating_sub(first), seen.end - first);
+                score = score.keep(start, end);
+            }
+            score.store(at);
+            largest = largest.max(score);
+        }
+        largest.largest()
+    }
+}
+
+/// Makes what a partial result holds relative to a score that may be larger.
+#[inline(always)]
+unsafe fn raise<V: Vector>(partial: &mut [f32], largest: f32) {
+    let old = partial[Partial::LARGEST];
+    let largest = old.max(largest);
+    if largest == old {
+        return;
+    }
+    // SAFETY: as for `attend`; a partial result is whole vectors.
+    unsafe {
+        let factor = exp(V::splat(old - largest));
+        for values in partial.chunks_exact_mut(V::LANES) {
+            V::load(values.as_ptr())
+                .mul(factor)
+                .store(values.as_mut_ptr());
+        }
+    }
+    partial[Partial::LARGEST] = largest;
+}
+
+/// Turns scores into weights and gives their sum.
+#[inline(always)]
+unsafe fn exponentials<V: Vector>(scores: &mut [f32], seen: Range<usize>, largest: f32) -> f32 {
+    // Where all scores are minus infinity, weights are zero and not NaN: another
+    // tile may have more to say.
+    let largest = if largest == f32::NEG_INFINITY {
+        0.0
+    } else {
+        largest
+    };
+    // SAFETY: rows of scores are whole vectors.
+    unsafe {
+        let mut sum = V::splat(0.0);
+        for first in vectors::<V>(&seen) {
+            let at = scores.as_mut_ptr().add(first);
+            let weight = exp(V::load(at).sub(V::splat(largest)));
+            weight.store(at);
+            sum = sum.add(weight);
+        }
+        sum.total()
+    }
+}
+
+/// The first lanes of the vectors that cover a range.
+#[inline(always)]
+fn vectors<V: Vector>(range: &Range<usize>) -> impl Iterator<Item = usize> + use<V> {
+    (range.start / V::LANES * V::LANES..range.end).step_by(V::LANES)
+}
+
+/// Adds the weighted values that some rows see, exactly those: a weight of zero
+/// for a value that is infinite would not do.
+#[inline(always)]
+unsafe fn add_weighted<V: Vector, B: Operand<V>>(
+    product: Product,
+    first: usize,
+    seen: &[Range<usize>],
+    columns: usize,
+) {
+    for (rows, positions) in rectangles(seen) {
+        let row = first + rows.start;
+        // SAFETY: as for `attend`.
+        unsafe {
+            let part = Product {
+                a: product.a.add(row * product.a_stride + positions.start),
+                b: product.b.add(positions.start * product.b_stride * B::BYTES),
+                c: product.c.add(row * product.c_stride),
+                depth: positions.len(),
+                ..product
+            };
+            part.run::<V, B>(rows.len(), columns);
+        }
+    }
+}
+
+/// Cuts what each row sees into what all of them see and the rest by row.
+fn rectangles(seen: &[Range<usize>]) -> impl Iterator<Item = (Range<usize>, Range<usize>)> {
+    let start = seen.iter().map(|seen| seen.start).max().unwrap_or(0);
+    let end = seen.iter().map(|seen| seen.end).min().unwrap_or(0);
+    let common = start..end.max(start);
+    let rest = seen.iter().enumerate().flat_map({
+        let common = common.clone();
+        move |(row, seen)| {
+            let before = seen.start..common.start.min(seen.end);
+            let after = common.end.max(seen.start)..seen.end;
+            [(row..row + 1, before), (row..row + 1, after)]
+        }
+    });
+    std::iter::once((0..seen.len(), common))
+        .chain(rest)
+        .filter(|(_, positions)| !positions.is_empty())
+}

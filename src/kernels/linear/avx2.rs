@@ -1,0 +1,203 @@
+//! AVX2, FMA and F16C: eight columns at a time.
+//!
+//! SAFETY of this file: every function needs `Level::Avx2`, and slices and
+//! pointers of the sizes that its comment names. All loads are unaligned loads.
+
+use std::arch::x86_64::*;
+
+use super::codes::CodeRow;
+use super::planes::Planes;
+use super::scalar;
+use super::tiles::{PANEL, Tile};
+use crate::kernels::float::Float;
+
+const LANES: usize = 8;
+/// Bytes ahead at which weights are asked for: the processor's own prefetching
+/// ends at each page of 4 KiB.
+const AHEAD: usize = 1536;
+
+/// The products of one row of 4-bit codes with rows `first..first + N` of `x`.
+#[target_feature(enable = "avx2,fma")]
+pub unsafe fn dot_codes<const N: usize>(row: &CodeRow<'_>, x: &Planes, first: usize) -> [f32; N] {
+    const CHUNK: usize = 64;
+    let group_size = x.group_size;
+    let mask = _mm256_set1_epi8(0xf);
+    let ones = _mm256_set1_epi16(1);
+    let lanes = _mm256_setr_epi32(0, 8, 16, 24, 32, 40, 48, 56);
+    let group_shift = _mm_cvtsi32_si128(group_size.trailing_zeros() as i32);
+    let mut sums = [_mm256_setzero_ps(); N];
+    let mut codes = row.codes.as_ptr();
+    let end = row.codes.as_ptr_range().end;
+    // SAFETY: see the top of the file; scales and sums are padded to vectors,
+    // planes to chunks.
+    unsafe {
+        let table = row
+            .table
+            .map(|table| _mm256_broadcastsi128_si256(_mm_loadu_si128(table.as_ptr().cast())));
+        for block in 0..row.scales.len() / LANES {
+            let scales = _mm256_loadu_ps(row.scales.as_ptr().add(block * LANES));
+            let biases = _mm256_loadu_ps(row.biases.as_ptr().add(block * LANES));
+            let mut factors = [_mm256_setzero_ps(); N];
+            for token in 0..N {
+                let groups = (first + token) * x.groups_stride + block * LANES;
+                let x_scales = _mm256_loadu_ps(x.scales.as_ptr().add(groups));
+                let x_sums = _mm256_loadu_ps(x.sums.as_ptr().add(groups));
+                factors[token] = _mm256_mul_ps(scales, x_scales);
+                sums[token] = _mm256_fmadd_ps(biases, x_sums, sums[token]);
+            }
+            for chunk in 0..LANES * group_size / CHUNK {
+                let left = end.offset_from(codes) as usize;
+                if left == 0 {
+                    break;
+                }
+                _mm_prefetch::<_MM_HINT_T0>(codes.wrapping_add(AHEAD).cast());
+                let packed = load_at_most_32(codes, left);
+                codes = codes.add(left.min(CHUNK / 2));
+                let mut low = _mm256_and_si256(packed, mask);
+                let mut high = _mm256_and_si256(_mm256_srli_epi16::<4>(packed), mask);
+                if let Some(table) = table {
+                    low = _mm256_shuffle_epi8(table, low);
+                    high = _mm256_shuffle_epi8(table, high);
+                }
+                let columns = _mm256_add_epi32(lanes, _mm256_set1_epi32((chunk * CHUNK) as i32));
+                let groups = _mm256_srl_epi32(columns, group_shift);
+                let at = (block * LANES * group_size + chunk * CHUNK) * 2;
+                for token in 0..N {
+                    let x = x.bytes.as_ptr().add((first + token) * x.row_bytes + at);
+                    let plane = |x: *const i8| {
+                        let x: *const __m256i = x.cast();
+                        let even = _mm256_maddubs_epi16(low, _mm256_loadu_si256(x));
+                        let odd = _mm256_maddubs_epi16(high, _mm256_loadu_si256(x.add(1)));
+                        _mm256_madd_epi16(_mm256_add_epi16(even, odd), ones)
+                    };
+                    let above = _mm256_slli_epi32::<7>(plane(x));
+                    let sum = _mm256_add_epi32(above, plane(x.add(CHUNK)));
+                    let factor = _mm256_permutevar8x32_ps(factors[token], groups);
+                    sums[token] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(sum), factor, sums[token]);
+                }
+            }
+        }
+    }
+    sums.map(|sum| total(sum))
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+unsafe fn load_at_most_32(from: *const u8, left: usize) -> __m256i {
+    if left >= 32 {
+        // SAFETY: 32 bytes are there.
+        return unsafe { _mm256_loadu_si256(from.cast()) };
+    }
+    let mut bytes = [0_u8; 32];
+    // SAFETY: `left` bytes are there.
+    unsafe {
+        bytes[..left].copy_from_slice(std::slice::from_raw_parts(from, left));
+        _mm256_loadu_si256(bytes.as_ptr().cast())
+    }
+}
+
+/// The sum of `weights[i] * x[i]` with `x.len()` packed weights.
+#[target_feature(enable = "avx2,fma,f16c")]
+pub unsafe fn dot(float: Float, weights: &[u8], x: &[f32]) -> f32 {
+    const UNROLL: usize = 4;
+    let whole = x.len() / (UNROLL * LANES) * (UNROLL * LANES);
+    let step = LANES * float.bytes();
+    // SAFETY: see the top of the file; columns up to `whole` are there.
+    let sum = unsafe {
+        let mut sums = [_mm256_setzero_ps(); UNROLL];
+        for column in (0..whole).step_by(UNROLL * LANES) {
+            let w = weights.as_ptr().add(column * float.bytes());
+            _mm_prefetch::<_MM_HINT_T0>(w.wrapping_add(AHEAD).cast());
+            let x = x.as_ptr().add(column);
+            for (part, sum) in sums.iter_mut().enumerate() {
+                let w = load(float, w.add(part * step));
+                *sum = _mm256_fmadd_ps(w, _mm256_loadu_ps(x.add(part * LANES)), *sum);
+            }
+        }
+        let [a, b, c, d] = sums;
+        total(_mm256_add_ps(_mm256_add_ps(a, b), _mm256_add_ps(c, d)))
+    };
+    sum + scalar::dot(float, &weights[whole * float.bytes()..], &x[whole..])
+}
+
+/// The products of a row with four rows of `x` after one another.
+#[target_feature(enable = "avx2,fma,f16c")]
+pub unsafe fn dot4(weights: &[f32], x: &[f32]) -> [f32; 4] {
+    let columns = weights.len();
+    let whole = columns / LANES * LANES;
+    // SAFETY: see the top of the file; `x` holds four rows of `columns`.
+    let mut products = unsafe {
+        let mut sums = [_mm256_setzero_ps(); 4];
+        for column in (0..whole).step_by(LANES) {
+            let w = _mm256_loadu_ps(weights.as_ptr().add(column));
+            for (row, sum) in sums.iter_mut().enumerate() {
+                let x = _mm256_loadu_ps(x.as_ptr().add(row * columns + column));
+                *sum = _mm256_fmadd_ps(w, x, *sum);
+            }
+        }
+        sums.map(|sum| total(sum))
+    };
+    for (row, product) in products.iter_mut().enumerate() {
+        let rest = &x[row * columns + whole..(row + 1) * columns];
+        let products = weights[whole..].iter().zip(rest).map(|(w, x)| w * x);
+        *product += products.sum::<f32>();
+    }
+    products
+}
+
+/// Rows of a tile.
+pub const TILE_ROWS: usize = 6;
+
+/// One panel of sixteen.
+#[target_feature(enable = "avx2,fma")]
+pub unsafe fn tile_f32(tile: &Tile) {
+    // SAFETY: see the top of the file; the tile says what is there.
+    unsafe {
+        let mut sums = [[_mm256_setzero_ps(); 2]; TILE_ROWS];
+        for word in 0..tile.words {
+            let x: *const f32 = tile.panel.add(word * PANEL).cast();
+            let x = [_mm256_loadu_ps(x), _mm256_loadu_ps(x.add(LANES))];
+            for (row, sums) in sums.iter_mut().enumerate() {
+                let at = tile.weights.add(row * tile.weights_stride + word);
+                let w = _mm256_set1_ps(*at.cast());
+                sums[0] = _mm256_fmadd_ps(w, x[0], sums[0]);
+                sums[1] = _mm256_fmadd_ps(w, x[1], sums[1]);
+            }
+        }
+        for (row, sums) in sums.iter().enumerate() {
+            for (half, sum) in sums.iter().enumerate() {
+                let out = tile.out.add(row * tile.out_stride + half * LANES);
+                _mm256_storeu_ps(out, _mm256_add_ps(_mm256_loadu_ps(out), *sum));
+            }
+        }
+    }
+}
+
+/// Eight packed floats.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn load(float: Float, weights: *const u8) -> __m256 {
+    // SAFETY: the caller has eight elements there.
+    unsafe {
+        match float {
+            Float::F32 => _mm256_loadu_ps(weights.cast()),
+            Float::F16 => _mm256_cvtph_ps(_mm_loadu_si128(weights.cast())),
+            Float::Bf16 => {
+                let wide = _mm256_cvtepu16_epi32(_mm_loadu_si128(weights.cast()));
+                _mm256_castsi256_ps(_mm256_slli_epi32::<16>(wide))
+            }
+        }
+    }
+}
+
+/// The sum of eight lanes.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn total(lanes: __m256) -> f32 {
+    let halves = _mm_add_ps(
+        _mm256_castps256_ps128(lanes),
+        _mm256_extractf128_ps::<1>(lanes),
+    );
+    let pairs = _mm_add_ps(halves, _mm_movehl_ps(halves, halves));
+    _mm_cvtss_f32(_mm_add_ss(pairs, _mm_movehdup_ps(pairs)))
+}

@@ -1,0 +1,194 @@
+//! Which instructions compute what.
+
+use super::codes::{self, CodeRow};
+use super::planes::{Order, Planes};
+use super::scalar;
+use super::tiles::Tile;
+#[cfg(target_arch = "x86_64")]
+use super::{avx2, avx512};
+use crate::kernels::float::Float;
+use crate::kernels::level::Level;
+use crate::kernels::quantized::QuantizedRows;
+
+impl Level {
+    /// The sum of `weights[i] * x[i]`, with `x.len()` packed weights.
+    pub fn dot(self, float: Float, weights: &[u8], x: &[f32]) -> f32 {
+        assert_eq!(weights.len(), x.len() * float.bytes());
+        match self {
+            Level::Scalar => scalar::dot(float, weights, x),
+            // SAFETY: the level is there; the lengths agree.
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx2 => unsafe { avx2::dot(float, weights, x) },
+            // SAFETY: as above.
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx512 => unsafe { avx512::dot(float, weights, x) },
+        }
+    }
+
+    /// The sum of `row[i] * x[i]`.
+    pub fn dot_f32(self, row: &[f32], x: &[f32]) -> f32 {
+        // SAFETY: any float32 is four bytes, and bytes have no alignment.
+        let bytes = unsafe { std::slice::from_raw_parts(row.as_ptr().cast(), size_of_val(row)) };
+        self.dot(Float::F32, bytes, x)
+    }
+
+    /// The products of one row with four rows of activations, each
+    /// `weights.len()` long and after one another.
+    pub fn dot4(self, weights: &[f32], x: &[f32]) -> [f32; 4] {
+        assert_eq!(x.len(), 4 * weights.len());
+        match self {
+            Level::Scalar => scalar::dot4(weights, x),
+            // SAFETY: the level is there; the lengths agree.
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx2 => unsafe { avx2::dot4(weights, x) },
+            // SAFETY: as above.
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx512 => unsafe { avx512::dot4(weights, x) },
+        }
+    }
+
+    /// In which order codes are multiplied as integers; `None`: they aren't.
+    pub fn code_order(self, weights: &QuantizedRows<'_>) -> Option<Order> {
+        let nibbles = weights.format.bits() == 4;
+        match self {
+            Level::Scalar => None,
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx2 => {
+                (codes::are_whole(weights) && nibbles).then_some(Order { unit: 32, nibbles })
+            }
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx512 => codes::are_whole(weights).then_some(Order { unit: 64, nibbles }),
+        }
+    }
+
+    /// The products of a row of codes with rows `first..first + N` of `x`.
+    pub fn dot_codes<const N: usize>(
+        self,
+        row: &CodeRow<'_>,
+        x: &Planes,
+        first: usize,
+    ) -> [f32; N] {
+        assert!(x.fits(row, first + N));
+        match self {
+            Level::Scalar => std::array::from_fn(|token| scalar::dot_codes(row, x, first + token)),
+            // SAFETY: the level is there; the sizes were checked.
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx2 => unsafe { avx2::dot_codes(row, x, first) },
+            // SAFETY: as above.
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx512 => unsafe { avx512::dot_codes(row, x, first) },
+        }
+    }
+
+    /// A group of activations as 15-bit integers; gives their scale and
+    /// their sum. A value is about `scale * (128 * high + low)`.
+    pub fn split(self, values: &[f32], high: &mut [i8], low: &mut [i8]) -> (f32, f32) {
+        assert!(values.len() == high.len() && values.len() == low.len());
+        assert!(values.len().is_multiple_of(16));
+        match self {
+            // SAFETY: the level is there; the lengths were checked.
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx512 => unsafe { avx512::split(values, high, low) },
+            _ => scalar::split(values, high, low),
+        }
+    }
+
+    /// Bytes, signed or not, as bfloat16 numbers.
+    pub fn bytes_as_bf16(self, bytes: &[u8], signed: bool, out: &mut [u8]) {
+        assert_eq!(out.len(), 2 * bytes.len());
+        match (self, signed) {
+            // SAFETY: the level is there; the lengths were checked.
+            #[cfg(target_arch = "x86_64")]
+            (Level::Avx512, true) => unsafe { avx512::bytes_as_bf16::<true>(bytes, out) },
+            // SAFETY: as above.
+            #[cfg(target_arch = "x86_64")]
+            (Level::Avx512, false) => unsafe { avx512::bytes_as_bf16::<false>(bytes, out) },
+            _ => unreachable!("`has_dot_halves` says so"),
+        }
+    }
+
+    /// Whether there are products of bfloat16 numbers.
+    pub fn has_dot_halves(self) -> bool {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx512 => true,
+            _ => false,
+        }
+    }
+
+    /// The products of a bfloat16 row with the first N rows of `x`.
+    pub fn dot_halves<const N: usize>(self, weights: &[u8], x: &[u8]) -> [f32; N] {
+        assert!(x.len() >= N * weights.len());
+        match self {
+            // SAFETY: the level is there; the lengths were checked.
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx512 => unsafe { avx512::dot_halves(weights, x) },
+            _ => unreachable!("`has_dot_halves` says so"),
+        }
+    }
+
+    /// Rows of a tile; of codes or not.
+    pub fn tile_rows(self, codes: bool) -> usize {
+        match self {
+            Level::Scalar => scalar::TILE_ROWS,
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx2 => avx2::TILE_ROWS,
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx512 if codes => avx512::TILE_ROWS_CODES,
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx512 => avx512::TILE_ROWS,
+        }
+    }
+
+    /// # Safety
+    /// What the tile describes is there, with one panel or two.
+    pub unsafe fn tile_f32(self, tile: &Tile, panels: usize) {
+        // SAFETY: the level is there; the rest is the caller's.
+        unsafe {
+            match self {
+                #[cfg(target_arch = "x86_64")]
+                Level::Avx512 if panels == 2 => avx512::tile_f32::<2>(tile),
+                #[cfg(target_arch = "x86_64")]
+                Level::Avx512 => avx512::tile_f32::<1>(tile),
+                _ => {
+                    for panel in 0..panels {
+                        let tile = tile.panel(panel);
+                        match self {
+                            #[cfg(target_arch = "x86_64")]
+                            Level::Avx2 => avx2::tile_f32(&tile),
+                            _ => scalar::tile_f32(&tile),
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// # Safety
+    /// As for `tile_f32`, and `has_dot_halves`.
+    pub unsafe fn tile_bf16(self, tile: &Tile, panels: usize) {
+        match (self, panels) {
+            // SAFETY: the level is there; the rest is the caller's.
+            #[cfg(target_arch = "x86_64")]
+            (Level::Avx512, 2) => unsafe { avx512::tile_bf16::<2>(tile) },
+            // SAFETY: as above.
+            #[cfg(target_arch = "x86_64")]
+            (Level::Avx512, _) => unsafe { avx512::tile_bf16::<1>(tile) },
+            _ => unreachable!("`has_dot_halves` says so"),
+        }
+    }
+
+    /// # Safety
+    /// As for `tile_bf16`, with groups.
+    pub unsafe fn tile_codes(self, tile: &Tile, panels: usize) {
+        match (self, panels) {
+            // SAFETY: the level is there; the rest is the caller's.
+            #[cfg(target_arch = "x86_64")]
+            (Level::Avx512, 2) => unsafe { avx512::tile_codes::<2>(tile) },
+            // SAFETY: as above.
+            #[cfg(target_arch = "x86_64")]
+            (Level::Avx512, _) => unsafe { avx512::tile_codes::<1>(tile) },
+            _ => unreachable!("`has_dot_halves` says so"),
+        }
+    }
+}

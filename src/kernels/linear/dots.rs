@@ -1,0 +1,229 @@
+//! [`Dots`]: products of few rows of activations, one row of weights after the
+//! other. This is decoding: as fast as the weights can be read.
+
+use std::cell::RefCell;
+use std::ops::Range;
+
+use super::codes::CodeRow;
+use super::planes::Planes;
+use super::rows::Rows;
+use super::{Job, Matrix, PIECE_BYTES, Projection};
+use crate::kernels::float::Float;
+use crate::kernels::floats::{Floats, FloatsMut};
+use crate::kernels::level::Level;
+use crate::kernels::pool::Pool;
+use crate::kernels::quantized::QuantizedRows;
+
+/// Rows of activations in the forms in which the weights want them.
+pub struct Dots<'a> {
+    level: Level,
+    n: usize,
+    columns: usize,
+    /// `[n, columns]`
+    values: Vec<f32>,
+    /// The same as bfloat16, exactly; empty if nothing wants it.
+    halves: Vec<u8>,
+    /// By projection; for codes that are multiplied as integers.
+    planes: Vec<Option<Planes>>,
+    projections: &'a [Projection<'a>],
+}
+
+thread_local! {
+    /// Grows to the longest row and stays.
+    static SCRATCH: RefCell<Scratch> = RefCell::default();
+}
+
+#[derive(Default)]
+struct Scratch {
+    values: Vec<f32>,
+    row: Vec<f32>,
+    scales: Vec<f32>,
+    biases: Vec<f32>,
+}
+
+impl<'a> Dots<'a> {
+    pub fn prepare(level: Level, x: &Rows<'_>, projections: &'a [Projection<'a>]) -> Dots<'a> {
+        let (n, columns) = (x.n(), x.columns);
+        let mut values = vec![0.0; n * columns];
+        for (index, row) in values.chunks_exact_mut(columns).enumerate() {
+            x.read(level, index, row);
+        }
+        let planes = projections
+            .iter()
+            .map(|projection| planes(level, x.float(), &values, columns, &projection.matrix))
+            .collect();
+        let wants_halves = |projection: &Projection<'_>| matches!(projection.matrix, Matrix::Float(weights) if takes_halves(level, x.float(), &weights));
+        let mut halves = Vec::new();
+        if projections.iter().any(wants_halves) {
+            halves.resize(values.len() * 2, 0);
+            let halves = FloatsMut::new(Float::Bf16, &mut halves);
+            level.convert(Floats::from(&values[..]), halves);
+        }
+        Dots {
+            level,
+            n,
+            columns,
+            values,
+            halves,
+            planes,
+            projections,
+        }
+    }
+
+    pub fn run(&self, pool: &Pool, job: &Job<'_>) {
+        let row_bytes = self.projections[0].matrix.row_bytes(self.columns);
+        let blocks = job.blocks((PIECE_BYTES / row_bytes).max(1));
+        pool.run(blocks.len(), &|piece| {
+            SCRATCH.with_borrow_mut(|scratch| {
+                let mut values = std::mem::take(&mut scratch.values);
+                job.finish(
+                    self.level,
+                    &blocks[piece],
+                    &mut values,
+                    |index, rows, out| {
+                        self.multiply(index, rows, scratch, out);
+                    },
+                );
+                scratch.values = values;
+            });
+        });
+    }
+
+    /// `out` is `[n, rows]`.
+    fn multiply(
+        &self,
+        projection: usize,
+        rows: &Range<usize>,
+        scratch: &mut Scratch,
+        out: &mut [f32],
+    ) {
+        match (
+            &self.projections[projection].matrix,
+            &self.planes[projection],
+        ) {
+            (Matrix::Quantized(weights), Some(planes)) => {
+                self.multiply_codes(weights, planes, rows, scratch, out);
+            }
+            (Matrix::Float(weights), _)
+                if !self.halves.is_empty() && weights.float() == Float::Bf16 =>
+            {
+                self.multiply_halves(weights, rows, out);
+            }
+            (Matrix::Float(weights), _) if self.n == 1 => {
+                for (row, out) in rows.clone().zip(out) {
+                    let weights = weights.row(row, self.columns);
+                    *out = self
+                        .level
+                        .dot(weights.float(), weights.bytes(), &self.values);
+                }
+            }
+            (matrix, _) => {
+                let length = rows.len();
+                scratch.row.resize(self.columns, 0.0);
+                for (index, row) in rows.clone().enumerate() {
+                    let columns = 0..self.columns;
+                    matrix.dequantize(self.level, row, self.columns, &columns, &mut scratch.row);
+                    self.multiply_floats(&scratch.row, index, length, out);
+                }
+            }
+        }
+    }
+
+    fn multiply_floats(&self, row: &[f32], index: usize, length: usize, out: &mut [f32]) {
+        let fours = self.values.chunks_exact(4 * self.columns);
+        let rest = fours.remainder().chunks_exact(self.columns);
+        let mut token = 0;
+        for x in fours {
+            for product in self.level.dot4(row, x) {
+                out[token * length + index] = product;
+                token += 1;
+            }
+        }
+        for x in rest {
+            out[token * length + index] = self.level.dot_f32(row, x);
+            token += 1;
+        }
+    }
+
+    fn multiply_codes(
+        &self,
+        weights: &QuantizedRows<'_>,
+        planes: &Planes,
+        rows: &Range<usize>,
+        scratch: &mut Scratch,
+        out: &mut [f32],
+    ) {
+        let length = rows.len();
+        scratch.scales.clear();
+        scratch.scales.resize(planes.groups_stride, 0.0);
+        scratch.biases.clear();
+        scratch.biases.resize(planes.groups_stride, 0.0);
+        for (index, row) in rows.clone().enumerate() {
+            let (scales, biases) = (&mut scratch.scales, &mut scratch.biases);
+            let row = CodeRow::new(self.level, weights, row, scales, biases);
+            let mut token = 0;
+            let mut put = |products: &[f32]| {
+                for product in products {
+                    out[token * length + index] = *product;
+                    token += 1;
+                }
+                token
+            };
+            let mut done = 0;
+            while done < self.n {
+                done = match self.n - done {
+                    4.. => put(&self.level.dot_codes::<4>(&row, planes, done)),
+                    2.. => put(&self.level.dot_codes::<2>(&row, planes, done)),
+                    _ => put(&self.level.dot_codes::<1>(&row, planes, done)),
+                };
+            }
+        }
+    }
+
+    fn multiply_halves(&self, weights: &Floats<'_>, rows: &Range<usize>, out: &mut [f32]) {
+        let length = rows.len();
+        let row_bytes = 2 * self.columns;
+        for (index, row) in rows.clone().enumerate() {
+            let row = weights.row(row, self.columns).bytes();
+            let mut done = 0;
+            while done < self.n {
+                let x = &self.halves[done * row_bytes..];
+                let mut put = |products: &[f32]| {
+                    for (token, product) in products.iter().enumerate() {
+                        out[(done + token) * length + index] = *product;
+                    }
+                    products.len()
+                };
+                done += match self.n - done {
+                    4.. => put(&self.level.dot_halves::<4>(row, x)),
+                    2.. => put(&self.level.dot_halves::<2>(row, x)),
+                    _ => put(&self.level.dot_halves::<1>(row, x)),
+                };
+            }
+        }
+    }
+}
+
+/// The planes that a matrix of codes wants; `None` where the product is computed
+/// in float32: float32 activations stay exact, and so does what isn't finite.
+fn planes(
+    level: Level,
+    float: Float,
+    values: &[f32],
+    columns: usize,
+    matrix: &Matrix<'_>,
+) -> Option<Planes> {
+    let Matrix::Quantized(weights) = matrix else {
+        return None;
+    };
+    if float == Float::F32 {
+        return None;
+    }
+    let order = level.code_order(weights)?;
+    Planes::new(level, values, columns, weights.format.group_size(), order)
+}
+
+/// Whether bfloat16 weights are multiplied with bfloat16 activations directly.
+fn takes_halves(level: Level, float: Float, weights: &Floats<'_>) -> bool {
+    level.has_dot_halves() && float == Float::Bf16 && weights.float() == Float::Bf16
+}

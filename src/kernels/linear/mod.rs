@@ -1,0 +1,223 @@
+//! `x W^T`, what decoding consists of: for few rows of `x` one row of `W` after
+//! the other ([`dots`]), for many in tiles ([`tiles`]).
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+mod codes;
+mod dispatch;
+mod dots;
+mod planes;
+mod rows;
+mod scalar;
+mod tiles;
+
+use std::ops::Range;
+
+use super::activation::Gate;
+use super::float::Float;
+use super::floats::{Floats, FloatsMut};
+use super::level::Level;
+use super::output::Output;
+use super::pool::Pool;
+use super::quantized::QuantizedRows;
+use dots::Dots;
+pub use rows::Rows;
+use tiles::Tiles;
+
+/// With more rows of activations than this, tiles are faster.
+const MAX_DOT_ROWS: usize = 12;
+/// Bytes of weights that a piece of work covers at least: a few microseconds.
+const PIECE_BYTES: usize = 64 << 10;
+
+/// A weight matrix `[rows, columns]` in its file's bytes, row after row.
+#[derive(Clone, Copy)]
+pub enum Matrix<'a> {
+    Float(Floats<'a>),
+    Quantized(QuantizedRows<'a>),
+}
+
+/// One matrix that `x` is multiplied with.
+#[derive(Clone, Copy)]
+pub struct Projection<'a> {
+    pub matrix: Matrix<'a>,
+    pub rows: usize,
+    pub bias: Option<Floats<'a>>,
+}
+
+/// Values that go through a gate at a time.
+const GATED: usize = 256;
+
+/// What becomes of the products of all projections.
+#[derive(Clone, Copy)]
+pub enum Finish<'a> {
+    /// Next to each other: `[n, sum of rows]`
+    Store,
+    /// Added to what is there: `[n, rows]` of one projection
+    Add(Floats<'a>),
+    /// The first, through the gate, times the second: `[n, rows]`
+    Gated(Gate),
+}
+
+/// Multiplies `x` with all projections and writes `out` as `out_float`.
+///
+/// # Panics
+/// If the sizes of the arguments do not belong together.
+pub fn linear(
+    pool: &Pool,
+    x: &Rows<'_>,
+    projections: &[Projection<'_>],
+    finish: Finish<'_>,
+    out: &mut [u8],
+    out_float: Float,
+) {
+    linear_at(
+        Level::detect(),
+        pool,
+        x,
+        projections,
+        finish,
+        out,
+        out_float,
+    );
+}
+
+fn linear_at(
+    level: Level,
+    pool: &Pool,
+    x: &Rows<'_>,
+    projections: &[Projection<'_>],
+    finish: Finish<'_>,
+    out: &mut [u8],
+    out_float: Float,
+) {
+    let width = width(projections, &finish);
+    assert_eq!(out.len(), x.n() * width * out_float.bytes());
+    let job = Job {
+        projections,
+        finish,
+        width,
+        n: x.n(),
+        out: Output::new(out),
+        out_float,
+    };
+    match x.n() {
+        0 => {}
+        1..=MAX_DOT_ROWS => Dots::prepare(level, x, projections).run(pool, &job),
+        _ => Tiles::prepare(level, pool, x, projections).run(pool, &job),
+    }
+}
+
+fn width(projections: &[Projection<'_>], finish: &Finish<'_>) -> usize {
+    match finish {
+        Finish::Store => projections.iter().map(|projection| projection.rows).sum(),
+        Finish::Add(_) => {
+            assert_eq!(projections.len(), 1);
+            projections[0].rows
+        }
+        Finish::Gated(_) => {
+            assert_eq!(projections.len(), 2);
+            assert_eq!(projections[0].rows, projections[1].rows);
+            projections[0].rows
+        }
+    }
+}
+
+/// The products that are wanted, and where they go.
+struct Job<'a> {
+    projections: &'a [Projection<'a>],
+    finish: Finish<'a>,
+    /// Columns of the output.
+    width: usize,
+    n: usize,
+    out: Output<'a, u8>,
+    out_float: Float,
+}
+
+/// Rows of one projection, or of both of a gated pair.
+struct Block {
+    projection: usize,
+    rows: Range<usize>,
+    /// The output's column of the first row.
+    column: usize,
+}
+
+impl Job<'_> {
+    /// All rows in blocks of at most `rows_per_block`.
+    fn blocks(&self, rows_per_block: usize) -> Vec<Block> {
+        let gated = matches!(self.finish, Finish::Gated(_));
+        let projections = &self.projections[..if gated { 1 } else { self.projections.len() }];
+        let mut blocks = Vec::new();
+        let mut column = 0;
+        for (index, projection) in projections.iter().enumerate() {
+            for first in (0..projection.rows).step_by(rows_per_block) {
+                blocks.push(Block {
+                    projection: index,
+                    rows: first..(first + rows_per_block).min(projection.rows),
+                    column: column + first,
+                });
+            }
+            column += projection.rows;
+        }
+        blocks
+    }
+
+    /// Computes the products of a block by `multiply(projection, rows,
+    /// out)`, where `out` is `[n, rows]`, and writes them. `scratch` is reused.
+    fn finish(
+        &self,
+        level: Level,
+        block: &Block,
+        scratch: &mut Vec<f32>,
+        mut multiply: impl FnMut(usize, &Range<usize>, &mut [f32]),
+    ) {
+        let length = block.rows.len();
+        scratch.resize(2 * self.n * length, 0.0);
+        let (values, gated) = scratch.split_at_mut(self.n * length);
+        let mut product = |index: usize, out: &mut [f32]| {
+            multiply(index, &block.rows, out);
+            if let Some(bias) = self.projections[index].bias {
+                for row in out.chunks_exact_mut(length) {
+                    add(level, row, bias, block.rows.start);
+                }
+            }
+        };
+        product(block.projection, values);
+        if let Finish::Gated(gate) = self.finish {
+            product(1, gated);
+            for (values, gated) in values.chunks_mut(GATED).zip(gated.chunks(GATED)) {
+                let mut gate_values = [0.0; GATED];
+                let gate_values = &mut gate_values[..values.len()];
+                gate_values.copy_from_slice(values);
+                let gate_values = Floats::from(&*gate_values);
+                gate.row(
+                    level,
+                    gate_values,
+                    Floats::from(gated),
+                    FloatsMut::from(values),
+                );
+            }
+        }
+        for (row, values) in values.chunks_exact_mut(length).enumerate() {
+            let first = row * self.width + block.column;
+            if let Finish::Add(there) = self.finish {
+                add(level, values, there, first);
+            }
+            let bytes = self.out_float.bytes();
+            // SAFETY: blocks do not share rows, so nor do their columns.
+            let out = unsafe { self.out.part(first * bytes..(first + length) * bytes) };
+            level.convert(Floats::from(&*values), FloatsMut::new(self.out_float, out));
+        }
+    }
+}
+
+/// Adds the elements of `addends` from `first` on.
+fn add(level: Level, values: &mut [f32], addends: Floats<'_>, first: usize) {
+    let (_, addends) = addends.split_at(first);
+    let (addends, _) = addends.split_at(values.len());
+    level.add_to(values, addends);
+}
+
+#[cfg(test)]
+mod tests;

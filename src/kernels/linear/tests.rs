@@ -1,0 +1,372 @@
+use proptest::prelude::*;
+
+use super::*;
+use crate::kernels::activation::Activation;
+use crate::kernels::norm::Norm;
+use crate::kernels::quantized::Format;
+
+/// Relative to the root of the sum of the squares of a product's terms: what
+/// float32 sums of this length cost.
+const FLOAT_TOLERANCE: f64 = 1e-5;
+/// The same with activations of 15 bits: six times their root mean square error.
+const CODES_TOLERANCE: f64 = 2e-4;
+
+/// Deterministic values between -1 and 1 from a seed.
+fn values(seed: u64, count: usize) -> Vec<f32> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 40) as f32 / (1_u64 << 23) as f32 - 1.0
+    };
+    (0..count).map(|_| next()).collect()
+}
+
+/// Values as packed floats, `shift` bytes off any alignment.
+fn packed(float: Float, values: &[f32], shift: usize) -> Vec<u8> {
+    let mut bytes = vec![0; shift + values.len() * float.bytes()];
+    for (index, value) in values.iter().enumerate() {
+        float.set(&mut bytes[shift..], index, *value);
+    }
+    bytes
+}
+
+fn bytes(seed: u64, count: usize) -> Vec<u8> {
+    let values = values(seed, count);
+    values
+        .iter()
+        .map(|value| (value.to_bits() >> 3) as u8)
+        .collect()
+}
+
+/// A matrix that owns its bytes.
+struct Stored {
+    parts: [Vec<u8>; 3],
+    kind: Kind,
+    rows: usize,
+    columns: usize,
+    shift: usize,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Kind {
+    Float(Float),
+    Quantized(Format),
+}
+
+impl Stored {
+    fn new(kind: Kind, rows: usize, columns: usize, shift: usize, seed: u64) -> Stored {
+        let shifted = |bytes: Vec<u8>| [vec![0; shift], bytes].concat();
+        let parts = match kind {
+            Kind::Float(float) => {
+                let weights = packed(float, &values(seed, rows * columns), shift);
+                [weights, Vec::new(), Vec::new()]
+            }
+            Kind::Quantized(format) => {
+                let groups = rows * columns / format.group_size();
+                let codes = shifted(bytes(seed, rows * columns * format.bits() / 8));
+                match format {
+                    Format::Affine { float, .. } => [
+                        codes,
+                        packed(float, &values(seed + 1, groups), shift),
+                        packed(float, &values(seed + 2, groups), shift),
+                    ],
+                    // Powers of two around one, and numbers below sixteen.
+                    Format::Mxfp4 | Format::Mxfp8 => {
+                        let scales = bytes(seed + 1, groups);
+                        let scales = scales.iter().map(|byte| 124 + byte % 6).collect();
+                        [codes, shifted(scales), Vec::new()]
+                    }
+                    Format::Nvfp4 => {
+                        let scales = bytes(seed + 1, groups);
+                        let scales = scales.iter().map(|byte| 32 + byte % 32).collect();
+                        [codes, shifted(scales), Vec::new()]
+                    }
+                }
+            }
+        };
+        Stored {
+            parts,
+            kind,
+            rows,
+            columns,
+            shift,
+        }
+    }
+
+    fn matrix(&self) -> Matrix<'_> {
+        let part = |index: usize| &self.parts[index][self.shift..];
+        match self.kind {
+            Kind::Float(float) => Matrix::Float(Floats::new(float, part(0))),
+            Kind::Quantized(format) => Matrix::Quantized(QuantizedRows {
+                codes: part(0),
+                scales: part(1),
+                biases: matches!(format, Format::Affine { .. }).then(|| part(2)),
+                format,
+                columns: self.columns,
+            }),
+        }
+    }
+
+    /// Products with a row of float64, and the root of the sum of the squares of
+    /// the terms of each.
+    fn multiply(&self, x: &[f64]) -> Vec<(f64, f64)> {
+        let mut weights = vec![0.0; self.columns];
+        let row = |row: usize| {
+            let columns = 0..self.columns;
+            self.matrix()
+                .dequantize(Level::Scalar, row, self.columns, &columns, &mut weights);
+            let terms = || weights.iter().zip(x).map(|(w, x)| f64::from(*w) * x);
+            (
+                terms().sum(),
+                terms().map(|term| term * term).sum::<f64>().sqrt(),
+            )
+        };
+        (0..self.rows).map(row).collect()
+    }
+}
+
+fn kinds() -> impl Strategy<Value = Kind> {
+    let floats = prop_oneof![Just(Float::F32), Just(Float::F16), Just(Float::Bf16)];
+    let bits = prop_oneof![Just(2), Just(3), Just(4), Just(5), Just(6), Just(8)];
+    let groups = prop_oneof![Just(32), Just(64), Just(128)];
+    let affine = (bits, groups, floats.clone());
+    prop_oneof![
+        2 => floats.prop_map(Kind::Float),
+        4 => affine.prop_map(|(bits, group_size, float)| {
+            Kind::Quantized(Format::Affine { bits, group_size, float })
+        }),
+        1 => Just(Kind::Quantized(Format::Mxfp4)),
+        1 => Just(Kind::Quantized(Format::Mxfp8)),
+        1 => Just(Kind::Quantized(Format::Nvfp4)),
+    ]
+}
+
+/// The columns nearest to `wanted` that a kind can have.
+fn columns(kind: Kind, wanted: usize) -> usize {
+    match kind {
+        Kind::Float(_) => wanted,
+        Kind::Quantized(format) => wanted.next_multiple_of(format.group_size()),
+    }
+}
+
+fn multiply(
+    level: Level,
+    n_threads: usize,
+    x: &Rows<'_>,
+    projections: &[Projection<'_>],
+    finish: Finish<'_>,
+    length: usize,
+) -> Vec<f32> {
+    let mut out = vec![0; length * 4];
+    let pool = Pool::new(n_threads);
+    linear_at(level, &pool, x, projections, finish, &mut out, Float::F32);
+    (0..length)
+        .map(|index| Float::F32.get(&out, index))
+        .collect()
+}
+
+fn tolerance(x: Float, kind: Kind) -> f64 {
+    match kind {
+        Kind::Quantized(_) if x != Float::F32 => CODES_TOLERANCE,
+        // The weights of a sum are of any size next to the sum.
+        Kind::Quantized(_) => 3.0 * FLOAT_TOLERANCE,
+        Kind::Float(_) => FLOAT_TOLERANCE,
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(60))]
+
+    #[test]
+    fn products_are_those_of_float64(
+        kind in kinds(), rows in 1_usize..70, wanted in 1_usize..400, n in 1_usize..40,
+        x_float in prop_oneof![Just(Float::F32), Just(Float::F16), Just(Float::Bf16)],
+        shift in 0_usize..4, n_threads in 1_usize..3, seed in 0_u64..1 << 40,
+    ) {
+        let columns = columns(kind, wanted);
+        let weights = Stored::new(kind, rows, columns, shift, seed);
+        let x = packed(x_float, &values(seed + 3, n * columns), shift);
+        let x = Floats::new(x_float, &x[shift..]);
+        let exact: Vec<Vec<f64>> = (0..n)
+            .map(|row| {
+                let row = x.row(row, columns);
+                (0..columns).map(|i| f64::from(x_float.get(row.bytes(), i))).collect()
+            })
+            .collect();
+        for level in Level::available() {
+            let projection = Projection { matrix: weights.matrix(), rows, bias: None };
+            let x = Rows { values: x, columns, norm: None };
+            let found = multiply(level, n_threads, &x, &[projection], Finish::Store, n * rows);
+            for (found, x) in found.chunks(rows).zip(&exact) {
+                for (found, (expected, size)) in found.iter().zip(weights.multiply(x)) {
+                    let error = (f64::from(*found) - expected).abs();
+                    let bound = tolerance(x_float, kind) * size + 1e-7;
+                    prop_assert!(error <= bound, "{level:?} {kind:?}: {found} for {expected}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_fused_equals_the_steps_one_by_one(
+        kinds in (kinds(), kinds()), rows in 1_usize..50, wanted in 1_usize..200,
+        n in 1_usize..20, seed in 0_u64..1 << 40,
+    ) {
+        let columns = columns(kinds.1, columns(kinds.0, wanted));
+        let stored = [
+            Stored::new(kinds.0, rows, columns, 0, seed),
+            Stored::new(kinds.1, rows, columns, 0, seed + 10),
+        ];
+        let x = packed(Float::Bf16, &values(seed + 3, n * columns), 0);
+        let norm_weight = packed(Float::F32, &values(seed + 4, columns), 0);
+        let bias = packed(Float::F16, &values(seed + 5, rows), 0);
+        let addend = packed(Float::Bf16, &values(seed + 6, n * rows), 0);
+        let norm = Norm::Rms {
+            weight: Some(Floats::new(Float::F32, &norm_weight)),
+            offset: 0.0,
+            eps: 1e-5,
+        };
+        let bias = Floats::new(Float::F16, &bias);
+        let addend = Floats::new(Float::Bf16, &addend);
+        let level = Level::detect();
+        let values = Floats::new(Float::Bf16, &x);
+        let normed = Rows { values, columns, norm: Some(norm) };
+        // The norm's result as a row of its own.
+        let mut rounded = vec![0.0; n * columns];
+        for (index, row) in rounded.chunks_mut(columns).enumerate() {
+            normed.read(level, index, row);
+        }
+        let plain = Rows { values: Floats::from(&rounded[..]), columns, norm: None };
+        let projections = stored.each_ref().map(|weights| Projection {
+            matrix: weights.matrix(),
+            rows,
+            bias: Some(bias),
+        });
+        let single = projections.map(|projection| {
+            multiply(level, 1, &plain, &[projection], Finish::Store, n * rows)
+        });
+
+        let joined = multiply(level, 2, &normed, &projections, Finish::Store, 2 * n * rows);
+        for (index, joined) in joined.chunks(2 * rows).enumerate() {
+            let row = index * rows..(index + 1) * rows;
+            let expected = [&single[0][row.clone()], &single[1][row]].concat();
+            prop_assert!(close(joined, &expected, columns));
+        }
+        let finish = Finish::Add(addend);
+        let added = multiply(level, 2, &normed, &projections[..1], finish, n * rows);
+        let expected: Vec<f32> = (0..n * rows)
+            .map(|index| single[0][index] + Float::Bf16.get(addend.bytes(), index))
+            .collect();
+        prop_assert!(close(&added, &expected, columns));
+        let finish = Finish::Gated(Gate::Times(Activation::Relu));
+        let gated = multiply(level, 2, &normed, &projections, finish, n * rows);
+        let expected: Vec<f32> = (0..n * rows)
+            .map(|index| single[0][index].max(0.0) * single[1][index])
+            .collect();
+        let largest = |values: &[f32]| values.iter().fold(1.0_f32, |a, b| a.max(b.abs()));
+        let scale = largest(&single[0]) * largest(&single[1]);
+        for (found, expected) in gated.iter().zip(&expected) {
+            prop_assert!((found - expected).abs() <= 2e-3 * scale, "{found} for {expected}");
+        }
+    }
+}
+
+/// Equal but for activations of 15 bits in one and float32 in the other.
+fn close(found: &[f32], expected: &[f32], columns: usize) -> bool {
+    let largest = expected.iter().fold(1.0_f32, |a, b| a.max(b.abs()));
+    let bound = 2e-4 * largest * (columns as f32).sqrt();
+    found
+        .iter()
+        .zip(expected)
+        .all(|(a, b)| (a - b).abs() <= bound)
+}
+
+#[test]
+fn long_rows_are_summed_over_all_their_blocks() {
+    let kinds = [
+        Kind::Float(Float::Bf16),
+        Kind::Quantized(Format::Affine {
+            bits: 4,
+            group_size: 64,
+            float: Float::Bf16,
+        }),
+    ];
+    for kind in kinds {
+        let (rows, columns, n) = (13, 2 * 2048 + 192, 35);
+        let weights = Stored::new(kind, rows, columns, 1, 5);
+        let x = packed(Float::Bf16, &values(6, n * columns), 0);
+        for level in Level::available() {
+            let projection = Projection {
+                matrix: weights.matrix(),
+                rows,
+                bias: None,
+            };
+            let x = Rows {
+                values: Floats::new(Float::Bf16, &x),
+                columns,
+                norm: None,
+            };
+            let found = multiply(level, 2, &x, &[projection], Finish::Store, n * rows);
+            let mut row = vec![0.0; columns];
+            for (index, found) in found.chunks(rows).enumerate() {
+                x.read(level, index, &mut row);
+                let row: Vec<f64> = row.iter().map(|x| f64::from(*x)).collect();
+                for (found, (expected, size)) in found.iter().zip(weights.multiply(&row)) {
+                    assert!((f64::from(*found) - expected).abs() <= 5e-6 * size);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn what_is_no_number_comes_through() {
+    let kinds = [
+        Kind::Float(Float::Bf16),
+        Kind::Float(Float::F32),
+        Kind::Quantized(Format::Affine {
+            bits: 4,
+            group_size: 32,
+            float: Float::F16,
+        }),
+        Kind::Quantized(Format::Affine {
+            bits: 6,
+            group_size: 32,
+            float: Float::F16,
+        }),
+        Kind::Quantized(Format::Nvfp4),
+    ];
+    for (kind, n) in kinds.into_iter().flat_map(|kind| [(kind, 2), (kind, 20)]) {
+        let (rows, columns) = (3, 128);
+        let weights = Stored::new(kind, rows, columns, 0, 5);
+        for special in [f32::NAN, f32::INFINITY] {
+            let mut x = values(6, n * columns);
+            x[columns + 40] = special;
+            let x = packed(Float::Bf16, &x, 0);
+            for level in Level::available() {
+                let projection = Projection {
+                    matrix: weights.matrix(),
+                    rows,
+                    bias: None,
+                };
+                let x = Rows {
+                    values: Floats::new(Float::Bf16, &x),
+                    columns,
+                    norm: None,
+                };
+                let found = multiply(level, 1, &x, &[projection], Finish::Store, n * rows);
+                let (first, second) = (&found[..rows], &found[rows..2 * rows]);
+                assert!(
+                    first.iter().all(|value| value.is_finite()),
+                    "{level:?} {kind:?}"
+                );
+                assert!(
+                    second.iter().all(|value| !value.is_finite()),
+                    "{level:?} {kind:?}"
+                );
+            }
+        }
+    }
+}

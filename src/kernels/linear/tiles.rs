@@ -1,0 +1,443 @@
+//! [`Tiles`]: products of many rows of activations. They are rearranged once
+//! into panels of 16 rows; then tiles of a few rows of weights times one or two
+//! panels are computed in registers, from blocks that stay in the cache.
+
+use std::cell::RefCell;
+use std::ops::Range;
+
+use super::rows::Rows;
+use super::{Job, Matrix, Projection, codes};
+use crate::kernels::float::Float;
+use crate::kernels::floats::FloatsMut;
+use crate::kernels::level::Level;
+use crate::kernels::output::Output;
+use crate::kernels::pool::Pool;
+
+/// Rows of activations in a panel.
+pub const PANEL: usize = 16;
+/// Rows of weights in a block, at most.
+const BLOCK_ROWS: usize = 48;
+/// Columns of a block.
+const BLOCK_COLUMNS: usize = 2048;
+/// Rows of activations whose block of columns stays in the second-level cache.
+const BLOCK_TOKENS: usize = 128;
+/// Bytes behind each row of a block, so that rows do not share cache sets.
+const ROW_PADDING: usize = 64;
+
+/// In what tiles are computed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Element {
+    /// Weights as float32.
+    F32,
+    /// Weights and activations that are bfloat16, two columns at a time.
+    Bf16,
+    /// Activations that are bfloat16 times codes, and the groups' sums times
+    /// scales: exact, as codes are bfloat16 numbers.
+    Bf16Codes,
+}
+
+impl Element {
+    fn bytes(self) -> usize {
+        match self {
+            Element::F32 => 4,
+            Element::Bf16 | Element::Bf16Codes => 2,
+        }
+    }
+
+    /// Columns that lie next to each other in a panel.
+    fn columns(self) -> usize {
+        4 / self.bytes()
+    }
+}
+
+/// A tile of a block: what a micro kernel multiplies. Columns are counted in
+/// words of four bytes.
+pub struct Tile {
+    /// Rows of weights, `weights_stride` words apart.
+    pub weights: *const u32,
+    pub weights_stride: usize,
+    /// Panels `[words, 16]`, `panel_stride` words apart.
+    pub panel: *const u32,
+    pub panel_stride: usize,
+    pub words: usize,
+    /// `[rows, 16 * panels]` sums to add to, `out_stride` apart.
+    pub out: *mut f32,
+    pub out_stride: usize,
+    /// For codes, per group of `group_words`: by row, `groups_stride` apart.
+    pub scales: *const f32,
+    pub biases: *const f32,
+    pub groups_stride: usize,
+    pub group_words: usize,
+    /// The groups' sums of a panel, `[groups, 16]`, `sums_stride` apart.
+    pub sums: *const f32,
+    pub sums_stride: usize,
+}
+
+impl Tile {
+    /// One of its panels.
+    pub fn panel(&self, index: usize) -> Tile {
+        Tile {
+            panel: self.panel.wrapping_add(index * self.panel_stride),
+            out: self.out.wrapping_add(index * PANEL),
+            sums: self.sums.wrapping_add(index * self.sums_stride),
+            ..*self
+        }
+    }
+}
+
+/// Activations in panels.
+struct Panels {
+    element: Element,
+    /// `[n / 16][columns as words][16]`
+    words: Vec<u32>,
+    /// `[n / 16][groups][16]`; for codes.
+    sums: Vec<f32>,
+    group_size: usize,
+}
+
+/// Rows of activations in the panels that the weights want.
+pub struct Tiles<'a> {
+    level: Level,
+    n: usize,
+    columns: usize,
+    /// By projection: which of the panels.
+    choice: Vec<usize>,
+    panels: Vec<Panels>,
+    projections: &'a [Projection<'a>],
+}
+
+thread_local! {
+    /// Grows to a block and stays.
+    static SCRATCH: RefCell<Scratch> = RefCell::default();
+}
+
+#[derive(Default)]
+struct Scratch {
+    values: Vec<f32>,
+    /// Rows of weights in the tiles' type.
+    weights: Vec<u32>,
+    /// `[rows, panels * 16]`
+    sums: Vec<f32>,
+    scales: Vec<f32>,
+    biases: Vec<f32>,
+    fill: FillScratch,
+}
+
+#[derive(Default)]
+struct FillScratch {
+    row: Vec<f32>,
+    codes: Vec<u8>,
+}
+
+impl<'a> Tiles<'a> {
+    pub fn prepare(
+        level: Level,
+        pool: &Pool,
+        x: &Rows<'_>,
+        projections: &'a [Projection<'a>],
+    ) -> Tiles<'a> {
+        let mut panels: Vec<Panels> = Vec::new();
+        let choice = projections
+            .iter()
+            .map(|projection| {
+                let element = element(level, x.float(), &projection.matrix);
+                let group_size = match (&projection.matrix, element) {
+                    (Matrix::Quantized(weights), Element::Bf16Codes) => weights.format.group_size(),
+                    _ => 0,
+                };
+                let same = |made: &Panels| made.element == element && made.group_size == group_size;
+                panels.iter().position(same).unwrap_or_else(|| {
+                    panels.push(Panels::new(level, pool, x, element, group_size));
+                    panels.len() - 1
+                })
+            })
+            .collect();
+        Tiles {
+            level,
+            n: x.n(),
+            columns: x.columns,
+            choice,
+            panels,
+            projections,
+        }
+    }
+
+    pub fn run(&self, pool: &Pool, job: &Job<'_>) {
+        let fair = job.width.div_ceil(8 * pool.n_threads());
+        let blocks = job.blocks(fair.next_multiple_of(12).min(BLOCK_ROWS));
+        pool.run(blocks.len(), &|piece| {
+            SCRATCH.with_borrow_mut(|scratch| {
+                let mut values = std::mem::take(&mut scratch.values);
+                job.finish(
+                    self.level,
+                    &blocks[piece],
+                    &mut values,
+                    |index, rows, out| {
+                        self.multiply(index, rows, scratch);
+                        transpose(&scratch.sums, self.n, rows.len(), out);
+                    },
+                );
+                scratch.values = values;
+            });
+        });
+    }
+
+    /// Fills `scratch.sums`, `[rows, n padded to panels]`.
+    fn multiply(&self, projection: usize, rows: &Range<usize>, scratch: &mut Scratch) {
+        let matrix = &self.projections[projection].matrix;
+        let panels = &self.panels[self.choice[projection]];
+        let n_padded = self.n.next_multiple_of(PANEL);
+        let tile_rows = self.level.tile_rows(panels.element == Element::Bf16Codes);
+        let padded_rows = rows.len().next_multiple_of(tile_rows);
+        scratch.sums.clear();
+        scratch.sums.resize(padded_rows * n_padded, 0.0);
+        if let (Matrix::Quantized(weights), Element::Bf16Codes) = (matrix, panels.element) {
+            let groups = self.columns / panels.group_size;
+            scratch.scales.resize(padded_rows * groups, 0.0);
+            scratch.biases.resize(padded_rows * groups, 0.0);
+            let scales = scratch.scales.chunks_exact_mut(groups);
+            let biases = scratch.biases.chunks_exact_mut(groups);
+            for (row, (scales, biases)) in rows.clone().zip(scales.zip(biases)) {
+                codes::scales(self.level, weights, row, scales, biases);
+            }
+        }
+        for first in (0..self.columns).step_by(BLOCK_COLUMNS) {
+            let columns = first..(first + BLOCK_COLUMNS).min(self.columns);
+            self.multiply_columns(matrix, panels, rows, padded_rows, columns, scratch);
+        }
+    }
+
+    fn multiply_columns(
+        &self,
+        matrix: &Matrix<'_>,
+        panels: &Panels,
+        rows: &Range<usize>,
+        padded_rows: usize,
+        columns: Range<usize>,
+        scratch: &mut Scratch,
+    ) {
+        let element = panels.element;
+        let words = columns.len().div_ceil(element.columns());
+        let weights_stride = words + ROW_PADDING / 4;
+        scratch.weights.resize(padded_rows * weights_stride, 0);
+        for (index, row) in rows.clone().enumerate() {
+            let out = &mut scratch.weights[index * weights_stride..][..words];
+            fill(
+                self.level,
+                element,
+                matrix,
+                row,
+                self.columns,
+                &columns,
+                &mut scratch.fill,
+                out,
+            );
+        }
+        let row_words = self.columns.div_ceil(element.columns());
+        let groups = match panels.group_size {
+            0 => 0,
+            size => self.columns / size,
+        };
+        let first_group = match panels.group_size {
+            0 => 0,
+            size => columns.start / size,
+        };
+        let n_panels = self.n.div_ceil(PANEL);
+        let tile_rows = self.level.tile_rows(element == Element::Bf16Codes);
+        for first in (0..n_panels).step_by(BLOCK_TOKENS / PANEL) {
+            let last = (first + BLOCK_TOKENS / PANEL).min(n_panels);
+            for row in (0..padded_rows).step_by(tile_rows) {
+                let mut panel = first;
+                while panel < last {
+                    let wide = if last - panel >= 2 { 2 } else { 1 };
+                    let tile = Tile {
+                        weights: &scratch.weights[row * weights_stride],
+                        weights_stride,
+                        panel: &panels.words
+                            [(panel * row_words + columns.start / element.columns()) * PANEL],
+                        panel_stride: row_words * PANEL,
+                        words,
+                        out: &mut scratch.sums[row * n_panels * PANEL + panel * PANEL],
+                        out_stride: n_panels * PANEL,
+                        scales: scratch
+                            .scales
+                            .as_ptr()
+                            .wrapping_add(row * groups + first_group),
+                        biases: scratch
+                            .biases
+                            .as_ptr()
+                            .wrapping_add(row * groups + first_group),
+                        groups_stride: groups,
+                        group_words: panels.group_size / 2,
+                        sums: panels
+                            .sums
+                            .as_ptr()
+                            .wrapping_add((panel * groups + first_group) * PANEL),
+                        sums_stride: groups * PANEL,
+                    };
+                    // SAFETY: the tile's rows, columns, panels and groups are
+                    // inside of the blocks made above, which nobody else uses.
+                    unsafe {
+                        match element {
+                            Element::F32 => self.level.tile_f32(&tile, wide),
+                            Element::Bf16 => self.level.tile_bf16(&tile, wide),
+                            Element::Bf16Codes => self.level.tile_codes(&tile, wide),
+                        }
+                    }
+                    panel += wide;
+                }
+            }
+        }
+    }
+}
+
+fn element(level: Level, float: Float, matrix: &Matrix<'_>) -> Element {
+    if !level.has_dot_halves() || float != Float::Bf16 {
+        return Element::F32;
+    }
+    match matrix {
+        Matrix::Float(weights) if weights.float() == Float::Bf16 => Element::Bf16,
+        Matrix::Quantized(weights) if codes::are_whole(weights) => Element::Bf16Codes,
+        _ => Element::F32,
+    }
+}
+
+/// Writes columns of one row of weights in the tiles' type.
+#[expect(clippy::too_many_arguments, reason = "the row's place and its scratch")]
+fn fill(
+    level: Level,
+    element: Element,
+    matrix: &Matrix<'_>,
+    row: usize,
+    row_columns: usize,
+    columns: &Range<usize>,
+    scratch: &mut FillScratch,
+    out: &mut [u32],
+) {
+    match (element, matrix) {
+        (Element::Bf16, Matrix::Float(weights)) => {
+            let row = weights.row(row, row_columns).bytes();
+            let bytes = &row[2 * columns.start..2 * columns.end];
+            bytes_of(out)[..bytes.len()].copy_from_slice(bytes);
+            if !columns.len().is_multiple_of(2) {
+                bytes_of(out)[bytes.len()..].fill(0);
+            }
+        }
+        (Element::Bf16Codes, Matrix::Quantized(weights)) => {
+            codes::as_bf16(
+                level,
+                weights,
+                row,
+                columns,
+                &mut scratch.codes,
+                bytes_of(out),
+            );
+        }
+        _ => {
+            scratch.row.resize(columns.len(), 0.0);
+            matrix.dequantize(level, row, row_columns, columns, &mut scratch.row);
+            for (out, value) in out.iter_mut().zip(&scratch.row) {
+                *out = value.to_bits();
+            }
+        }
+    }
+}
+
+fn bytes_of(words: &mut [u32]) -> &mut [u8] {
+    // SAFETY: any bytes are a u32 and bytes have no alignment.
+    unsafe { std::slice::from_raw_parts_mut(words.as_mut_ptr().cast(), size_of_val(words)) }
+}
+
+/// `[rows, n padded]` -> `[n, rows]`
+fn transpose(from: &[f32], n: usize, n_rows: usize, to: &mut [f32]) {
+    let stride = n.next_multiple_of(PANEL);
+    for (token, to) in to.chunks_exact_mut(n_rows).enumerate() {
+        for (row, to) in to.iter_mut().enumerate() {
+            *to = from[row * stride + token];
+        }
+    }
+}
+
+impl Panels {
+    fn new(level: Level, pool: &Pool, x: &Rows<'_>, element: Element, group_size: usize) -> Panels {
+        let columns = x.columns;
+        let n_panels = x.n().div_ceil(PANEL);
+        let panel_words = columns.div_ceil(element.columns()) * PANEL;
+        let panel_sums = match group_size {
+            0 => 0,
+            size => columns / size * PANEL,
+        };
+        let mut words = vec![0_u32; n_panels * panel_words];
+        let mut sums = vec![0.0; n_panels * panel_sums];
+        let (all_words, all_sums) = (Output::new(&mut words), Output::new(&mut sums));
+        pool.run(n_panels, &|panel| {
+            // SAFETY: each piece has a panel of its own.
+            let words = unsafe { all_words.part(panel * panel_words..(panel + 1) * panel_words) };
+            // SAFETY: as above.
+            let sums = unsafe { all_sums.part(panel * panel_sums..(panel + 1) * panel_sums) };
+            let mut row = vec![0.0; columns];
+            for lane in 0..PANEL.min(x.n() - panel * PANEL) {
+                x.read(level, panel * PANEL + lane, &mut row);
+                if group_size > 0 {
+                    for (group, values) in row.chunks_exact(group_size).enumerate() {
+                        sums[group * PANEL + lane] = values.iter().sum();
+                    }
+                }
+                scatter(element, &row, lane, words);
+            }
+        });
+        Panels {
+            element,
+            words,
+            sums,
+            group_size,
+        }
+    }
+}
+
+/// Writes a row as one of the sixteen of a panel.
+fn scatter(element: Element, row: &[f32], lane: usize, words: &mut [u32]) {
+    match element {
+        Element::F32 => {
+            for (value, words) in row.iter().zip(words.chunks_exact_mut(PANEL)) {
+                words[lane] = value.to_bits();
+            }
+        }
+        Element::Bf16 | Element::Bf16Codes => {
+            // The values are bfloat16 numbers already: their upper halves.
+            let pairs = row.chunks(2).zip(words.chunks_exact_mut(PANEL));
+            for (pair, words) in pairs {
+                let second = pair.get(1).map_or(0, |value| value.to_bits() & 0xffff_0000);
+                words[lane] = pair[0].to_bits() >> 16 | second;
+            }
+        }
+    }
+}
+
+impl Matrix<'_> {
+    pub fn row_bytes(&self, columns: usize) -> usize {
+        match self {
+            Matrix::Float(weights) => columns * weights.float().bytes(),
+            Matrix::Quantized(weights) => columns * weights.format.bits() / 8,
+        }
+    }
+
+    /// Some columns of a row as float32.
+    pub fn dequantize(
+        &self,
+        level: Level,
+        row: usize,
+        row_columns: usize,
+        columns: &Range<usize>,
+        out: &mut [f32],
+    ) {
+        match self {
+            Matrix::Float(weights) => {
+                let (_, from) = weights.row(row, row_columns).split_at(columns.start);
+                let (part, _) = from.split_at(columns.len());
+                level.convert(part, FloatsMut::from(out));
+            }
+            Matrix::Quantized(weights) => weights.part(row, columns).dequantize(level, 0, out),
+        }
+    }
+}

@@ -1,0 +1,117 @@
+//! [`Pool`]: threads that share the work of a kernel, inside somebody else's
+//! process: named, deaf to the host's signals, asleep soon after the last job,
+//! and gone with the last user.
+
+mod handoff;
+
+use std::collections::BTreeMap;
+use std::mem;
+use std::ops::Range;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::thread::{self, JoinHandle};
+
+use self::handoff::Handoff;
+use super::threads::default_threads;
+use crate::host;
+
+/// Threads that run the pieces of one job at a time.
+pub struct Pool {
+    handoff: Arc<Handoff>,
+    workers: Vec<JoinHandle<()>>,
+}
+
+impl Pool {
+    /// The most threads that a pool can have.
+    pub const MAX_THREADS: usize = 1024;
+
+    /// The process's pool of `n_threads`, made by its first user and ended with
+    /// its last. 0: as many as suit the machine, see [`default_threads`].
+    pub fn shared(n_threads: usize) -> Arc<Pool> {
+        static POOLS: Mutex<BTreeMap<usize, Weak<Pool>>> = Mutex::new(BTreeMap::new());
+        let n_threads = match n_threads {
+            0 => default_threads(),
+            n => n,
+        };
+        let mut pools = POOLS.lock().unwrap_or_else(PoisonError::into_inner);
+        pools.retain(|_, pool| pool.strong_count() > 0);
+        let known = pools.get(&n_threads).and_then(Weak::upgrade);
+        known.unwrap_or_else(|| {
+            let pool = Arc::new(Pool::new(n_threads));
+            pools.insert(n_threads, Arc::downgrade(&pool));
+            pool
+        })
+    }
+
+    /// `n_threads`, at most `MAX_THREADS`, counts the caller of `run`. If not all
+    /// can be started, those that could share the work.
+    pub fn new(n_threads: usize) -> Pool {
+        host::watch_forks();
+        let handoff = Arc::new(Handoff::new());
+        let worker = |index: usize| {
+            let handoff = handoff.clone();
+            thread::Builder::new()
+                .name(format!("umrt-{index}"))
+                .spawn(move || handoff.work())
+                .ok()
+        };
+        let indices = 1..n_threads.min(Pool::MAX_THREADS);
+        let workers = host::with_signals_blocked(|| indices.map_while(worker).collect());
+        Pool { handoff, workers }
+    }
+
+    /// Threads that share a job, its caller included.
+    pub fn n_threads(&self) -> usize {
+        self.workers.len() + 1
+    }
+
+    /// Runs `piece(0)` to `piece(n_pieces - 1)`, each once, on any thread, and
+    /// returns when all are done. While the workers run another caller's job,
+    /// this one's pieces run on its own thread.
+    ///
+    /// Pieces should take tens of microseconds: many more than there are threads,
+    /// so that a thread that the system stops holds up little.
+    ///
+    /// # Panics
+    /// If a piece does. Then not all of them may have run.
+    pub fn run(&self, n_pieces: usize, piece: &(dyn Fn(usize) + Sync)) {
+        let alone = n_pieces < 2 || self.workers.is_empty() || host::forked();
+        if alone || !self.handoff.try_run(n_pieces, piece) {
+            (0..n_pieces).for_each(piece);
+        }
+    }
+
+    /// Cuts `0..length` into ranges of `per_piece`, the last one maybe shorter,
+    /// and runs each once, as `run` does.
+    ///
+    /// # Panics
+    /// If `per_piece` is 0 or a range's work panics.
+    pub fn run_ranges(
+        &self,
+        length: usize,
+        per_piece: usize,
+        work: &(dyn Fn(Range<usize>) + Sync),
+    ) {
+        self.run(length.div_ceil(per_piece), &|index| {
+            let start = index * per_piece;
+            work(start..length.min(start + per_piece));
+        });
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        let workers = mem::take(&mut self.workers);
+        if host::forked() {
+            // They stayed behind in the parent.
+            return mem::forget(workers);
+        }
+        self.handoff.end();
+        for worker in workers {
+            // A worker catches what its pieces do; there is nothing to pass on.
+            let _ = worker.join();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
