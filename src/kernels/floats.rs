@@ -40,6 +40,10 @@ impl<'a> Floats<'a> {
         self.bytes
     }
 
+    pub fn get(&self, index: usize) -> f32 {
+        self.float.get(self.bytes, index)
+    }
+
     /// Row `index` of rows of `columns`.
     pub fn row(&self, index: usize, columns: usize) -> Floats<'a> {
         let row_bytes = columns * self.float.bytes();

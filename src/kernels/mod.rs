@@ -9,12 +9,14 @@
 //! - `quantized`: rows of codes as floats or whole numbers
 //! - `float`, `floats`: 16-bit and 32-bit floats as bytes at any alignment
 //! - `level`: which vector instructions may be used
-//! - `pool`, `share`, `output`: threads that share the work, and what they write;
+//! - `pool`, `share`, `output`, `aligned`: threads that share the work, and what they
+//!   write and need in between;
 //!   `threads`: how many
 //!
 //! Everything is computed in float32 and rounded once, at the end.
 
 mod activation;
+mod aligned;
 mod attention;
 mod convert;
 mod embedding;

@@ -12,9 +12,8 @@
 //! - `product`: products of small matrices in registers
 //! - `math`: exp and tanh
 //! - `vector`: what a vector can do; `avx2` and `avx512` do it on x86
-//! - `aligned`, `prefetch`: scratch memory, and asking for other memory in time
+//! - `prefetch`: asking for memory in time
 
-mod aligned;
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
@@ -29,12 +28,12 @@ mod vector;
 
 use std::ops::Range;
 
-use aligned::Aligned;
 pub use cache::CacheRows;
 use merge::merge;
 use tile::{Partial, Piece, TILE, attend};
 use vector::Plain;
 
+use super::aligned::Aligned;
 use super::float::Float;
 use super::level::Level;
 use super::output::Output;

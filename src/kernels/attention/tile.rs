@@ -3,13 +3,13 @@
 
 use std::ops::Range;
 
-use super::aligned::Aligned;
 use super::math::{exp, tanh};
 use super::prefetch::{CACHE_LINE, prefetch};
 use super::product::{Bf16, Bf16Pairs, F16, F32, Operand, Product, ROWS};
 use super::vector::Vector;
 use super::{Attention, PADDING};
 use crate::kernels::level::Level;
+use crate::kernels::aligned::Aligned;
 use crate::kernels::{Float, Floats, FloatsMut};
 
 /// Positions of a tile: the width of the score matrix in scratch memory.
@@ -84,15 +84,15 @@ struct Tile<'a> {
     /// What each row sees of the tile.
     seen: Vec<Range<usize>>,
     /// `[rows, depth]`
-    queries: Aligned,
+    queries: Aligned<f32>,
     /// `[TILE, depth padded]`
-    key_rows: Aligned,
+    key_rows: Aligned<f32>,
     /// `[depth padded, TILE]`
-    keys: Aligned,
+    keys: Aligned<f32>,
     /// `[rows, TILE]`, scores and then their weights.
-    scores: Aligned,
+    scores: Aligned<f32>,
     /// `[TILE, value_dim padded]`
-    values: Aligned,
+    values: Aligned<f32>,
 }
 
 impl<'a> Tile<'a> {

@@ -5,20 +5,54 @@
 
 use std::arch::x86_64::*;
 
-use super::codes::CodeRow;
+use super::codes::CodeRows;
 use super::planes::Planes;
 use super::scalar;
 use super::tiles::{PANEL, Tile};
 use crate::kernels::float::Float;
+use crate::kernels::floats::Floats;
 
 const LANES: usize = 8;
 /// Bytes ahead at which weights are asked for: the processor's own prefetching
 /// ends at each page of 4 KiB.
 const AHEAD: usize = 1536;
 
-/// The products of one row of 4-bit codes with rows `first..first + N` of `x`.
-#[target_feature(enable = "avx2,fma")]
-pub unsafe fn dot_codes<const N: usize>(row: &CodeRow<'_>, x: &Planes, first: usize) -> [f32; N] {
+/// See `Level::multiply_codes`; codes of 4 bits.
+#[target_feature(enable = "avx2,fma,f16c")]
+pub unsafe fn multiply_codes(rows: &CodeRows<'_>, x: &Planes, out: &mut [f32]) {
+    let (n, n_rows) = (x.n(), rows.len());
+    for row in 0..n_rows {
+        let mut token = 0;
+        while token < n {
+            // SAFETY: the same contract.
+            let done = unsafe {
+                let out = &mut out[token * n_rows + row..];
+                match n - token {
+                    4.. => put(dot_codes::<4>(rows, x, (row, token)), n_rows, out),
+                    2.. => put(dot_codes::<2>(rows, x, (row, token)), n_rows, out),
+                    _ => put(dot_codes::<1>(rows, x, (row, token)), n_rows, out),
+                }
+            };
+            token += done;
+        }
+    }
+}
+
+/// Writes every `stride`th element; gives the number of products.
+fn put<const N: usize>(products: [f32; N], stride: usize, out: &mut [f32]) -> usize {
+    for (product, out) in products.iter().zip(out.iter_mut().step_by(stride)) {
+        *out = *product;
+    }
+    N
+}
+
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn dot_codes<const N: usize>(
+    rows: &CodeRows<'_>,
+    x: &Planes,
+    (row, first): (usize, usize),
+) -> [f32; N] {
     const CHUNK: usize = 64;
     let group_size = x.group_size;
     let mask = _mm256_set1_epi8(0xf);
@@ -26,17 +60,18 @@ pub unsafe fn dot_codes<const N: usize>(row: &CodeRow<'_>, x: &Planes, first: us
     let lanes = _mm256_setr_epi32(0, 8, 16, 24, 32, 40, 48, 56);
     let group_shift = _mm_cvtsi32_si128(group_size.trailing_zeros() as i32);
     let mut sums = [_mm256_setzero_ps(); N];
-    let mut codes = row.codes.as_ptr();
-    let end = row.codes.as_ptr_range().end;
+    let mut codes = rows.row_codes(row).as_ptr();
+    let end = rows.row_codes(row).as_ptr_range().end;
     // SAFETY: see the top of the file; scales and sums are padded to vectors,
     // planes to chunks.
     unsafe {
-        let table = row
+        let table = rows
             .table
             .map(|table| _mm256_broadcastsi128_si256(_mm_loadu_si128(table.as_ptr().cast())));
-        for block in 0..row.scales.len() / LANES {
-            let scales = _mm256_loadu_ps(row.scales.as_ptr().add(block * LANES));
-            let biases = _mm256_loadu_ps(row.biases.as_ptr().add(block * LANES));
+        let (scales, biases) = (rows.scales.row(row, rows.groups), rows.biases.row(row, rows.groups));
+        for block in 0..rows.groups.div_ceil(LANES) {
+            let scales = load_at_most_8(&scales, block * LANES);
+            let biases = load_at_most_8(&biases, block * LANES);
             let mut factors = [_mm256_setzero_ps(); N];
             for token in 0..N {
                 let groups = (first + token) * x.groups_stride + block * LANES;
@@ -63,7 +98,7 @@ pub unsafe fn dot_codes<const N: usize>(row: &CodeRow<'_>, x: &Planes, first: us
                 let groups = _mm256_srl_epi32(columns, group_shift);
                 let at = (block * LANES * group_size + chunk * CHUNK) * 2;
                 for token in 0..N {
-                    let x = x.bytes.as_ptr().add((first + token) * x.row_bytes + at);
+                    let x = x.bytes.as_slice().as_ptr().add((first + token) * x.row_bytes + at);
                     let plane = |x: *const i8| {
                         let x: *const __m256i = x.cast();
                         let even = _mm256_maddubs_epi16(low, _mm256_loadu_si256(x));
@@ -94,6 +129,22 @@ unsafe fn load_at_most_32(from: *const u8, left: usize) -> __m256i {
         bytes[..left].copy_from_slice(std::slice::from_raw_parts(from, left));
         _mm256_loadu_si256(bytes.as_ptr().cast())
     }
+}
+
+/// Eight floats from `first` on, with zeros behind the last.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn load_at_most_8(floats: &Floats<'_>, first: usize) -> __m256 {
+    if first + LANES <= floats.len() {
+        // SAFETY: eight elements are there.
+        return unsafe { load(floats.float(), floats.bytes()[first * floats.float().bytes()..].as_ptr()) };
+    }
+    let mut values = [0.0; LANES];
+    for (index, value) in (first..floats.len()).zip(&mut values) {
+        *value = floats.get(index);
+    }
+    // SAFETY: eight elements are there.
+    unsafe { _mm256_loadu_ps(values.as_ptr()) }
 }
 
 /// The sum of `weights[i] * x[i]` with `x.len()` packed weights.

@@ -5,16 +5,24 @@
 
 use std::arch::x86_64::*;
 
-use super::codes::CodeRow;
+use super::codes::CodeRows;
 use super::planes::{LARGEST, Planes, inverse, sum_of};
 use super::tiles::{PANEL, Tile};
 use crate::kernels::float::Float;
+use crate::kernels::floats::Floats;
 
-/// Bytes ahead at which weights are asked for: the processor's own prefetching
-/// ends at each page of 4 KiB.
-const AHEAD: usize = 1536;
 /// Floats in a vector, and groups whose scales are read at once.
 const LANES: usize = 16;
+
+/// Asks for weights that follow those at `from`. The processor's own prefetching
+/// ends at each page of 4 KiB, and the first-level cache alone cannot have enough
+/// on their way: far ahead into the second level, from there into the first.
+#[inline]
+#[target_feature(enable = "sse")]
+fn prefetch(from: *const u8) {
+    _mm_prefetch::<_MM_HINT_T1>(from.wrapping_add(4096).cast());
+    _mm_prefetch::<_MM_HINT_T0>(from.wrapping_add(512).cast());
+}
 
 /// How 64 codes (with nibbles twice 64) come out of their bytes.
 #[derive(Clone, Copy)]
@@ -58,9 +66,14 @@ impl Unpack {
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi")]
     unsafe fn load(&self, from: *const u8, left: usize) -> [__m512i; 2] {
-        let bytes = left.min(self.bytes);
         // SAFETY: only bytes that are there are read.
-        let packed = unsafe { _mm512_maskz_loadu_epi8(u64::MAX >> (64 - bytes), from.cast()) };
+        let packed = unsafe {
+            if left >= 64 {
+                _mm512_loadu_epi8(from.cast())
+            } else {
+                _mm512_maskz_loadu_epi8(u64::MAX >> (64 - left), from.cast())
+            }
+        };
         if self.nibbles {
             let high = _mm512_srli_epi16::<4>(packed);
             [
@@ -75,93 +88,147 @@ impl Unpack {
     }
 }
 
-/// The products of one row of codes with rows `first..first + N` of `x`.
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni")]
-pub unsafe fn dot_codes<const N: usize>(row: &CodeRow<'_>, x: &Planes, first: usize) -> [f32; N] {
-    match (x.order.nibbles, row.table) {
-        // SAFETY: the same contract.
-        (true, None) => unsafe { dot_codes_in::<N, 2, false>(row, x, first) },
-        // SAFETY: the same contract.
-        (true, Some(_)) => unsafe { dot_codes_in::<N, 2, true>(row, x, first) },
-        // SAFETY: the same contract.
-        (false, _) => unsafe { dot_codes_in::<N, 1, false>(row, x, first) },
+/// See `Level::multiply_codes`.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,f16c")]
+pub unsafe fn multiply_codes(rows: &CodeRows<'_>, x: &Planes, out: &mut [f32]) {
+    // SAFETY: the same contract.
+    unsafe {
+        match (x.order.nibbles, rows.table) {
+            (true, None) => multiply_codes_in::<2, false>(rows, x, out),
+            (true, Some(_)) => multiply_codes_in::<2, true>(rows, x, out),
+            (false, _) => multiply_codes_in::<1, false>(rows, x, out),
+        }
     }
 }
 
 #[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni")]
-unsafe fn dot_codes_in<const N: usize, const UNITS: usize, const TABLE: bool>(
-    row: &CodeRow<'_>,
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,f16c")]
+unsafe fn multiply_codes_in<const UNITS: usize, const TABLE: bool>(
+    rows: &CodeRows<'_>,
     x: &Planes,
-    first: usize,
-) -> [f32; N] {
-    let chunk = 64 * UNITS;
-    let group_size = x.group_size;
-    let unpack = Unpack::new(row.bits, UNITS == 2);
-    let table = match row.table {
-        // SAFETY: sixteen bytes.
-        Some(table) => _mm512_broadcast_i32x4(unsafe { _mm_loadu_epi8(table.as_ptr().cast()) }),
-        None => _mm512_setzero_si512(),
-    };
-    let lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
-    // The first column of each sum of a chunk; its group is this by group size.
-    let columns = _mm512_mullo_epi32(lanes, _mm512_set1_epi32((chunk / LANES) as i32));
-    let group_shift = _mm_cvtsi32_si128(group_size.trailing_zeros() as i32);
-    let mut sums = [_mm512_setzero_ps(); N];
-    let mut codes = row.codes.as_ptr();
-    let end = row.codes.as_ptr_range().end;
-    // SAFETY: see the top of the file; scales and sums are padded to vectors,
-    // planes to chunks.
-    unsafe {
-        let mut planes: [*const i8; N] = [std::ptr::null(); N];
-        for (token, planes) in planes.iter_mut().enumerate() {
-            *planes = x.bytes.as_ptr().add((first + token) * x.row_bytes);
-        }
-        for block in 0..row.scales.len() / LANES {
-            let scales = _mm512_loadu_ps(row.scales.as_ptr().add(block * LANES));
-            let biases = _mm512_loadu_ps(row.biases.as_ptr().add(block * LANES));
-            let mut factors = [_mm512_setzero_ps(); N];
-            for token in 0..N {
-                let groups = (first + token) * x.groups_stride + block * LANES;
-                let x_scales = _mm512_loadu_ps(x.scales.as_ptr().add(groups));
-                let x_sums = _mm512_loadu_ps(x.sums.as_ptr().add(groups));
-                factors[token] = _mm512_mul_ps(scales, x_scales);
-                sums[token] = _mm512_fmadd_ps(biases, x_sums, sums[token]);
-            }
-            let mut columns = columns;
-            for _ in 0..LANES * group_size / chunk {
-                let left = end.offset_from(codes) as usize;
-                if left == 0 {
-                    break;
+    out: &mut [f32],
+) {
+    let codes = Codes::<UNITS, TABLE>::new(rows, x);
+    let (n, n_rows) = (x.n(), rows.len());
+    for row in 0..n_rows {
+        let mut token = 0;
+        while token < n {
+            let out = &mut out[token * n_rows + row..];
+            // SAFETY: the same contract.
+            token += unsafe {
+                match n - token {
+                    4.. => put(codes.dot::<4>(rows, x, row, token), n_rows, out),
+                    2.. => put(codes.dot::<2>(rows, x, row, token), n_rows, out),
+                    _ => put(codes.dot::<1>(rows, x, row, token), n_rows, out),
                 }
-                _mm_prefetch::<_MM_HINT_T0>(codes.wrapping_add(AHEAD).cast());
-                let mut units = unpack.load(codes, left);
-                if TABLE {
-                    units = units.map(|unit| _mm512_shuffle_epi8(table, unit));
-                }
-                codes = codes.add(left.min(unpack.bytes));
-                let groups = _mm512_srl_epi32(columns, group_shift);
-                columns = _mm512_add_epi32(columns, _mm512_set1_epi32(chunk as i32));
-                for token in 0..N {
-                    let x = planes[token];
-                    let mut sum = _mm512_setzero_si512();
-                    for (index, unit) in units[..UNITS].iter().enumerate() {
-                        let high = _mm512_loadu_epi8(x.add(index * 64));
-                        sum = _mm512_dpbusd_epi32(sum, *unit, high);
-                    }
-                    sum = _mm512_slli_epi32::<7>(sum);
-                    for (index, unit) in units[..UNITS].iter().enumerate() {
-                        let low = _mm512_loadu_epi8(x.add(chunk + index * 64));
-                        sum = _mm512_dpbusd_epi32(sum, *unit, low);
-                    }
-                    planes[token] = x.add(2 * chunk);
-                    let factor = _mm512_permutexvar_ps(groups, factors[token]);
-                    sums[token] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum), factor, sums[token]);
-                }
-            }
+            };
         }
     }
-    sums.map(|sum| _mm512_reduce_add_ps(sum))
+}
+
+/// Writes every `stride`th element; gives the number of products.
+fn put<const N: usize>(products: [f32; N], stride: usize, out: &mut [f32]) -> usize {
+    for (product, out) in products.iter().zip(out.iter_mut().step_by(stride)) {
+        *out = *product;
+    }
+    N
+}
+
+/// What all rows of codes have in common. A chunk is UNITS vectors of 64 codes.
+struct Codes<const UNITS: usize, const TABLE: bool> {
+    unpack: Unpack,
+    table: __m512i,
+    /// The first column of each sum of a chunk; its group is this by group size.
+    columns: __m512i,
+    group_shift: __m128i,
+}
+
+impl<const UNITS: usize, const TABLE: bool> Codes<UNITS, TABLE> {
+    const CHUNK: usize = 64 * UNITS;
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi")]
+    fn new(rows: &CodeRows<'_>, x: &Planes) -> Self {
+        let table = match rows.table {
+            // SAFETY: sixteen bytes.
+            Some(table) => _mm512_broadcast_i32x4(unsafe { _mm_loadu_epi8(table.as_ptr().cast()) }),
+            None => _mm512_setzero_si512(),
+        };
+        let lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+        let columns_per_sum = _mm512_set1_epi32((Self::CHUNK / LANES) as i32);
+        Codes {
+            unpack: Unpack::new(rows.bits, UNITS == 2),
+            table,
+            columns: _mm512_mullo_epi32(lanes, columns_per_sum),
+            group_shift: _mm_cvtsi32_si128(x.group_size.trailing_zeros() as i32),
+        }
+    }
+
+    /// The products of a row with N rows of `x`.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,f16c")]
+    unsafe fn dot<const N: usize>(
+        &self,
+        rows: &CodeRows<'_>,
+        x: &Planes,
+        row: usize,
+        first: usize,
+    ) -> [f32; N] {
+        let mut sums = [_mm512_setzero_ps(); N];
+        let mut codes = rows.row_codes(row).as_ptr();
+        let mut left = rows.row_bytes;
+        // SAFETY: see the top of the file; the planes' scales and sums are padded
+        // to vectors, their bytes to chunks.
+        unsafe {
+            let mut planes = x.bytes.as_slice().as_ptr().add(first * x.row_bytes);
+            for block in (0..rows.groups).step_by(LANES) {
+                let mask = u16::MAX >> (LANES - (rows.groups - block).min(LANES));
+                let scales = load_from(&rows.scales, row * rows.groups + block, mask);
+                let biases = load_from(&rows.biases, row * rows.groups + block, mask);
+                let mut factors = [_mm512_setzero_ps(); N];
+                for token in 0..N {
+                    let groups = (first + token) * x.groups_stride + block;
+                    let x_scales = _mm512_loadu_ps(x.scales.as_ptr().add(groups));
+                    let x_sums = _mm512_loadu_ps(x.sums.as_ptr().add(groups));
+                    factors[token] = _mm512_mul_ps(scales, x_scales);
+                    sums[token] = _mm512_fmadd_ps(biases, x_sums, sums[token]);
+                }
+                let mut columns = self.columns;
+                for _ in 0..LANES * x.group_size / Self::CHUNK {
+                    prefetch(codes);
+                    let mut units = self.unpack.load(codes, left);
+                    if TABLE {
+                        units = units.map(|unit| _mm512_shuffle_epi8(self.table, unit));
+                    }
+                    let groups = _mm512_srl_epi32(columns, self.group_shift);
+                    columns = _mm512_add_epi32(columns, _mm512_set1_epi32(Self::CHUNK as i32));
+                    for token in 0..N {
+                        let x = planes.add(token * x.row_bytes);
+                        let plane = |x: *const i8| {
+                            let mut sum = _mm512_setzero_si512();
+                            for (index, unit) in units[..UNITS].iter().enumerate() {
+                                let x = _mm512_loadu_epi8(x.add(index * 64));
+                                sum = _mm512_dpbusd_epi32(sum, *unit, x);
+                            }
+                            sum
+                        };
+                        let high = _mm512_slli_epi32::<7>(plane(x));
+                        let sum = _mm512_add_epi32(high, plane(x.add(Self::CHUNK)));
+                        let factor = _mm512_permutexvar_ps(groups, factors[token]);
+                        let sum = _mm512_cvtepi32_ps(sum);
+                        sums[token] = _mm512_fmadd_ps(sum, factor, sums[token]);
+                    }
+                    planes = planes.add(2 * Self::CHUNK);
+                    if left <= self.unpack.bytes {
+                        break;
+                    }
+                    codes = codes.add(self.unpack.bytes);
+                    left -= self.unpack.bytes;
+                }
+            }
+        }
+        sums.map(|sum| _mm512_reduce_add_ps(sum))
+    }
 }
 
 /// The products of a bfloat16 row with the first N of `x`, rows of the same
@@ -178,7 +245,7 @@ pub unsafe fn dot_halves<const N: usize>(weights: &[u8], x: &[u8]) -> [f32; N] {
         for start in (0..whole).step_by(64 * UNROLL) {
             for part in 0..UNROLL {
                 let at = weights.as_ptr().add(start + 64 * part);
-                _mm_prefetch::<_MM_HINT_T0>(at.wrapping_add(AHEAD).cast());
+                prefetch(at);
                 let w = load(at);
                 for (token, sums) in sums.iter_mut().enumerate() {
                     let x = load(x.as_ptr().add(token * length + start + 64 * part));
@@ -213,7 +280,7 @@ pub unsafe fn dot(float: Float, weights: &[u8], x: &[f32]) -> f32 {
         for column in (0..whole).step_by(LANES * UNROLL) {
             for (part, sum) in sums.iter_mut().enumerate() {
                 let at = weights.as_ptr().add(column * float.bytes() + part * step);
-                _mm_prefetch::<_MM_HINT_T0>(at.wrapping_add(AHEAD).cast());
+                prefetch(at);
                 let x = _mm512_loadu_ps(x.as_ptr().add(column + part * LANES));
                 *sum = _mm512_fmadd_ps(load(float, at, u16::MAX), x, *sum);
             }
@@ -246,6 +313,15 @@ pub unsafe fn dot4(weights: &[f32], x: &[f32]) -> [f32; 4] {
         }
     }
     sums.map(|sum| _mm512_reduce_add_ps(sum))
+}
+
+/// The floats from `first` on that `mask` names.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,f16c")]
+unsafe fn load_from(floats: &Floats<'_>, first: usize, mask: u16) -> __m512 {
+    let from = floats.bytes().as_ptr().wrapping_add(first * floats.float().bytes());
+    // SAFETY: the masked elements are there.
+    unsafe { load(floats.float(), from, mask) }
 }
 
 /// The packed floats that `mask` names.

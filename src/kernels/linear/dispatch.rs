@@ -1,6 +1,6 @@
 //! Which instructions compute what.
 
-use super::codes::{self, CodeRow};
+use super::codes::{self, CodeRows};
 use super::planes::{Order, Planes};
 use super::scalar;
 use super::tiles::Tile;
@@ -61,22 +61,17 @@ impl Level {
         }
     }
 
-    /// The products of a row of codes with rows `first..first + N` of `x`.
-    pub fn dot_codes<const N: usize>(
-        self,
-        row: &CodeRow<'_>,
-        x: &Planes,
-        first: usize,
-    ) -> [f32; N] {
-        assert!(x.fits(row, first + N));
+    /// The products of all rows of codes with all of `x`: `out` is `[n, rows]`.
+    pub fn multiply_codes(self, rows: &CodeRows<'_>, x: &Planes, out: &mut [f32]) {
+        assert!(x.fit(rows) && out.len() == x.n() * rows.len());
         match self {
-            Level::Scalar => std::array::from_fn(|token| scalar::dot_codes(row, x, first + token)),
+            Level::Scalar => scalar::multiply_codes(rows, x, out),
             // SAFETY: the level is there; the sizes were checked.
             #[cfg(target_arch = "x86_64")]
-            Level::Avx2 => unsafe { avx2::dot_codes(row, x, first) },
+            Level::Avx2 => unsafe { avx2::multiply_codes(rows, x, out) },
             // SAFETY: as above.
             #[cfg(target_arch = "x86_64")]
-            Level::Avx512 => unsafe { avx512::dot_codes(row, x, first) },
+            Level::Avx512 => unsafe { avx512::multiply_codes(rows, x, out) },
         }
     }
 

@@ -4,7 +4,7 @@
 use std::cell::RefCell;
 use std::ops::Range;
 
-use super::codes::CodeRow;
+use super::codes::CodeRows;
 use super::planes::Planes;
 use super::rows::Rows;
 use super::{Job, Matrix, PIECE_BYTES, Projection};
@@ -37,8 +37,7 @@ thread_local! {
 struct Scratch {
     values: Vec<f32>,
     row: Vec<f32>,
-    scales: Vec<f32>,
-    biases: Vec<f32>,
+    scales: [Vec<f32>; 2],
 }
 
 impl<'a> Dots<'a> {
@@ -153,31 +152,8 @@ impl<'a> Dots<'a> {
         scratch: &mut Scratch,
         out: &mut [f32],
     ) {
-        let length = rows.len();
-        scratch.scales.clear();
-        scratch.scales.resize(planes.groups_stride, 0.0);
-        scratch.biases.clear();
-        scratch.biases.resize(planes.groups_stride, 0.0);
-        for (index, row) in rows.clone().enumerate() {
-            let (scales, biases) = (&mut scratch.scales, &mut scratch.biases);
-            let row = CodeRow::new(self.level, weights, row, scales, biases);
-            let mut token = 0;
-            let mut put = |products: &[f32]| {
-                for product in products {
-                    out[token * length + index] = *product;
-                    token += 1;
-                }
-                token
-            };
-            let mut done = 0;
-            while done < self.n {
-                done = match self.n - done {
-                    4.. => put(&self.level.dot_codes::<4>(&row, planes, done)),
-                    2.. => put(&self.level.dot_codes::<2>(&row, planes, done)),
-                    _ => put(&self.level.dot_codes::<1>(&row, planes, done)),
-                };
-            }
-        }
+        let rows = CodeRows::new(self.level, weights, rows, &mut scratch.scales);
+        self.level.multiply_codes(&rows, planes, out);
     }
 
     fn multiply_halves(&self, weights: &Floats<'_>, rows: &Range<usize>, out: &mut [f32]) {

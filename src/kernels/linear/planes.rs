@@ -3,7 +3,8 @@
 //! The error is below 1/32000 of a group's largest value: a hundredth of what
 //! rounding to bfloat16 costs.
 
-use super::codes::CodeRow;
+use super::codes::CodeRows;
+use crate::kernels::aligned::Aligned;
 use crate::kernels::level::Level;
 
 /// In which order the codes of a row come out of their bytes.
@@ -54,7 +55,7 @@ pub struct Planes {
     columns: usize,
     /// Bytes of one row: for each chunk its high bytes, then its low ones.
     pub row_bytes: usize,
-    pub bytes: Vec<i8>,
+    pub bytes: Aligned<i8>,
     /// `[n, groups]`, with zeros up to a whole vector
     pub scales: Vec<f32>,
     /// The sums of the groups' represented values, in the same places.
@@ -101,7 +102,7 @@ impl Planes {
             group_size,
             columns,
             row_bytes,
-            bytes: vec![0; n * row_bytes],
+            bytes: Aligned::zeroed(n * row_bytes),
             scales: vec![0.0; n * groups_stride],
             sums: vec![0.0; n * groups_stride],
             groups_stride,
@@ -120,7 +121,7 @@ impl Planes {
             let chunks = high
                 .chunks_exact(order.chunk())
                 .zip(low.chunks_exact(order.chunk()));
-            let out = &mut planes.bytes[index * row_bytes..(index + 1) * row_bytes];
+            let out = &mut planes.bytes.as_mut_slice()[index * row_bytes..(index + 1) * row_bytes];
             for ((high, low), out) in chunks.zip(out.chunks_exact_mut(2 * order.chunk())) {
                 let (out_high, out_low) = out.split_at_mut(order.chunk());
                 order.arrange(high, out_high);
@@ -140,15 +141,19 @@ impl Planes {
         let chunk = self.order.chunk();
         let at = row * self.row_bytes + column / chunk * 2 * chunk;
         let place = self.order.place(column % chunk);
-        let [high, low] = [place, place + chunk].map(|place| i32::from(self.bytes[at + place]));
+        let [high, low] = [place, place + chunk].map(|place| i32::from(self.bytes.as_slice()[at + place]));
         128 * high + low
     }
 
-    /// Whether rows up to `n` can be multiplied with a row of codes.
-    pub fn fits(&self, row: &CodeRow<'_>, n: usize) -> bool {
-        n * self.row_bytes <= self.bytes.len()
-            && row.codes.len() * 8 == self.columns * row.bits
-            && row.scales.len() == self.groups_stride
-            && row.biases.len() == self.groups_stride
+    pub fn n(&self) -> usize {
+        self.scales.len() / self.groups_stride
+    }
+
+    /// Whether the rows can be multiplied with codes.
+    pub fn fit(&self, rows: &CodeRows<'_>) -> bool {
+        rows.row_bytes * 8 == self.columns * rows.bits
+            && rows.groups * self.group_size == self.columns
+            && rows.scales.len() == rows.len() * rows.groups
+            && rows.biases.len() == rows.scales.len()
     }
 }

@@ -1,6 +1,6 @@
 //! What the products mean, one element after the other.
 
-use super::codes::CodeRow;
+use super::codes::CodeRows;
 use super::planes::{LARGEST, Planes, inverse, sum_of};
 use super::tiles::{PANEL, Tile};
 use crate::kernels::float::Float;
@@ -17,18 +17,24 @@ pub fn dot4(weights: &[f32], x: &[f32]) -> [f32; 4] {
     })
 }
 
-/// The product of a row of codes with row `index` of `x`.
-pub fn dot_codes(row: &CodeRow<'_>, x: &Planes, index: usize) -> f32 {
-    let groups = &x.scales[index * x.groups_stride..][..x.groups_stride];
-    let sums = &x.sums[index * x.groups_stride..][..x.groups_stride];
-    let columns = row.codes.len() * 8 / row.bits;
-    let group_size = x.group_size;
-    let product = |column: usize| i64::from(row.code(column)) * i64::from(x.get(index, column));
-    (0..columns / group_size)
+/// See `Level::multiply_codes`.
+pub fn multiply_codes(rows: &CodeRows<'_>, x: &Planes, out: &mut [f32]) {
+    for (index, out) in out.chunks_exact_mut(rows.len()).enumerate() {
+        for (row, out) in out.iter_mut().enumerate() {
+            *out = dot_codes(rows, x, row, index);
+        }
+    }
+}
+
+fn dot_codes(rows: &CodeRows<'_>, x: &Planes, row: usize, index: usize) -> f32 {
+    let product = |column: usize| i64::from(rows.code(row, column)) * i64::from(x.get(index, column));
+    (0..rows.groups)
         .map(|group| {
-            let columns = group * group_size..(group + 1) * group_size;
+            let columns = group * x.group_size..(group + 1) * x.group_size;
             let whole: i64 = columns.map(product).sum();
-            row.scales[group] * groups[group] * whole as f32 + row.biases[group] * sums[group]
+            let [scale, bias] = [rows.scales, rows.biases].map(|all| all.get(row * rows.groups + group));
+            let at = index * x.groups_stride + group;
+            scale * x.scales[at] * whole as f32 + bias * x.sums[at]
         })
         .sum()
 }

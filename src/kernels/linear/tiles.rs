@@ -7,6 +7,7 @@ use std::ops::Range;
 
 use super::rows::Rows;
 use super::{Job, Matrix, Projection, codes};
+use crate::kernels::aligned::Aligned;
 use crate::kernels::float::Float;
 use crate::kernels::floats::FloatsMut;
 use crate::kernels::level::Level;
@@ -89,9 +90,9 @@ impl Tile {
 struct Panels {
     element: Element,
     /// `[n / 16][columns as words][16]`
-    words: Vec<u32>,
+    words: Aligned<u32>,
     /// `[n / 16][groups][16]`; for codes.
-    sums: Vec<f32>,
+    sums: Aligned<f32>,
     group_size: usize,
 }
 
@@ -253,7 +254,7 @@ impl<'a> Tiles<'a> {
                     let tile = Tile {
                         weights: &scratch.weights[row * weights_stride],
                         weights_stride,
-                        panel: &panels.words
+                        panel: &panels.words.as_slice()
                             [(panel * row_words + columns.start / element.columns()) * PANEL],
                         panel_stride: row_words * PANEL,
                         words,
@@ -269,9 +270,7 @@ impl<'a> Tiles<'a> {
                             .wrapping_add(row * groups + first_group),
                         groups_stride: groups,
                         group_words: panels.group_size / 2,
-                        sums: panels
-                            .sums
-                            .as_ptr()
+                        sums: panels.sums.as_slice().as_ptr()
                             .wrapping_add((panel * groups + first_group) * PANEL),
                         sums_stride: groups * PANEL,
                     };
@@ -367,9 +366,10 @@ impl Panels {
             0 => 0,
             size => columns / size * PANEL,
         };
-        let mut words = vec![0_u32; n_panels * panel_words];
-        let mut sums = vec![0.0; n_panels * panel_sums];
-        let (all_words, all_sums) = (Output::new(&mut words), Output::new(&mut sums));
+        let mut words = Aligned::zeroed(n_panels * panel_words);
+        let mut sums = Aligned::zeroed(n_panels * panel_sums);
+        let all_words = Output::new(words.as_mut_slice());
+        let all_sums = Output::new(sums.as_mut_slice());
         pool.run(n_panels, &|panel| {
             // SAFETY: each piece has a panel of its own.
             let words = unsafe { all_words.part(panel * panel_words..(panel + 1) * panel_words) };

@@ -1,0 +1,41 @@
+//! [`Aligned`]: scratch memory in which a vector never crosses a cache line.
+
+use std::marker::PhantomData;
+
+/// Zeroed numbers that start at a cache line.
+pub struct Aligned<T> {
+    lines: Vec<Line>,
+    length: usize,
+    element: PhantomData<T>,
+}
+
+#[derive(Clone, Copy)]
+#[repr(align(64))]
+struct Line(#[expect(dead_code, reason = "read as part of a slice")] [u8; 64]);
+
+/// Numbers of which any bits are one.
+pub trait Number: Copy {}
+
+impl Number for f32 {}
+impl Number for u32 {}
+impl Number for i8 {}
+
+impl<T: Number> Aligned<T> {
+    pub fn zeroed(length: usize) -> Self {
+        Aligned {
+            lines: vec![Line([0; 64]); (length * size_of::<T>()).div_ceil(64)],
+            length,
+            element: PhantomData,
+        }
+    }
+
+    pub fn as_slice(&self) -> &[T] {
+        // SAFETY: the lines hold that many; any bits are numbers.
+        unsafe { std::slice::from_raw_parts(self.lines.as_ptr().cast(), self.length) }
+    }
+
+    pub fn as_mut_slice(&mut self) -> &mut [T] {
+        // SAFETY: the lines hold that many; any bits are numbers.
+        unsafe { std::slice::from_raw_parts_mut(self.lines.as_mut_ptr().cast(), self.length) }
+    }
+}
