@@ -3,7 +3,8 @@
 use std::ffi::{c_int, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use mlx_sys as sys;
 
@@ -32,9 +33,19 @@ unsafe extern "C" {
 /// them row-contiguous.
 type Body = Box<dyn Fn(&[&[u8]], &mut [u8]) + Send + Sync>;
 
+/// How long kernels wait at most for an evaluation to schedule the others. MLX
+/// may want some of them to finish before it schedules more.
+const LONGEST_SCHEDULING: Duration = Duration::from_micros(200);
+
 /// What a stream's kernels and its evaluations tell each other.
 #[derive(Clone, Default)]
-pub(super) struct Signal(Arc<Mutex<SignalState>>);
+pub(super) struct Signal(Arc<SignalParts>);
+
+#[derive(Default)]
+struct SignalParts {
+    state: Mutex<SignalState>,
+    scheduled: Condvar,
+}
 
 #[derive(Default)]
 struct SignalState {
@@ -42,6 +53,9 @@ struct SignalState {
     failure: Option<String>,
     /// Kernels do nothing any more when it is set.
     stop: Option<Arc<AtomicBool>>,
+    /// An evaluation is scheduling kernels. The stream's thread would be done with
+    /// a small one before the next comes, and go to sleep and be woken each time.
+    is_scheduling: bool,
 }
 
 impl Signal {
@@ -56,8 +70,26 @@ impl Signal {
         self.lock().stop = stop;
     }
 
+    pub(super) fn set_scheduling(&self, is_scheduling: bool) {
+        self.lock().is_scheduling = is_scheduling;
+        if !is_scheduling {
+            self.0.scheduled.notify_all();
+        }
+    }
+
+    /// Waits until kernels are scheduled, and says whether there is a reason to
+    /// compute nothing.
     fn stops(&self) -> bool {
-        let state = self.lock();
+        let mut state = self.lock();
+        if state.is_scheduling {
+            let waiting = |state: &mut SignalState| state.is_scheduling;
+            let woken = self
+                .0
+                .scheduled
+                .wait_timeout_while(state, LONGEST_SCHEDULING, waiting);
+            state = woken.unwrap_or_else(PoisonError::into_inner).0;
+            state.is_scheduling = false;
+        }
         let stopped = |stop: &Arc<AtomicBool>| stop.load(Ordering::Relaxed);
         state.failure.is_some() || state.stop.as_ref().is_some_and(stopped)
     }
@@ -67,7 +99,7 @@ impl Signal {
     }
 
     fn lock(&self) -> MutexGuard<'_, SignalState> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -124,11 +124,30 @@ impl Stream {
             if vector.ctx.is_null() {
                 return Err(last_error());
             }
-            let code = sys::mlx_eval(vector);
+            let result = match self.device() {
+                Device::Cpu => self.schedule_and_wait(vector),
+                Device::Gpu => check(sys::mlx_eval(vector)),
+            };
             sys::mlx_vector_array_free(vector);
-            check(code)?;
+            result?;
         }
         self.signal().check()
+    }
+
+    /// Lets the stream's thread begin when all is scheduled: in turns the two
+    /// threads would wake each other for each kernel.
+    ///
+    /// # Safety
+    /// `vector` is a live handle.
+    unsafe fn schedule_and_wait(&self, vector: sys::mlx_vector_array) -> Result<()> {
+        self.signal().set_scheduling(true);
+        // SAFETY: the caller's.
+        let scheduled = check(unsafe { sys::mlx_async_eval(vector) });
+        self.signal().set_scheduling(false);
+        // Also after a failure: what was scheduled before it still runs.
+        // SAFETY: a live handle.
+        let finished = check(unsafe { sys::mlx_synchronize(self.raw()) });
+        scheduled.and(finished)
     }
 
     /// As `eval`; once `stop` is set, kernels of ours do nothing any more, and

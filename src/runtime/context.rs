@@ -17,6 +17,9 @@ use crate::mlx::{Array, Device, Ops, Stream};
 /// The context length when none is asked for, if the model allows as much.
 const DEFAULT_N_CTX: usize = 8192;
 const DEFAULT_PREFILL_CHUNK: usize = 512;
+/// Logits of so few bytes are admitted without asking the system what is usable,
+/// which takes longer than to decode a small model's token.
+const UNCHECKED_LOGITS: usize = 16 << 20;
 /// On the CPU, steps of more tokens than this are evaluated layer by layer:
 /// it bounds scratch memory and the time until a cancellation is noticed.
 const LAYERWISE_FROM: usize = 16;
@@ -368,6 +371,9 @@ fn admit_threads(n_threads: usize) -> Result<()> {
 
 fn admit_logits(rows: usize, vocab_size: usize) -> Result<()> {
     let bytes = rows.saturating_mul(vocab_size * size_of::<f32>());
+    if bytes <= UNCHECKED_LOGITS {
+        return Ok(());
+    }
     let usable = memory::usable();
     if bytes <= usable.usable_bytes {
         return Ok(());

@@ -71,7 +71,9 @@ impl<'a> Dots<'a> {
 
     pub fn run(&self, pool: &Pool, job: &Job<'_>) {
         let row_bytes = self.projections[0].matrix.row_bytes(self.columns);
-        let blocks = job.blocks((PIECE_BYTES / row_bytes).max(1));
+        let fair = job.width * row_bytes / (8 * pool.n_threads());
+        let piece_bytes = fair.clamp(*PIECE_BYTES.start(), *PIECE_BYTES.end());
+        let blocks = job.blocks((piece_bytes / row_bytes).max(1));
         pool.run(blocks.len(), &|piece| {
             SCRATCH.with_borrow_mut(|scratch| {
                 let mut values = std::mem::take(&mut scratch.values);

@@ -13,7 +13,7 @@ mod rows;
 mod scalar;
 mod tiles;
 
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 
 use super::activation::Gate;
 use super::float::Float;
@@ -28,8 +28,9 @@ use tiles::Tiles;
 
 /// With more rows of activations than this, tiles are faster.
 const MAX_DOT_ROWS: usize = 12;
-/// Bytes of weights that a piece of work covers at least: a few microseconds.
-const PIECE_BYTES: usize = 64 << 10;
+/// Bytes of weights that a piece of work covers: from half a microsecond, so that
+/// there is some for each thread, to a few, so that none waits long for another.
+const PIECE_BYTES: RangeInclusive<usize> = 8 << 10..=64 << 10;
 
 /// A weight matrix `[rows, columns]` in its file's bytes, row after row.
 #[derive(Clone, Copy)]
