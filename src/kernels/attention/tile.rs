@@ -8,8 +8,8 @@ use super::prefetch::{CACHE_LINE, prefetch};
 use super::product::{Bf16, Bf16Pairs, F16, F32, Operand, Product, ROWS};
 use super::vector::Vector;
 use super::{Attention, PADDING};
-use crate::kernels::level::Level;
 use crate::kernels::aligned::Aligned;
+use crate::kernels::level::Level;
 use crate::kernels::{Float, Floats, FloatsMut};
 
 /// Positions of a tile: the width of the score matrix in scratch memory.

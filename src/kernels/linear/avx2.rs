@@ -68,7 +68,10 @@ unsafe fn dot_codes<const N: usize>(
         let table = rows
             .table
             .map(|table| _mm256_broadcastsi128_si256(_mm_loadu_si128(table.as_ptr().cast())));
-        let (scales, biases) = (rows.scales.row(row, rows.groups), rows.biases.row(row, rows.groups));
+        let (scales, biases) = (
+            rows.scales.row(row, rows.groups),
+            rows.biases.row(row, rows.groups),
+        );
         for block in 0..rows.groups.div_ceil(LANES) {
             let scales = load_at_most_8(&scales, block * LANES);
             let biases = load_at_most_8(&biases, block * LANES);
@@ -98,7 +101,11 @@ unsafe fn dot_codes<const N: usize>(
                 let groups = _mm256_srl_epi32(columns, group_shift);
                 let at = (block * LANES * group_size + chunk * CHUNK) * 2;
                 for token in 0..N {
-                    let x = x.bytes.as_slice().as_ptr().add((first + token) * x.row_bytes + at);
+                    let x = x
+                        .bytes
+                        .as_slice()
+                        .as_ptr()
+                        .add((first + token) * x.row_bytes + at);
                     let plane = |x: *const i8| {
                         let x: *const __m256i = x.cast();
                         let even = _mm256_maddubs_epi16(low, _mm256_loadu_si256(x));
@@ -137,7 +144,12 @@ unsafe fn load_at_most_32(from: *const u8, left: usize) -> __m256i {
 unsafe fn load_at_most_8(floats: &Floats<'_>, first: usize) -> __m256 {
     if first + LANES <= floats.len() {
         // SAFETY: eight elements are there.
-        return unsafe { load(floats.float(), floats.bytes()[first * floats.float().bytes()..].as_ptr()) };
+        return unsafe {
+            load(
+                floats.float(),
+                floats.bytes()[first * floats.float().bytes()..].as_ptr(),
+            )
+        };
     }
     let mut values = [0.0; LANES];
     for (index, value) in (first..floats.len()).zip(&mut values) {
@@ -217,7 +229,7 @@ pub unsafe fn tile_f32(tile: &Tile) {
         }
         for (row, sums) in sums.iter().enumerate() {
             for (half, sum) in sums.iter().enumerate() {
-                let out = tile.out.add(row * tile.out_stride + half * LANES);
+                let out = tile.out.add(row * PANEL + half * LANES);
                 _mm256_storeu_ps(out, _mm256_add_ps(_mm256_loadu_ps(out), *sum));
             }
         }

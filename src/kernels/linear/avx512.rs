@@ -319,7 +319,10 @@ pub unsafe fn dot4(weights: &[f32], x: &[f32]) -> [f32; 4] {
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,f16c")]
 unsafe fn load_from(floats: &Floats<'_>, first: usize, mask: u16) -> __m512 {
-    let from = floats.bytes().as_ptr().wrapping_add(first * floats.float().bytes());
+    let from = floats
+        .bytes()
+        .as_ptr()
+        .wrapping_add(first * floats.float().bytes());
     // SAFETY: the masked elements are there.
     unsafe { load(floats.float(), from, mask) }
 }
@@ -496,7 +499,7 @@ unsafe fn add_to<const P: usize, const R: usize>(tile: &Tile, sums: &[[__m512; P
         for (panel, sum) in sums.iter().enumerate() {
             // SAFETY: see the top of the file; the tile's sums are its own.
             unsafe {
-                let out = tile.out.add(row * tile.out_stride + panel * PANEL);
+                let out = tile.out.add(panel * tile.out_stride + row * PANEL);
                 _mm512_storeu_ps(out, _mm512_add_ps(_mm512_loadu_ps(out), *sum));
             }
         }

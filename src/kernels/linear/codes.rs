@@ -31,7 +31,10 @@ impl<'a> CodeRows<'a> {
         rows: &Range<usize>,
         scratch: &'a mut [Vec<f32>; 2],
     ) -> CodeRows<'a> {
-        let (bits, groups) = (weights.format.bits(), weights.columns / weights.format.group_size());
+        let (bits, groups) = (
+            weights.format.bits(),
+            weights.columns / weights.format.group_size(),
+        );
         let row_bytes = weights.columns * bits / 8;
         let codes = &weights.codes[rows.start * row_bytes..rows.end * row_bytes];
         if let (Format::Affine { float, .. }, Some(biases)) = (weights.format, weights.biases) {
@@ -40,12 +43,22 @@ impl<'a> CodeRows<'a> {
                 from.split_at(rows.len() * groups).0
             };
             let (scales, biases) = (part(weights.scales), part(biases));
-            return CodeRows { codes, row_bytes, bits, table: None, scales, biases, groups };
+            return CodeRows {
+                codes,
+                row_bytes,
+                bits,
+                table: None,
+                scales,
+                biases,
+                groups,
+            };
         }
         let [scales, biases] = scratch;
         scales.resize(rows.len() * groups, 0.0);
         biases.resize(rows.len() * groups, 0.0);
-        let parts = scales.chunks_exact_mut(groups).zip(biases.chunks_exact_mut(groups));
+        let parts = scales
+            .chunks_exact_mut(groups)
+            .zip(biases.chunks_exact_mut(groups));
         for (row, (scales, biases)) in rows.clone().zip(parts) {
             weights.scales(level, row, scales, biases);
             for (scale, bias) in scales.iter_mut().zip(biases) {

@@ -76,15 +76,15 @@ impl<'a> Dots<'a> {
         let blocks = job.blocks((piece_bytes / row_bytes).max(1));
         pool.run(blocks.len(), &|piece| {
             SCRATCH.with_borrow_mut(|scratch| {
+                let block = &blocks[piece];
                 let mut values = std::mem::take(&mut scratch.values);
-                job.finish(
-                    self.level,
-                    &blocks[piece],
-                    &mut values,
-                    |index, rows, out| {
-                        self.multiply(index, rows, scratch, out);
-                    },
-                );
+                let length = self.n * block.rows.len();
+                values.resize(2 * length, 0.0);
+                let mut products: Vec<_> = values.chunks_exact_mut(length.max(1)).collect();
+                for (projection, out) in job.projections_of(block).zip(&mut products) {
+                    self.multiply(projection, &block.rows, scratch, out);
+                }
+                job.finish(self.level, block, 0, &mut products);
                 scratch.values = values;
             });
         });

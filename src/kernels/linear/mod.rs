@@ -47,9 +47,6 @@ pub struct Projection<'a> {
     pub bias: Option<Floats<'a>>,
 }
 
-/// Values that go through a gate at a time.
-const GATED: usize = 256;
-
 /// What becomes of the products of all projections.
 #[derive(Clone, Copy)]
 pub enum Finish<'a> {
@@ -99,7 +96,6 @@ fn linear_at(
         projections,
         finish,
         width,
-        n: x.n(),
         out: Output::new(out),
         out_float,
     };
@@ -131,7 +127,6 @@ struct Job<'a> {
     finish: Finish<'a>,
     /// Columns of the output.
     width: usize,
-    n: usize,
     out: Output<'a, u8>,
     out_float: Float,
 }
@@ -164,51 +159,48 @@ impl Job<'_> {
         blocks
     }
 
-    /// Computes the products of a block by `multiply(projection, rows,
-    /// out)`, where `out` is `[n, rows]`, and writes them. `scratch` is reused.
-    fn finish(
-        &self,
-        level: Level,
-        block: &Block,
-        scratch: &mut Vec<f32>,
-        mut multiply: impl FnMut(usize, &Range<usize>, &mut [f32]),
-    ) {
+    /// The projections of which a block has rows: both of a gated pair.
+    fn projections_of(&self, block: &Block) -> Range<usize> {
+        match self.finish {
+            Finish::Gated(_) => 0..2,
+            _ => block.projection..block.projection + 1,
+        }
+    }
+
+    /// Writes what becomes of a block's products with tokens from `first_token`
+    /// on. Each of `products` is `[tokens, rows]`, in the order of the block's
+    /// projections.
+    fn finish(&self, level: Level, block: &Block, first_token: usize, products: &mut [&mut [f32]]) {
         let length = block.rows.len();
-        scratch.resize(2 * self.n * length, 0.0);
-        let (values, gated) = scratch.split_at_mut(self.n * length);
-        let mut product = |index: usize, out: &mut [f32]| {
-            multiply(index, &block.rows, out);
-            if let Some(bias) = self.projections[index].bias {
-                for row in out.chunks_exact_mut(length) {
+        for (projection, products) in self.projections_of(block).zip(&mut *products) {
+            if let Some(bias) = self.projections[projection].bias {
+                for row in products.chunks_exact_mut(length) {
                     add(level, row, bias, block.rows.start);
                 }
             }
-        };
-        product(block.projection, values);
-        if let Finish::Gated(gate) = self.finish {
-            product(1, gated);
-            for (values, gated) in values.chunks_mut(GATED).zip(gated.chunks(GATED)) {
-                let mut gate_values = [0.0; GATED];
-                let gate_values = &mut gate_values[..values.len()];
-                gate_values.copy_from_slice(values);
-                let gate_values = Floats::from(&*gate_values);
-                gate.row(
-                    level,
-                    gate_values,
-                    Floats::from(gated),
-                    FloatsMut::from(values),
-                );
-            }
         }
-        for (row, values) in values.chunks_exact_mut(length).enumerate() {
-            let first = row * self.width + block.column;
-            if let Finish::Add(there) = self.finish {
-                add(level, values, there, first);
-            }
+        for token in 0..products[0].len() / length {
+            let first = (first_token + token) * self.width + block.column;
             let bytes = self.out_float.bytes();
             // SAFETY: blocks do not share rows, so nor do their columns.
             let out = unsafe { self.out.part(first * bytes..(first + length) * bytes) };
-            level.convert(Floats::from(&*values), FloatsMut::new(self.out_float, out));
+            let out = FloatsMut::new(self.out_float, out);
+            let row = token * length..(token + 1) * length;
+            match (self.finish, &mut *products) {
+                (Finish::Gated(gate), [gates, up]) => {
+                    gate.row(
+                        level,
+                        Floats::from(&gates[row.clone()]),
+                        Floats::from(&up[row]),
+                        out,
+                    );
+                }
+                (Finish::Add(there), [values, ..]) => {
+                    add(level, &mut values[row.clone()], there, first);
+                    level.convert(Floats::from(&values[row]), out);
+                }
+                (_, products) => level.convert(Floats::from(&products[0][row]), out),
+            }
         }
     }
 }

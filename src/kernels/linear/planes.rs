@@ -141,7 +141,8 @@ impl Planes {
         let chunk = self.order.chunk();
         let at = row * self.row_bytes + column / chunk * 2 * chunk;
         let place = self.order.place(column % chunk);
-        let [high, low] = [place, place + chunk].map(|place| i32::from(self.bytes.as_slice()[at + place]));
+        let [high, low] =
+            [place, place + chunk].map(|place| i32::from(self.bytes.as_slice()[at + place]));
         128 * high + low
     }
 

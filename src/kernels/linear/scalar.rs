@@ -27,12 +27,14 @@ pub fn multiply_codes(rows: &CodeRows<'_>, x: &Planes, out: &mut [f32]) {
 }
 
 fn dot_codes(rows: &CodeRows<'_>, x: &Planes, row: usize, index: usize) -> f32 {
-    let product = |column: usize| i64::from(rows.code(row, column)) * i64::from(x.get(index, column));
+    let product =
+        |column: usize| i64::from(rows.code(row, column)) * i64::from(x.get(index, column));
     (0..rows.groups)
         .map(|group| {
             let columns = group * x.group_size..(group + 1) * x.group_size;
             let whole: i64 = columns.map(product).sum();
-            let [scale, bias] = [rows.scales, rows.biases].map(|all| all.get(row * rows.groups + group));
+            let [scale, bias] =
+                [rows.scales, rows.biases].map(|all| all.get(row * rows.groups + group));
             let at = index * x.groups_stride + group;
             scale * x.scales[at] * whole as f32 + bias * x.sums[at]
         })
@@ -77,7 +79,7 @@ pub unsafe fn tile_f32(tile: &Tile) {
                 }
             }
             // SAFETY: the caller's word.
-            unsafe { *tile.out.add(row * tile.out_stride + lane) += sum };
+            unsafe { *tile.out.add(row * PANEL + lane) += sum };
         }
     }
 }

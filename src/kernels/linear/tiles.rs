@@ -6,7 +6,7 @@ use std::cell::RefCell;
 use std::ops::Range;
 
 use super::rows::Rows;
-use super::{Job, Matrix, Projection, codes};
+use super::{Block, Job, Matrix, Projection, codes};
 use crate::kernels::aligned::Aligned;
 use crate::kernels::float::Float;
 use crate::kernels::floats::FloatsMut;
@@ -20,8 +20,9 @@ pub const PANEL: usize = 16;
 const BLOCK_ROWS: usize = 48;
 /// Columns of a block.
 const BLOCK_COLUMNS: usize = 2048;
-/// Rows of activations whose block of columns stays in the second-level cache.
-const BLOCK_TOKENS: usize = 128;
+/// Words of a tile: two panels of so many stay in the first-level cache while all
+/// rows of a block pass by.
+const TILE_WORDS: usize = 128;
 /// Bytes behind each row of a block, so that rows do not share cache sets.
 const ROW_PADDING: usize = 64;
 
@@ -61,7 +62,7 @@ pub struct Tile {
     pub panel: *const u32,
     pub panel_stride: usize,
     pub words: usize,
-    /// `[rows, 16 * panels]` sums to add to, `out_stride` apart.
+    /// `[rows, 16]` sums to add to, for each panel, `out_stride` apart.
     pub out: *mut f32,
     pub out_stride: usize,
     /// For codes, per group of `group_words`: by row, `groups_stride` apart.
@@ -79,7 +80,7 @@ impl Tile {
     pub fn panel(&self, index: usize) -> Tile {
         Tile {
             panel: self.panel.wrapping_add(index * self.panel_stride),
-            out: self.out.wrapping_add(index * PANEL),
+            out: self.out.wrapping_add(index * self.out_stride),
             sums: self.sums.wrapping_add(index * self.sums_stride),
             ..*self
         }
@@ -91,8 +92,8 @@ struct Panels {
     element: Element,
     /// `[n / 16][columns as words][16]`
     words: Aligned<u32>,
-    /// `[n / 16][groups][16]`; for codes.
-    sums: Aligned<f32>,
+    /// Float32 `[n / 16][groups][16]`; for codes.
+    sums: Aligned<u32>,
     group_size: usize,
 }
 
@@ -114,11 +115,10 @@ thread_local! {
 
 #[derive(Default)]
 struct Scratch {
-    values: Vec<f32>,
     /// Rows of weights in the tiles' type.
     weights: Vec<u32>,
-    /// `[rows, panels * 16]`
-    sums: Vec<f32>,
+    /// By operand of a gate.
+    sums: [Vec<f32>; 2],
     scales: Vec<f32>,
     biases: Vec<f32>,
     fill: FillScratch,
@@ -163,35 +163,63 @@ impl<'a> Tiles<'a> {
         }
     }
 
-    pub fn run(&self, pool: &Pool, job: &Job<'_>) {
+    pub fn run(self, pool: &Pool, job: &Job<'_>) {
         let fair = job.width.div_ceil(8 * pool.n_threads());
         let blocks = job.blocks(fair.next_multiple_of(12).min(BLOCK_ROWS));
         pool.run(blocks.len(), &|piece| {
             SCRATCH.with_borrow_mut(|scratch| {
-                let mut values = std::mem::take(&mut scratch.values);
-                job.finish(
-                    self.level,
-                    &blocks[piece],
-                    &mut values,
-                    |index, rows, out| {
-                        self.multiply(index, rows, scratch);
-                        transpose(&scratch.sums, self.n, rows.len(), out);
-                    },
-                );
-                scratch.values = values;
+                let block = &blocks[piece];
+                for (index, projection) in job.projections_of(block).enumerate() {
+                    self.multiply(projection, index, &block.rows, scratch);
+                }
+                self.finish(job, block, scratch);
             });
         });
+        for panels in self.panels {
+            pool.give_back(panels.words);
+            pool.give_back(panels.sums);
+        }
     }
 
-    /// Fills `scratch.sums`, `[rows, n padded to panels]`.
-    fn multiply(&self, projection: usize, rows: &Range<usize>, scratch: &mut Scratch) {
+    /// Gives the sums to the job, panel by panel.
+    fn finish(&self, job: &Job<'_>, block: &Block, scratch: &mut Scratch) {
+        let n_rows = block.rows.len();
+        for first_token in (0..self.n).step_by(PANEL) {
+            let n_tokens = PANEL.min(self.n - first_token);
+            let mut values = [const { [0.0; PANEL * BLOCK_ROWS] }; 2];
+            let projections = job.projections_of(block).enumerate();
+            for ((index, projection), values) in projections.zip(&mut values) {
+                let padded_rows = n_rows.next_multiple_of(self.tile_rows(projection));
+                let panel = &scratch.sums[index][first_token * padded_rows..];
+                transpose(panel, n_rows, &mut values[..n_tokens * n_rows]);
+            }
+            let mut products = values
+                .each_mut()
+                .map(|values| &mut values[..n_tokens * n_rows]);
+            job.finish(self.level, block, first_token, &mut products);
+        }
+    }
+
+    /// Rows of a tile of a projection's weights.
+    fn tile_rows(&self, projection: usize) -> usize {
+        let panels = &self.panels[self.choice[projection]];
+        self.level.tile_rows(panels.element == Element::Bf16Codes)
+    }
+
+    /// Fills `scratch.sums[index]`: `[panels, rows padded to tiles, 16]`
+    fn multiply(
+        &self,
+        projection: usize,
+        index: usize,
+        rows: &Range<usize>,
+        scratch: &mut Scratch,
+    ) {
         let matrix = &self.projections[projection].matrix;
         let panels = &self.panels[self.choice[projection]];
         let n_padded = self.n.next_multiple_of(PANEL);
-        let tile_rows = self.level.tile_rows(panels.element == Element::Bf16Codes);
-        let padded_rows = rows.len().next_multiple_of(tile_rows);
-        scratch.sums.clear();
-        scratch.sums.resize(padded_rows * n_padded, 0.0);
+        let padded_rows = rows.len().next_multiple_of(self.tile_rows(projection));
+        scratch.sums[index].clear();
+        scratch.sums[index].resize(padded_rows * n_padded, 0.0);
         if let (Matrix::Quantized(weights), Element::Bf16Codes) = (matrix, panels.element) {
             let groups = self.columns / panels.group_size;
             scratch.scales.resize(padded_rows * groups, 0.0);
@@ -204,7 +232,7 @@ impl<'a> Tiles<'a> {
         }
         for first in (0..self.columns).step_by(BLOCK_COLUMNS) {
             let columns = first..(first + BLOCK_COLUMNS).min(self.columns);
-            self.multiply_columns(matrix, panels, rows, padded_rows, columns, scratch);
+            self.multiply_columns(matrix, panels, (index, rows), padded_rows, columns, scratch);
         }
     }
 
@@ -212,7 +240,7 @@ impl<'a> Tiles<'a> {
         &self,
         matrix: &Matrix<'_>,
         panels: &Panels,
-        rows: &Range<usize>,
+        (index, rows): (usize, &Range<usize>),
         padded_rows: usize,
         columns: Range<usize>,
         scratch: &mut Scratch,
@@ -221,8 +249,8 @@ impl<'a> Tiles<'a> {
         let words = columns.len().div_ceil(element.columns());
         let weights_stride = words + ROW_PADDING / 4;
         scratch.weights.resize(padded_rows * weights_stride, 0);
-        for (index, row) in rows.clone().enumerate() {
-            let out = &mut scratch.weights[index * weights_stride..][..words];
+        for (at, row) in rows.clone().enumerate() {
+            let out = &mut scratch.weights[at * weights_stride..][..words];
             fill(
                 self.level,
                 element,
@@ -234,58 +262,73 @@ impl<'a> Tiles<'a> {
                 out,
             );
         }
-        let row_words = self.columns.div_ceil(element.columns());
-        let groups = match panels.group_size {
-            0 => 0,
-            size => self.columns / size,
-        };
-        let first_group = match panels.group_size {
-            0 => 0,
-            size => columns.start / size,
-        };
         let n_panels = self.n.div_ceil(PANEL);
         let tile_rows = self.level.tile_rows(element == Element::Bf16Codes);
-        for first in (0..n_panels).step_by(BLOCK_TOKENS / PANEL) {
-            let last = (first + BLOCK_TOKENS / PANEL).min(n_panels);
-            for row in (0..padded_rows).step_by(tile_rows) {
-                let mut panel = first;
-                while panel < last {
-                    let wide = if last - panel >= 2 { 2 } else { 1 };
-                    let tile = Tile {
-                        weights: &scratch.weights[row * weights_stride],
+        for first_panel in (0..n_panels).step_by(2) {
+            let n_panels = (n_panels - first_panel).min(2);
+            for first_word in (0..words).step_by(TILE_WORDS) {
+                for first_row in (0..padded_rows).step_by(tile_rows) {
+                    let tile = self.tile(
+                        panels,
+                        scratch,
                         weights_stride,
-                        panel: &panels.words.as_slice()
-                            [(panel * row_words + columns.start / element.columns()) * PANEL],
-                        panel_stride: row_words * PANEL,
-                        words,
-                        out: &mut scratch.sums[row * n_panels * PANEL + panel * PANEL],
-                        out_stride: n_panels * PANEL,
-                        scales: scratch
-                            .scales
-                            .as_ptr()
-                            .wrapping_add(row * groups + first_group),
-                        biases: scratch
-                            .biases
-                            .as_ptr()
-                            .wrapping_add(row * groups + first_group),
-                        groups_stride: groups,
-                        group_words: panels.group_size / 2,
-                        sums: panels.sums.as_slice().as_ptr()
-                            .wrapping_add((panel * groups + first_group) * PANEL),
-                        sums_stride: groups * PANEL,
-                    };
-                    // SAFETY: the tile's rows, columns, panels and groups are
-                    // inside of the blocks made above, which nobody else uses.
+                        (index, padded_rows),
+                        (first_row, first_panel),
+                        columns.start / element.columns(),
+                        first_word..(first_word + TILE_WORDS).min(words),
+                    );
+                    // SAFETY: the tile's rows, words, panels and groups are inside
+                    // of the blocks made above, which nobody else uses.
                     unsafe {
                         match element {
-                            Element::F32 => self.level.tile_f32(&tile, wide),
-                            Element::Bf16 => self.level.tile_bf16(&tile, wide),
-                            Element::Bf16Codes => self.level.tile_codes(&tile, wide),
+                            Element::F32 => self.level.tile_f32(&tile, n_panels),
+                            Element::Bf16 => self.level.tile_bf16(&tile, n_panels),
+                            Element::Bf16Codes => self.level.tile_codes(&tile, n_panels),
                         }
                     }
-                    panel += wide;
                 }
             }
+        }
+    }
+
+    /// The tile at a row and panel over some words of a block whose first word is
+    /// word `block_start` of the whole rows.
+    fn tile(
+        &self,
+        panels: &Panels,
+        scratch: &mut Scratch,
+        weights_stride: usize,
+        (index, padded_rows): (usize, usize),
+        (row, panel): (usize, usize),
+        block_start: usize,
+        words: Range<usize>,
+    ) -> Tile {
+        let row_words = self.columns.div_ceil(panels.element.columns());
+        let start = block_start + words.start;
+        let (group_words, groups, group) = match panels.group_size {
+            0 => (1, 0, 0),
+            size => (size / 2, self.columns / size, start / (size / 2)),
+        };
+        let scales = row * groups + group;
+        Tile {
+            weights: &scratch.weights[row * weights_stride + words.start],
+            weights_stride,
+            panel: &panels.words.as_slice()[(panel * row_words + start) * PANEL],
+            panel_stride: row_words * PANEL,
+            words: words.len(),
+            out: &mut scratch.sums[index][(panel * padded_rows + row) * PANEL],
+            out_stride: padded_rows * PANEL,
+            scales: scratch.scales.as_ptr().wrapping_add(scales),
+            biases: scratch.biases.as_ptr().wrapping_add(scales),
+            groups_stride: groups,
+            group_words,
+            sums: panels
+                .sums
+                .as_slice()
+                .as_ptr()
+                .cast::<f32>()
+                .wrapping_add((panel * groups + group) * PANEL),
+            sums_stride: groups * PANEL,
         }
     }
 }
@@ -347,12 +390,11 @@ fn bytes_of(words: &mut [u32]) -> &mut [u8] {
     unsafe { std::slice::from_raw_parts_mut(words.as_mut_ptr().cast(), size_of_val(words)) }
 }
 
-/// `[rows, n padded]` -> `[n, rows]`
-fn transpose(from: &[f32], n: usize, n_rows: usize, to: &mut [f32]) {
-    let stride = n.next_multiple_of(PANEL);
+/// `[rows, 16]` -> `[tokens, rows]`
+fn transpose(from: &[f32], n_rows: usize, to: &mut [f32]) {
     for (token, to) in to.chunks_exact_mut(n_rows).enumerate() {
         for (row, to) in to.iter_mut().enumerate() {
-            *to = from[row * stride + token];
+            *to = from[row * PANEL + token];
         }
     }
 }
@@ -366,8 +408,8 @@ impl Panels {
             0 => 0,
             size => columns / size * PANEL,
         };
-        let mut words = Aligned::zeroed(n_panels * panel_words);
-        let mut sums = Aligned::zeroed(n_panels * panel_sums);
+        let mut words = pool.buffer(n_panels * panel_words);
+        let mut sums = pool.buffer(n_panels * panel_sums);
         let all_words = Output::new(words.as_mut_slice());
         let all_sums = Output::new(sums.as_mut_slice());
         pool.run(n_panels, &|panel| {
@@ -380,7 +422,7 @@ impl Panels {
                 x.read(level, panel * PANEL + lane, &mut row);
                 if group_size > 0 {
                     for (group, values) in row.chunks_exact(group_size).enumerate() {
-                        sums[group * PANEL + lane] = values.iter().sum();
+                        sums[group * PANEL + lane] = values.iter().sum::<f32>().to_bits();
                     }
                 }
                 scatter(element, &row, lane, words);

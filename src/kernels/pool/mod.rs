@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread::{self, JoinHandle};
 
 use self::handoff::Handoff;
+use super::aligned::Aligned;
 use super::threads::default_threads;
 use crate::host;
 
@@ -18,7 +19,11 @@ use crate::host;
 pub struct Pool {
     handoff: Arc<Handoff>,
     workers: Vec<JoinHandle<()>>,
+    spare: Mutex<Vec<Aligned<u32>>>,
 }
+
+/// Spare buffers that are kept at most.
+const MAX_SPARE: usize = 4;
 
 impl Pool {
     /// The most threads that a pool can have.
@@ -56,7 +61,11 @@ impl Pool {
         };
         let indices = 1..n_threads.min(Pool::MAX_THREADS);
         let workers = host::with_signals_blocked(|| indices.map_while(worker).collect());
-        Pool { handoff, workers }
+        Pool {
+            handoff,
+            workers,
+            spare: Mutex::default(),
+        }
     }
 
     /// Threads that share a job, its caller included.
@@ -77,6 +86,30 @@ impl Pool {
         let alone = n_pieces < 2 || self.workers.is_empty() || host::forked();
         if alone || !self.handoff.try_run(n_pieces, piece) {
             (0..n_pieces).for_each(piece);
+        }
+    }
+
+    /// A buffer with any contents: large ones cost more to get from the system than
+    /// to fill. `give_back` keeps it for the next kernel, as long as the pool lives.
+    pub fn buffer(&self, length: usize) -> Aligned<u32> {
+        let mut spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner);
+        let fits = spare
+            .iter()
+            .position(|buffer| buffer.as_slice().len() >= length);
+        let found = fits
+            .or(spare.len().checked_sub(1))
+            .map(|index| spare.swap_remove(index));
+        drop(spare);
+        match found {
+            Some(buffer) if fits.is_some() => buffer,
+            _ => Aligned::zeroed(length),
+        }
+    }
+
+    pub fn give_back(&self, buffer: Aligned<u32>) {
+        let mut spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner);
+        if spare.len() < MAX_SPARE {
+            spare.push(buffer);
         }
     }
 
