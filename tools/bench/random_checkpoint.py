@@ -21,7 +21,9 @@ _WEIGHT_STD = 0.02
 _SCALES = (0.003, 0.005)
 _CODES_PER_WORD = 8
 # Code 8 is zero and takes the place of code 0, or the weights would not be centred.
-_CENTRED = np.array([(low or 8) | (high or 8) << 4 for high in range(16) for low in range(16)], np.uint8)
+_CENTRED = np.array(
+    [(low or 8) | (high or 8) << 4 for high in range(16) for low in range(16)], np.uint8
+)
 
 
 def matrices(config: dict[str, Any]) -> dict[str, tuple[int, int]]:
@@ -79,7 +81,9 @@ class RandomWeights:
 
     def tensors(self, config: dict[str, Any]) -> list[Tensor]:
         tensors = [
-            Tensor(f"{name}.weight", "BF16", (n,), lambda n=n: iter([np.full(n, 0x3F80, np.uint16)]))
+            Tensor(
+                f"{name}.weight", "BF16", (n,), lambda n=n: iter([np.full(n, 0x3F80, np.uint16)])
+            )
             for name, n in norms(config).items()
         ]
         for name, shape in matrices(config).items():
@@ -99,7 +103,12 @@ class RandomWeights:
         biases = scales + np.uint16(0x8000 + (3 << 7))
         groups = (rows, columns // group_size)
         return [
-            Tensor(f"{name}.weight", "U32", (rows, columns // _CODES_PER_WORD), lambda: self.words(n_words)),
+            Tensor(
+                f"{name}.weight",
+                "U32",
+                (rows, columns // _CODES_PER_WORD),
+                lambda: self.words(n_words),
+            ),
             Tensor(f"{name}.scales", "BF16", groups, lambda: iter([scales])),
             Tensor(f"{name}.biases", "BF16", groups, lambda: iter([biases])),
         ]
