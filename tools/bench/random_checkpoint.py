@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,10 @@ def norms(config: dict[str, Any]) -> dict[str, int]:
     return lengths
 
 
+def ones(n: int) -> Iterator[Array]:
+    yield np.full(n, 0x3F80, np.uint16)
+
+
 class RandomWeights:
     def __init__(self) -> None:
         self._generator = np.random.default_rng(0)
@@ -81,19 +86,16 @@ class RandomWeights:
 
     def tensors(self, config: dict[str, Any]) -> list[Tensor]:
         tensors = [
-            Tensor(
-                f"{name}.weight", "BF16", (n,), lambda n=n: iter([np.full(n, 0x3F80, np.uint16)])
-            )
+            Tensor(f"{name}.weight", "BF16", (n,), partial(ones, n))
             for name, n in norms(config).items()
         ]
         for name, shape in matrices(config).items():
             if "quantization" in config:
                 tensors += self._quantized(name, shape, config["quantization"]["group_size"])
             else:
-                n_values = shape[0] * shape[1]
-                values = lambda n=n_values: self.normal(n)  # noqa: E731
+                values = partial(self.normal, shape[0] * shape[1])
                 tensors.append(Tensor(f"{name}.weight", "BF16", shape, values))
-        return sorted(tensors)
+        return sorted(tensors, key=lambda tensor: tensor.name)
 
     def _quantized(self, name: str, shape: tuple[int, int], group_size: int) -> list[Tensor]:
         rows, columns = shape

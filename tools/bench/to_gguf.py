@@ -12,6 +12,7 @@ import argparse
 import json
 import math
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -119,19 +120,18 @@ class Converter:
 
     def _conversions(self) -> dict[str, tuple[tuple[int, ...], Type, Callable[[], Array]]]:
         """For each tensor of the GGUF: its shape, its type, and what makes its bytes."""
-        conversions = {}
+        conversions: dict[str, tuple[tuple[int, ...], Type, Callable[[], Array]]] = {}
         for name, tensor in self.tensors.items():
             if name.endswith((".scales", ".biases")):
                 continue
             module = name.removesuffix(".weight")
+            shape, type_ = tensor.shape, self.type
             if tensor.ndim == 1:
-                convert, type_, shape = (lambda t=tensor: from_bfloat16(t)), Type.F32, tensor.shape
+                convert, type_ = partial(from_bfloat16, tensor), Type.F32
             elif f"{module}.scales" in self.tensors:
-                convert = lambda m=module: self._four_bit(m)  # noqa: E731
-                type_, shape = self.type, (tensor.shape[0], tensor.shape[1] * 8)
+                convert, shape = partial(self._four_bit, module), (shape[0], shape[1] * 8)
             else:
-                convert = lambda m=module: self._floats(m)  # noqa: E731
-                type_, shape = self.type, tensor.shape
+                convert = partial(self._floats, module)
             conversions[gguf_name(module)] = (shape, type_, convert)
         return conversions
 

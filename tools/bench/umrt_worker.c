@@ -1,4 +1,4 @@
-/* The worker (worker.h) that runs umrt. It computes on as many threads as it has processors. */
+/* The worker (worker.h) that runs umrt. */
 
 #define _POSIX_C_SOURCE 199309L
 
@@ -24,10 +24,10 @@ static void engine_open(const char *path) {
 }
 
 static void engine_new_context(uint32_t n_ctx, uint32_t n_seq, int32_t n_threads) {
-  (void)n_threads;
   umrt_ctx_params params = UMRT_CTX_PARAMS_INIT;
   params.n_ctx = n_ctx;
   params.n_seq = n_seq;
+  params.n_threads = (uint32_t)n_threads;
   params.prefill_chunk = CHUNK;
   umrt_ctx_free(ctx);
   ctx = NULL;
