@@ -76,7 +76,7 @@ impl<'a> Bench<'a> {
         }
         if options.entries().next().is_none() {
             bail!(
-                "no measurement has a name with {}",
+                "no measurement is named {}; docs/benchmarks.md has the names",
                 options.only.join(" or ")
             );
         }

@@ -32,12 +32,18 @@ fn section(report: &Report) -> String {
         "![Tokens per second of umrt and llama.cpp]({CHART})\n\
          \n\
          Random weights of real shapes, the same bits on both sides; {threads} threads each, taking \
-         turns; medians of the pairs. Measured on {cpu}, {threads} cores, {memory:.0} GB of memory \
+         turns; medians of {n_pairs} pairs. Measured on {cpu}, {threads} cores, {memory:.0} GB of memory \
          that reads {bandwidth:.1} GB/s at best, against llama.cpp (llama-cpp-python \
          {llama}, compiled for this machine) and mlx-lm {mlx_lm} on the CPU.\n\
          \n\
          {table}",
         threads = machine.threads,
+        n_pairs = report
+            .rows
+            .iter()
+            .map(|row| row.umrt.len())
+            .max()
+            .unwrap_or(0),
         cpu = machine.cpu,
         memory = machine.memory_bytes as f64 / 1e9,
         llama = version("llama-cpp-python"),
@@ -84,7 +90,13 @@ mod tests {
     #[test]
     fn the_section_shows_the_chart_the_machine_and_the_rows() {
         let text = section(&sample::report());
-        for expected in [CHART, "A CPU", "20.0 GB/s", "| 1b-4bit | decode |"] {
+        for expected in [
+            CHART,
+            "A CPU",
+            "20.0 GB/s",
+            "3 pairs",
+            "| 1b-4bit | decode |",
+        ] {
             assert!(text.contains(expected), "{expected} in\n{text}");
         }
     }
