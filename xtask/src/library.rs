@@ -49,6 +49,11 @@ impl Library {
         self.dir.join(FILE_NAME)
     }
 
+    /// The folder of the programs that are compiled with the library.
+    pub fn programs(&self) -> &Path {
+        &self.programs
+    }
+
     /// Compiles a C source file of the workspace to a program that finds the
     /// library by itself.
     pub fn compile_program(&self, source: &Path) -> Result<PathBuf> {

@@ -1,6 +1,7 @@
 //! `cargo xtask`: the one build tool a person working on umrt has to know.
 
 mod apple;
+mod bench;
 mod bindings;
 mod cache;
 mod clang;
@@ -29,6 +30,9 @@ cargo xtask <command>
   test [--only STEPS] [FILTER]  everything that has to hold before a merge; STEPS is a
                                 comma-separated part of
                                 fmt,clippy,header,rust,c,python,symbols,apple
+  bench [--quick] [--only NAMES] [--json FILE] [--chart FILE] [--readme] [--from FILE]
+                                umrt against llama.cpp and mlx-lm on this machine (see
+                                docs/benchmarks.md)
   check-apple                   clippy over the code for macOS and iOS, from Linux
 
 What setup makes is kept in $UMRT_CACHE, or else $XDG_CACHE_HOME/umrt or ~/.cache/umrt.
@@ -56,6 +60,7 @@ fn dispatch(args: &[String]) -> Result<()> {
         "demo" => demo::command(rest),
         "header" => header::command(rest),
         "test" => test::command(rest),
+        "bench" => bench::command(rest),
         "check-apple" => apple::command(rest),
         "help" | "-h" | "--help" => {
             print!("{HELP}");

@@ -89,17 +89,22 @@ const TEST: Requirements = Requirements {
 
 /// The interpreter of a virtual environment with what the Python tests need.
 pub fn test_interpreter() -> Result<PathBuf> {
+    interpreter(&TEST)
+}
+
+/// The interpreter of a virtual environment with these packages.
+pub fn interpreter(packages: &Requirements) -> Result<PathBuf> {
     let mut missing = missing_tools();
     if missing.is_empty() && !has_module("ensurepip") {
         missing.push("python3 has no venv: apt-get install python3-venv".to_owned());
     }
     require(missing)?;
     let version = output(python().args(["-c", "import sys; print(sys.version, sys.prefix)"]))?;
-    let key = TEST.key().text(&version);
-    let environment = Cache::open()?.entry(TEST.name, key, |dir| {
-        eprintln!("setup: making a virtual environment for the Python tests");
+    let key = packages.key().text(&version);
+    let environment = Cache::open()?.entry(packages.name, key, |dir| {
+        eprintln!("setup: making the virtual environment {}", packages.name);
         let list = dir.join("requirements.txt");
-        fs::write(&list, TEST.text)?;
+        fs::write(&list, packages.text)?;
         run(python().args(["-m", "venv"]).arg(dir))?;
         run(Command::new(dir.join("bin/python"))
             .args([

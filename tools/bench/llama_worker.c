@@ -1,0 +1,74 @@
+/* The worker (worker.h) that runs llama.cpp with its defaults: flash attention as it chooses, keys
+ * and values in 16 bits, weights repacked as it likes. */
+
+#define _POSIX_C_SOURCE 199309L
+
+#include <llama.h>
+
+#include "worker.h"
+
+static struct llama_model *model;
+static struct llama_context *ctx;
+static int32_t sequences;
+
+static void be_silent(enum ggml_log_level level, const char *text, void *data) {
+  (void)level, (void)text, (void)data;
+}
+
+static void engine_open(const char *path) {
+  struct llama_model_params params = llama_model_default_params();
+  params.n_gpu_layers = 0;
+  llama_log_set(be_silent, NULL);
+  llama_backend_init();
+  model = llama_model_load_from_file(path, params);
+  if (!model) fail("llama.cpp cannot open %s", path);
+}
+
+static void engine_new_context(uint32_t n_ctx, uint32_t n_seq, int32_t n_threads) {
+  struct llama_context_params params = llama_context_default_params();
+  params.n_ctx = n_ctx * n_seq;
+  params.n_seq_max = n_seq;
+  params.n_batch = params.n_ubatch = CHUNK;
+  params.n_threads = params.n_threads_batch = n_threads;
+  if (ctx) llama_free(ctx);
+  ctx = llama_init_from_model(model, params);
+  if (!ctx) fail("llama.cpp cannot make a context of %u tokens", params.n_ctx);
+  sequences = (int32_t)n_seq;
+}
+
+static int32_t engine_vocab_size(void) {
+  return llama_vocab_n_tokens(llama_model_get_vocab(model));
+}
+
+static void engine_eval(const int32_t *tokens, const int32_t *seq_ids, const uint8_t *want_logits,
+                        int32_t n_tokens) {
+  static llama_seq_id ids[MAX_SEQUENCES];
+  static llama_seq_id *id_of_token[CHUNK];
+  static int32_t one_each[CHUNK];
+  static int8_t wanted[CHUNK];
+  for (int32_t seq = 0; seq < sequences; seq++) ids[seq] = seq;
+  for (int32_t i = 0; i < n_tokens; i++) {
+    id_of_token[i] = &ids[seq_ids[i]];
+    one_each[i] = 1;
+    wanted[i] = (int8_t)want_logits[i];
+  }
+  struct llama_batch batch = {
+      .n_tokens = n_tokens,
+      .token = (llama_token *)tokens,
+      .n_seq_id = one_each,
+      .seq_id = id_of_token,
+      .logits = wanted,
+  };
+  int32_t status = llama_decode(ctx, batch);
+  if (status != 0) fail("llama_decode returned %d", (int)status);
+  llama_synchronize(ctx);
+}
+
+static void engine_trim(int32_t seq, uint32_t keep) {
+  if (!llama_memory_seq_rm(llama_get_memory(ctx), seq, (llama_pos)keep, -1))
+    fail("llama.cpp cannot shorten sequence %d", (int)seq);
+}
+
+static const float *engine_logits(void) {
+  return llama_get_logits_ith(ctx, -1);
+}
