@@ -20,12 +20,25 @@ impl Number for f32 {}
 impl Number for u32 {}
 impl Number for i8 {}
 
+impl<T: Number> Default for Aligned<T> {
+    fn default() -> Self {
+        Aligned::zeroed(0)
+    }
+}
+
 impl<T: Number> Aligned<T> {
     pub fn zeroed(length: usize) -> Self {
         Aligned {
             lines: vec![Line([0; 64]); (length * size_of::<T>()).div_ceil(64)],
             length,
             element: PhantomData,
+        }
+    }
+
+    /// Makes it at least that long, zeroed if it wasn't.
+    pub fn grow(&mut self, length: usize) {
+        if self.length < length {
+            *self = Aligned::zeroed(length);
         }
     }
 

@@ -1,6 +1,8 @@
 //! The work of one piece: some query rows over some positions, tile by tile
 //! (flash attention, <https://arxiv.org/abs/2205.14135>).
 
+use std::cell::Cell;
+use std::mem;
 use std::ops::Range;
 
 use super::math::{exp, tanh};
@@ -83,6 +85,12 @@ struct Tile<'a> {
     positions: Range<usize>,
     /// What each row sees of the tile.
     seen: Vec<Range<usize>>,
+    buffers: Buffers,
+}
+
+/// Each at least as large as said; what isn't written is left from earlier pieces.
+#[derive(Default)]
+struct Buffers {
     /// `[rows, depth]`
     queries: Aligned<f32>,
     /// `[TILE, depth padded]`
@@ -93,6 +101,18 @@ struct Tile<'a> {
     scores: Aligned<f32>,
     /// `[TILE, value_dim padded]`
     values: Aligned<f32>,
+}
+
+thread_local! {
+    /// Of the thread's last piece: a decoded token's pieces are too short to clear
+    /// new ones for each.
+    static SPARE: Cell<Option<Buffers>> = const { Cell::new(None) };
+}
+
+impl Drop for Tile<'_> {
+    fn drop(&mut self) {
+        SPARE.set(Some(mem::take(&mut self.buffers)));
+    }
 }
 
 impl<'a> Tile<'a> {
@@ -117,12 +137,15 @@ impl<'a> Tile<'a> {
             depth,
             positions: 0..0,
             seen: vec![0..0; n_rows],
-            queries: Aligned::zeroed(n_rows * depth),
-            key_rows: Aligned::zeroed(TILE * padded),
-            keys: Aligned::zeroed(padded * TILE),
-            scores: Aligned::zeroed(n_rows * TILE),
-            values: Aligned::zeroed(TILE * job.value_dim.next_multiple_of(PADDING)),
+            buffers: SPARE.take().unwrap_or_default(),
         };
+        let buffers = &mut tile.buffers;
+        buffers.queries.grow(n_rows * depth);
+        buffers.key_rows.grow(TILE * padded);
+        buffers.keys.grow(padded * TILE);
+        buffers.scores.grow(n_rows * TILE);
+        let value_columns = job.value_dim.next_multiple_of(PADDING);
+        buffers.values.grow(TILE * value_columns);
         tile.load_queries();
         tile
     }
@@ -130,7 +153,7 @@ impl<'a> Tile<'a> {
     fn load_queries(&mut self) {
         let (job, depth) = (self.job, self.depth);
         let bytes = job.query_float.bytes();
-        let queries = self.queries.as_mut_slice().chunks_exact_mut(depth);
+        let queries = self.buffers.queries.as_mut_slice().chunks_exact_mut(depth);
         for (row, out) in self.piece.rows.clone().zip(queries) {
             let head = self.piece.kv_head * job.group() + row % job.group();
             let first = (row / job.group() * job.query_stride + head * job.head_dim) * bytes;
@@ -175,8 +198,8 @@ impl<'a> Tile<'a> {
         let (n, cache_rows) = (self.positions.len(), self.cache_rows());
         let (dim, depth) = (self.job.head_dim, self.depth);
         let ahead = self.next_keys();
-        let rows = self.key_rows.as_mut_slice();
-        let keys = self.keys.as_mut_slice().as_mut_ptr();
+        let rows = self.buffers.key_rows.as_mut_slice();
+        let keys = self.buffers.keys.as_mut_slice().as_mut_ptr();
         if self.pairs {
             let (bytes, _) = (self.job.keys).floats(cache_rows, dim).expect("floats");
             // Whole vectors of positions are read where they are, the rest from
@@ -204,12 +227,12 @@ impl<'a> Tile<'a> {
         let n_rows = self.seen.len();
         let columns = self.positions.len().next_multiple_of(V::LANES);
         let product = Product {
-            a: self.queries.as_slice().as_ptr(),
+            a: self.buffers.queries.as_slice().as_ptr(),
             a_stride: self.depth,
-            b: self.keys.as_slice().as_ptr().cast(),
+            b: self.buffers.keys.as_slice().as_ptr().cast(),
             b_stride: TILE,
             b_ahead: 0,
-            c: self.scores.as_mut_slice().as_mut_ptr(),
+            c: self.buffers.scores.as_mut_slice().as_mut_ptr(),
             c_stride: TILE,
             depth: self.depth,
             accumulate: false,
@@ -228,7 +251,7 @@ impl<'a> Tile<'a> {
     #[inline(always)]
     unsafe fn weigh<V: Vector>(&mut self, partials: &mut [f32]) {
         let partials = partials.chunks_exact_mut(Partial::floats(self.job));
-        let scores = self.scores.as_mut_slice().chunks_exact_mut(TILE);
+        let scores = self.buffers.scores.as_mut_slice().chunks_exact_mut(TILE);
         for ((scores, seen), partial) in scores.zip(&self.seen).zip(partials) {
             if seen.is_empty() {
                 continue;
@@ -256,13 +279,13 @@ impl<'a> Tile<'a> {
             }
             _ => {
                 let cache_rows = self.cache_rows();
-                let rows = self.values.as_mut_slice();
+                let rows = self.buffers.values.as_mut_slice();
                 (self.job.values).read(self.level, cache_rows, dim, rows, padded);
                 (rows.as_ptr().cast(), Float::F32, 0)
             }
         };
         let product = Product {
-            a: self.scores.as_slice().as_ptr(),
+            a: self.buffers.scores.as_slice().as_ptr(),
             a_stride: TILE,
             b: values,
             b_stride: padded,
