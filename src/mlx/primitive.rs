@@ -35,7 +35,7 @@ type Body = Box<dyn Fn(&[&[u8]], &mut [u8]) + Send + Sync>;
 
 /// How long kernels wait at most for an evaluation to schedule the others. MLX
 /// may want some of them to finish before it schedules more.
-const LONGEST_SCHEDULING: Duration = Duration::from_micros(200);
+const LONGEST_SCHEDULING: Duration = Duration::from_micros(60);
 
 /// What a stream's kernels and its evaluations tell each other.
 #[derive(Clone, Default)]

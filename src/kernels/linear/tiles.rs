@@ -87,6 +87,16 @@ impl Tile {
     }
 }
 
+/// A block of weights in scratch memory, and where its sums go.
+struct Place {
+    /// Which operand of a gate.
+    operand: usize,
+    padded_rows: usize,
+    weights_stride: usize,
+    /// Its first word in the whole rows.
+    first_word: usize,
+}
+
 /// Activations in panels.
 struct Panels {
     element: Element,
@@ -262,21 +272,20 @@ impl<'a> Tiles<'a> {
                 out,
             );
         }
+        let place = Place {
+            operand: index,
+            padded_rows,
+            weights_stride,
+            first_word: columns.start / element.columns(),
+        };
         let n_panels = self.n.div_ceil(PANEL);
         let tile_rows = self.level.tile_rows(element == Element::Bf16Codes);
-        for first_panel in (0..n_panels).step_by(2) {
-            let n_panels = (n_panels - first_panel).min(2);
+        for panel in (0..n_panels).step_by(2) {
+            let n_panels = (n_panels - panel).min(2);
             for first_word in (0..words).step_by(TILE_WORDS) {
-                for first_row in (0..padded_rows).step_by(tile_rows) {
-                    let tile = self.tile(
-                        panels,
-                        scratch,
-                        weights_stride,
-                        (index, padded_rows),
-                        (first_row, first_panel),
-                        columns.start / element.columns(),
-                        first_word..(first_word + TILE_WORDS).min(words),
-                    );
+                let tile_words = first_word..(first_word + TILE_WORDS).min(words);
+                for row in (0..padded_rows).step_by(tile_rows) {
+                    let tile = self.tile(panels, scratch, &place, (row, panel), &tile_words);
                     // SAFETY: the tile's rows, words, panels and groups are inside
                     // of the blocks made above, which nobody else uses.
                     unsafe {
@@ -291,43 +300,36 @@ impl<'a> Tiles<'a> {
         }
     }
 
-    /// The tile at a row and panel over some words of a block whose first word is
-    /// word `block_start` of the whole rows.
+    /// The tile at a row and panel over some words of a block.
     fn tile(
         &self,
         panels: &Panels,
         scratch: &mut Scratch,
-        weights_stride: usize,
-        (index, padded_rows): (usize, usize),
+        place: &Place,
         (row, panel): (usize, usize),
-        block_start: usize,
-        words: Range<usize>,
+        words: &Range<usize>,
     ) -> Tile {
         let row_words = self.columns.div_ceil(panels.element.columns());
-        let start = block_start + words.start;
+        let start = place.first_word + words.start;
         let (group_words, groups, group) = match panels.group_size {
             0 => (1, 0, 0),
             size => (size / 2, self.columns / size, start / (size / 2)),
         };
         let scales = row * groups + group;
+        let sums = panels.sums.as_slice().as_ptr().cast::<f32>();
         Tile {
-            weights: &scratch.weights[row * weights_stride + words.start],
-            weights_stride,
+            weights: &scratch.weights[row * place.weights_stride + words.start],
+            weights_stride: place.weights_stride,
             panel: &panels.words.as_slice()[(panel * row_words + start) * PANEL],
             panel_stride: row_words * PANEL,
             words: words.len(),
-            out: &mut scratch.sums[index][(panel * padded_rows + row) * PANEL],
-            out_stride: padded_rows * PANEL,
+            out: &mut scratch.sums[place.operand][(panel * place.padded_rows + row) * PANEL],
+            out_stride: place.padded_rows * PANEL,
             scales: scratch.scales.as_ptr().wrapping_add(scales),
             biases: scratch.biases.as_ptr().wrapping_add(scales),
             groups_stride: groups,
             group_words,
-            sums: panels
-                .sums
-                .as_slice()
-                .as_ptr()
-                .cast::<f32>()
-                .wrapping_add((panel * groups + group) * PANEL),
+            sums: sums.wrapping_add((panel * groups + group) * PANEL),
             sums_stride: groups * PANEL,
         }
     }
