@@ -50,15 +50,15 @@ impl Level {
     /// In which order codes are multiplied as integers; `None`: they aren't.
     pub fn code_order(self, weights: &QuantizedRows<'_>) -> Option<Order> {
         let nibbles = weights.format.bits() == 4;
-        match self {
-            Level::Scalar => None,
+        let unit = match (self, nibbles) {
+            (Level::Scalar, _) => None,
             #[cfg(target_arch = "x86_64")]
-            Level::Avx2 => {
-                (codes::are_whole(weights) && nibbles).then_some(Order { unit: 32, nibbles })
-            }
+            (Level::Avx2, _) => nibbles.then_some(32),
             #[cfg(target_arch = "x86_64")]
-            Level::Avx512 => codes::are_whole(weights).then_some(Order { unit: 64, nibbles }),
-        }
+            (Level::Avx512, _) => Some(64),
+        };
+        let unit = unit.filter(|_| codes::are_whole(weights))?;
+        Some(Order { unit, nibbles })
     }
 
     /// The products of all rows of codes with all of `x`: `out` is `[n, rows]`.
@@ -124,14 +124,14 @@ impl Level {
 
     /// Rows of a tile; of codes or not.
     pub fn tile_rows(self, codes: bool) -> usize {
-        match self {
-            Level::Scalar => scalar::TILE_ROWS,
+        match (self, codes) {
+            (Level::Scalar, _) => scalar::TILE_ROWS,
             #[cfg(target_arch = "x86_64")]
-            Level::Avx2 => avx2::TILE_ROWS,
+            (Level::Avx2, _) => avx2::TILE_ROWS,
             #[cfg(target_arch = "x86_64")]
-            Level::Avx512 if codes => avx512::TILE_ROWS_CODES,
+            (Level::Avx512, true) => avx512::TILE_ROWS_CODES,
             #[cfg(target_arch = "x86_64")]
-            Level::Avx512 => avx512::TILE_ROWS,
+            (Level::Avx512, false) => avx512::TILE_ROWS,
         }
     }
 
@@ -161,6 +161,10 @@ impl Level {
 
     /// # Safety
     /// As for `tile_f32`, and `has_dot_halves`.
+    #[cfg_attr(
+        not(target_arch = "x86_64"),
+        expect(unused_variables, reason = "no other level has such products")
+    )]
     pub unsafe fn tile_bf16(self, tile: &Tile, panels: usize) {
         match (self, panels) {
             // SAFETY: the level is there; the rest is the caller's.
@@ -175,6 +179,10 @@ impl Level {
 
     /// # Safety
     /// As for `tile_bf16`, with groups.
+    #[cfg_attr(
+        not(target_arch = "x86_64"),
+        expect(unused_variables, reason = "no other level has such products")
+    )]
     pub unsafe fn tile_codes(self, tile: &Tile, panels: usize) {
         match (self, panels) {
             // SAFETY: the level is there; the rest is the caller's.
