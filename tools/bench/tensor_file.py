@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -50,6 +51,14 @@ def write_tensors(path: Path, tensors: list[Tensor], made_by: str) -> None:
         for tensor in tensors:
             for chunk in tensor.chunks():
                 chunk.tofile(file)
+        forget(file)
+
+
+def forget(file: BinaryIO) -> None:
+    """Drops a written file from memory, so that whoever uses it reads it as after a restart."""
+    file.flush()
+    os.fsync(file.fileno())
+    os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def map_tensors(path: Path) -> dict[str, Array]:
