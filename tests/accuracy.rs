@@ -27,8 +27,8 @@ struct Bounds {
     perplexity: f64,
 }
 
-/// Rounding activations to bfloat16 between kernels measures up to 4e-6 and 9e-5;
-/// integers of 8 bits would measure a divergence of 2.4e-5.
+/// Over 1,800 tokens, activations in bfloat16 between kernels measure up to 4e-6
+/// and 9e-5; integers of 8 bits would measure a divergence of 2.4e-5.
 const NATIVE: Bounds = Bounds {
     mean_divergence: 1.2e-5,
     perplexity: 1e-3,
