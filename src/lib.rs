@@ -6,7 +6,8 @@
 //! - [`checkpoint`]: a model directory, mapped and validated
 //! - [`decoder`]: config.json as a [`decoder::DecoderSpec`], weights, forward pass
 //! - [`mlx`]: arrays, streams and operations; the only room that knows MLX
-//! - [`kernels`]: matrix products on the CPU; know slices, nothing of MLX
+//! - [`kernels`]: products, attention and the rest on the CPU; know slices,
+//!   nothing of MLX
 //! - [`kv`]: keys and values by sequence, updated in place
 //! - [`sample`]: from logits to a token
 //! - [`text`]: tokenizer, streaming text, stop strings, chat templates

@@ -1,0 +1,252 @@
+//! How far the kernels' next-token distributions are from those that MLX's own
+//! operations compute in float32, on text that the bundled model was not trained
+//! on. `-- --nocapture` prints what was measured.
+
+mod common;
+
+use std::fmt::{self, Display, Formatter};
+use std::fs;
+use std::path::Path;
+use std::sync::{Arc, LazyLock};
+
+use common::context_of;
+use umrt::decoder::Precision;
+use umrt::mlx::CpuOps;
+use umrt::runtime::{Batch, ContextOptions, Model, ModelOptions, Want};
+use umrt::text::{EncodeFlags, SpecialToken};
+
+/// 1,800 tokens; fewer without optimization, as scalar code is slow then.
+const N_STORIES: usize = if cfg!(debug_assertions) { 4 } else { 8 };
+const MAX_STORY_TOKENS: usize = if cfg!(debug_assertions) { 48 } else { 512 };
+
+/// What differences must stay below.
+struct Bounds {
+    /// Kullback-Leibler divergence, in nats.
+    mean_divergence: f64,
+    /// Relative difference of the perplexities.
+    perplexity: f64,
+}
+
+/// Over 1,800 tokens, activations in bfloat16 between kernels measure up to 4e-6
+/// and 9e-5; integers of 8 bits would measure a divergence of 2.4e-5.
+const NATIVE: Bounds = Bounds {
+    mean_divergence: 1.2e-5,
+    perplexity: 1e-3,
+};
+
+/// Sums in another order measure 5e-13; integers in place of float32 activations
+/// would measure 1.5e-9.
+const FLOAT32: Bounds = Bounds {
+    mean_divergence: 1e-11,
+    perplexity: 1e-6,
+};
+
+/// How stories are evaluated.
+#[derive(Clone, Copy, Debug)]
+struct Form {
+    n_sequences: usize,
+    /// Of each sequence.
+    tokens_per_step: usize,
+}
+
+/// Many rows of activations: products in tiles.
+const PREFILL: [Form; 2] = [
+    Form {
+        n_sequences: 1,
+        tokens_per_step: 512,
+    },
+    Form {
+        n_sequences: 4,
+        tokens_per_step: 128,
+    },
+];
+
+/// Few rows: products of one row of weights after the other.
+const DECODING: [Form; 2] = [
+    Form {
+        n_sequences: 1,
+        tokens_per_step: 1,
+    },
+    Form {
+        n_sequences: 4,
+        tokens_per_step: 1,
+    },
+];
+
+/// By story: f32 `[tokens but the last, vocab_size]`
+type Logits = Vec<Vec<f32>>;
+
+/// Begin token, text, end token, or the beginning of that.
+static STORIES: LazyLock<Vec<Vec<i32>>> = LazyLock::new(|| {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tools/tiny-model/validation.txt");
+    let text = fs::read_to_string(path).expect("the validation text");
+    let model = open(Precision::Native, CpuOps::Kernels);
+    let tokenizer = model.text().tokenizer().expect("a tokenizer");
+    let begin = tokenizer.special_token(SpecialToken::Bos);
+    let end = tokenizer.special_token(SpecialToken::Eos);
+    let flags = EncodeFlags {
+        add_special: true,
+        parse_special: false,
+    };
+    let stories = text.trim().split("\n\n").take(N_STORIES).map(|story| {
+        let mut ids = tokenizer.encode(story, flags).expect("token ids");
+        assert_eq!(ids.first().copied(), begin);
+        ids.extend(end);
+        ids.truncate(MAX_STORY_TOKENS);
+        ids
+    });
+    stories.collect()
+});
+
+/// What everything is compared with.
+static EXACT: LazyLock<Logits> =
+    LazyLock::new(|| logits(Precision::Float32, CpuOps::Stock, PREFILL[0]));
+
+fn open(precision: Precision, cpu_ops: CpuOps) -> Arc<Model> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/models/umrt-tales-4bit");
+    let options = ModelOptions {
+        precision,
+        cpu_ops,
+        ..ModelOptions::default()
+    };
+    Model::open(&path, options).expect("the bundled model")
+}
+
+fn logits(precision: Precision, cpu_ops: CpuOps, form: Form) -> Logits {
+    let model = open(precision, cpu_ops);
+    let groups = STORIES.chunks(form.n_sequences);
+    groups
+        .flat_map(|stories| logits_of_group(&model, stories, form))
+        .collect()
+}
+
+/// A story in each sequence.
+fn logits_of_group(model: &Arc<Model>, stories: &[Vec<i32>], form: Form) -> Logits {
+    let options = ContextOptions {
+        n_sequences: form.n_sequences,
+        ..ContextOptions::default()
+    };
+    let mut context = context_of(model, options);
+    let mut logits = vec![Vec::new(); stories.len()];
+    let longest = stories.iter().map(Vec::len).max().unwrap_or(0);
+    for first in (0..longest - 1).step_by(form.tokens_per_step) {
+        let (mut tokens, mut sequences) = (Vec::new(), Vec::new());
+        for (sequence, story) in stories.iter().enumerate() {
+            let seen = story[..story.len() - 1].iter();
+            tokens.extend(seen.skip(first).take(form.tokens_per_step));
+            sequences.resize(tokens.len(), sequence as i32);
+        }
+        let batch = Batch {
+            tokens: &tokens,
+            sequences: Some(&sequences),
+            want: Want::Marked(&vec![1; tokens.len()]),
+        };
+        context.eval(&batch, None).expect("an evaluation");
+        for (row, &sequence) in sequences.iter().enumerate() {
+            logits[sequence as usize].extend(context.logits(row).expect("logits"));
+        }
+    }
+    logits
+}
+
+/// How far distributions are from the exact ones, over all tokens.
+struct Comparison {
+    n_tokens: usize,
+    /// Kullback-Leibler divergence from the exact distributions, in nats.
+    mean_divergence: f64,
+    largest_divergence: f64,
+    /// Of the stories under the exact distributions.
+    exact_perplexity: f64,
+    /// Relative difference from it.
+    perplexity_difference: f64,
+}
+
+impl Display for Comparison {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} tokens: divergence {:.1e} in the mean, {:.1e} at most; perplexity {:.4} +- {:.1e}",
+            self.n_tokens,
+            self.mean_divergence,
+            self.largest_divergence,
+            self.exact_perplexity,
+            self.perplexity_difference
+        )
+    }
+}
+
+impl Comparison {
+    fn with_exact(found: &Logits) -> Comparison {
+        let mut divergences = Vec::new();
+        let (mut found_loss, mut exact_loss) = (0.0, 0.0);
+        for ((found, exact), story) in found.iter().zip(EXACT.iter()).zip(STORIES.iter()) {
+            let following = &story[1..];
+            assert_eq!(found.len(), exact.len());
+            let vocab_size = exact.len() / following.len();
+            let rows = found
+                .chunks_exact(vocab_size)
+                .zip(exact.chunks_exact(vocab_size));
+            for ((found, exact), &next) in rows.zip(following) {
+                let (found, exact) = (log_softmax(found), log_softmax(exact));
+                divergences.push(divergence(&exact, &found));
+                found_loss -= found[next as usize];
+                exact_loss -= exact[next as usize];
+            }
+        }
+        let n_tokens = divergences.len();
+        let mean = |sum: f64| sum / n_tokens as f64;
+        Comparison {
+            n_tokens,
+            mean_divergence: mean(divergences.iter().sum()),
+            largest_divergence: divergences.iter().copied().fold(0.0, f64::max),
+            exact_perplexity: mean(exact_loss).exp(),
+            perplexity_difference: mean(found_loss - exact_loss).exp_m1().abs(),
+        }
+    }
+}
+
+fn log_softmax(logits: &[f32]) -> Vec<f64> {
+    let logits = || logits.iter().copied().map(f64::from);
+    let largest = logits().fold(f64::NEG_INFINITY, f64::max);
+    let sum: f64 = logits().map(|logit| (logit - largest).exp()).sum();
+    let normalizer = largest + sum.ln();
+    logits().map(|logit| logit - normalizer).collect()
+}
+
+/// Kullback-Leibler divergence of `found` from `exact`, both logarithms.
+fn divergence(exact: &[f64], found: &[f64]) -> f64 {
+    let terms = exact.iter().zip(found);
+    terms
+        .map(|(exact, found)| exact.exp() * (exact - found))
+        .sum()
+}
+
+#[track_caller]
+fn assert_within(bounds: &Bounds, precision: Precision, forms: &[Form]) {
+    for form in forms {
+        let found = Comparison::with_exact(&logits(precision, CpuOps::Kernels, *form));
+        println!("{precision:?}, {form:?}: {found}");
+        assert!(found.mean_divergence < bounds.mean_divergence, "{found}");
+        assert!(found.perplexity_difference < bounds.perplexity, "{found}");
+    }
+}
+
+#[test]
+fn prefill_in_native_precision_predicts_what_float32_does() {
+    assert_within(&NATIVE, Precision::Native, &PREFILL);
+}
+
+#[test]
+fn decoding_in_native_precision_predicts_what_float32_does() {
+    assert_within(&NATIVE, Precision::Native, &DECODING);
+}
+
+#[test]
+fn prefill_in_float32_differs_by_the_order_of_summation() {
+    assert_within(&FLOAT32, Precision::Float32, &PREFILL);
+}
+
+#[test]
+fn decoding_in_float32_differs_by_the_order_of_summation() {
+    assert_within(&FLOAT32, Precision::Float32, &DECODING);
+}
