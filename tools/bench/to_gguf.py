@@ -20,7 +20,7 @@ import numpy as np
 from gguf import GGMLQuantizationType as Type
 from gguf import GGUFWriter, LlamaFileType
 
-from tensor_file import Array, from_bfloat16, map_tensors
+from tensor_file import Array, forget, from_bfloat16, map_tensors
 
 _BLOCK = 32
 _NAMES = {
@@ -181,6 +181,8 @@ def main() -> None:
     parser.add_argument("type", choices=[type_.name for type_ in _FILE_TYPES])
     arguments = parser.parse_args()
     Converter(arguments.folder, Type[arguments.type]).write(arguments.out)
+    with (arguments.folder / "model.safetensors").open("rb") as source:
+        forget(source)
 
 
 if __name__ == "__main__":
