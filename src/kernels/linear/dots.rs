@@ -12,7 +12,6 @@ use crate::kernels::float::Float;
 use crate::kernels::floats::{Floats, FloatsMut};
 use crate::kernels::level::Level;
 use crate::kernels::pool::Pool;
-use crate::kernels::quantized::QuantizedRows;
 
 /// Rows of activations in the forms in which the weights want them.
 pub struct Dots<'a> {
@@ -23,8 +22,9 @@ pub struct Dots<'a> {
     values: Vec<f32>,
     /// The same as bfloat16, exactly; empty if nothing wants it.
     halves: Vec<u8>,
-    /// By projection; for codes that are multiplied as integers.
-    planes: Vec<Option<Planes>>,
+    planes: Vec<Planes>,
+    /// By projection: which of the planes, for codes that are multiplied as integers.
+    choice: Vec<Option<usize>>,
     projections: &'a [Projection<'a>],
 }
 
@@ -47,9 +47,12 @@ impl<'a> Dots<'a> {
         for (index, row) in values.chunks_exact_mut(columns).enumerate() {
             x.read(level, index, row);
         }
-        let planes = projections
+        let mut planes = Vec::new();
+        let choice = projections
             .iter()
-            .map(|projection| planes(level, x.float(), &values, columns, &projection.matrix))
+            .map(|projection| {
+                choose_planes(&mut planes, level, x.float(), &values, &projection.matrix)
+            })
             .collect();
         let wants_halves = |projection: &Projection<'_>| matches!(projection.matrix, Matrix::Float(weights) if takes_halves(level, x.float(), &weights));
         let mut halves = Vec::new();
@@ -65,6 +68,7 @@ impl<'a> Dots<'a> {
             values,
             halves,
             planes,
+            choice,
             projections,
         }
     }
@@ -100,10 +104,11 @@ impl<'a> Dots<'a> {
     ) {
         match (
             &self.projections[projection].matrix,
-            &self.planes[projection],
+            self.choice[projection],
         ) {
-            (Matrix::Quantized(weights), Some(planes)) => {
-                self.multiply_codes(weights, planes, rows, scratch, out);
+            (Matrix::Quantized(weights), Some(index)) => {
+                let rows = CodeRows::new(self.level, weights, rows, &mut scratch.scales);
+                self.level.multiply_codes(&rows, &self.planes[index], out);
             }
             (Matrix::Float(weights), _)
                 if !self.halves.is_empty() && weights.float() == Float::Bf16 =>
@@ -146,18 +151,6 @@ impl<'a> Dots<'a> {
         }
     }
 
-    fn multiply_codes(
-        &self,
-        weights: &QuantizedRows<'_>,
-        planes: &Planes,
-        rows: &Range<usize>,
-        scratch: &mut Scratch,
-        out: &mut [f32],
-    ) {
-        let rows = CodeRows::new(self.level, weights, rows, &mut scratch.scales);
-        self.level.multiply_codes(&rows, planes, out);
-    }
-
     fn multiply_halves(&self, weights: &Floats<'_>, rows: &Range<usize>, out: &mut [f32]) {
         let length = rows.len();
         let row_bytes = 2 * self.columns;
@@ -182,23 +175,34 @@ impl<'a> Dots<'a> {
     }
 }
 
-/// The planes that a matrix of codes wants; `None` where the product is computed
-/// in float32: float32 activations stay exact, and so does what isn't finite.
-fn planes(
+/// Which of the planes a matrix of codes takes, made if they aren't there yet.
+/// `None` where the product is computed in float32: float32 activations stay
+/// exact, and so does what isn't finite.
+fn choose_planes(
+    planes: &mut Vec<Planes>,
     level: Level,
     float: Float,
     values: &[f32],
-    columns: usize,
     matrix: &Matrix<'_>,
-) -> Option<Planes> {
+) -> Option<usize> {
     let Matrix::Quantized(weights) = matrix else {
         return None;
     };
     if float == Float::F32 {
         return None;
     }
-    let order = level.code_order(weights)?;
-    Planes::new(level, values, columns, weights.format.group_size(), order)
+    let (order, group_size) = (level.code_order(weights)?, weights.format.group_size());
+    let same = |made: &Planes| made.order == order && made.group_size == group_size;
+    planes.iter().position(same).or_else(|| {
+        planes.push(Planes::new(
+            level,
+            values,
+            weights.columns,
+            group_size,
+            order,
+        )?);
+        Some(planes.len() - 1)
+    })
 }
 
 /// Whether bfloat16 weights are multiplied with bfloat16 activations directly.

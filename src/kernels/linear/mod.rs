@@ -29,7 +29,7 @@ use tiles::Tiles;
 /// With more rows of activations than this, tiles are faster.
 const MAX_DOT_ROWS: usize = 12;
 /// Bytes of weights that a piece of work covers: from half a microsecond, so that
-/// there is some for each thread, to a few, so that none waits long for another.
+/// there is some for each thread, to about 20, so that none waits long for another.
 const PIECE_BYTES: RangeInclusive<usize> = 8 << 10..=256 << 10;
 
 /// A weight matrix `[rows, columns]` in its file's bytes, row after row.
