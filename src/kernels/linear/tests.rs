@@ -1,5 +1,7 @@
 use proptest::prelude::*;
 
+use super::codes::CodeRows;
+use super::planes::Planes;
 use super::*;
 use crate::kernels::activation::Activation;
 use crate::kernels::norm::Norm;
@@ -366,6 +368,41 @@ fn what_is_no_number_comes_through() {
                     second.iter().all(|value| !value.is_finite()),
                     "{level:?} {kind:?}"
                 );
+            }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(60))]
+
+    #[test]
+    fn integer_products_are_the_scalar_ones(
+        kind in kinds(), rows in 1_usize..9, wanted in 1_usize..700, n in 1_usize..8,
+        shift in 0_usize..4, seed in 0_u64..1 << 40,
+    ) {
+        let columns = columns(kind, wanted);
+        let stored = Stored::new(kind, rows, columns, shift, seed);
+        let Matrix::Quantized(weights) = stored.matrix() else {
+            return Ok(());
+        };
+        let (x, group_size) = (values(seed + 3, n * columns), weights.format.group_size());
+        for level in Level::available() {
+            let Some(order) = level.code_order(&weights) else {
+                continue;
+            };
+            let planes = Planes::new(level, &x, columns, group_size, order).expect("finite");
+            let mut scratch = Default::default();
+            let codes = CodeRows::new(level, &weights, &(0..rows), &mut scratch);
+            let (mut found, mut expected) = (vec![0.0; n * rows], vec![0.0; n * rows]);
+            level.multiply_codes(&codes, &planes, &mut found);
+            Level::Scalar.multiply_codes(&codes, &planes, &mut expected);
+            for (token, row) in (0..n).flat_map(|token| (0..rows).map(move |row| (token, row))) {
+                let x: Vec<f64> = x[token * columns..][..columns].iter().map(|x| f64::from(*x)).collect();
+                let (_, size) = stored.multiply(&x)[row];
+                let (found, expected) = (found[token * rows + row], expected[token * rows + row]);
+                let error = f64::from((found - expected).abs());
+                prop_assert!(error <= 3.0 * FLOAT_TOLERANCE * size + 1e-7, "{level:?} {kind:?}: {found} for {expected}");
             }
         }
     }
