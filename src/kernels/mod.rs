@@ -2,8 +2,8 @@
 //!
 //! - `linear`: [`linear`], `x W^T` for float and quantized `W`, with the norm
 //!   before and the addition or gate behind it
-//! - `attention`: [`attention`] over a cache of keys and values
-//! - `heads`: [`rotate_heads`] for queries, [`place_heads`] for keys and values
+//! - `cache`: [`CacheBlock`], memory of keys and values
+//! - `attention`: [`attention`] over such memory, which stores new keys and values
 //! - `norm`, `rope`, `activation`, `embedding`, `convert`: what is computed row by
 //!   row, written once for all vectors (`lanes`, `math`)
 //! - `quantized`: rows of codes as floats or whole numbers
@@ -18,11 +18,11 @@
 mod activation;
 mod aligned;
 mod attention;
+mod cache;
 mod convert;
 mod embedding;
 mod float;
 mod floats;
-mod heads;
 mod lanes;
 mod level;
 mod linear;
@@ -38,11 +38,11 @@ mod testing;
 mod threads;
 
 pub use activation::{Activation, Gate};
-pub use attention::{Attention, CacheRows, attention};
+pub use attention::{AttentionStep, Segment, attention};
+pub use cache::{CacheBlock, CacheFormat, CacheLayout, LayerLayout, LayerShape, RowsLayout};
 pub use embedding::{float_rows, gather};
 pub use float::Float;
 pub use floats::{Floats, FloatsMut};
-pub use heads::{Heads, place_heads, rotate_heads};
 pub use level::Level;
 pub use linear::{Finish, Matrix, Projection, Rows, linear};
 pub use norm::Norm;

@@ -10,7 +10,7 @@ use super::stats::ContextMemory;
 use crate::decoder::Segment;
 use crate::error::{Error, Result};
 use crate::kernels::Pool;
-use crate::kv::{CacheShape, Sequence};
+use crate::kv::{self, CacheShape, KvType, KvUsage, Sequence};
 use crate::memory::{self, Category, Entry};
 use crate::mlx::{Array, Device, Ops, Stream};
 
@@ -37,6 +37,8 @@ pub struct ContextOptions {
     /// Threads that compute on the CPU, at most 1024. Default: the physical cores
     /// that the process may use.
     pub n_threads: usize,
+    /// How keys and values are stored.
+    pub kv_type: KvType,
 }
 
 /// Counters since the context was made. A step in which each sequence gets one
@@ -59,7 +61,7 @@ pub struct Context {
     prefill_chunk: usize,
     logits: Vec<LogitsRow>,
     perf: Perf,
-    kv_reserved: Entry,
+    kv_usage: KvUsage,
     kv_used: Entry,
     logits_bytes: Entry,
 }
@@ -84,25 +86,26 @@ impl Context {
     pub fn new(model: &Arc<Model>, options: &ContextOptions) -> Result<Context> {
         let or = |value: usize, default: usize| if value == 0 { default } else { value };
         let spec = model.decoder().spec();
-        let shape = CacheShape {
-            n_layers: spec.n_layers,
-            n_kv_heads: spec.n_kv_heads,
-            head_dim: spec.head_dim,
-            dtype: model.decoder().dtype(),
-            max_tokens: or(options.n_ctx, spec.max_context.min(DEFAULT_N_CTX)),
-        };
+        let shape = CacheShape::new(
+            &model.decoder().cache_layers(),
+            model.decoder().dtype(),
+            options.kv_type,
+            or(options.n_ctx, spec.max_context.min(DEFAULT_N_CTX)),
+        )?;
         let n_sequences = or(options.n_sequences, 1);
-        admit(shape, n_sequences)?;
+        admit(&shape, n_sequences)?;
         admit_threads(options.n_threads)?;
         let stream = Stream::acquire(model.device())?;
+        let ops = Ops::new(stream, model.cpu_ops(), options.n_threads);
+        let sequence = |_| Sequence::new(&ops, shape.clone());
         Ok(Context {
-            ops: Ops::new(stream, model.cpu_ops(), options.n_threads),
+            sequences: (0..n_sequences).map(sequence).collect(),
+            ops,
             shape,
-            sequences: (0..n_sequences).map(|_| Sequence::new(shape)).collect(),
             prefill_chunk: or(options.prefill_chunk, DEFAULT_PREFILL_CHUNK),
             logits: Vec::new(),
             perf: Perf::default(),
-            kv_reserved: Entry::new(Category::KvReserved, 0),
+            kv_usage: KvUsage::default(),
             kv_used: Entry::new(Category::KvUsed, 0),
             logits_bytes: Entry::new(Category::Logits, 0),
             model: model.clone(),
@@ -142,14 +145,23 @@ impl Context {
 
     pub fn memory(&self) -> ContextMemory {
         ContextMemory {
-            kv_reserved: self.kv_reserved.bytes(),
-            kv_used: self.kv_used.bytes(),
+            kv_reserved: self.kv_usage.reserved_bytes,
+            kv_used: self.kv_usage.used_bytes,
             logits: self.logits_bytes.bytes(),
         }
     }
 
     pub fn sequence_length(&self, sequence: i32) -> Result<usize> {
         Ok(self.sequences[self.index_of(sequence)?].length())
+    }
+
+    /// Makes sequence `to` hold the tokens of sequence `from`, in place of its own.
+    /// It takes no memory: what both hold is shared until one of them changes it.
+    pub fn fork(&mut self, from: i32, to: i32) -> Result<()> {
+        let (from, to) = (self.index_of(from)?, self.index_of(to)?);
+        self.sequences[to] = self.sequences[from].fork();
+        self.account();
+        Ok(())
     }
 
     /// Keeps the first `keep` tokens of a sequence; with 0 its memory is given back.
@@ -162,10 +174,7 @@ impl Context {
                 cache.length()
             )));
         }
-        match keep {
-            0 => cache.clear(),
-            _ => cache.truncate(keep),
-        }
+        cache.truncate(keep);
         self.account();
         Ok(())
     }
@@ -277,14 +286,17 @@ impl Context {
             Ok(())
         };
         let mut segments = segments(sequences, &step.parts);
-        let hidden = decoder.forward(ops, &step.tokens, &mut segments, &mut after_layer)?;
         let rows: Vec<i32> = step.wanted.iter().map(|(row, _)| *row).collect();
+        let tokens = &step.tokens;
+        let wants_states = !rows.is_empty();
+        let hidden = decoder.forward(ops, tokens, &mut segments, wants_states, &mut after_layer)?;
         let logits = match rows.is_empty() {
             true => None,
             false => Some(decoder.logits(ops, &hidden, &rows)?),
         };
         let caches = segments.iter().flat_map(|segment| segment.cache.arrays());
-        ops.stream().eval_until(caches.chain(&logits), flag())?;
+        let last = logits.as_ref().unwrap_or(&hidden);
+        ops.stream().eval_until(caches.chain([last]), flag())?;
         cancel.map_or(Ok(()), Cancel::check)?;
         for segment in segments {
             segment.cache.advance(segment.n_tokens);
@@ -315,11 +327,9 @@ impl Context {
     }
 
     fn account(&mut self) {
-        let sum = |bytes: fn(&Sequence) -> usize| self.sequences.iter().map(bytes).sum();
-        let (reserved, used) = (sum(Sequence::bytes_reserved), sum(Sequence::bytes_used));
         let vocab_size = self.model.decoder().spec().vocab_size;
-        self.kv_reserved.set(reserved);
-        self.kv_used.set(used);
+        self.kv_usage = kv::usage(&self.sequences);
+        self.kv_used.set(self.kv_usage.used_bytes);
         self.logits_bytes
             .set(self.logits.len() * vocab_size * size_of::<f32>());
     }
@@ -338,7 +348,7 @@ impl Context {
 }
 
 /// Refuses a context whose caches, when full, exceed what models may use.
-fn admit(shape: CacheShape, n_sequences: usize) -> Result<()> {
+fn admit(shape: &CacheShape, n_sequences: usize) -> Result<()> {
     let usable = memory::usable();
     let wanted = shape
         .bytes_per_token()

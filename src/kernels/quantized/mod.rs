@@ -1,6 +1,6 @@
 //! Rows of matrices in MLX's quantized formats, as float32 or whole numbers
 //! again. `scalar` says what each operation means; the others give the same
-//! bits with vectors.
+//! bits with vectors. `quantize` makes such rows.
 //!
 //! The codes of a row are one string of bits, the first code in the least
 //! significant bits of the first byte; a code of 3, 5 or 6 bits may lie in two
@@ -11,9 +11,12 @@
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+mod quantize;
 mod scalar;
 
 use std::ops::Range;
+
+pub use quantize::quantize;
 
 use super::float::Float;
 use super::floats::{Floats, FloatsMut};
