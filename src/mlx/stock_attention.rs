@@ -5,7 +5,7 @@ use std::ops::Range;
 use mlx_sys as sys;
 
 use super::array::{Array, Dtype};
-use super::attention::AttentionLayer;
+use super::attention::{AttentionLayer, Place};
 use super::error::last_error;
 use super::ops::{NULL, Ops, some};
 use super::projections::Norm;
@@ -16,15 +16,6 @@ use crate::kernels::{CacheFormat, RowsLayout};
 /// One layer's keys, or values: `[1, n_kv_heads, capacity, head_dim]`, or codes,
 /// scales and biases of such shapes.
 pub type CachedArrays = Vec<Array>;
-
-/// The next tokens of a sequence: which rows of a step they are, and where their
-/// positions begin.
-#[derive(Clone, Copy)]
-pub struct Place {
-    pub first_row: usize,
-    pub n: usize,
-    pub start: usize,
-}
 
 impl Ops {
     /// Arrays for `capacity` tokens that begin with what `old` ones hold.
