@@ -42,37 +42,21 @@ const FLOAT32: Bounds = Bounds {
     perplexity: 1e-6,
 };
 
-/// In float32 but for keys and values.
+/// In float32 but for keys and values. Over 1,800 tokens they measure divergences of
+/// 3.5e-9, 3.2e-7, 1.7e-6 and 1.0e-3.
 const CACHES: [(KvType, Bounds); 4] = [
-    (
-        KvType::F16,
-        Bounds {
-            mean_divergence: 1.0,
-            perplexity: 1.0,
-        },
-    ),
-    (
-        KvType::Bf16,
-        Bounds {
-            mean_divergence: 1.0,
-            perplexity: 1.0,
-        },
-    ),
-    (
-        quantized(8, 32),
-        Bounds {
-            mean_divergence: 1.0,
-            perplexity: 1.0,
-        },
-    ),
-    (
-        quantized(4, 32),
-        Bounds {
-            mean_divergence: 1.0,
-            perplexity: 1.0,
-        },
-    ),
+    (KvType::F16, bounds(7e-9, 1e-5)),
+    (KvType::Bf16, bounds(7e-7, 2e-4)),
+    (quantized(8, 32), bounds(5e-6, 1e-3)),
+    (quantized(4, 32), bounds(2e-3, 4e-3)),
 ];
+
+const fn bounds(mean_divergence: f64, perplexity: f64) -> Bounds {
+    Bounds {
+        mean_divergence,
+        perplexity,
+    }
+}
 
 const fn quantized(bits: usize, group_size: usize) -> KvType {
     KvType::Quantized { bits, group_size }
