@@ -10,6 +10,8 @@
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 mod scalar;
 
 use std::ops::{Add, Div, Mul, Neg, Sub};
@@ -123,12 +125,15 @@ impl Level {
             // SAFETY: `detect` found the features.
             #[cfg(target_arch = "x86_64")]
             Level::Avx512 => unsafe { avx512::run(kernel) },
+            // SAFETY: every AArch64 processor has NEON.
+            #[cfg(target_arch = "aarch64")]
+            Level::Neon | Level::NeonDot => unsafe { neon::run(kernel) },
         }
     }
 }
 
 /// Operators of a vector type around an intrinsic each.
-#[cfg(target_arch = "x86_64")]
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 macro_rules! operators {
     ($lanes:ident: $($operator:ident, $method:ident, $intrinsic:ident;)*) => {
         $(impl std::ops::$operator for $lanes {
@@ -151,5 +156,5 @@ macro_rules! operators {
         }
     };
 }
-#[cfg(target_arch = "x86_64")]
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 use operators;
