@@ -162,8 +162,9 @@ where
     F: Fn(&[u8]) -> [int8x16_t; UNITS],
 {
     let chunk = UNITS * UNIT;
-    // The columns of a group, or of two that share a chunk.
-    let span = x.group_size.max(chunk);
+    // Sums are those of a group, or of two that share a chunk.
+    let groups_per_sum = (chunk / x.group_size).max(1);
+    let chunks_per_sum = (x.group_size / chunk).max(1);
     let (scales, biases) = (
         rows.scales.row(row, rows.groups),
         rows.biases.row(row, rows.groups),
@@ -185,12 +186,12 @@ where
                 vst1q_f32(factors.as_mut_ptr(), vmulq_f32(scales, x_scales));
                 sums[token] = vfmaq_f32(sums[token], biases, x_sums);
             }
-            for column in (0..LANES * x.group_size).step_by(span) {
+            for group in (0..LANES).step_by(groups_per_sum) {
                 if codes.is_empty() {
                     break;
                 }
                 let mut wholes = [[vdupq_n_s32(0); 2]; N];
-                for _ in 0..span / chunk {
+                for _ in 0..chunks_per_sum {
                     let units = (chunks.load)(codes);
                     for (token, wholes) in wholes.iter_mut().enumerate() {
                         let mut x = planes.add(token * x.row_bytes);
@@ -204,13 +205,11 @@ where
                     codes = codes.get(chunks.bytes..).unwrap_or_default();
                     planes = planes.add(2 * chunk);
                 }
-                let [low_group, high_group] =
-                    [column, column + span / 2].map(|column| column / x.group_size);
                 for (token, [high, low]) in wholes.into_iter().enumerate() {
                     let whole = vcvtq_f32_s32(vaddq_s32(vshlq_n_s32::<7>(high), low));
                     let factor = vcombine_f32(
-                        vdup_n_f32(factors[token][low_group]),
-                        vdup_n_f32(factors[token][high_group]),
+                        vdup_n_f32(factors[token][group]),
+                        vdup_n_f32(factors[token][(group + groups_per_sum - 1) % LANES]),
                     );
                     sums[token] = vfmaq_f32(sums[token], whole, factor);
                 }
