@@ -17,9 +17,11 @@ pub enum Category {
     KvUsed,
     /// Logits of the last evaluation of each context.
     Logits,
+    /// Buffers that our kernels keep for the next step.
+    Scratch,
 }
 
-const CATEGORIES: usize = Category::Logits as usize + 1;
+const CATEGORIES: usize = Category::Scratch as usize + 1;
 
 /// Totals of the whole process.
 pub struct Ledger([AtomicUsize; CATEGORIES]);
