@@ -10,9 +10,11 @@ use super::limits::{self, ResourceLimit};
 /// The rest is for the system and the host application.
 pub const DEFAULT_FRACTION: f64 = 0.75;
 
-/// Address space and heap that threads, their arenas and small objects take
-/// besides what is planned.
-const UNPLANNED_BYTES: usize = 32 << 20;
+/// Addresses that threads and the arenas of their allocations take besides what is
+/// planned; each arena sets 64 MiB aside.
+const UNPLANNED_ADDRESSES: usize = 256 << 20;
+/// The same in private memory: stacks and small objects.
+const UNPLANNED_BYTES: usize = 64 << 20;
 
 /// Bytes that models may use, and what sets the bound.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -104,13 +106,19 @@ impl fmt::Display for Bound {
 /// All bounds there are: the share of physical memory first.
 pub fn limits(share: Option<Share>, device_bytes: Option<usize>, held: Held) -> Vec<Limit> {
     let limit = |bound, bytes: Option<usize>| bytes.map(|bytes| Limit { bound, bytes });
-    let of_process = |kind| limits::headroom(kind, held, UNPLANNED_BYTES);
+    let of_process = |kind, unplanned| limits::headroom(kind, held, unplanned);
     [
         Some(share_of(physical(), share)),
         limit(Bound::Device, device_bytes),
         limit(Bound::ControlGroup, cgroup::headroom(held.private)),
-        limit(Bound::AddressSpace, of_process(ResourceLimit::AddressSpace)),
-        limit(Bound::DataSegment, of_process(ResourceLimit::Data)),
+        limit(
+            Bound::AddressSpace,
+            of_process(ResourceLimit::AddressSpace, UNPLANNED_ADDRESSES),
+        ),
+        limit(
+            Bound::DataSegment,
+            of_process(ResourceLimit::Data, UNPLANNED_BYTES),
+        ),
         limit(Bound::App, limits::left_to_app(held.private)),
     ]
     .into_iter()

@@ -3,6 +3,7 @@
 //! would fit.
 
 use std::fmt;
+use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
 use super::context::ContextOptions;
@@ -26,8 +27,10 @@ const KV_BLOCK: usize = 256;
 const MAX_N_CTX: usize = (1 << 30) - 1;
 /// A tensor's name, place and array.
 const BYTES_PER_TENSOR: usize = 1024;
-/// What a tokenizer takes in memory, by the length of its file.
-const TOKENIZER_FACTOR: usize = 4;
+/// What a tokenizer takes: its patterns, and its tables by the length of its file,
+/// whose entries of a dozen bytes become several allocations each.
+const TOKENIZER_BYTES: usize = 3 << 20;
+const TOKENIZER_FACTOR: usize = 24;
 /// Less than this is there, or the process could not have come so far.
 const UNPROBED_BYTES: usize = 64 << 10;
 
@@ -337,8 +340,12 @@ pub struct ModelBytes {
 impl ModelBytes {
     /// From the headers: what is used where it is mapped, and what is not.
     pub(super) fn of(manifest: &Manifest) -> Result<ModelBytes> {
+        let tokenizer = match manifest.directory().tokenizer() {
+            Some(file) => tokenizer_bytes(&file)?,
+            None => 0,
+        };
         let mut bytes = ModelBytes {
-            tables: manifest.tensors().len() * BYTES_PER_TENSOR + text_bytes(manifest)?,
+            tables: manifest.tensors().len() * BYTES_PER_TENSOR + tokenizer,
             ..ModelBytes::default()
         };
         for tensor in manifest.tensors() {
@@ -394,15 +401,18 @@ impl ModelBytes {
     }
 }
 
-/// The tokenizer, once it was read.
-fn text_bytes(manifest: &Manifest) -> Result<usize> {
-    let Some(file) = manifest.directory().tokenizer() else {
-        return Ok(0);
-    };
-    let metadata = std::fs::metadata(&file).map_err(|error| Error::io("read", &file, &error))?;
-    Ok(usize::try_from(metadata.len())
+/// Whether the system has what reading a tokenizer takes.
+pub(super) fn probe_tokenizer(file: &Path) -> Result<()> {
+    probe(tokenizer_bytes(file)?, || "the tokenizer".to_owned())
+}
+
+/// A tokenizer, once it was read.
+fn tokenizer_bytes(file: &Path) -> Result<usize> {
+    let metadata = std::fs::metadata(file).map_err(|error| Error::io("read", file, &error))?;
+    let tables = usize::try_from(metadata.len())
         .unwrap_or(usize::MAX)
-        .saturating_mul(TOKENIZER_FACTOR))
+        .saturating_mul(TOKENIZER_FACTOR);
+    Ok(tables.saturating_add(TOKENIZER_BYTES))
 }
 
 /// Keys and values of one sequence, in the blocks that are allocated: the last one
