@@ -64,7 +64,8 @@ static void an_estimate_says_what_opening_takes(void) {
 static void what_does_not_fit_is_refused_and_what_would_is_named(void) {
   umrt_model *model = open_model(CHAT_MODEL);
   const umrt_memory_estimate small = estimate(256, 1);
-  const uint64_t room = budget().taken_bytes + (small.total_bytes - small.weights_mapped_bytes);
+  const uint64_t room = budget().taken_bytes + small.kv_bytes + small.logits_bytes +
+                        small.scratch_prefill_bytes + small.mlx_cache_bytes;
   umrt_ctx *ctx;
   char would_fit[64];
   set_budget(room + 512 * small.kv_bytes_per_token);

@@ -119,7 +119,7 @@ def test_the_table_of_a_model(
     for part in ("llama", "weights, mapped", "KV cache", "total", "fits", "131,072"):
         assert part in table, table
     taken = umrt.memory_budget().taken_bytes
-    umrt.set_memory_budget(n_bytes=taken + 2**22)
+    umrt.set_memory_budget(n_bytes=taken + 2**23)
     assert main(["plan", str(chat_folder), "--n-ctx", "131072"]) == 0
     table = capsys.readouterr().out
     assert "too much" in table and "largest that fits: n_ctx" in table, table
