@@ -16,6 +16,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::ledger::{Category, ledger};
 use super::machine::{self, Counts, Held, Limit, Share, Usable};
+use crate::host;
 
 /// Bytes of one model or context.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -311,7 +312,11 @@ impl Drop for Reservation {
 
 /// What bounds the memory of models now.
 pub fn usable() -> Usable {
-    budget().snapshot().usable()
+    match host::forked() {
+        // Another thread of the parent may have held the lock.
+        true => machine::least(&machine::limits(None, None, Held::default())),
+        false => budget().snapshot().usable(),
+    }
 }
 
 #[cfg(test)]

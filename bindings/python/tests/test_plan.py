@@ -125,6 +125,16 @@ def test_the_table_of_a_model(
     assert "too much" in table and "largest that fits: n_ctx" in table, table
 
 
+def test_a_cache_of_fewer_bits_is_smaller(
+    chat_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = umrt.estimate(chat_folder)
+    half = umrt.estimate(chat_folder, kv_type=umrt.KvType.Q8_G32)
+    assert half.kv_bytes < whole.kv_bytes
+    assert main(["plan", str(chat_folder), "--kv-bits", "3"]) == 1
+    assert "16, 8 or 4" in capsys.readouterr().err
+
+
 def test_the_table_of_numbers(capsys: pytest.CaptureFixture[str]) -> None:
     numbers = "--parameters 70e9 --bits 4 --memory 64GB --machine".split()
     shape = "--layers 80 --kv-heads 8 --head-dim 128 --n-ctx 8192".split()

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, NamedTuple
 
+from ._context import KvType
 from ._estimate import MACHINES, MemoryEstimate, NumbersPlan, estimate, plan_numbers
 from ._model import ModelInfo, inspect
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
 CONTEXTS = (4096, 8192, 32_768, 131_072)
 BAR_CELLS = 28
+_KV_TYPES = {16: KvType.COMPUTED, 8: KvType.Q8_G64, 4: KvType.Q4_G64}
 _UNITS = {"": 1, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
 
 
@@ -29,6 +31,9 @@ def add_command(commands: _Commands) -> None:
     parser.add_argument("--n-ctx", type=int, default=0, help="tokens of each sequence")
     parser.add_argument("--n-seq", type=int, default=1, help="sequences")
     parser.add_argument("--prefill-chunk", type=int, default=0, help="tokens of a step")
+    parser.add_argument(
+        "--kv-bits", type=float, default=16, help="of keys and values: 16, 8 or 4"
+    )
     numbers = parser.add_argument_group("instead of a model, its numbers")
     numbers.add_argument("--parameters", type=quantity, help="such as 70e9 or 70B")
     numbers.add_argument(
@@ -38,7 +43,6 @@ def add_command(commands: _Commands) -> None:
     numbers.add_argument("--layers", type=int, default=0)
     numbers.add_argument("--kv-heads", type=int, default=0)
     numbers.add_argument("--head-dim", type=int, default=0)
-    numbers.add_argument("--kv-bits", type=float, default=16)
     numbers.add_argument("--memory", type=quantity, help="of the machine, such as 64GB")
     numbers.add_argument(
         "--fraction", type=float, default=0.75, help="of the memory, for models"
@@ -77,8 +81,11 @@ def _run(options: argparse.Namespace) -> str:
         raise ValueError("give either the folder of a model or --parameters")
     if options.model is None:
         return numbers_table(options)
+    kv_type = _KV_TYPES.get(options.kv_bits)
+    if kv_type is None:
+        raise ValueError(f"--kv-bits is {options.kv_bits:g}; a model has 16, 8 or 4")
     return model_table(
-        options.model, options.n_ctx, options.n_seq, options.prefill_chunk
+        options.model, options.n_ctx, options.n_seq, options.prefill_chunk, kv_type
     )
 
 
@@ -88,11 +95,15 @@ class Row(NamedTuple):
     note: str = ""
 
 
-def model_table(path: str, n_ctx: int, n_seq: int, prefill_chunk: int) -> str:
+def model_table(
+    path: str, n_ctx: int, n_seq: int, prefill_chunk: int, kv_type: KvType
+) -> str:
     """The fit of a checkpoint on this machine."""
 
     def at(n_tokens: int) -> MemoryEstimate:
-        return estimate(path, n_tokens, n_seq, prefill_chunk=prefill_chunk)
+        return estimate(
+            path, n_tokens, n_seq, prefill_chunk=prefill_chunk, kv_type=kv_type
+        )
 
     info, wanted = inspect(path), at(n_ctx)
     lengths = sorted({*CONTEXTS, wanted.n_ctx})
