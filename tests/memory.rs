@@ -11,9 +11,13 @@ use std::time::{Duration, Instant};
 
 use common::process::{
     anonymous_bytes, isolated, isolated_within, n_open_files, n_threads, uses_of,
+    with_little_memory,
 };
 use common::random_model::RandomModel;
-use common::{assert_fails, context, context_of, eval, fixture, open, open_fixture, token_ids};
+use common::{
+    assert_fails, assert_identical, context, context_of, eval, fixture, open, open_fixture, rows,
+    token_ids,
+};
 use umrt::checkpoint::Dtype;
 use umrt::error::Status;
 use umrt::memory::usable;
@@ -160,6 +164,43 @@ fn a_step_updates_the_cache_in_place() {
             assert!(scratch < one_array / 4, "{scratch} of {one_array}");
         }
         assert_eq!(context.memory().kv_reserved, reserved);
+    });
+}
+
+#[test]
+fn a_sequence_that_the_system_has_no_memory_for_stays_as_it_was() {
+    let test = "a_sequence_that_the_system_has_no_memory_for_stays_as_it_was";
+    isolated(test, || {
+        let wide = RandomModel {
+            n_layers: 2,
+            n_heads: 16,
+            n_kv_heads: 16,
+            head_dim: 256,
+            ..RandomModel::default()
+        };
+        let directory = wide.write();
+        let model = open(directory.path());
+        let options = ContextOptions {
+            n_ctx: 4096,
+            ..ContextOptions::default()
+        };
+        let mut context = context_of(&model, options);
+        let before = eval(&mut context, &[1, 2, 3]);
+        let memory = context.memory();
+        assert!(memory.kv_reserved > 15 * MIB);
+        // Eight blocks, of which three fit.
+        let tokens = token_ids(1, 2000, wide.vocab_size);
+        let result = with_little_memory(50 * MIB, || context.eval(&Batch::of(&tokens), None));
+        assert_fails(result, Status::OutOfMemory, &["256 more tokens", "trim"]);
+        assert_eq!(context.sequence_length(0).expect("a sequence"), 3);
+        assert_eq!(context.memory(), memory);
+        assert_identical(&rows(&context), &before);
+        let found = eval(&mut context, &[4]);
+        assert_identical(&found, &{
+            let mut undisturbed = context_of(&model, options);
+            eval(&mut undisturbed, &[1, 2, 3]);
+            eval(&mut undisturbed, &[4])
+        });
     });
 }
 

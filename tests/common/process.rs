@@ -54,6 +54,30 @@ pub fn anonymous_bytes() -> usize {
         * 1024
 }
 
+/// Runs `call` while this process gets at most `bytes` more of address space.
+pub fn with_little_memory<T>(bytes: usize, call: impl FnOnce() -> T) -> T {
+    let statm = fs::read_to_string("/proc/self/statm").expect("sizes");
+    let pages: u64 = statm
+        .split(' ')
+        .next()
+        .and_then(|pages| pages.parse().ok())
+        .expect("pages");
+    let set = |bytes: u64| {
+        let limit = libc::rlimit {
+            rlim_cur: bytes,
+            rlim_max: libc::RLIM_INFINITY,
+        };
+        // SAFETY: the system reads the structure.
+        assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_AS, &limit) }, 0);
+    };
+    // SAFETY: asks for a constant.
+    let page_bytes = unsafe { libc::sysconf(libc::_SC_PAGESIZE) } as u64;
+    set(pages * page_bytes + bytes as u64);
+    let result = call();
+    set(libc::RLIM_INFINITY);
+    result
+}
+
 /// Threads of this process, without those that are about to end.
 pub fn n_threads() -> usize {
     let count = || fs::read_dir("/proc/self/task").expect("threads").count();

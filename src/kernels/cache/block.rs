@@ -19,6 +19,7 @@ impl CacheBlock {
     /// Fails when the system has no memory.
     pub fn zeroed(layout: &CacheLayout, capacity: usize) -> io::Result<CacheBlock> {
         let memory = MmapMut::map_anon(layout.bytes_per_token() * capacity)?;
+        prefer_large_pages(&memory);
         Ok(CacheBlock {
             memory: memory.into(),
             capacity,
@@ -29,6 +30,7 @@ impl CacheBlock {
     /// Fails when the system has no memory.
     pub(crate) fn copy_shared(&self) -> io::Result<CacheBlock> {
         let mut memory = MmapMut::map_anon(self.bytes())?;
+        prefer_large_pages(&memory);
         // SAFETY: only attention writes into blocks, and never into shared ones.
         memory.copy_from_slice(unsafe { self.part(0..self.bytes()) });
         Ok(CacheBlock {
@@ -72,4 +74,14 @@ impl CacheBlock {
             std::slice::from_raw_parts_mut(start, range.len())
         }
     }
+}
+
+/// With pages of 4 KiB, translating addresses costs much of the bandwidth of
+/// attention, and a fault comes with each. Where there are no larger ones, nothing
+/// changes.
+fn prefer_large_pages(memory: &MmapMut) {
+    #[cfg(target_os = "linux")]
+    let _ = memory.advise(memmap2::Advice::HugePage);
+    #[cfg(not(target_os = "linux"))]
+    let _ = memory;
 }
