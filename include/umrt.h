@@ -638,9 +638,10 @@ typedef struct {
    */
   uint32_t n_threads;
   /**
-   * How keys and values are stored, `UMRT_KV_*`. Fewer bits take less memory,
-   * and less time behind long prompts, and cost accuracy: with 8 bits hardly
-   * any, with 4 bits some. Groups must divide the dimensions of the model's heads.
+   * How keys and values are stored, `UMRT_KV_*`. Fewer bits take less memory and
+   * cost accuracy: with 8 bits hardly any, with 4 bits some. Numbers that are not
+   * stored as floats also take a little more time. Groups must divide the
+   * dimensions of the model's heads.
    */
   uint32_t kv_type;
   /**

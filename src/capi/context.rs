@@ -53,9 +53,10 @@ pub struct umrt_ctx_params {
     /// by its affinity mask and its control group's quota. More gain nothing; use
     /// fewer to leave cores to the application.
     pub n_threads: u32,
-    /// How keys and values are stored, `UMRT_KV_*`. Fewer bits take less memory,
-    /// and less time behind long prompts, and cost accuracy: with 8 bits hardly
-    /// any, with 4 bits some. Groups must divide the dimensions of the model's heads.
+    /// How keys and values are stored, `UMRT_KV_*`. Fewer bits take less memory and
+    /// cost accuracy: with 8 bits hardly any, with 4 bits some. Numbers that are not
+    /// stored as floats also take a little more time. Groups must divide the
+    /// dimensions of the model's heads.
     pub kv_type: u32,
     /// Bytes that the context may take at most. Default: what the budget leaves.
     pub memory_limit: u64,

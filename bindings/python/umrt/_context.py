@@ -36,8 +36,8 @@ _INTERRUPTIBLE_FROM_TOKENS = 16
 class KvType(enum.Enum):
     """How keys and values are stored.
 
-    Fewer bits take less memory, and less time behind long prompts, and cost
-    accuracy: with 8 bits hardly any, with 4 bits some.
+    Fewer bits take less memory and cost accuracy: with 8 bits hardly any, with 4
+    bits some. Numbers that are not stored as floats also take a little more time.
     """
 
     COMPUTED = _ffi.KV_COMPUTED
