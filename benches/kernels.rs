@@ -5,12 +5,14 @@
 //! `cargo bench --bench kernels -- norm` runs one group.
 
 use std::hint::black_box;
+use std::sync::Arc;
 use std::thread::available_parallelism;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use umrt::kernels::{
-    Activation, Finish, Float, Floats, FloatsMut, Format, Gate, Level, Matrix, Norm, Pairing, Pool,
-    Projection, QuantizedRows, RopeTable, Rows, float_rows, gather, linear,
+    Activation, AttentionStep, CacheBlock, CacheFormat, CacheLayout, Finish, Float, Floats,
+    FloatsMut, Format, Gate, LayerShape, Level, Matrix, Norm, Pairing, Pool, Projection,
+    QuantizedRows, RopeTable, Rows, Segment, attention, float_rows, gather, linear,
 };
 
 /// Tokens of a step: decoding, a small batch, a prompt.
@@ -204,6 +206,72 @@ fn products(criterion: &mut Criterion) {
     group.finish();
 }
 
+/// Bytes of keys and values that are looked at per second: of one sequence and of
+/// four, each token behind 4096 others, and of a prompt of 512.
+fn attention_over_caches(criterion: &mut Criterion) {
+    const N_HEADS: usize = 32;
+    const BLOCK: usize = 256;
+    let pool = Pool::shared(0);
+    let layer = LayerShape {
+        n_kv_heads: 8,
+        key_dim: 64,
+        value_dim: 64,
+    };
+    let quantized = |bits| CacheFormat::Affine {
+        bits,
+        group_size: 64,
+        float: Float::Bf16,
+    };
+    let mut group = criterion.benchmark_group("attention");
+    for (name, format) in [
+        ("bf16", CacheFormat::Float(Float::Bf16)),
+        ("f32", CacheFormat::Float(Float::F32)),
+        ("8 bits", quantized(8)),
+        ("4 bits", quantized(4)),
+    ] {
+        let layout = CacheLayout::new(&[layer], format);
+        for (case, n_sequences, start, n_tokens) in [
+            ("1 of 4096", 1, 4096, 1),
+            ("4 of 4096", 4, 4096, 1),
+            ("prompt of 512", 1, 0, 512),
+        ] {
+            let n_positions: usize = start + n_tokens;
+            let block = || CacheBlock::zeroed(&layout, BLOCK).expect("memory");
+            let segment = |index| Segment {
+                first_row: index * n_tokens,
+                n_tokens,
+                start,
+                blocks: (0..n_positions.div_ceil(BLOCK))
+                    .map(|_| Arc::new(block()))
+                    .collect(),
+            };
+            let segments: Vec<_> = (0..n_sequences).map(segment).collect();
+            let width = (N_HEADS + 2 * layer.n_kv_heads) * 64;
+            let rows = bytes(n_sequences * n_tokens * width * 2);
+            let step = AttentionStep {
+                rows: Floats::new(Float::Bf16, &rows),
+                n_heads: N_HEADS,
+                cache: layout.layers()[0],
+                query_norm: None,
+                key_norm: None,
+                table: None,
+                window: None,
+                scale: 0.125,
+                soft_cap: None,
+                sinks: None,
+            };
+            let mut out = vec![0; n_sequences * n_tokens * N_HEADS * 64 * 2];
+            let looked_at = n_sequences * n_positions * layout.bytes_per_token();
+            group.throughput(Throughput::Bytes(looked_at as u64));
+            group.bench_function(BenchmarkId::new(name, case), |bencher| {
+                // SAFETY: nobody else has the blocks.
+                bencher.iter(|| unsafe { attention(&pool, &step, &segments, &mut out) });
+            });
+        }
+    }
+    group.finish();
+}
+
 fn norm(criterion: &mut Criterion) {
     let pool = Pool::shared(0);
     let weight = bytes(HIDDEN * 2);
@@ -320,5 +388,14 @@ fn embedding(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(kernels, roofline, products, norm, rope, gate, embedding);
+criterion_group!(
+    kernels,
+    roofline,
+    products,
+    attention_over_caches,
+    norm,
+    rope,
+    gate,
+    embedding
+);
 criterion_main!(kernels);

@@ -639,9 +639,9 @@ typedef struct {
   uint32_t n_threads;
   /**
    * How keys and values are stored, `UMRT_KV_*`. Fewer bits take less memory and
-   * cost accuracy: with 8 bits hardly any, with 4 bits some. Numbers that are not
-   * stored as floats also take a little more time. Groups must divide the
-   * dimensions of the model's heads.
+   * cost accuracy: with 8 bits hardly any, with 4 bits some; 8 and 4 bits also
+   * cost time behind long prompts. Groups must divide the dimensions of the
+   * model's heads.
    */
   uint32_t kv_type;
   /**

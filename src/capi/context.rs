@@ -54,9 +54,9 @@ pub struct umrt_ctx_params {
     /// fewer to leave cores to the application.
     pub n_threads: u32,
     /// How keys and values are stored, `UMRT_KV_*`. Fewer bits take less memory and
-    /// cost accuracy: with 8 bits hardly any, with 4 bits some. Numbers that are not
-    /// stored as floats also take a little more time. Groups must divide the
-    /// dimensions of the model's heads.
+    /// cost accuracy: with 8 bits hardly any, with 4 bits some; 8 and 4 bits also
+    /// cost time behind long prompts. Groups must divide the dimensions of the
+    /// model's heads.
     pub kv_type: u32,
     /// Bytes that the context may take at most. Default: what the budget leaves.
     pub memory_limit: u64,

@@ -37,7 +37,7 @@ class KvType(enum.Enum):
     """How keys and values are stored.
 
     Fewer bits take less memory and cost accuracy: with 8 bits hardly any, with 4
-    bits some. Numbers that are not stored as floats also take a little more time.
+    bits some; 8 and 4 bits also cost time behind long prompts.
     """
 
     COMPUTED = _ffi.KV_COMPUTED
