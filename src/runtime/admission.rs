@@ -15,14 +15,14 @@ use crate::error::{Error, Result};
 use crate::host;
 use crate::kernels::{Pool, default_threads};
 use crate::kv::{CacheShape, KvType, Sequence};
-use crate::memory::{self, Demand, Mebibytes, Reservation, Snapshot, budget, largest};
+use crate::memory::{
+    self, Demand, KV_BLOCK_TOKENS, Mebibytes, Reservation, Snapshot, budget, largest,
+};
 use crate::mlx::{self, Device, Dtype};
 
 /// The context length when none is asked for, if the model allows as much.
 const DEFAULT_N_CTX: usize = 8192;
 const DEFAULT_PREFILL_CHUNK: usize = 512;
-/// Tokens whose keys and values are allocated together.
-const KV_BLOCK: usize = 256;
 /// MLX counts positions in 32 bits.
 const MAX_N_CTX: usize = (1 << 30) - 1;
 /// A tensor's name, place and array.
@@ -190,7 +190,7 @@ impl ContextPlan {
 
     /// The largest context that would fit with as many sequences; 0: none.
     pub fn max_n_ctx(&self, snapshot: &Snapshot, other: &Demand, most: usize) -> usize {
-        largest(KV_BLOCK, most.min(MAX_N_CTX), |n_ctx| {
+        largest(KV_BLOCK_TOKENS, most.min(MAX_N_CTX), |n_ctx| {
             self.with_n_ctx(n_ctx).fits(snapshot, other)
         })
     }
@@ -418,7 +418,7 @@ fn tokenizer_bytes(file: &Path) -> Result<usize> {
 /// Keys and values of one sequence, in the blocks that are allocated: the last one
 /// ends with the context.
 fn kv_bytes(shape: &CacheShape, n_tokens: usize) -> usize {
-    let whole_blocks = n_tokens.checked_next_multiple_of(KV_BLOCK);
+    let whole_blocks = n_tokens.checked_next_multiple_of(KV_BLOCK_TOKENS);
     let tokens = whole_blocks.unwrap_or(usize::MAX).min(shape.max_tokens);
     tokens.saturating_mul(shape.bytes_per_token())
 }
