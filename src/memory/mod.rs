@@ -21,9 +21,7 @@ pub use budget::{
     Budget, Demand, Mebibytes, Reservation, Settings, Shortage, Snapshot, budget, usable,
 };
 pub use ledger::{Category, Entry, Ledger, ledger};
-pub use machine::{
-    Bound, Counts, DEFAULT_FRACTION, Held, Limit, Share, Usable, fraction_of, physical,
-};
-pub use plan::{Numbers, NumbersPlan, kv_bytes_per_token, largest};
+pub use machine::{Bound, Share, Usable};
+pub use plan::{KV_BLOCK_TOKENS, Numbers, NumbersPlan, largest};
 pub use probe::probe;
 pub use process::{ProcessMemory, process_memory};

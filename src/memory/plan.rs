@@ -66,7 +66,7 @@ pub struct NumbersPlan {
 }
 
 /// Keys and values of one token in all layers.
-pub fn kv_bytes_per_token(n_layers: u64, n_kv_heads: u64, head_dim: u64, bits: f64) -> f64 {
+fn kv_bytes_per_token(n_layers: u64, n_kv_heads: u64, head_dim: u64, bits: f64) -> f64 {
     2.0 * n_layers as f64 * n_kv_heads as f64 * head_dim as f64 * bits / 8.0
 }
 

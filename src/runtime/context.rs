@@ -361,6 +361,8 @@ impl Context {
 
 impl Drop for Context {
     fn drop(&mut self) {
+        self.sequences.clear();
+        self.logits.clear();
         self.reservation.end();
         // Freed buffers are kept for the steps of contexts; it is only a hint.
         let _ = admission::limits_after_last();

@@ -126,12 +126,12 @@ def test_the_table_of_a_model(
 
 
 def test_a_cache_of_fewer_bits_is_smaller(
-    chat_folder: Path, capsys: pytest.CaptureFixture[str]
+    plain_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    whole = umrt.estimate(chat_folder)
-    half = umrt.estimate(chat_folder, kv_type=umrt.KvType.Q8_G32)
-    assert half.kv_bytes < whole.kv_bytes
-    assert main(["plan", str(chat_folder), "--kv-bits", "3"]) == 1
+    whole = umrt.estimate(plain_folder)
+    half = umrt.estimate(plain_folder, kv_type=umrt.KvType.F16)
+    assert 2 * half.kv_bytes == whole.kv_bytes
+    assert main(["plan", str(plain_folder), "--kv-bits", "3"]) == 1
     assert "16, 8 or 4" in capsys.readouterr().err
 
 

@@ -212,9 +212,7 @@ def plan_numbers(
         ),
     )
     result = _ffi.NumbersResult()
-    _ffi.check(
-        _ffi.lib.umrt_numbers_plan(ctypes.byref(numbers), ctypes.byref(result))
-    )
+    _ffi.check(_ffi.lib.umrt_numbers_plan(ctypes.byref(numbers), ctypes.byref(result)))
     return _converted(NumbersPlan, result)
 
 

@@ -37,7 +37,10 @@ def add_command(commands: _Commands) -> None:
     numbers = parser.add_argument_group("instead of a model, its numbers")
     numbers.add_argument("--parameters", type=quantity, help="such as 70e9 or 70B")
     numbers.add_argument(
-        "--active-parameters", type=quantity, default=0.0, help="of a mixture of experts"
+        "--active-parameters",
+        type=quantity,
+        default=0.0,
+        help="of a mixture of experts",
     )
     numbers.add_argument("--bits", type=float, default=16, help="per weight")
     numbers.add_argument("--layers", type=int, default=0)
@@ -135,7 +138,9 @@ def _headline(info: ModelInfo) -> str:
         if info.quant_bits
         else "floats"
     )
-    return f"{info.model_type}, {count(info.n_parameters)} parameters, weights: {weights}"
+    return (
+        f"{info.model_type}, {count(info.n_parameters)} parameters, weights: {weights}"
+    )
 
 
 def _parts(wanted: MemoryEstimate) -> list[Row]:

@@ -1,42 +1,27 @@
-//! Who is let in: models and contexts reserve what they will need, in full,
-//! before anything is allocated. A refusal says how much is missing and what
-//! would fit.
+//! What a context takes.
 
 use std::fmt;
-use std::path::Path;
-use std::sync::{Mutex, PoisonError};
 
-use super::context::ContextOptions;
-use super::model::ModelInfo;
-use super::scratch::{Placement, StepShape, StepSize, product};
-use crate::checkpoint::Manifest;
+use super::{amount, apply_limits, probe, within};
 use crate::decoder::DecoderSpec;
 use crate::error::{Error, Result};
 use crate::host;
 use crate::kernels::{Pool, default_threads};
 use crate::kv::{CacheShape, KvType, Sequence};
-use crate::memory::{self, Demand, Mebibytes, Reservation, Snapshot, budget, largest};
+use crate::memory::{Demand, KV_BLOCK_TOKENS, Reservation, Snapshot, budget, largest};
 use crate::mlx::{self, Device, Dtype};
+use crate::runtime::context::ContextOptions;
+use crate::runtime::model::ModelInfo;
+use crate::runtime::scratch::{Placement, StepShape, StepSize, product};
 
 /// The context length when none is asked for, if the model allows as much.
 const DEFAULT_N_CTX: usize = 8192;
 const DEFAULT_PREFILL_CHUNK: usize = 512;
-/// Tokens whose keys and values are allocated together.
-const KV_BLOCK: usize = 256;
 /// MLX counts positions in 32 bits.
 const MAX_N_CTX: usize = (1 << 30) - 1;
-/// A tensor's name, place and array.
-const BYTES_PER_TENSOR: usize = 1024;
-/// What a tokenizer takes: its patterns, and its tables by the length of its file,
-/// whose entries of a dozen bytes become several allocations each.
-const TOKENIZER_BYTES: usize = 3 << 20;
-const TOKENIZER_FACTOR: usize = 24;
-/// Less than this is there, or the process could not have come so far.
-const UNPROBED_BYTES: usize = 64 << 10;
-
 /// A context with all defaults filled in.
 #[derive(Clone, Debug)]
-pub(super) struct ContextPlan {
+pub(in crate::runtime) struct ContextPlan {
     pub cache: CacheShape,
     pub n_sequences: usize,
     pub prefill_chunk: usize,
@@ -190,7 +175,7 @@ impl ContextPlan {
 
     /// The largest context that would fit with as many sequences; 0: none.
     pub fn max_n_ctx(&self, snapshot: &Snapshot, other: &Demand, most: usize) -> usize {
-        largest(KV_BLOCK, most.min(MAX_N_CTX), |n_ctx| {
+        largest(KV_BLOCK_TOKENS, most.min(MAX_N_CTX), |n_ctx| {
             self.with_n_ctx(n_ctx).fits(snapshot, other)
         })
     }
@@ -259,7 +244,7 @@ impl ContextPlan {
 }
 
 /// What a context was promised.
-pub(super) struct ContextReservation(Option<Reservation>);
+pub(in crate::runtime) struct ContextReservation(Option<Reservation>);
 
 impl ContextReservation {
     /// Makes room for more rows of logits than one per sequence, if they fit. The
@@ -293,180 +278,13 @@ impl ContextReservation {
         self.0 = None;
     }
 }
-
-/// More than the caller allowed.
-#[derive(Clone, Copy)]
-pub(super) struct OverLimit {
-    limit: usize,
-    pub missing: usize,
-}
-
-impl fmt::Display for OverLimit {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (missing, limit) = (Mebibytes(self.missing), Mebibytes(self.limit));
-        write!(f, "{missing} more than its memory_limit of {limit}")
-    }
-}
-
-/// 0: no limit.
-pub(super) fn within(memory_limit: usize, demand: &Demand) -> Option<OverLimit> {
-    let missing = demand
-        .total()
-        .checked_sub(memory_limit)
-        .filter(|&bytes| bytes > 0)?;
-    (memory_limit > 0).then_some(OverLimit {
-        limit: memory_limit,
-        missing,
-    })
-}
-
-/// How a model's weights may be used.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct ModelCaps {
-    /// Bytes; 0: none.
-    pub memory_limit: usize,
-    pub allow_paging: bool,
-}
-
-/// Bytes of an opened model.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct ModelBytes {
-    pub mapped: usize,
-    pub copied: usize,
-    /// Tokenizer, template, names and shapes.
-    pub tables: usize,
-}
-
-impl ModelBytes {
-    /// From the headers: what is used where it is mapped, and what is not.
-    pub(super) fn of(manifest: &Manifest) -> Result<ModelBytes> {
-        let tokenizer = match manifest.directory().tokenizer() {
-            Some(file) => tokenizer_bytes(&file)?,
-            None => 0,
-        };
-        let mut bytes = ModelBytes {
-            tables: manifest.tensors().len() * BYTES_PER_TENSOR + tokenizer,
-            ..ModelBytes::default()
-        };
-        for tensor in manifest.tensors() {
-            match mlx::maps_in_place(tensor.offset, tensor.dtype.size()) {
-                true => bytes.mapped += tensor.bytes,
-                false => bytes.copied += tensor.bytes,
-            }
-        }
-        Ok(bytes)
-    }
-
-    pub(super) fn demand(&self, caps: ModelCaps) -> Demand {
-        let (mapped, paged) = match caps.allow_paging {
-            true => (0, self.mapped),
-            false => (self.mapped, 0),
-        };
-        Demand {
-            mapped,
-            paged,
-            private: self.copied.saturating_add(self.tables),
-            scratch: 0,
-        }
-    }
-
-    /// Reserves the weights, before they are mapped.
-    pub(super) fn admit(&self, caps: ModelCaps) -> Result<Reservation> {
-        host::ensure_not_forked()?;
-        let demand = self.demand(caps);
-        probe(demand.private, || {
-            "the model's own copies and tables".to_owned()
-        })?;
-        if let Some(over) = within(caps.memory_limit, &demand) {
-            return Err(self.refusal(&over, "raise it, or use fewer bits per weight"));
-        }
-        budget().reserve(demand).map_err(|shortage| {
-            self.refusal(
-                &shortage,
-                "free other models, set a larger budget, use fewer bits per weight, or allow \
-                 paging: what does not fit is then read from disk for every token",
-            )
-        })
-    }
-
-    fn refusal(&self, why: &dyn fmt::Display, instead: &str) -> Error {
-        Error::over_budget(format!(
-            "the model takes {} (weights mapped {}, copied {}, tables {}), {}; {instead}",
-            amount(self.mapped.saturating_add(self.copied) + self.tables),
-            amount(self.mapped),
-            amount(self.copied),
-            amount(self.tables),
-            why
-        ))
-    }
-}
-
-/// Whether the system has what reading a tokenizer takes.
-pub(super) fn probe_tokenizer(file: &Path) -> Result<()> {
-    probe(tokenizer_bytes(file)?, || "the tokenizer".to_owned())
-}
-
-/// A tokenizer, once it was read.
-fn tokenizer_bytes(file: &Path) -> Result<usize> {
-    let metadata = std::fs::metadata(file).map_err(|error| Error::io("read", file, &error))?;
-    let tables = usize::try_from(metadata.len())
-        .unwrap_or(usize::MAX)
-        .saturating_mul(TOKENIZER_FACTOR);
-    Ok(tables.saturating_add(TOKENIZER_BYTES))
-}
-
 /// Keys and values of one sequence, in the blocks that are allocated: the last one
 /// ends with the context.
 fn kv_bytes(shape: &CacheShape, n_tokens: usize) -> usize {
-    let whole_blocks = n_tokens.checked_next_multiple_of(KV_BLOCK);
+    let whole_blocks = n_tokens.checked_next_multiple_of(KV_BLOCK_TOKENS);
     let tokens = whole_blocks.unwrap_or(usize::MAX).min(shape.max_tokens);
     tokens.saturating_mul(shape.bytes_per_token())
 }
-
-/// Tells MLX how much of the budget it may use and keep.
-pub(super) fn apply_limits() -> Result<()> {
-    static APPLIED: Mutex<Option<(usize, usize)>> = Mutex::new(None);
-    if mlx::gpu_available() {
-        budget().set_device(mlx::gpu_working_set()?);
-    }
-    let snapshot = budget().snapshot();
-    let cache = snapshot.mlx_cache_bytes(&Demand::default());
-    let limits = (snapshot.usable().usable_bytes, cache);
-    let mut applied = APPLIED.lock().unwrap_or_else(PoisonError::into_inner);
-    if *applied != Some(limits) {
-        mlx::set_memory_limit(limits.0)?;
-        mlx::set_cache_limit(limits.1)?;
-        *applied = Some(limits);
-    }
-    Ok(())
-}
-
-/// Freed buffers go back to the system with the last context.
-pub(super) fn limits_after_last() -> Result<()> {
-    match budget().snapshot().mlx_cache_bytes(&Demand::default()) {
-        0 => apply_limits(),
-        _ => Ok(()),
-    }
-}
-
-/// Asks the system for memory that is needed next, before MLX or a kernel does,
-/// which could not go on without it.
-fn probe(bytes: usize, what: impl FnOnce() -> String) -> Result<()> {
-    if bytes <= UNPROBED_BYTES || memory::probe(bytes) {
-        return Ok(());
-    }
-    // What MLX keeps for reuse may be what is missing.
-    mlx::clear_cache()?;
-    match memory::probe(bytes) {
-        true => Ok(()),
-        false => Err(Error::out_of_memory(format!(
-            "the system has no {} left for {}; free memory and try again",
-            amount(bytes),
-            what()
-        ))),
-    }
-}
-
 fn admit_threads(n_threads: usize) -> Result<()> {
     match n_threads <= Pool::MAX_THREADS {
         true => Ok(()),
@@ -474,12 +292,5 @@ fn admit_threads(n_threads: usize) -> Result<()> {
             "n_threads is {n_threads}; it can be at most {}, and 0 is a good choice",
             Pool::MAX_THREADS
         ))),
-    }
-}
-
-pub(super) fn amount(bytes: usize) -> String {
-    match bytes {
-        usize::MAX => "more than can be addressed".to_owned(),
-        bytes => Mebibytes(bytes).to_string(),
     }
 }

@@ -1,0 +1,112 @@
+//! What a model takes.
+
+use std::fmt;
+use std::path::Path;
+
+use super::{amount, probe, within};
+use crate::checkpoint::Manifest;
+use crate::error::{Error, Result};
+use crate::host;
+use crate::memory::{Demand, Reservation, budget};
+use crate::mlx;
+
+/// A tensor's name, place and array.
+const BYTES_PER_TENSOR: usize = 1024;
+/// What a tokenizer takes: its patterns, and its tables by the length of its file,
+/// whose entries of a dozen bytes become several allocations each.
+const TOKENIZER_BYTES: usize = 3 << 20;
+const TOKENIZER_FACTOR: usize = 24;
+/// How a model's weights may be used.
+#[derive(Clone, Copy, Debug, Default)]
+pub(in crate::runtime) struct ModelCaps {
+    /// Bytes; 0: none.
+    pub memory_limit: usize,
+    pub allow_paging: bool,
+}
+
+/// Bytes of an opened model.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ModelBytes {
+    pub mapped: usize,
+    pub copied: usize,
+    /// Tokenizer, template, names and shapes.
+    pub tables: usize,
+}
+
+impl ModelBytes {
+    /// From the headers: what is used where it is mapped, and what is not.
+    pub(in crate::runtime) fn of(manifest: &Manifest) -> Result<ModelBytes> {
+        let tokenizer = match manifest.directory().tokenizer() {
+            Some(file) => tokenizer_bytes(&file)?,
+            None => 0,
+        };
+        let mut bytes = ModelBytes {
+            tables: manifest.tensors().len() * BYTES_PER_TENSOR + tokenizer,
+            ..ModelBytes::default()
+        };
+        for tensor in manifest.tensors() {
+            match mlx::maps_in_place(tensor.offset, tensor.dtype.size()) {
+                true => bytes.mapped += tensor.bytes,
+                false => bytes.copied += tensor.bytes,
+            }
+        }
+        Ok(bytes)
+    }
+
+    pub(in crate::runtime) fn demand(&self, caps: ModelCaps) -> Demand {
+        let (mapped, paged) = match caps.allow_paging {
+            true => (0, self.mapped),
+            false => (self.mapped, 0),
+        };
+        Demand {
+            mapped,
+            paged,
+            private: self.copied.saturating_add(self.tables),
+            scratch: 0,
+        }
+    }
+
+    /// Reserves the weights, before they are mapped.
+    pub(in crate::runtime) fn admit(&self, caps: ModelCaps) -> Result<Reservation> {
+        host::ensure_not_forked()?;
+        let demand = self.demand(caps);
+        probe(demand.private, || {
+            "the model's own copies and tables".to_owned()
+        })?;
+        if let Some(over) = within(caps.memory_limit, &demand) {
+            return Err(self.refusal(&over, "raise it, or use fewer bits per weight"));
+        }
+        budget().reserve(demand).map_err(|shortage| {
+            self.refusal(
+                &shortage,
+                "free other models, set a larger budget, use fewer bits per weight, or allow \
+                 paging: what does not fit is then read from disk for every token",
+            )
+        })
+    }
+
+    fn refusal(&self, why: &dyn fmt::Display, instead: &str) -> Error {
+        Error::over_budget(format!(
+            "the model takes {} (weights mapped {}, copied {}, tables {}), {}; {instead}",
+            amount(self.mapped.saturating_add(self.copied) + self.tables),
+            amount(self.mapped),
+            amount(self.copied),
+            amount(self.tables),
+            why
+        ))
+    }
+}
+
+/// Whether the system has what reading a tokenizer takes.
+pub(in crate::runtime) fn probe_tokenizer(file: &Path) -> Result<()> {
+    probe(tokenizer_bytes(file)?, || "the tokenizer".to_owned())
+}
+
+/// A tokenizer, once it was read.
+fn tokenizer_bytes(file: &Path) -> Result<usize> {
+    let metadata = std::fs::metadata(file).map_err(|error| Error::io("read", file, &error))?;
+    let tables = usize::try_from(metadata.len())
+        .unwrap_or(usize::MAX)
+        .saturating_mul(TOKENIZER_FACTOR);
+    Ok(tables.saturating_add(TOKENIZER_BYTES))
+}
