@@ -6,9 +6,10 @@
 use std::arch::x86_64::*;
 
 use super::codes::CodeRows;
+use super::panels::PANEL;
 use super::planes::Planes;
 use super::scalar;
-use super::tiles::{PANEL, Tile};
+use super::tiles::Tile;
 use crate::kernels::float::Float;
 use crate::kernels::floats::Floats;
 

@@ -8,6 +8,7 @@ mod avx512;
 mod codes;
 mod dispatch;
 mod dots;
+mod panels;
 mod planes;
 mod rows;
 mod scalar;

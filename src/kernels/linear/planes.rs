@@ -66,6 +66,8 @@ pub struct Planes {
 
 /// The largest whole number: its high byte is 127.
 pub const LARGEST: f32 = 127.0 * 128.0;
+/// The largest of a single byte.
+pub const LARGEST_BYTE: f32 = 127.0;
 /// What values are multiplied with to be whole numbers.
 pub fn inverse(scale: f32) -> f32 {
     if scale > 0.0 { 1.0 / scale } else { 0.0 }
