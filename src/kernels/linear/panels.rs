@@ -1,6 +1,7 @@
 //! [`Panels`]: rows of activations, rearranged for tiles: panels of 16 rows, in
 //! which words of all rows lie next to each other.
 
+use super::planes::{MAX_PART_SIZE, Resolution};
 use super::rows::Rows;
 use super::{Matrix, codes};
 use crate::kernels::aligned::Aligned;
@@ -8,7 +9,6 @@ use crate::kernels::float::Float;
 use crate::kernels::level::Level;
 use crate::kernels::output::Output;
 use crate::kernels::pool::Pool;
-use crate::kernels::quantized::Format;
 
 /// Rows of activations in a panel.
 pub const PANEL: usize = 16;
@@ -22,14 +22,14 @@ pub enum Element {
     Bf16,
     /// Codes as unsigned bytes times whole activations of one byte or two, four
     /// columns at a time.
-    Codes { planes: usize, group_size: usize },
+    Codes {
+        resolution: Resolution,
+        group_size: usize,
+    },
 }
 
-/// Activations that share a scale, at most: as in llama.cpp's Q8_0.
-const PART: usize = 32;
-
 impl Element {
-    pub fn choose(level: Level, float: Float, matrix: &Matrix<'_>) -> Element {
+    pub fn choose(level: Level, float: Float, matrix: &Matrix<'_>, n: usize) -> Element {
         match matrix {
             Matrix::Float(weights)
                 if level.has_dot_halves()
@@ -41,7 +41,7 @@ impl Element {
                 if float != Float::F32 && level.has_code_tiles() && codes::are_whole(weights) =>
             {
                 Element::Codes {
-                    planes: planes(float, weights.format),
+                    resolution: Resolution::choose(float, weights.format, n),
                     group_size: weights.format.group_size(),
                 }
             }
@@ -62,7 +62,7 @@ impl Element {
     pub fn planes(self) -> usize {
         match self {
             Element::F32 | Element::Bf16 => 1,
-            Element::Codes { planes, .. } => planes,
+            Element::Codes { resolution, .. } => resolution.planes,
         }
     }
 
@@ -70,18 +70,11 @@ impl Element {
     pub fn groups(self) -> Option<(usize, usize)> {
         match self {
             Element::F32 | Element::Bf16 => None,
-            Element::Codes { group_size, .. } => Some((group_size, group_size.min(PART))),
+            Element::Codes {
+                resolution,
+                group_size,
+            } => Some((group_size, resolution.part_size)),
         }
-    }
-}
-
-/// Bytes of a whole activation. One has an error of the same order as rounding to
-/// bfloat16, which these activations were; that is too much for float16, and for
-/// codes in groups of 16, which were made to be more exact than those of 32.
-fn planes(float: Float, format: Format) -> usize {
-    match (float, format) {
-        (Float::Bf16, Format::Affine { .. } | Format::Mxfp4) => 1,
-        _ => 2,
     }
 }
 
@@ -167,9 +160,12 @@ impl Panel<'_> {
                     words[lane] = pair[0].to_bits() >> 16 | second;
                 }
             }
-            Element::Codes { planes, group_size } => {
+            Element::Codes {
+                resolution,
+                group_size,
+            } => {
                 for (group, values) in row.chunks_exact(group_size).enumerate() {
-                    let sum = self.put_group(level, planes, group, values, lane);
+                    let sum = self.put_group(level, resolution, group, values, lane);
                     self.sums[group * PANEL + lane] = sum.to_bits();
                 }
             }
@@ -180,16 +176,19 @@ impl Panel<'_> {
     fn put_group(
         &mut self,
         level: Level,
-        planes: usize,
+        resolution: Resolution,
         group: usize,
         values: &[f32],
         lane: usize,
     ) -> f32 {
-        let size = values.len().min(PART);
+        let Resolution {
+            planes,
+            part_size: size,
+        } = resolution;
         let first = group * (values.len() / size);
         let mut total = 0.0;
         for (index, values) in values.chunks_exact(size).enumerate() {
-            let mut bytes = [[0_i8; PART]; 2];
+            let mut bytes = [[0_i8; MAX_PART_SIZE]; 2];
             let [high, low] = &mut bytes;
             let (high, low) = (&mut high[..size], &mut low[..size]);
             let (scale, sum) = match planes {

@@ -30,13 +30,15 @@ pub fn multiply_codes(rows: &CodeRows<'_>, x: &Planes, out: &mut [f32]) {
 fn dot_codes(rows: &CodeRows<'_>, x: &Planes, row: usize, index: usize) -> f32 {
     let product =
         |column: usize| i64::from(rows.code(row, column)) * i64::from(x.get(index, column));
-    (0..rows.groups)
-        .map(|group| {
-            let columns = group * x.group_size..(group + 1) * x.group_size;
+    let part_size = x.resolution.part_size;
+    (0..x.parts)
+        .map(|part| {
+            let columns = part * part_size..(part + 1) * part_size;
             let whole: i64 = columns.map(product).sum();
+            let group = part * rows.groups / x.parts;
             let [scale, bias] =
                 [rows.scales, rows.biases].map(|all| all.get(row * rows.groups + group));
-            let at = index * x.groups_stride + group;
+            let at = index * x.parts_stride + part;
             scale * x.scales[at] * whole as f32 + bias * x.sums[at]
         })
         .sum()

@@ -1,8 +1,8 @@
 use proptest::prelude::*;
 
 use super::codes::CodeRows;
-use super::panels::{Element, PANEL};
-use super::planes::Planes;
+use super::panels::PANEL;
+use super::planes::{Planes, Resolution};
 use super::tiles::{CODES_STRIDE, Tile};
 use super::*;
 use crate::kernels::activation::Activation;
@@ -173,16 +173,18 @@ fn multiply(
         .collect()
 }
 
+fn in_bytes(level: Level, x: Float, weights: &QuantizedRows<'_>, n: usize) -> bool {
+    let whole = match n {
+        ..=MAX_DOT_ROWS => level.code_order(weights).is_some(),
+        _ => level.has_code_tiles(),
+    };
+    whole && Resolution::choose(x, weights.format, n).planes == 1
+}
+
 /// For products of `n` rows.
 fn tolerance(level: Level, x: Float, matrix: &Matrix<'_>, n: usize) -> f64 {
-    let in_bytes = || {
-        matches!(
-            Element::choose(level, x, matrix),
-            Element::Codes { planes: 1, .. }
-        )
-    };
     match matrix {
-        Matrix::Quantized(_) if n > MAX_DOT_ROWS && in_bytes() => BYTES_TOLERANCE,
+        Matrix::Quantized(weights) if in_bytes(level, x, weights, n) => BYTES_TOLERANCE,
         Matrix::Quantized(_) if x != Float::F32 => CODES_TOLERANCE,
         // The weights of a sum are of any size next to the sum.
         Matrix::Quantized(_) => 3.0 * FLOAT_TOLERANCE,
@@ -388,19 +390,20 @@ proptest! {
     #[test]
     fn integer_products_are_the_scalar_ones(
         kind in kinds(), rows in 1_usize..9, wanted in 1_usize..700, n in 1_usize..8,
-        shift in 0_usize..4, seed in 0_u64..1 << 40,
+        x_float in prop_oneof![Just(Float::F16), Just(Float::Bf16)], shift in 0_usize..4, seed in 0_u64..1 << 40,
     ) {
         let columns = columns(kind, wanted);
         let stored = Stored::new(kind, rows, columns, shift, seed);
         let Matrix::Quantized(weights) = stored.matrix() else {
             return Ok(());
         };
-        let (x, group_size) = (values(seed + 3, n * columns), weights.format.group_size());
+        let x = values(seed + 3, n * columns);
+        let resolution = Resolution::choose(x_float, weights.format, n);
         for level in Level::available() {
             let Some(order) = level.code_order(&weights) else {
                 continue;
             };
-            let planes = Planes::new(level, &x, columns, group_size, order).expect("finite");
+            let planes = Planes::new(level, &x, columns, resolution, order).expect("finite");
             let mut scratch = Default::default();
             let codes = CodeRows::new(level, &weights, &(0..rows), &mut scratch);
             let (mut found, mut expected) = (vec![0.0; n * rows], vec![0.0; n * rows]);

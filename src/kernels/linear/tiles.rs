@@ -117,7 +117,7 @@ impl<'a> Tiles<'a> {
         let choice = projections
             .iter()
             .map(|projection| {
-                let element = Element::choose(level, x.float(), &projection.matrix);
+                let element = Element::choose(level, x.float(), &projection.matrix, x.n());
                 let same = |made: &Panels| made.element == element;
                 panels.iter().position(same).unwrap_or_else(|| {
                     panels.push(Panels::new(level, pool, x, element));

@@ -4,6 +4,7 @@
 use std::arch::x86_64::*;
 
 use super::{LANES, load_from, prefetch};
+use crate::kernels::floats::Floats;
 use crate::kernels::linear::codes::CodeRows;
 use crate::kernels::linear::planes::Planes;
 
@@ -76,22 +77,25 @@ impl Unpack {
 pub unsafe fn multiply_codes(rows: &CodeRows<'_>, x: &Planes, out: &mut [f32]) {
     // SAFETY: the same contract.
     unsafe {
-        match (x.order.nibbles, rows.table) {
-            (true, None) => multiply_codes_in::<2, false>(rows, x, out),
-            (true, Some(_)) => multiply_codes_in::<2, true>(rows, x, out),
-            (false, _) => multiply_codes_in::<1, false>(rows, x, out),
+        match (x.order.nibbles, rows.table, x.resolution.planes) {
+            (true, None, 1) => multiply_codes_in::<2, 1, false>(rows, x, out),
+            (true, None, _) => multiply_codes_in::<2, 2, false>(rows, x, out),
+            (true, Some(_), 1) => multiply_codes_in::<2, 1, true>(rows, x, out),
+            (true, Some(_), _) => multiply_codes_in::<2, 2, true>(rows, x, out),
+            (false, _, 1) => multiply_codes_in::<1, 1, false>(rows, x, out),
+            (false, _, _) => multiply_codes_in::<1, 2, false>(rows, x, out),
         }
     }
 }
 
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,f16c")]
-unsafe fn multiply_codes_in<const UNITS: usize, const TABLE: bool>(
+unsafe fn multiply_codes_in<const UNITS: usize, const PLANES: usize, const TABLE: bool>(
     rows: &CodeRows<'_>,
     x: &Planes,
     out: &mut [f32],
 ) {
-    let codes = Codes::<UNITS, TABLE>::new(rows, x);
+    let codes = Codes::<UNITS, PLANES, TABLE>::new(rows, x);
     let (n, n_rows) = (x.n(), rows.len());
     for row in 0..n_rows {
         let mut token = 0;
@@ -117,16 +121,20 @@ fn put<const N: usize>(products: [f32; N], stride: usize, out: &mut [f32]) -> us
     N
 }
 
-/// What all rows of codes have in common. A chunk is UNITS vectors of 64 codes.
-struct Codes<const UNITS: usize, const TABLE: bool> {
+/// What all rows of codes have in common. A chunk is UNITS vectors of 64 codes,
+/// multiplied with as many vectors of each of PLANES.
+struct Codes<const UNITS: usize, const PLANES: usize, const TABLE: bool> {
     unpack: Unpack,
     table: __m512i,
-    /// The first column of each sum of a chunk; its group is this by group size.
+    /// The first column of each sum of a chunk; this by `part_size` is its part.
     columns: __m512i,
-    group_shift: __m128i,
+    part_shift: __m128i,
+    parts_per_group: usize,
+    /// The group of each of sixteen parts.
+    group_of_part: __m512i,
 }
 
-impl<const UNITS: usize, const TABLE: bool> Codes<UNITS, TABLE> {
+impl<const UNITS: usize, const PLANES: usize, const TABLE: bool> Codes<UNITS, PLANES, TABLE> {
     const CHUNK: usize = 64 * UNITS;
 
     #[inline]
@@ -139,11 +147,15 @@ impl<const UNITS: usize, const TABLE: bool> Codes<UNITS, TABLE> {
         };
         let lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
         let columns_per_sum = _mm512_set1_epi32((Self::CHUNK / LANES) as i32);
+        let shift = |by: usize| _mm_cvtsi32_si128(by.trailing_zeros() as i32);
+        let parts_per_group = x.parts / rows.groups;
         Codes {
             unpack: Unpack::new(rows.bits, UNITS == 2),
             table,
             columns: _mm512_mullo_epi32(lanes, columns_per_sum),
-            group_shift: _mm_cvtsi32_si128(x.group_size.trailing_zeros() as i32),
+            part_shift: shift(x.resolution.part_size),
+            parts_per_group,
+            group_of_part: _mm512_srl_epi32(lanes, shift(parts_per_group)),
         }
     }
 
@@ -164,44 +176,33 @@ impl<const UNITS: usize, const TABLE: bool> Codes<UNITS, TABLE> {
         // to vectors, their bytes to chunks.
         unsafe {
             let mut planes = x.bytes.as_slice().as_ptr().add(first * x.row_bytes);
-            for block in (0..rows.groups).step_by(LANES) {
-                let mask = u16::MAX >> (LANES - (rows.groups - block).min(LANES));
-                let scales = load_from(&rows.scales, row * rows.groups + block, mask);
-                let biases = load_from(&rows.biases, row * rows.groups + block, mask);
+            for block in (0..x.parts).step_by(LANES) {
+                let scales = self.of_parts(&rows.scales, rows.groups, row, block);
+                let biases = self.of_parts(&rows.biases, rows.groups, row, block);
                 let mut factors = [_mm512_setzero_ps(); N];
                 for token in 0..N {
-                    let groups = (first + token) * x.groups_stride + block;
-                    let x_scales = _mm512_loadu_ps(x.scales.as_ptr().add(groups));
-                    let x_sums = _mm512_loadu_ps(x.sums.as_ptr().add(groups));
+                    let parts = (first + token) * x.parts_stride + block;
+                    let x_scales = _mm512_loadu_ps(x.scales.as_ptr().add(parts));
+                    let x_sums = _mm512_loadu_ps(x.sums.as_ptr().add(parts));
                     factors[token] = _mm512_mul_ps(scales, x_scales);
                     sums[token] = _mm512_fmadd_ps(biases, x_sums, sums[token]);
                 }
                 let mut columns = self.columns;
-                for _ in 0..LANES * x.group_size / Self::CHUNK {
+                for _ in 0..LANES * x.resolution.part_size / Self::CHUNK {
                     prefetch(codes);
                     let mut units = self.unpack.load(codes, left);
                     if TABLE {
                         units = units.map(|unit| _mm512_shuffle_epi8(self.table, unit));
                     }
-                    let groups = _mm512_srl_epi32(columns, self.group_shift);
+                    let parts = _mm512_srl_epi32(columns, self.part_shift);
                     columns = _mm512_add_epi32(columns, _mm512_set1_epi32(Self::CHUNK as i32));
                     for token in 0..N {
-                        let x = planes.add(token * x.row_bytes);
-                        let plane = |x: *const i8| {
-                            let mut sum = _mm512_setzero_si512();
-                            for (index, unit) in units[..UNITS].iter().enumerate() {
-                                let x = _mm512_loadu_epi8(x.add(index * 64));
-                                sum = _mm512_dpbusd_epi32(sum, *unit, x);
-                            }
-                            sum
-                        };
-                        let high = _mm512_slli_epi32::<7>(plane(x));
-                        let sum = _mm512_add_epi32(high, plane(x.add(Self::CHUNK)));
-                        let factor = _mm512_permutexvar_ps(groups, factors[token]);
-                        let sum = _mm512_cvtepi32_ps(sum);
-                        sums[token] = _mm512_fmadd_ps(sum, factor, sums[token]);
+                        let whole = Self::multiply(&units, planes.add(token * x.row_bytes));
+                        let factor = _mm512_permutexvar_ps(parts, factors[token]);
+                        let whole = _mm512_cvtepi32_ps(whole);
+                        sums[token] = _mm512_fmadd_ps(whole, factor, sums[token]);
                     }
-                    planes = planes.add(2 * Self::CHUNK);
+                    planes = planes.add(PLANES * Self::CHUNK);
                     if left <= self.unpack.bytes {
                         break;
                     }
@@ -211,5 +212,41 @@ impl<const UNITS: usize, const TABLE: bool> Codes<UNITS, TABLE> {
             }
         }
         sums.map(|sum| _mm512_reduce_add_ps(sum))
+    }
+
+    /// For each of sixteen parts from `block` on what its group has in a row, or
+    /// zero behind the last.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,f16c")]
+    unsafe fn of_parts(
+        &self,
+        floats: &Floats<'_>,
+        groups: usize,
+        row: usize,
+        block: usize,
+    ) -> __m512 {
+        let first = block / self.parts_per_group;
+        let mask = u16::MAX >> (LANES - (groups - first).min(LANES / self.parts_per_group));
+        // SAFETY: the row has so many groups.
+        let of_groups = unsafe { load_from(floats, row * groups + first, mask) };
+        _mm512_permutexvar_ps(self.group_of_part, of_groups)
+    }
+
+    /// A chunk's codes times the planes of a row of activations.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+    unsafe fn multiply(units: &[__m512i; 2], planes: *const i8) -> __m512i {
+        let mut whole = _mm512_setzero_si512();
+        for plane in 0..PLANES {
+            if plane > 0 {
+                whole = _mm512_slli_epi32::<7>(whole);
+            }
+            for (index, unit) in units[..UNITS].iter().enumerate() {
+                // SAFETY: see the top of the file.
+                let x = unsafe { _mm512_loadu_epi8(planes.add(plane * Self::CHUNK + index * 64)) };
+                whole = _mm512_dpbusd_epi32(whole, *unit, x);
+            }
+        }
+        whole
     }
 }
