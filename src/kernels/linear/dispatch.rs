@@ -1,7 +1,7 @@
 //! Which instructions compute what.
 
 use super::codes::{self, CodeRows};
-use super::planes::{Order, Planes};
+use super::planes::{Order, Planes, part_size};
 use super::scalar;
 use super::tiles::Tile;
 #[cfg(target_arch = "x86_64")]
@@ -50,15 +50,18 @@ impl Level {
     /// In which order codes are multiplied as integers; `None`: they aren't.
     pub fn code_order(self, weights: &QuantizedRows<'_>) -> Option<Order> {
         let nibbles = weights.format.bits() == 4;
-        let unit = match (self, nibbles) {
+        let order = match (self, nibbles) {
             (Level::Scalar, _) => None,
             #[cfg(target_arch = "x86_64")]
-            (Level::Avx2, _) => nibbles.then_some(32),
+            (Level::Avx2, _) => nibbles.then_some(Order::Nibbles { unit: 32 }),
             #[cfg(target_arch = "x86_64")]
-            (Level::Avx512, _) => Some(64),
+            (Level::Avx512, true) => Some(Order::Parts {
+                size: part_size(weights.format),
+            }),
+            #[cfg(target_arch = "x86_64")]
+            (Level::Avx512, false) => Some(Order::Plain { unit: 64 }),
         };
-        let unit = unit.filter(|_| codes::are_whole(weights))?;
-        Some(Order { unit, nibbles })
+        order.filter(|_| codes::are_whole(weights))
     }
 
     /// The products of all rows of codes with all of `x`: `out` is `[n, rows]`.
