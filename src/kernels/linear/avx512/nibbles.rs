@@ -41,6 +41,7 @@ unsafe fn multiply_in<const WORDS: usize, const PLANES: usize, const TABLE: bool
             // SAFETY: the same contract.
             token += unsafe {
                 match n - token {
+                    8.. => put(nibbles.dot::<8>(rows, x, row, token), n_rows, out),
                     4.. => put(nibbles.dot::<4>(rows, x, row, token), n_rows, out),
                     2.. => put(nibbles.dot::<2>(rows, x, row, token), n_rows, out),
                     _ => put(nibbles.dot::<1>(rows, x, row, token), n_rows, out),
