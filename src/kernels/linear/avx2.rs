@@ -3,6 +3,8 @@
 //! SAFETY of this file: every function needs `Level::Avx2`, and slices and
 //! pointers of the sizes that its comment names. All loads are unaligned loads.
 
+mod tiles;
+
 use std::arch::x86_64::*;
 
 use super::codes::CodeRows;
@@ -12,6 +14,8 @@ use super::scalar;
 use super::tiles::Tile;
 use crate::kernels::float::Float;
 use crate::kernels::floats::Floats;
+
+pub use tiles::{LARGEST_CODE, TILE_ROWS_CODES, tile_codes};
 
 const LANES: usize = 8;
 /// Bytes ahead at which weights are asked for: the processor's own prefetching
@@ -68,7 +72,7 @@ unsafe fn dot_codes<const N: usize, const PLANES: usize>(
 ) -> [f32; N] {
     const CHUNK: usize = 64;
     let part_size = x.resolution.part_size;
-    let parts_per_group = x.parts / rows.groups;
+    let group_parts = (x.parts / rows.groups).trailing_zeros();
     let mask = _mm256_set1_epi8(0xf);
     let ones = _mm256_set1_epi16(1);
     let lanes = _mm256_setr_epi32(0, 8, 16, 24, 32, 40, 48, 56);
@@ -76,7 +80,7 @@ unsafe fn dot_codes<const N: usize, const PLANES: usize>(
     let part_shift = shift(part_size);
     let group_of_part = _mm256_srl_epi32(
         _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7),
-        shift(parts_per_group),
+        _mm_cvtsi32_si128(group_parts as i32),
     );
     let mut sums = [_mm256_setzero_ps(); N];
     let mut codes = rows.row_codes(row).as_ptr();
@@ -87,16 +91,20 @@ unsafe fn dot_codes<const N: usize, const PLANES: usize>(
         let table = rows
             .table
             .map(|table| _mm256_broadcastsi128_si256(_mm_loadu_si128(table.as_ptr().cast())));
-        let (scales, biases) = (
-            rows.scales.row(row, rows.groups),
-            rows.biases.row(row, rows.groups),
-        );
         for block in 0..x.parts.div_ceil(LANES) {
+            let group = row * rows.groups + ((block * LANES) >> group_parts);
+            let is_whole = (block + 1) * LANES <= x.parts;
             let of_parts = |floats: &Floats<'_>| {
-                let of_groups = load_at_most_8(floats, block * LANES / parts_per_group);
+                // Whole blocks have no use for what follows their groups.
+                let end = if is_whole {
+                    floats.len()
+                } else {
+                    (row + 1) * rows.groups
+                };
+                let of_groups = load_at_most_8(&floats.split_at(end).0, group);
                 _mm256_permutevar8x32_ps(of_groups, group_of_part)
             };
-            let (scales, biases) = (of_parts(&scales), of_parts(&biases));
+            let (scales, biases) = (of_parts(&rows.scales), of_parts(&rows.biases));
             let mut factors = [_mm256_setzero_ps(); N];
             for token in 0..N {
                 let parts = (first + token) * x.parts_stride + block * LANES;

@@ -96,9 +96,13 @@ impl<'a> CodeRows<'a> {
     }
 }
 
-/// Whether the codes are whole numbers.
-pub fn are_whole(weights: &QuantizedRows<'_>) -> bool {
-    weights.format != Format::Mxfp8
+/// The largest code as an unsigned whole number; `None`: they are no such.
+pub fn largest(format: Format) -> Option<u8> {
+    match format {
+        Format::Affine { bits, .. } => Some(u8::MAX >> (8 - bits)),
+        Format::Mxfp4 | Format::Nvfp4 => E2M1.iter().copied().max(),
+        Format::Mxfp8 => None,
+    }
 }
 
 /// Scales and biases of a row, for codes as unsigned bytes.

@@ -8,7 +8,7 @@ use super::tiles::Tile;
 use super::{avx2, avx512};
 use crate::kernels::float::Float;
 use crate::kernels::level::Level;
-use crate::kernels::quantized::QuantizedRows;
+use crate::kernels::quantized::{Format, QuantizedRows};
 
 impl Level {
     /// The sum of `weights[i] * x[i]`, with `x.len()` packed weights.
@@ -61,7 +61,7 @@ impl Level {
             #[cfg(target_arch = "x86_64")]
             (Level::Avx512, false) => Some(Order::Plain { unit: 64 }),
         };
-        order.filter(|_| codes::are_whole(weights))
+        order.filter(|_| codes::largest(weights.format).is_some())
     }
 
     /// The products of all rows of codes with all of `x`: `out` is `[n, rows]`.
@@ -112,12 +112,14 @@ impl Level {
         }
     }
 
-    /// Whether tiles of codes are faster than those of float32.
-    pub fn has_code_tiles(self) -> bool {
+    /// Whether tiles multiply such codes as whole numbers.
+    pub fn has_code_tiles(self, format: Format) -> bool {
         match self {
+            Level::Scalar => false,
             #[cfg(target_arch = "x86_64")]
-            Level::Avx512 => true,
-            _ => false,
+            Level::Avx2 => codes::largest(format).is_some_and(|code| code <= avx2::LARGEST_CODE),
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx512 => codes::largest(format).is_some(),
         }
     }
 
@@ -137,7 +139,9 @@ impl Level {
         match (self, codes) {
             (Level::Scalar, _) => scalar::TILE_ROWS,
             #[cfg(target_arch = "x86_64")]
-            (Level::Avx2, _) => avx2::TILE_ROWS,
+            (Level::Avx2, true) => avx2::TILE_ROWS_CODES,
+            #[cfg(target_arch = "x86_64")]
+            (Level::Avx2, false) => avx2::TILE_ROWS,
             #[cfg(target_arch = "x86_64")]
             (Level::Avx512, true) => avx512::TILE_ROWS_CODES,
             #[cfg(target_arch = "x86_64")]
@@ -199,8 +203,15 @@ impl Level {
             (Level::Avx512, _) => unsafe { avx512::tile_codes::<1>(tile) },
             _ => {
                 for panel in 0..panels {
-                    // SAFETY: the caller's.
-                    unsafe { scalar::tile_codes(&tile.panel(panel), self.tile_rows(true)) };
+                    let tile = tile.panel(panel);
+                    // SAFETY: the level is there; the rest is the caller's.
+                    unsafe {
+                        match self {
+                            #[cfg(target_arch = "x86_64")]
+                            Level::Avx2 => avx2::tile_codes(&tile),
+                            _ => scalar::tile_codes(&tile, self.tile_rows(true)),
+                        }
+                    }
                 }
             }
         }

@@ -193,7 +193,7 @@ fn choose_planes(
     }
     let order = level.code_order(weights)?;
     let n = values.len() / weights.columns;
-    let resolution = Resolution::choose(float, weights.format, n);
+    let resolution = Resolution::choose(float, weights.format, n).in_order(order, weights.format);
     let same = |made: &Planes| made.order == order && made.resolution == resolution;
     planes.iter().position(same).or_else(|| {
         planes.push(Planes::new(

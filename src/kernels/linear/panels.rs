@@ -1,9 +1,9 @@
 //! [`Panels`]: rows of activations, rearranged for tiles: panels of 16 rows, in
 //! which words of all rows lie next to each other.
 
+use super::Matrix;
 use super::planes::{MAX_PART_SIZE, Resolution};
 use super::rows::Rows;
-use super::{Matrix, codes};
 use crate::kernels::aligned::Aligned;
 use crate::kernels::float::Float;
 use crate::kernels::level::Level;
@@ -38,7 +38,7 @@ impl Element {
                 Element::Bf16
             }
             Matrix::Quantized(weights)
-                if float != Float::F32 && level.has_code_tiles() && codes::are_whole(weights) =>
+                if float != Float::F32 && level.has_code_tiles(weights.format) =>
             {
                 Element::Codes {
                     resolution: Resolution::choose(float, weights.format, n),

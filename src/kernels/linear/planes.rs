@@ -82,6 +82,18 @@ impl Resolution {
             part_size: part_size(format),
         }
     }
+
+    /// The same for an order of columns. Two bytes are exact enough for whole
+    /// groups, which have fewer scales, unless parts have lanes.
+    pub fn in_order(self, order: Order, format: Format) -> Resolution {
+        match (order, self.planes) {
+            (Order::Parts { .. }, _) | (_, 1) => self,
+            _ => Resolution {
+                part_size: format.group_size(),
+                ..self
+            },
+        }
+    }
 }
 
 /// As many as in llama.cpp's Q8_0.

@@ -63,6 +63,9 @@ pub fn round_to_bytes(values: &[f32], out: &mut [i8]) -> (f32, f32) {
     })
 }
 
+/// Floats of this size have no fraction.
+const WHOLE: f32 = 1.5 * (1 << 23) as f32;
+
 /// Values as whole numbers up to `largest_whole`; gives their scale and sum.
 fn round(values: &[f32], largest_whole: f32, mut put: impl FnMut(i32)) -> (f32, f32) {
     let largest = values
@@ -72,7 +75,10 @@ fn round(values: &[f32], largest_whole: f32, mut put: impl FnMut(i32)) -> (f32, 
     let inverse = inverse(scale);
     let mut whole_sum = 0_i32;
     for value in values {
-        let whole = (value * inverse).round_ties_even() as i32;
+        // As `round_ties_even`, which is a function call where SSE2 is all there is.
+        let whole = (value * inverse + WHOLE)
+            .to_bits()
+            .wrapping_sub(WHOLE.to_bits()) as i32;
         whole_sum = whole_sum.wrapping_add(whole);
         put(whole);
     }

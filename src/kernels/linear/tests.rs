@@ -176,7 +176,7 @@ fn multiply(
 fn in_bytes(level: Level, x: Float, weights: &QuantizedRows<'_>, n: usize) -> bool {
     let whole = match n {
         ..=MAX_DOT_ROWS => level.code_order(weights).is_some(),
-        _ => level.has_code_tiles(),
+        _ => level.has_code_tiles(weights.format),
     };
     whole && Resolution::choose(x, weights.format, n).planes == 1
 }
@@ -398,11 +398,12 @@ proptest! {
             return Ok(());
         };
         let x = values(seed + 3, n * columns);
-        let resolution = Resolution::choose(x_float, weights.format, n);
         for level in Level::available() {
             let Some(order) = level.code_order(&weights) else {
                 continue;
             };
+            let resolution = Resolution::choose(x_float, weights.format, n)
+                .in_order(order, weights.format);
             let planes = Planes::new(level, &x, columns, resolution, order).expect("finite");
             let mut scratch = Default::default();
             let codes = CodeRows::new(level, &weights, &(0..rows), &mut scratch);
@@ -426,7 +427,7 @@ proptest! {
     #[test]
     fn tiles_of_codes_are_the_scalar_ones(
         planes in 1_usize..3, group in prop_oneof![Just((16, 16)), Just((32, 32)), Just((64, 32)), Just((128, 32))],
-        n_groups in 1_usize..5, n_panels in 1_usize..3, seed in 0_u64..1 << 40,
+        bits in 2_usize..9, n_groups in 1_usize..5, n_panels in 1_usize..3, seed in 0_u64..1 << 40,
     ) {
         let (group_words, part_words) = (group.0 / 4, group.1 / 4);
         let words = n_groups * group_words;
@@ -434,9 +435,12 @@ proptest! {
         let as_words = |bytes: Vec<u8>| -> Vec<u32> {
             bytes.as_chunks().0.iter().map(|word| u32::from_le_bytes(*word)).collect()
         };
-        for level in Level::available().into_iter().filter(|level| level.has_code_tiles()) {
+        let format = Format::Affine { bits, group_size: group.0, float: Float::F32 };
+        let largest_code = codes::largest(format).expect("whole codes");
+        for level in Level::available().into_iter().filter(|level| level.has_code_tiles(format)) {
             let rows = level.tile_rows(true);
-            let weights = as_words(bytes(seed, 4 * rows * CODES_STRIDE));
+            let codes = bytes(seed, 4 * rows * CODES_STRIDE);
+            let weights = as_words(codes.iter().map(|code| code & largest_code).collect());
             let panel = as_words(bytes(seed + 1, 4 * n_panels * words * planes * PANEL));
             let [scales, biases] = [2, 3].map(|other| values(seed + other, rows * n_groups));
             let x_scales = values(seed + 4, n_panels * parts * PANEL);
@@ -457,6 +461,7 @@ proptest! {
                 group_words,
                 part_words,
                 planes,
+                largest_code,
                 x_scales: (x_scales.as_ptr(), parts * PANEL),
                 x_sums: (x_sums.as_ptr(), n_groups * PANEL),
             };

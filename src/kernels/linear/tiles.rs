@@ -47,6 +47,8 @@ pub struct Tile {
     /// has so many words of each plane, the highest first.
     pub part_words: usize,
     pub planes: usize,
+    /// Of the weights, if they are codes.
+    pub largest_code: u8,
     /// Of a panel: `[parts, 16]` scales, `[groups, 16]` sums, and how far apart
     /// those of two panels are.
     pub x_scales: (*const f32, usize),
@@ -76,6 +78,7 @@ struct Place {
     weights_stride: usize,
     /// Its first word in the whole rows.
     first_word: usize,
+    largest_code: u8,
 }
 
 /// Rows of activations in the panels that the weights want.
@@ -240,6 +243,10 @@ impl<'a> Tiles<'a> {
             padded_rows,
             weights_stride,
             first_word: columns.start / element.columns(),
+            largest_code: match matrix {
+                Matrix::Quantized(weights) => codes::largest(weights.format).unwrap_or(0),
+                Matrix::Float(_) => 0,
+            },
         };
         let n_panels = self.n.div_ceil(PANEL);
         let tile_rows = self.level.tile_rows(element.groups().is_some());
@@ -305,6 +312,7 @@ impl<'a> Tiles<'a> {
             group_words,
             part_words,
             planes: element.planes(),
+            largest_code: place.largest_code,
             x_scales: of_panels(&panels.scales, part, parts),
             x_sums: of_panels(&panels.sums, group, groups),
         }

@@ -162,20 +162,22 @@ impl<const WORDS: usize, const PLANES: usize, const TABLE: bool> Nibbles<WORDS, 
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
     unsafe fn multiply(words: &[[__m512i; 2]; WORDS], planes: *const i8) -> __m512i {
-        let mut wholes = [[_mm512_setzero_si512(); 2]; PLANES];
-        for (plane, wholes) in wholes.iter_mut().enumerate() {
+        let mut whole = _mm512_setzero_si512();
+        for plane in 0..PLANES {
+            let mut sums = [_mm512_setzero_si512(); 2];
             for (word, halves) in words.iter().enumerate() {
                 for (half, codes) in halves.iter().enumerate() {
                     let vector = (plane * WORDS + word) * 2 + half;
                     // SAFETY: see the top of the file.
                     let x = unsafe { _mm512_loadu_epi8(planes.add(vector * 64)) };
-                    wholes[half] = _mm512_dpbusd_epi32(wholes[half], *codes, x);
+                    sums[half] = _mm512_dpbusd_epi32(sums[half], *codes, x);
                 }
             }
-        }
-        let mut whole = _mm512_setzero_si512();
-        for [even, odd] in wholes {
-            whole = _mm512_add_epi32(_mm512_slli_epi32::<7>(whole), _mm512_add_epi32(even, odd));
+            let sum = _mm512_add_epi32(sums[0], sums[1]);
+            whole = match plane {
+                0 => sum,
+                _ => _mm512_add_epi32(_mm512_slli_epi32::<7>(whole), sum),
+            };
         }
         whole
     }
