@@ -10,11 +10,30 @@ use super::memory::umrt_memory_info;
 use super::model::umrt_model;
 use super::structs::{self, Destination, c_structs};
 use crate::error::{Error, Result};
+use crate::kv::KvType;
 use crate::runtime::{Batch, Context, ContextOptions, Want};
 
 /// Sequences of one model and their KV caches. Takes one call at a time; a
 /// second, overlapping one gets BUSY. Several contexts run at once.
 pub struct umrt_ctx(pub(super) Mutex<Context>);
+
+/// `umrt_ctx_params.kv_type`: keys and values are stored in the type that the model
+/// computes in.
+pub const UMRT_KV_COMPUTED: u32 = 0;
+/// As 32-bit floats.
+pub const UMRT_KV_F32: u32 = 1;
+/// As 16-bit floats of IEEE 754.
+pub const UMRT_KV_F16: u32 = 2;
+/// As bfloat16.
+pub const UMRT_KV_BF16: u32 = 3;
+/// As whole numbers of 8 bits, with a scale and a bias for every 64.
+pub const UMRT_KV_Q8_G64: u32 = 4;
+/// As whole numbers of 8 bits, with a scale and a bias for every 32.
+pub const UMRT_KV_Q8_G32: u32 = 5;
+/// As whole numbers of 4 bits, with a scale and a bias for every 64.
+pub const UMRT_KV_Q4_G64: u32 = 6;
+/// As whole numbers of 4 bits, with a scale and a bias for every 32.
+pub const UMRT_KV_Q4_G32: u32 = 7;
 
 /// For `umrt_ctx_new`. 0 means the default.
 #[derive(Clone, Copy)]
@@ -34,6 +53,12 @@ pub struct umrt_ctx_params {
     /// by its affinity mask and its control group's quota. More gain nothing; use
     /// fewer to leave cores to the application.
     pub n_threads: u32,
+    /// How keys and values are stored, `UMRT_KV_*`. Fewer bits take less memory,
+    /// and less time behind long prompts, and cost accuracy: with 8 bits hardly
+    /// any, with 4 bits some. Groups must divide the dimensions of the model's heads.
+    pub kv_type: u32,
+    /// Bytes that the context may take at most. Default: what the budget leaves.
+    pub memory_limit: u64,
 }
 
 /// What a context is.
@@ -101,14 +126,17 @@ c_structs!(
     umrt_eval_result,
 );
 
-/// Makes a context. KV memory is taken as sequences grow, never beyond `n_ctx`.
+/// Makes a context. KV memory is taken as sequences grow, never beyond `n_ctx`; all
+/// that full sequences and the largest step need is reserved here, so that later
+/// calls find it.
 ///
 /// - `params`: NULL for defaults.
 /// - `ctx`: receives the handle. Free it with `umrt_ctx_free`.
 ///
-/// Returns INVALID_ARGUMENT (`n_threads` above 1024), OVER_BUDGET (full sequences
-/// would take more than models may use; the message says how much), BACKEND. Any
-/// thread.
+/// Returns INVALID_ARGUMENT (`n_threads` above 1024, an unknown `kv_type`),
+/// UNSUPPORTED (a `kv_type` whose groups the model's heads do not divide into),
+/// OVER_BUDGET (full sequences would take more than is left; the message says how
+/// much is missing and what would fit), BACKEND. Any thread.
 ///
 /// # Safety
 /// `model` is NULL or a live handle, `params` NULL or a structure of its
@@ -124,17 +152,39 @@ pub unsafe extern "C" fn umrt_ctx_new(
         unsafe {
             handle::give(ctx, || {
                 let model = handle::borrow(model, "model")?;
-                let params = structs::read(params)?;
-                let options = ContextOptions {
-                    n_ctx: params.n_ctx as usize,
-                    n_sequences: params.n_seq as usize,
-                    prefill_chunk: params.prefill_chunk as usize,
-                    n_threads: params.n_threads as usize,
-                };
+                let options = ctx_options(&structs::read(params)?)?;
                 Ok(umrt_ctx(Mutex::new(Context::new(&model.0, &options)?)))
             })
         }
     })
+}
+
+pub(super) fn ctx_options(params: &umrt_ctx_params) -> Result<ContextOptions> {
+    Ok(ContextOptions {
+        n_ctx: params.n_ctx as usize,
+        n_sequences: params.n_seq as usize,
+        prefill_chunk: params.prefill_chunk as usize,
+        n_threads: params.n_threads as usize,
+        kv_type: kv_type(params.kv_type)?,
+        memory_limit: usize::try_from(params.memory_limit).unwrap_or(usize::MAX),
+    })
+}
+
+fn kv_type(value: u32) -> Result<KvType> {
+    let quantized = |bits, group_size| KvType::Quantized { bits, group_size };
+    match value {
+        UMRT_KV_COMPUTED => Ok(KvType::Computed),
+        UMRT_KV_F32 => Ok(KvType::F32),
+        UMRT_KV_F16 => Ok(KvType::F16),
+        UMRT_KV_BF16 => Ok(KvType::Bf16),
+        UMRT_KV_Q8_G64 => Ok(quantized(8, 64)),
+        UMRT_KV_Q8_G32 => Ok(quantized(8, 32)),
+        UMRT_KV_Q4_G64 => Ok(quantized(4, 64)),
+        UMRT_KV_Q4_G32 => Ok(quantized(4, 32)),
+        other => Err(Error::invalid(format!(
+            "kv_type is {other}; it is one of UMRT_KV_*, from 0 to {UMRT_KV_Q4_G32}"
+        ))),
+    }
 }
 
 /// Gives the context and its KV caches back; if a call is using it, when that
@@ -261,8 +311,22 @@ pub unsafe extern "C" fn umrt_seq_length(
     })
 }
 
-/// Keeps the first `keep` tokens of a sequence and forgets the rest. With 0 its
-/// memory is given back.
+/// Makes sequence `to` hold the same tokens as sequence `from`, in place of its own.
+/// It takes no time and no memory: what both hold is shared until one of them
+/// changes it.
+///
+/// Returns INVALID_ARGUMENT (no such sequence), BUSY. Any thread.
+///
+/// # Safety
+/// `ctx` is NULL or a live handle.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn umrt_seq_fork(ctx: *mut umrt_ctx, from: i32, to: i32) -> umrt_status {
+    // SAFETY: the caller's contract.
+    guard(|| unsafe { with(ctx, |context| context.fork(from, to)) })
+}
+
+/// Keeps the first `keep` tokens of a sequence and forgets the rest. Memory for 256
+/// tokens is given back where none of them is left; with 0 all of it.
 ///
 /// Returns INVALID_ARGUMENT (no such sequence, or it holds fewer), BUSY. Any thread.
 ///

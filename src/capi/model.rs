@@ -34,6 +34,10 @@ pub const UMRT_CPU_OPS_KERNELS: u32 = 0;
 /// what runs on GPUs. Slow; for comparisons.
 pub const UMRT_CPU_OPS_STOCK: u32 = 1;
 
+/// `umrt_model_params.flags`: open the model even if its weights exceed the budget.
+/// What does not stay in memory is read from disk for every token, which is slow.
+pub const UMRT_MODEL_ALLOW_PAGING: u32 = 1;
+
 /// Called while a model is opened, on the calling thread: `done` of `total` steps.
 pub type umrt_progress_fn =
     Option<unsafe extern "C" fn(done: usize, total: usize, userdata: *mut c_void)>;
@@ -54,6 +58,12 @@ pub struct umrt_model_params {
     pub progress_userdata: *mut c_void,
     /// Stops the opening; may be NULL.
     pub cancel: *const umrt_cancel,
+    /// Bytes that the model may take at most, without its contexts. 0: what the
+    /// budget leaves.
+    pub memory_limit: u64,
+    /// `UMRT_MODEL_ALLOW_PAGING` or 0.
+    pub flags: u32,
+    pub reserved: u32,
 }
 
 /// What a checkpoint is.
@@ -128,7 +138,8 @@ pub unsafe extern "C" fn umrt_model_inspect(
 /// process shortens ends this one with SIGBUS when the missing part is read.
 ///
 /// Returns INVALID_ARGUMENT, NOT_FOUND, IO, FORMAT (what is wrong in which file),
-/// UNSUPPORTED (names what), CANCELLED, OUT_OF_MEMORY, BACKEND. Any thread.
+/// UNSUPPORTED (names what), OVER_BUDGET (the weights exceed what models may use;
+/// the message says by how much), CANCELLED, OUT_OF_MEMORY, BACKEND. Any thread.
 ///
 /// # Safety
 /// `path` is NULL or NUL-terminated; `params` is NULL or points to a structure
@@ -162,13 +173,25 @@ unsafe fn open(path: &Path, params: &umrt_model_params) -> Result<Arc<Model>> {
         }
     };
     let options = ModelOptions {
+        progress: Some(&mut report),
+        cancel: cancel.as_ref(),
+        ..model_options(params)?
+    };
+    Model::open(path, options)
+}
+
+/// All but whom to tell and who may stop it.
+pub(super) fn model_options<'a>(params: &umrt_model_params) -> Result<ModelOptions<'a>> {
+    structs::ensure_reserved::<umrt_model_params>(params.reserved)?;
+    arguments::known_flags(params.flags, UMRT_MODEL_ALLOW_PAGING)?;
+    Ok(ModelOptions {
         device: device_choice(params.device)?,
         precision: precision(params.precision)?,
         cpu_ops: cpu_ops(params.cpu_ops)?,
-        progress: Some(&mut report),
-        cancel: cancel.as_ref(),
-    };
-    Model::open(path, options)
+        memory_limit: usize::try_from(params.memory_limit).unwrap_or(usize::MAX),
+        allow_paging: params.flags & UMRT_MODEL_ALLOW_PAGING != 0,
+        ..ModelOptions::default()
+    })
 }
 
 fn device_choice(device: u32) -> Result<DeviceChoice> {

@@ -1,14 +1,15 @@
 //! The forward pass. Tokens of all sequences go through the projections
-//! together; attention is computed per sequence over its cache.
+//! together; each sees the cache of its own sequence.
 
 use std::sync::Arc;
 
+use super::attention::{StepPlaces, attend};
 use super::spec::DecoderSpec;
 use super::weights::{LoadedBytes, Weights};
 use crate::checkpoint::Checkpoint;
 use crate::error::Result;
 use crate::kv::Sequence;
-use crate::mlx::{Array, Dtype, HeadShape, Norm, Ops, Rope, Scores, Stream, Tokens};
+use crate::mlx::{Array, AttentionLayer, Dtype, Norm, Ops, Rope, Rotation, Stream};
 
 /// The next tokens of one sequence.
 pub struct Segment<'a> {
@@ -68,30 +69,30 @@ impl Decoder {
     /// The hidden states `[n, hidden_size]` of `tokens`, the concatenation of
     /// all segments' tokens. `after_layer` sees the states after each layer but
     /// the last, may evaluate them and may stop the pass.
+    ///
+    /// Without `wants_states` the pass ends with the last layer's attention, which
+    /// completes the caches: the result is good for being evaluated only.
     pub fn forward(
         &self,
         ops: &Ops,
         tokens: &[i32],
         segments: &mut [Segment<'_>],
+        wants_states: bool,
         after_layer: &mut dyn FnMut(&Array) -> Result<()>,
     ) -> Result<Array> {
         let n_rows = tokens.len();
         let tokens = Array::from_i32(tokens, &[n_rows as i32])?;
-        let mut first_row = 0;
-        let places: Vec<_> = segments
-            .iter()
-            .map(|segment| {
-                let rows = (first_row, segment.n_tokens, n_rows);
-                first_row += segment.n_tokens;
-                ops.tokens(&self.rope, rows, segment.cache.length())
-            })
-            .collect();
+        let step = StepPlaces::new(segments);
+        let rotation = ops.rotation(&self.rope, step.positions());
         let mut hidden = ops.embed(&self.weights.embedding.weight, &tokens, self.dtype)?;
         for (index, layer) in self.weights.layers.iter().enumerate() {
             if index > 0 {
                 after_layer(&hidden)?;
             }
-            let attended = self.attention(ops, index, &hidden, segments, &places)?;
+            let attended = self.attention(ops, index, &hidden, segments, &step, &rotation)?;
+            if !wants_states && index + 1 == self.weights.layers.len() {
+                return Ok(attended);
+            }
             hidden = ops.project_onto(&hidden, &attended, &layer.output)?;
             let norm = self.norm(&layer.mlp_norm);
             let gated = ops.project_gated(&hidden, norm, &layer.gate, &layer.up)?;
@@ -117,34 +118,25 @@ impl Decoder {
         index: usize,
         hidden: &Array,
         segments: &mut [Segment<'_>],
-        places: &[Tokens<'_>],
+        step: &StepPlaces,
+        rotation: &Rotation<'_>,
     ) -> Result<Array> {
         let (spec, layer) = (&self.spec, &self.weights.layers[index]);
-        let shape = HeadShape {
-            n_heads: spec.n_heads,
-            n_kv_heads: spec.n_kv_heads,
-            head_dim: spec.head_dim,
-        };
-        let scores = Scores {
-            scale: (spec.head_dim as f32).powf(-0.5),
-            window: spec.windows[index],
-        };
         let norm = self.norm(&layer.attention_norm);
         let linears = [&layer.query, &layer.key, &layer.value];
         let projected = ops.project(hidden, norm, &linears)?;
-        let query_norm = layer.query_norm.as_ref().map(|weight| self.norm(weight));
-        let key_norm = layer.key_norm.as_ref().map(|weight| self.norm(weight));
-        let mut outputs = Vec::with_capacity(segments.len());
-        for (segment, tokens) in segments.iter_mut().zip(places) {
-            let cache = segment.cache.update(index, |cache| {
-                ops.extend_cache(&projected, shape, tokens, key_norm, cache)
-            })?;
-            outputs.push(ops.attend(&projected, cache, shape, tokens, query_norm, scores)?);
-        }
-        match outputs.len() {
-            1 => Ok(outputs.remove(0)),
-            _ => ops.concatenate(&outputs, 0),
-        }
+        let parameters = AttentionLayer {
+            index,
+            n_heads: spec.n_heads,
+            n_kv_heads: spec.n_kv_heads,
+            head_dim: spec.head_dim,
+            query_norm: layer.query_norm.as_ref().map(|weight| self.norm(weight)),
+            key_norm: layer.key_norm.as_ref().map(|weight| self.norm(weight)),
+            rotation,
+            scale: (spec.head_dim as f32).powf(-0.5),
+            window: spec.windows[index],
+        };
+        attend(ops, &projected, &parameters, segments, step)
     }
 
     fn norm<'a>(&self, weight: &'a Array) -> Norm<'a> {

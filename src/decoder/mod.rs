@@ -3,8 +3,10 @@
 //! - `spec`: config.json -> [`DecoderSpec`]
 //! - `rope`: rotary position embeddings
 //! - `weights`: the checkpoint's tensors, mapped in place
+//! - `attention`: a step's tokens over the caches of their sequences
 //! - `forward`: tokens -> hidden states -> logits, as MLX graphs
 
+mod attention;
 mod forward;
 mod rope;
 mod spec;

@@ -2,8 +2,8 @@
 //!
 //! - `linear`: [`linear`], `x W^T` for float and quantized `W`, with the norm
 //!   before and the addition or gate behind it
-//! - `attention`: [`attention`] over a cache of keys and values
-//! - `heads`: [`rotate_heads`] for queries, [`place_heads`] for keys and values
+//! - `cache`: [`CacheBlock`], memory of keys and values
+//! - `attention`: [`attention`] over such memory, which stores new keys and values
 //! - `norm`, `rope`, `activation`, `embedding`, `convert`: what is computed row by
 //!   row, written once for all vectors (`lanes`, `math`)
 //! - `quantized`: rows of codes as floats or whole numbers
@@ -12,17 +12,18 @@
 //! - `pool`, `share`, `output`, `aligned`: threads that share the work, and what they
 //!   write and need in between;
 //!   `threads`: how many
+//! - `scratch`: how much memory that takes
 //!
 //! Everything is computed in float32 and rounded once, at the end.
 
 mod activation;
 mod aligned;
 mod attention;
+mod cache;
 mod convert;
 mod embedding;
 mod float;
 mod floats;
-mod heads;
 mod lanes;
 mod level;
 mod linear;
@@ -32,21 +33,25 @@ mod output;
 mod pool;
 mod quantized;
 mod rope;
+mod scratch;
 mod share;
 #[cfg(test)]
 mod testing;
 mod threads;
 
 pub use activation::{Activation, Gate};
-pub use attention::{Attention, CacheRows, attention};
+pub use attention::{AttentionStep, Segment, attention};
+pub use cache::{
+    CacheBlock, CacheFormat, CacheLayout, CacheRows, LayerLayout, LayerShape, RowsLayout,
+};
 pub use embedding::{float_rows, gather};
 pub use float::Float;
 pub use floats::{Floats, FloatsMut};
-pub use heads::{Heads, place_heads, rotate_heads};
 pub use level::Level;
 pub use linear::{Finish, Matrix, Projection, Rows, linear};
 pub use norm::Norm;
 pub use pool::Pool;
 pub use quantized::{Format, QuantizedRows};
 pub use rope::{Pairing, RopeTable};
+pub use scratch::{AttentionShape, ProductShape, Stored};
 pub use threads::default_threads;

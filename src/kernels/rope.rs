@@ -1,7 +1,5 @@
 //! Rotary position embeddings (Su et al., 2021).
 
-use std::ops::Range;
-
 use super::floats::{Floats, FloatsMut};
 use super::lanes::{Kernel, Lanes};
 use super::level::Level;
@@ -18,8 +16,8 @@ pub enum Pairing {
     Neighbours,
 }
 
-/// Cosines and sines of a range of positions: made once for a step, used by all
-/// of its heads and layers.
+/// Cosines and sines of some positions: made once for a step, used by all of its
+/// heads and layers.
 pub struct RopeTable {
     pairing: Pairing,
     n_pairs: usize,
@@ -40,10 +38,9 @@ impl RopeTable {
         pairing: Pairing,
         wavelengths: &[f32],
         magnitude: f32,
-        positions: Range<usize>,
+        positions: impl IntoIterator<Item = usize>,
     ) -> RopeTable {
-        let n_values = positions.len() * wavelengths.len();
-        let (mut cosines, mut sines) = (Vec::with_capacity(n_values), Vec::with_capacity(n_values));
+        let (mut cosines, mut sines) = (Vec::new(), Vec::new());
         let frequencies: Vec<f32> = wavelengths.iter().map(|length| 1.0 / length).collect();
         for position in positions {
             for frequency in &frequencies {
@@ -61,7 +58,7 @@ impl RopeTable {
         }
     }
 
-    /// Rotates one head at the table's position `index`, counted from its first.
+    /// Rotates one head at position `index` of the table.
     /// What is behind the rotated dimensions is copied.
     ///
     /// # Panics

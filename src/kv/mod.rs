@@ -1,10 +1,19 @@
 //! The keys and values of what was already evaluated, by sequence.
 //!
 //! - `sequence`: [`Sequence`], the cache of one sequence over all layers
-//! - `shape`: [`CacheShape`], its size in elements and bytes
+//! - `blocks`: its memory for our kernels, shared by forks
+//! - `arrays`: its memory for MLX's operations
+//! - `shape`: [`CacheShape`], its size in elements and bytes; [`KvType`]
+//! - `usage`: what several sequences hold, each byte counted once
 
+mod arrays;
+mod blocks;
 mod sequence;
 mod shape;
+mod usage;
 
+pub use crate::kernels::LayerShape;
+pub use crate::mlx::CachedArrays;
 pub use sequence::Sequence;
-pub use shape::CacheShape;
+pub use shape::{CacheShape, KvType};
+pub use usage::{KvUsage, usage};

@@ -11,13 +11,17 @@ pub enum Category {
     WeightsCopied,
     /// Keys and values: allocated.
     KvReserved,
-    /// Keys and values: of that, filled with tokens.
+    /// Of these, in MLX's arrays.
+    KvInMlx,
+    /// Of the allocated ones, filled with tokens.
     KvUsed,
     /// Logits of the last evaluation of each context.
     Logits,
+    /// Buffers that our kernels keep for the next step.
+    Scratch,
 }
 
-const CATEGORIES: usize = Category::Logits as usize + 1;
+const CATEGORIES: usize = Category::Scratch as usize + 1;
 
 /// Totals of the whole process.
 pub struct Ledger([AtomicUsize; CATEGORIES]);

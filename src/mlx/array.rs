@@ -7,6 +7,7 @@ use mlx_sys as sys;
 
 use super::error::{check, init, last_error};
 use crate::error::{Error, Result};
+use crate::kernels::Float;
 
 /// Element types that umrt hands to MLX.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,11 +44,33 @@ impl Dtype {
         }
     }
 
+    /// The same type as our kernels name it.
+    pub fn float(self) -> Result<Float> {
+        match self {
+            Dtype::F32 => Ok(Float::F32),
+            Dtype::F16 => Ok(Float::F16),
+            Dtype::Bf16 => Ok(Float::Bf16),
+            other => Err(Error::internal(format!(
+                "{other:?} values where floats belong"
+            ))),
+        }
+    }
+
     fn from_raw(raw: sys::mlx_dtype) -> Option<Dtype> {
         use Dtype::*;
         [Bool, U8, U16, U32, I32, F16, Bf16, F32]
             .into_iter()
             .find(|dtype| dtype.raw() == raw)
+    }
+}
+
+impl From<Float> for Dtype {
+    fn from(float: Float) -> Dtype {
+        match float {
+            Float::F32 => Dtype::F32,
+            Float::F16 => Dtype::F16,
+            Float::Bf16 => Dtype::Bf16,
+        }
     }
 }
 

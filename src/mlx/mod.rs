@@ -5,8 +5,8 @@
 //! - `array`: [`Array`], an owned reference to a node of MLX's graph
 //! - `stream`: [`Stream`], where work runs, and the evaluation boundary
 //! - `ops`: [`Ops`], the operations the decoder is made of
-//! - `projections`, `heads`: those that our kernels fuse: products with weights,
-//!   attention and its cache
+//! - `projections`, `attention`: those that our kernels fuse: products with weights,
+//!   attention and its cache; `stock_attention`: that of MLX's operations
 //! - `quantized`: [`QuantizedWeight`]
 //! - `mapped`: weights as arrays over mapped files
 //! - `memory`: what MLX's allocator holds
@@ -14,22 +14,27 @@
 //!   arrays over foreign memory, and kernels of ours as nodes of the graph
 
 mod array;
+mod attention;
 mod bridge;
 mod error;
-mod heads;
 mod mapped;
 mod memory;
 mod ops;
 mod primitive;
 mod projections;
 mod quantized;
+mod stock_attention;
 mod stream;
 
 pub use array::{Array, Dtype};
-pub use heads::{HeadShape, Rope, Scores, Tokens};
-pub use mapped::{MappedArrays, TensorView};
-pub use memory::{MemoryUse, clear_cache, memory_use, reset_peak, set_cache_limit};
+pub use attention::{AttentionLayer, Place, Rope, Rotation, StepBlocks};
+pub use mapped::{MappedArrays, TensorView, maps_in_place};
+pub use memory::{
+    MemoryUse, clear_cache, gpu_working_set, memory_use, reset_peak, set_cache_limit,
+    set_memory_limit,
+};
 pub use ops::{CpuOps, Ops};
 pub use projections::{Linear, Norm, Projected, Weight};
 pub use quantized::{QuantMode, QuantizedWeight};
+pub use stock_attention::CachedArrays;
 pub use stream::{Device, Stream, gpu_available, version};

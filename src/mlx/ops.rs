@@ -11,7 +11,7 @@ use mlx_sys as sys;
 use super::array::{Array, Dtype};
 use super::error::last_error;
 use super::primitive::kernel;
-use super::projections::{Weight, float_of, float_type, format_of, quantized_rows};
+use super::projections::{Weight, float_of, format_of, quantized_rows};
 use super::quantized::{QuantMode, QuantizedWeight, raw_or_null};
 use super::stream::{Device, Stream};
 use crate::error::Result;
@@ -237,7 +237,7 @@ impl Ops {
         dtype: Dtype,
     ) -> Result<Array> {
         let pool = pool.clone();
-        let out_float = float_type(dtype)?;
+        let out_float = dtype.float()?;
         let made = |columns: usize| [tokens.dim(0), columns as i32];
         match table {
             Weight::Float(table) => {
@@ -284,7 +284,7 @@ impl Ops {
 
     /// The values of a quantized matrix, computed in `dtype`. Powers of two beyond
     /// the range of a half are scales too, so small floats become float32 first.
-    fn dequantize(&self, weight: &QuantizedWeight, dtype: Dtype) -> Result<Array> {
+    pub(super) fn dequantize(&self, weight: &QuantizedWeight, dtype: Dtype) -> Result<Array> {
         if weight.mode != QuantMode::Affine && dtype != Dtype::F32 {
             return self.astype(&self.dequantize(weight, Dtype::F32)?, dtype);
         }

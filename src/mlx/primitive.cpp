@@ -1,7 +1,6 @@
 // Nodes of MLX's graph whose values a Rust function computes on the CPU.
 
 #include <cstddef>
-#include <cstring>
 #include <memory>
 #include <stdexcept>
 #include <vector>
@@ -18,49 +17,28 @@
 
 namespace {
 
-// Called on the stream's thread with the row-contiguous bytes of the inputs that
-// are only read, and of the output. Must not unwind.
+// Called on the stream's thread with the row-contiguous bytes of the inputs and of
+// the output. Must not unwind.
 using Compute = void (*)(void* kernel, const void* const* inputs, void* output);
 
-// Has one output: nodes with several hold each input as often, so that MLX never
-// finds one that it could give away.
 class RustKernel : public mx::Primitive {
  public:
-  // With `updates` the last input becomes the output: in place when nothing else
-  // holds it, as a copy otherwise.
-  RustKernel(mx::Stream stream, Compute compute, std::shared_ptr<void> kernel, bool updates)
-      : mx::Primitive(stream),
-        compute_(compute),
-        kernel_(std::move(kernel)),
-        updates_(updates) {}
+  RustKernel(mx::Stream stream, Compute compute, std::shared_ptr<void> kernel)
+      : mx::Primitive(stream), compute_(compute), kernel_(std::move(kernel)) {}
 
   void eval_cpu(const std::vector<mx::array>& inputs, std::vector<mx::array>& outputs) override {
     auto& output = outputs[0];
-    auto n_read = inputs.size() - (updates_ ? 1 : 0);
     std::vector<const void*> read;
-    read.reserve(n_read);
-    for (std::size_t i = 0; i < n_read; ++i) {
-      read.push_back(dense(inputs[i]));
+    read.reserve(inputs.size());
+    for (const auto& input : inputs) {
+      read.push_back(dense(input));
     }
-    const void* before = nullptr;
-    if (updates_ && inputs.back().is_donatable() && inputs.back().flags().row_contiguous) {
-      output.copy_shared_buffer(inputs.back());
-    } else {
-      before = updates_ ? dense(inputs.back()) : nullptr;
-      output.set_data(mx::allocator::malloc(output.nbytes()));
-    }
+    output.set_data(mx::allocator::malloc(output.nbytes()));
     // MLX keeps inputs and output alive until this has run.
-    mx::cpu::get_command_encoder(stream()).dispatch([compute = compute_,
-                                                     kernel = kernel_,
-                                                     read = std::move(read),
-                                                     before,
-                                                     after = output.data<void>(),
-                                                     bytes = output.nbytes()]() {
-      if (before != nullptr) {
-        std::memcpy(after, before, bytes);
-      }
-      compute(kernel.get(), read.data(), after);
-    });
+    mx::cpu::get_command_encoder(stream()).dispatch(
+        [compute = compute_, kernel = kernel_, read = std::move(read), after = output.data<void>()]() {
+          compute(kernel.get(), read.data(), after);
+        });
   }
 
   void eval_gpu(const std::vector<mx::array>&, std::vector<mx::array>&) override {
@@ -81,7 +59,6 @@ class RustKernel : public mx::Primitive {
 
   Compute compute_;
   std::shared_ptr<void> kernel_;
-  bool updates_;
 };
 
 }  // namespace
@@ -92,7 +69,6 @@ class RustKernel : public mx::Primitive {
 extern "C" void* umrt_mlx_kernel(
     const mlx_array* inputs,
     std::size_t n_inputs,
-    bool updates,
     const int* shape,
     std::size_t rank,
     mlx_dtype dtype,
@@ -115,7 +91,7 @@ extern "C" void* umrt_mlx_kernel(
     return new mx::array(
         mx::Shape(shape, shape + rank),
         *type,
-        std::make_shared<RustKernel>(on, compute, std::move(owner), updates),
+        std::make_shared<RustKernel>(on, compute, std::move(owner)),
         std::move(arrays));
   } catch (const std::exception& error) {
     mlx_error("%s", error.what());

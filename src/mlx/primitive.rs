@@ -18,7 +18,6 @@ unsafe extern "C" {
     fn umrt_mlx_kernel(
         inputs: *const sys::mlx_array,
         n_inputs: usize,
-        updates: bool,
         shape: *const c_int,
         rank: usize,
         dtype: sys::mlx_dtype,
@@ -119,44 +118,19 @@ pub(super) fn kernel(
     dtype: Dtype,
     body: impl Fn(&[&[u8]], &mut [u8]) + Send + Sync + 'static,
 ) -> Result<Array> {
-    let bytes = element_count(shape) * dtype.bytes();
-    node(stream, inputs, None, (shape, dtype, bytes), Box::new(body))
-}
-
-/// `target`, changed by `body`, which finds it in its output. `target` is
-/// consumed: when nothing else holds it, it is changed in place.
-pub(super) fn update(
-    stream: &Stream,
-    inputs: &[&Array],
-    target: Array,
-    body: impl Fn(&[&[u8]], &mut [u8]) + Send + Sync + 'static,
-) -> Result<Array> {
-    let made = (target.shape(), target.dtype()?, target.bytes());
-    node(stream, inputs, Some(&target), made, Box::new(body))
-}
-
-fn node(
-    stream: &Stream,
-    inputs: &[&Array],
-    target: Option<&Array>,
-    (shape, dtype, output_bytes): (&[i32], Dtype, usize),
-    body: Body,
-) -> Result<Array> {
     let kernel = Box::new(Kernel {
-        body,
+        body: Box::new(body),
         input_bytes: inputs.iter().map(|input| input.bytes()).collect(),
-        output_bytes,
+        output_bytes: element_count(shape) * dtype.bytes(),
         signal: stream.signal().clone(),
     });
-    let inputs = inputs.iter().copied().chain(target);
-    let handles: Vec<_> = inputs.map(Array::raw).collect();
+    let handles: Vec<_> = inputs.iter().copied().map(Array::raw).collect();
     // SAFETY: the handles live through the call, shapes come with their lengths,
     // and the kernel is given away until `release`.
     let raw = unsafe {
         umrt_mlx_kernel(
             handles.as_ptr(),
             handles.len(),
-            target.is_some(),
             shape.as_ptr(),
             shape.len(),
             dtype.raw(),
@@ -182,8 +156,7 @@ extern "C" fn compute(kernel: *mut c_void, inputs: *const *const c_void, output:
             unsafe { std::slice::from_raw_parts((*inputs.add(index)).cast::<u8>(), *bytes) }
         };
         let inputs: Vec<&[u8]> = kernel.input_bytes.iter().enumerate().map(input).collect();
-        // SAFETY: nobody else has the output yet; if it is an updated array, it
-        // shares its memory only with the target, which is not among the inputs.
+        // SAFETY: nobody else has the output yet.
         let output =
             unsafe { std::slice::from_raw_parts_mut(output.cast::<u8>(), kernel.output_bytes) };
         (kernel.body)(&inputs, output);
@@ -220,31 +193,6 @@ mod tests {
         let reversed = reversed.expect("a node");
         stream.eval([&reversed]).expect("evaluated");
         assert_eq!(reversed.as_f32().expect("values"), [3.0, 2.0, 1.0]);
-    }
-
-    #[test]
-    fn an_update_is_in_place_unless_somebody_holds_the_array() {
-        let stream = Stream::acquire(Device::Cpu).expect("a stream");
-        let changed = |array: Array| {
-            let node = update(&stream, &[], array, |_, output| {
-                output[..4].copy_from_slice(&9_f32.to_le_bytes());
-            });
-            let node = node.expect("a node");
-            stream.eval([&node]).expect("evaluated");
-            node
-        };
-        let x = Array::from_f32(&[1.0, 2.0], &[2]).expect("an array");
-        let address = x.data_address();
-        let copy = changed(x.clone());
-        assert_eq!(copy.as_f32().expect("values"), [9.0, 2.0]);
-        assert_eq!(x.as_f32().expect("values"), [1.0, 2.0]);
-        assert_ne!(copy.data_address(), address);
-
-        // The stream's thread lets go of the first update before it runs the next.
-        stream.eval([&one(&stream, |_, _| {})]).expect("evaluated");
-        let same = changed(x);
-        assert_eq!(same.as_f32().expect("values"), [9.0, 2.0]);
-        assert_eq!(same.data_address(), address);
     }
 
     #[test]

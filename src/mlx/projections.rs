@@ -245,7 +245,7 @@ impl<'a> Product<'a> {
             None => self.width,
         };
         let shape = [self.inputs[0].dim(0), width];
-        let out_float = float_type(dtype)?;
+        let out_float = dtype.float()?;
         let Product {
             inputs,
             columns,
@@ -334,16 +334,5 @@ pub(super) fn format_of(weight: &QuantizedWeight) -> Result<Format> {
 }
 
 pub(super) fn float_of(array: &Array) -> Result<Float> {
-    float_type(array.dtype()?)
-}
-
-pub(super) fn float_type(dtype: Dtype) -> Result<Float> {
-    match dtype {
-        Dtype::F32 => Ok(Float::F32),
-        Dtype::F16 => Ok(Float::F16),
-        Dtype::Bf16 => Ok(Float::Bf16),
-        other => Err(Error::internal(format!(
-            "{other:?} values where floats belong"
-        ))),
-    }
+    array.dtype()?.float()
 }

@@ -3,26 +3,17 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::admission::{self, ContextBytes, ContextPlan, ContextReservation};
 use super::batch::{Batch, Share};
 use super::cancel::Cancel;
 use super::model::Model;
+use super::scratch::{LAYERS_AHEAD, LAYERWISE_FROM, StepSize};
 use super::stats::ContextMemory;
 use crate::decoder::Segment;
 use crate::error::{Error, Result};
-use crate::kernels::Pool;
-use crate::kv::{CacheShape, Sequence};
-use crate::memory::{self, Category, Entry};
+use crate::kv::{self, KvType, KvUsage, Sequence};
+use crate::memory::{Category, Entry};
 use crate::mlx::{Array, Device, Ops, Stream};
-
-/// The context length when none is asked for, if the model allows as much.
-const DEFAULT_N_CTX: usize = 8192;
-const DEFAULT_PREFILL_CHUNK: usize = 512;
-/// Logits of so few bytes are admitted without asking the system what is usable,
-/// which takes longer than to decode a small model's token.
-const UNCHECKED_LOGITS: usize = 16 << 20;
-/// On the CPU, steps of more tokens than this are evaluated layer by layer:
-/// it bounds scratch memory and the time until a cancellation is noticed.
-const LAYERWISE_FROM: usize = 16;
 
 /// Zero means the default.
 #[derive(Clone, Copy, Debug, Default)]
@@ -37,6 +28,11 @@ pub struct ContextOptions {
     /// Threads that compute on the CPU, at most 1024. Default: the physical cores
     /// that the process may use.
     pub n_threads: usize,
+    /// How keys and values are stored.
+    pub kv_type: KvType,
+    /// Bytes that the context may take at most; more is refused. Default: what
+    /// the budget of the process leaves.
+    pub memory_limit: usize,
 }
 
 /// Counters since the context was made. A step in which each sequence gets one
@@ -54,14 +50,14 @@ pub struct Perf {
 pub struct Context {
     model: Arc<Model>,
     ops: Ops,
-    shape: CacheShape,
+    plan: ContextPlan,
     sequences: Vec<Sequence>,
-    prefill_chunk: usize,
     logits: Vec<LogitsRow>,
     perf: Perf,
-    kv_reserved: Entry,
+    kv_usage: KvUsage,
     kv_used: Entry,
     logits_bytes: Entry,
+    reservation: ContextReservation,
 }
 
 /// One wanted row of the last evaluation.
@@ -82,30 +78,24 @@ struct Step {
 
 impl Context {
     pub fn new(model: &Arc<Model>, options: &ContextOptions) -> Result<Context> {
-        let or = |value: usize, default: usize| if value == 0 { default } else { value };
-        let spec = model.decoder().spec();
-        let shape = CacheShape {
-            n_layers: spec.n_layers,
-            n_kv_heads: spec.n_kv_heads,
-            head_dim: spec.head_dim,
-            dtype: model.decoder().dtype(),
-            max_tokens: or(options.n_ctx, spec.max_context.min(DEFAULT_N_CTX)),
-        };
-        let n_sequences = or(options.n_sequences, 1);
-        admit(shape, n_sequences)?;
-        admit_threads(options.n_threads)?;
+        let place = (model.device(), model.cpu_ops());
+        let dtype = model.decoder().dtype();
+        let plan = ContextPlan::new(model.info(), dtype, options, place)?;
+        let reservation = plan.admit()?;
         let stream = Stream::acquire(model.device())?;
+        let ops = Ops::new(stream, model.cpu_ops(), options.n_threads);
+        let sequence = |_| Sequence::new(&ops, plan.cache.clone());
         Ok(Context {
-            ops: Ops::new(stream, model.cpu_ops(), options.n_threads),
-            shape,
-            sequences: (0..n_sequences).map(|_| Sequence::new(shape)).collect(),
-            prefill_chunk: or(options.prefill_chunk, DEFAULT_PREFILL_CHUNK),
+            sequences: (0..plan.n_sequences).map(sequence).collect(),
+            ops,
+            plan,
             logits: Vec::new(),
             perf: Perf::default(),
-            kv_reserved: Entry::new(Category::KvReserved, 0),
+            kv_usage: KvUsage::default(),
             kv_used: Entry::new(Category::KvUsed, 0),
             logits_bytes: Entry::new(Category::Logits, 0),
             model: model.clone(),
+            reservation,
         })
     }
 
@@ -115,7 +105,7 @@ impl Context {
 
     /// Tokens that each sequence may hold.
     pub fn n_ctx(&self) -> usize {
-        self.shape.max_tokens
+        self.plan.n_ctx()
     }
 
     pub fn n_sequences(&self) -> usize {
@@ -123,7 +113,7 @@ impl Context {
     }
 
     pub fn prefill_chunk(&self) -> usize {
-        self.prefill_chunk
+        self.plan.prefill_chunk
     }
 
     /// Threads that compute on the CPU, the one that waits for the others
@@ -133,7 +123,12 @@ impl Context {
     }
 
     pub fn kv_bytes_per_token(&self) -> usize {
-        self.shape.bytes_per_token()
+        self.plan.cache.bytes_per_token()
+    }
+
+    /// What was reserved for the context when it was made.
+    pub fn planned_bytes(&self) -> ContextBytes {
+        self.plan.bytes()
     }
 
     pub fn perf(&self) -> Perf {
@@ -142,14 +137,23 @@ impl Context {
 
     pub fn memory(&self) -> ContextMemory {
         ContextMemory {
-            kv_reserved: self.kv_reserved.bytes(),
-            kv_used: self.kv_used.bytes(),
+            kv_reserved: self.kv_usage.reserved_bytes,
+            kv_used: self.kv_usage.used_bytes,
             logits: self.logits_bytes.bytes(),
         }
     }
 
     pub fn sequence_length(&self, sequence: i32) -> Result<usize> {
         Ok(self.sequences[self.index_of(sequence)?].length())
+    }
+
+    /// Makes sequence `to` hold the tokens of sequence `from`, in place of its own.
+    /// It takes no memory: what both hold is shared until one of them changes it.
+    pub fn fork(&mut self, from: i32, to: i32) -> Result<()> {
+        let (from, to) = (self.index_of(from)?, self.index_of(to)?);
+        self.sequences[to] = self.sequences[from].fork();
+        self.account();
+        Ok(())
     }
 
     /// Keeps the first `keep` tokens of a sequence; with 0 its memory is given back.
@@ -162,10 +166,7 @@ impl Context {
                 cache.length()
             )));
         }
-        match keep {
-            0 => cache.clear(),
-            _ => cache.truncate(keep),
-        }
+        cache.truncate(keep);
         self.account();
         Ok(())
     }
@@ -198,7 +199,8 @@ impl Context {
         let shares = batch.shares(self.sequences.len())?;
         self.ensure_room(&shares)?;
         let wanted = batch.wanted(&shares);
-        admit_logits(wanted.len(), vocab_size)?;
+        self.reservation
+            .admit_logits(&self.plan, self.logits.len(), wanted.len())?;
         let lengths: Vec<usize> = self.sequences.iter().map(Sequence::length).collect();
         let result = self.run(batch, &shares, &wanted, cancel);
         let result = match result {
@@ -235,10 +237,14 @@ impl Context {
         cancel: Option<&Cancel>,
     ) -> Result<Vec<LogitsRow>> {
         for share in shares {
+            if !self.ops.uses_kernels() {
+                let length = self.sequences[share.sequence].length();
+                self.plan.probe_arrays(length + share.indices.len())?;
+            }
             self.sequences[share.sequence].reserve(&self.ops, share.indices.len())?;
         }
         let mut rows: Vec<(usize, LogitsRow)> = Vec::with_capacity(wanted.len());
-        for step in steps(batch, shares, wanted, self.prefill_chunk) {
+        for step in steps(batch, shares, wanted, self.plan.prefill_chunk) {
             if let Some(cancel) = cancel {
                 cancel.check()?;
             }
@@ -256,8 +262,20 @@ impl Context {
         Ok(rows.into_iter().map(|(_, row)| row).collect())
     }
 
+    fn step_size(&self, step: &Step) -> StepSize {
+        let lengths = step.parts.iter();
+        let end = |(sequence, n): &(usize, usize)| self.sequences[*sequence].length() + n;
+        StepSize {
+            n_tokens: step.tokens.len(),
+            n_sequences: step.parts.len(),
+            n_positions: lengths.map(end).max().unwrap_or(0),
+            n_wanted: step.wanted.len(),
+        }
+    }
+
     /// Builds and evaluates one step; gives its wanted logits.
     fn step(&mut self, step: &Step, cancel: Option<&Cancel>) -> Result<Option<Array>> {
+        self.plan.probe_step(&self.step_size(step))?;
         let Context {
             model,
             ops,
@@ -269,22 +287,28 @@ impl Context {
         let flag = || cancel.map(Cancel::flag);
         let layerwise = ops.stream().device() == Device::Cpu
             && (step.tokens.len() >= LAYERWISE_FROM || (cancel.is_some() && !ops.uses_kernels()));
+        let mut n_layers = 0;
         let mut after_layer = |hidden: &Array| {
-            if layerwise {
+            n_layers += 1;
+            let is_far_ahead = ops.uses_kernels() && n_layers % LAYERS_AHEAD == 0;
+            if layerwise || is_far_ahead {
                 ops.stream().eval_until([hidden], flag())?;
                 cancel.map_or(Ok(()), Cancel::check)?;
             }
             Ok(())
         };
         let mut segments = segments(sequences, &step.parts);
-        let hidden = decoder.forward(ops, &step.tokens, &mut segments, &mut after_layer)?;
         let rows: Vec<i32> = step.wanted.iter().map(|(row, _)| *row).collect();
+        let tokens = &step.tokens;
+        let wants_states = !rows.is_empty();
+        let hidden = decoder.forward(ops, tokens, &mut segments, wants_states, &mut after_layer)?;
         let logits = match rows.is_empty() {
             true => None,
             false => Some(decoder.logits(ops, &hidden, &rows)?),
         };
         let caches = segments.iter().flat_map(|segment| segment.cache.arrays());
-        ops.stream().eval_until(caches.chain(&logits), flag())?;
+        let last = logits.as_ref().unwrap_or(&hidden);
+        ops.stream().eval_until(caches.chain([last]), flag())?;
         cancel.map_or(Ok(()), Cancel::check)?;
         for segment in segments {
             segment.cache.advance(segment.n_tokens);
@@ -315,11 +339,9 @@ impl Context {
     }
 
     fn account(&mut self) {
-        let sum = |bytes: fn(&Sequence) -> usize| self.sequences.iter().map(bytes).sum();
-        let (reserved, used) = (sum(Sequence::bytes_reserved), sum(Sequence::bytes_used));
         let vocab_size = self.model.decoder().spec().vocab_size;
-        self.kv_reserved.set(reserved);
-        self.kv_used.set(used);
+        self.kv_usage = kv::usage(&self.sequences);
+        self.kv_used.set(self.kv_usage.used_bytes);
         self.logits_bytes
             .set(self.logits.len() * vocab_size * size_of::<f32>());
     }
@@ -337,57 +359,12 @@ impl Context {
     }
 }
 
-/// Refuses a context whose caches, when full, exceed what models may use.
-fn admit(shape: CacheShape, n_sequences: usize) -> Result<()> {
-    let usable = memory::usable();
-    let wanted = shape
-        .bytes_per_token()
-        .checked_mul(shape.max_tokens)
-        .and_then(|bytes| bytes.checked_add(size_of::<Sequence>()))
-        .and_then(|bytes| bytes.checked_mul(n_sequences));
-    match wanted {
-        // MLX counts positions in 32 bits.
-        Some(bytes) if bytes <= usable.usable_bytes && shape.max_tokens < 1 << 30 => Ok(()),
-        _ => Err(Error::over_budget(format!(
-            "{n_sequences} sequence(s) of {} tokens take {} of keys and values, but models may \
-             use {} ({}); ask for a smaller n_ctx or fewer sequences",
-            shape.max_tokens,
-            wanted.map_or("more than can be addressed".to_owned(), mebibytes),
-            mebibytes(usable.usable_bytes),
-            usable.bound
-        ))),
+impl Drop for Context {
+    fn drop(&mut self) {
+        self.reservation.end();
+        // Freed buffers are kept for the steps of contexts; it is only a hint.
+        let _ = admission::limits_after_last();
     }
-}
-
-fn admit_threads(n_threads: usize) -> Result<()> {
-    match n_threads <= Pool::MAX_THREADS {
-        true => Ok(()),
-        false => Err(Error::invalid(format!(
-            "n_threads is {n_threads}; it can be at most {}, and 0 is a good choice",
-            Pool::MAX_THREADS
-        ))),
-    }
-}
-
-fn admit_logits(rows: usize, vocab_size: usize) -> Result<()> {
-    let bytes = rows.saturating_mul(vocab_size * size_of::<f32>());
-    if bytes <= UNCHECKED_LOGITS {
-        return Ok(());
-    }
-    let usable = memory::usable();
-    if bytes <= usable.usable_bytes {
-        return Ok(());
-    }
-    Err(Error::over_budget(format!(
-        "logits of {rows} tokens take {}, but models may use {} ({}); ask for fewer at a time",
-        mebibytes(bytes),
-        mebibytes(usable.usable_bytes),
-        usable.bound
-    )))
-}
-
-fn mebibytes(bytes: usize) -> String {
-    format!("{} MiB", bytes.div_ceil(1 << 20))
 }
 
 /// The caches of a step's parts, in their order.

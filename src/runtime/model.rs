@@ -5,14 +5,17 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
+use super::admission::{ModelBytes, ModelCaps};
 use super::cancel::Cancel;
+use super::scratch::float_of;
 use super::stats::{self, ModelMemory};
 use super::text::ModelText;
-use crate::checkpoint::{Checkpoint, Dtype, Manifest};
+use crate::checkpoint::{Checkpoint, Dtype, Manifest, Mode};
 use crate::decoder::{Decoder, DecoderSpec, Precision};
 use crate::error::{Error, Result};
+use crate::kernels::Stored;
 use crate::log;
-use crate::memory::{Category, Entry};
+use crate::memory::{Category, Entry, Reservation};
 use crate::mlx::{self, CpuOps, Device, Stream};
 
 /// Where to compute.
@@ -26,7 +29,7 @@ pub enum DeviceChoice {
 }
 
 impl DeviceChoice {
-    fn resolve(self) -> Device {
+    pub(super) fn resolve(self) -> Device {
         match self {
             DeviceChoice::Cpu => Device::Cpu,
             DeviceChoice::Gpu => Device::Gpu,
@@ -42,9 +45,24 @@ pub struct ModelOptions<'a> {
     pub device: DeviceChoice,
     pub precision: Precision,
     pub cpu_ops: CpuOps,
+    /// Bytes that the model may take at most, without its contexts; 0: what the
+    /// budget of the process leaves.
+    pub memory_limit: usize,
+    /// Opens the model even if its weights exceed the budget: what does not stay in
+    /// memory is read from disk for every token.
+    pub allow_paging: bool,
     /// Called with (done, total) while the model is opened.
     pub progress: Option<&'a mut dyn FnMut(usize, usize)>,
     pub cancel: Option<&'a Cancel>,
+}
+
+impl ModelOptions<'_> {
+    pub(super) fn caps(&self) -> ModelCaps {
+        ModelCaps {
+            memory_limit: self.memory_limit,
+            allow_paging: self.allow_paging,
+        }
+    }
 }
 
 /// What a checkpoint is, known from its headers alone.
@@ -59,6 +77,8 @@ pub struct ModelInfo {
     /// Bits of the default quantization; 0: the weights are floats.
     pub quant_bits: usize,
     pub quant_group_size: usize,
+    /// How most weights are stored.
+    pub stored: Stored,
     pub has_tokenizer: bool,
     pub has_chat_template: bool,
 }
@@ -70,15 +90,22 @@ pub fn inspect(path: &Path) -> Result<ModelInfo> {
     info_of(&manifest, spec)
 }
 
-fn info_of(manifest: &Manifest, spec: DecoderSpec) -> Result<ModelInfo> {
+pub(super) fn info_of(manifest: &Manifest, spec: DecoderSpec) -> Result<ModelInfo> {
     let quant = manifest.quantization().default;
     let directory = manifest.directory();
     Ok(ModelInfo {
         n_parameters: parameters(manifest),
         weight_bytes: manifest.tensor_bytes_total(),
-        kv_bytes_per_token: spec.kv_elements_per_token() * element_bytes(manifest)?,
+        kv_bytes_per_token: spec.kv_elements_per_token() * native_dtype(manifest)?.bytes(),
         quant_bits: quant.map_or(0, |quant| quant.bits),
         quant_group_size: quant.map_or(0, |quant| quant.group_size),
+        stored: match quant {
+            None => Stored::Float(float_of(native_dtype(manifest)?)),
+            Some(quant) if quant.mode == Mode::Mxfp8 => Stored::Other,
+            Some(quant) => Stored::Codes {
+                group_size: quant.group_size,
+            },
+        },
         has_tokenizer: directory.tokenizer().is_some(),
         has_chat_template: !directory.chat_templates()?.is_empty(),
         spec,
@@ -108,15 +135,23 @@ fn parameters(manifest: &Manifest) -> u64 {
     manifest.tensors().iter().map(values).sum()
 }
 
-/// Bytes of one activation: the embedding's type, or that of its scales, or where
+/// The type of activations: the embedding's, or that of its scales, or where
 /// these are no floats that of the norms.
-fn element_bytes(manifest: &Manifest) -> Result<usize> {
+pub(super) fn native_dtype(manifest: &Manifest) -> Result<mlx::Dtype> {
     let tensor = match manifest.tensor("model.embed_tokens.scales") {
         Some(scales) if scales.dtype == Dtype::U8 => manifest.required("model.norm.weight")?,
         Some(scales) => scales,
         None => manifest.required("model.embed_tokens.weight")?,
     };
-    Ok(tensor.dtype.size())
+    match tensor.dtype {
+        Dtype::F32 => Ok(mlx::Dtype::F32),
+        Dtype::F16 => Ok(mlx::Dtype::F16),
+        Dtype::BF16 => Ok(mlx::Dtype::Bf16),
+        other => Err(Error::unsupported(format!(
+            "tensor {} is stored as {other}; expected a float",
+            tensor.name
+        ))),
+    }
 }
 
 /// An opened checkpoint. Immutable.
@@ -129,14 +164,17 @@ pub struct Model {
     info: ModelInfo,
     weights_mapped: Entry,
     weights_copied: Entry,
+    _reservation: Reservation,
 }
 
 impl Model {
     pub fn open(path: &Path, options: ModelOptions<'_>) -> Result<Arc<Model>> {
-        let checkpoint = Arc::new(Checkpoint::open(path)?);
-        let spec = DecoderSpec::from_config(checkpoint.config())?;
-        let mut info = info_of(&checkpoint, spec.clone())?;
+        let manifest = Checkpoint::inspect(path)?;
+        let spec = DecoderSpec::from_config(manifest.config())?;
+        let mut info = info_of(&manifest, spec.clone())?;
         let device = options.device.resolve();
+        let reservation = ModelBytes::of(&manifest)?.admit(options.caps())?;
+        let checkpoint = Arc::new(manifest.map()?);
         let stream = Stream::acquire(device)?;
         let mut report = options.progress;
         let mut progress = |done: usize, total: usize| {
@@ -165,6 +203,7 @@ impl Model {
             weights_mapped: Entry::new(Category::WeightsMapped, bytes.used - bytes.copied),
             weights_copied: Entry::new(Category::WeightsCopied, bytes.copied),
             checkpoint,
+            _reservation: reservation,
         }))
     }
 

@@ -14,7 +14,17 @@ one call at a time. Objects may be closed and collected in any order.
 
 from . import errors
 from ._cancel import Cancel
-from ._context import Context, ContextInfo, Perf
+from ._context import Context, ContextInfo, KvType, Perf
+from ._estimate import (
+    MACHINES,
+    MemoryBudget,
+    MemoryEstimate,
+    NumbersPlan,
+    estimate,
+    memory_budget,
+    plan_numbers,
+    set_memory_budget,
+)
 from ._generation import Generation, GenerationResult, StopReason
 from ._library import (
     DeviceInfo,
@@ -62,12 +72,17 @@ __all__ = [
     "InternalError",
     "InvalidArgumentError",
     "IoError",
+    "KvType",
+    "MACHINES",
+    "MemoryBudget",
+    "MemoryEstimate",
     "MemoryStats",
     "Model",
     "ModelInfo",
     "ModelMemory",
     "NoSpaceError",
     "NotFoundError",
+    "NumbersPlan",
     "OutOfMemoryError",
     "OverBudgetError",
     "PanicError",
@@ -82,10 +97,14 @@ __all__ = [
     "__version__",
     "devices",
     "errors",
+    "estimate",
     "init",
     "inspect",
     "library_path",
     "library_version",
     "log_to",
+    "memory_budget",
     "memory_stats",
+    "plan_numbers",
+    "set_memory_budget",
 ]

@@ -11,7 +11,7 @@ from typing import Any, Literal, SupportsIndex
 from . import _arguments, _ffi
 from ._arguments import Tokens
 from ._cancel import Cancel, optional_cancel
-from ._context import Context
+from ._context import Context, KvType
 from ._handle import Closeable, Handle
 from ._memory import ModelMemory, from_info
 from ._text import Detokenizer, SpecialTokens, TokenInfo, text_of
@@ -119,6 +119,8 @@ class Model(Closeable):
         device: Device = "auto",
         precision: Precision = "native",
         cpu_ops: CpuOps = "kernels",
+        memory_limit: int = 0,
+        allow_paging: bool = False,
         progress: Progress | None = None,
         cancel: Cancel | None = None,
     ) -> Model:
@@ -135,20 +137,21 @@ class Model(Closeable):
         - `cpu_ops`: "kernels" computes with umrt's own kernels on a CPU (unless
           the environment variable UMRT_CPU_OPS is "stock"), "stock" with MLX's
           operations, which are what runs on GPUs: slow, for comparisons.
+        - `memory_limit`: bytes that the model may take at most, without its
+          contexts. 0: what the memory budget leaves.
+        - `allow_paging`: open the model even if its weights exceed the memory
+          budget. What does not stay in memory is read from disk for every token,
+          which is slow.
         - `progress(done, total)`: called in this thread while the model is
           opened. What it raises stops the opening and is raised from here.
         - `cancel`: stops the opening.
 
         Raises NotFoundError, IoError, FormatError (what is wrong in which file),
-        UnsupportedError (names what), CancelledError, OutOfMemoryError,
-        BackendError.
+        UnsupportedError (names what), OverBudgetError (says by how much),
+        CancelledError, OutOfMemoryError, BackendError.
         """
         encoded = _arguments.path(path)
-        params = _ffi.ModelParams(
-            device=_arguments.choice("device", device, _DEVICES),
-            precision=_arguments.choice("precision", precision, _PRECISIONS),
-            cpu_ops=_arguments.choice("cpu_ops", cpu_ops, _CPU_OPS),
-        )
+        params = model_params(device, precision, cpu_ops, memory_limit, allow_paging)
         if progress is not None and not callable(progress):
             raise TypeError("progress must be callable")
         handle = _open(encoded, params, progress, optional_cancel(cancel))
@@ -186,10 +189,18 @@ class Model(Closeable):
         *,
         prefill_chunk: int = 0,
         n_threads: int = 0,
+        kv_type: KvType = KvType.COMPUTED,
+        memory_limit: int = 0,
     ) -> Context:
         """A new `Context` of this model."""
         return Context(
-            self, n_ctx, n_seq, prefill_chunk=prefill_chunk, n_threads=n_threads
+            self,
+            n_ctx,
+            n_seq,
+            prefill_chunk=prefill_chunk,
+            n_threads=n_threads,
+            kv_type=kv_type,
+            memory_limit=memory_limit,
         )
 
     def tokenize(
@@ -322,6 +333,22 @@ class Model(Closeable):
                 ),
                 expected_bytes=2 * len(request) + 1024,
             )
+
+
+def model_params(
+    device: Device,
+    precision: Precision,
+    cpu_ops: CpuOps,
+    memory_limit: int,
+    allow_paging: bool,
+) -> _ffi.ModelParams:
+    return _ffi.ModelParams(
+        device=_arguments.choice("device", device, _DEVICES),
+        precision=_arguments.choice("precision", precision, _PRECISIONS),
+        cpu_ops=_arguments.choice("cpu_ops", cpu_ops, _CPU_OPS),
+        memory_limit=_arguments.u64("memory_limit", memory_limit),
+        flags=_ffi.MODEL_ALLOW_PAGING if allow_paging else 0,
+    )
 
 
 def _open(

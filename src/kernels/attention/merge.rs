@@ -1,8 +1,9 @@
 //! From partial results over parts of the positions to the result.
 
+use super::plan::MAX_PIECES;
 use super::tile::{Partial, Piece};
 use super::vector::Vector;
-use super::{Attention, MAX_PIECES, PADDING};
+use super::{Attention, PADDING};
 use crate::kernels::output::Output;
 
 /// Writes the results of a piece's rows. `partials` are those of `n_cuts` pieces
@@ -20,12 +21,12 @@ pub unsafe fn merge<V: Vector>(
 ) {
     let floats = Partial::floats(job);
     let cut_floats = partials.len() / n_cuts;
-    let row_bytes = job.value_dim * job.query_float.bytes();
+    let step = job.step;
+    let row_bytes = step.value_dim() * step.rows.float().bytes();
     for (index, row) in piece.rows.clone().enumerate() {
-        let (token, in_group) = (row / job.group(), row % job.group());
-        let head = piece.kv_head * job.group() + in_group;
-        let first = (token * job.n_heads + head) * row_bytes;
-        let sink = job.sinks.map_or(f32::NEG_INFINITY, |sinks| sinks[head]);
+        let (row, head) = job.place(piece.kv_head, row);
+        let first = (row * step.n_heads + head) * row_bytes;
+        let sink = step.sinks.map_or(f32::NEG_INFINITY, |sinks| sinks[head]);
         let cuts = partials[index * floats..].chunks(cut_floats);
         // SAFETY: as for this function.
         unsafe {
@@ -52,8 +53,9 @@ unsafe fn merge_row<'a, V: Vector>(
         *factor = weight(cut[Partial::LARGEST], largest);
         sum += cut[Partial::SUM] * *factor;
     }
-    let bytes = job.query_float.bytes();
-    for column in (0..job.value_dim).step_by(V::LANES) {
+    let float = job.step.rows.float();
+    let bytes = float.bytes();
+    for column in (0..job.step.value_dim()).step_by(V::LANES) {
         // SAFETY: partial results are padded to whole vectors, `rest` is one.
         unsafe {
             let mut values = V::splat(0.0);
@@ -64,10 +66,10 @@ unsafe fn merge_row<'a, V: Vector>(
             let values = values.div(V::splat(sum));
             let out = &mut out[column * bytes..];
             if out.len() >= V::LANES * bytes {
-                values.store_as(job.query_float, out.as_mut_ptr());
+                values.store_as(float, out.as_mut_ptr());
             } else {
                 let mut rest = [0; PADDING * size_of::<f32>()];
-                values.store_as(job.query_float, rest.as_mut_ptr());
+                values.store_as(float, rest.as_mut_ptr());
                 out.copy_from_slice(&rest[..out.len()]);
             }
         }

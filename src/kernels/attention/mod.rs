@@ -1,83 +1,74 @@
-//! Attention over a cache of keys and values: [`attention`].
+//! AttentionStep over the caches of a step's sequences: [`attention`].
 //!
 //! Queries that share a key-value head are rows of one matrix, token after token
 //! and head after head: many for a prompt, a few for a decoded token. A piece of
 //! work takes up to [`TILE_ROWS`] of them over a range of positions, so that a
 //! key is read and prepared once for all of them. Where there are few rows, the
-//! positions are cut into several pieces, whose results are merged at the end.
+//! positions are cut into several pieces; the last of them to end merges their
+//! results.
 //!
-//! - `cache`: [`CacheRows`]
+//! A piece rotates its own queries. Where one piece is all that looks at a
+//! position, as in decoding, it also stores that position's new key and value, so
+//! that a step of all sequences is one run of the pool. Prompts store theirs in a
+//! run before.
+//!
+//! - `heads`: from a projection's rows to rotated heads
+//! - `plan`: how the work of a segment is cut; `work`: what that means for a run
 //! - `tile`: one piece: scores, softmax and weighted sum, tile by tile
 //! - `merge`: from partial results to the result
 //! - `product`: products of small matrices in registers
-//! - `math`: exp and tanh
-//! - `vector`: what a vector can do; `avx2` and `avx512` do it on x86
+//! - `vector`: [`lanes`](super::lanes) at addresses
 //! - `prefetch`: asking for memory in time
 
-#[cfg(target_arch = "x86_64")]
-mod avx2;
-#[cfg(target_arch = "x86_64")]
-mod avx512;
-mod cache;
-mod math;
+mod heads;
 mod merge;
+mod plan;
 mod prefetch;
 mod product;
 mod tile;
 mod vector;
+mod work;
 
 use std::ops::Range;
+use std::sync::Arc;
 
-pub use cache::CacheRows;
 use merge::merge;
-use tile::{Partial, Piece, TILE, attend};
-use vector::Plain;
+use tile::{Partial, Piece, attend};
+use work::{Results, Unit, Work};
 
 use super::aligned::Aligned;
-use super::float::Float;
+use super::cache::{CacheBlock, CacheRows, LayerLayout, RowsLayout};
+use super::floats::Floats;
+use super::lanes::{Kernel, Lanes};
 use super::level::Level;
+use super::norm::Norm;
 use super::output::Output;
 use super::pool::Pool;
+use super::rope::RopeTable;
+use super::scratch::AttentionShape;
 
 /// Rows in scratch memory are multiples of this many floats, which is a multiple
 /// of the lanes of every vector.
 const PADDING: usize = 16;
 
-/// Query rows of a piece at most: keys are prepared for all of them at once, and
-/// scratch memory stays within the second-level cache.
-const TILE_ROWS: usize = 64;
+/// Products of one query and one key element. A run of less, about 5 microseconds'
+/// worth, is not worth a second thread.
+const ALONE_PRODUCTS: usize = 1 << 19;
 
-/// Pieces that positions are cut for, at most.
-const MAX_PIECES: usize = 64;
-
-/// Products of one query and one key element that a piece costs at least: about
-/// 50 microseconds' worth.
-const PIECE_PRODUCTS: usize = 1 << 22;
-
-/// Preparing a position costs as much as this many query rows.
-const POSITION_ROWS: usize = 8;
-
-/// Queries of consecutive tokens of one sequence, and what they look at.
+/// One layer's attention of a step's tokens, each over its own sequence's cache.
 #[derive(Clone, Copy)]
-pub struct Attention<'a> {
-    /// `[n_tokens, n_heads, head_dim]`, packed, but for `query_stride`.
-    pub queries: &'a [u8],
-    pub query_float: Float,
-    /// Elements from one token's queries to the next one's.
-    pub query_stride: usize,
-    /// `[n_kv_heads, capacity, head_dim]`
-    pub keys: CacheRows<'a>,
-    /// `[n_kv_heads, capacity, value_dim]`
-    pub values: CacheRows<'a>,
-    pub n_tokens: usize,
-    /// A multiple of `n_kv_heads`; consecutive heads share a key-value head.
+pub struct AttentionStep<'a> {
+    /// `[n_rows, (n_heads + n_kv_heads) * key_dim + n_kv_heads * value_dim]`: a
+    /// token's queries, its keys and its values.
+    pub rows: Floats<'a>,
+    /// A multiple of the cache's heads; consecutive heads share one of these.
     pub n_heads: usize,
-    pub n_kv_heads: usize,
-    pub head_dim: usize,
-    pub value_dim: usize,
-    pub capacity: usize,
-    /// Position of the first query. A query sees positions up to its own.
-    pub start: usize,
+    pub cache: LayerLayout,
+    /// Of single heads, before they are rotated.
+    pub query_norm: Option<Norm<'a>>,
+    pub key_norm: Option<Norm<'a>>,
+    /// Of each row's position; `None`: positions do not matter.
+    pub table: Option<&'a RopeTable>,
     /// How many positions a query sees at most, the last of them its own.
     pub window: Option<usize>,
     /// Scores are `scale * query . key`.
@@ -88,129 +79,190 @@ pub struct Attention<'a> {
     pub sinks: Option<&'a [f32]>,
 }
 
-impl Attention<'_> {
-    /// Heads that share a key-value head.
-    fn group(&self) -> usize {
-        self.n_heads / self.n_kv_heads
+/// The next tokens of a sequence, and its cache.
+pub struct Segment {
+    /// Of the rows, the one of the first token.
+    pub first_row: usize,
+    pub n_tokens: usize,
+    /// Position of the first token. A query sees positions up to its own.
+    pub start: usize,
+    /// Room for all positions; all but the last have the same capacity, a multiple
+    /// of [`TILE`].
+    pub blocks: Vec<Arc<CacheBlock>>,
+}
+
+/// The attention of one segment.
+#[derive(Clone, Copy)]
+struct Attention<'a> {
+    step: &'a AttentionStep<'a>,
+    segment: &'a Segment,
+}
+
+impl<'a> AttentionStep<'a> {
+    fn key_dim(&self) -> usize {
+        self.cache.keys.dim
     }
 
+    fn value_dim(&self) -> usize {
+        self.cache.values.dim
+    }
+
+    fn n_kv_heads(&self) -> usize {
+        self.cache.keys.n_heads
+    }
+
+    /// Heads that share a key-value head.
+    fn group(&self) -> usize {
+        self.n_heads / self.n_kv_heads()
+    }
+
+    /// Of a row.
+    fn width(&self) -> usize {
+        (self.n_heads + self.n_kv_heads()) * self.key_dim() + self.n_kv_heads() * self.value_dim()
+    }
+
+    fn check(&self, segments: &[Segment]) {
+        let n_kv_heads = self.n_kv_heads();
+        assert!(n_kv_heads > 0 && self.n_heads.is_multiple_of(n_kv_heads));
+        assert_eq!(self.cache.values.n_heads, n_kv_heads);
+        assert!(self.key_dim() > 0 && self.value_dim() > 0 && self.window != Some(0));
+        assert!(self.rows.len().is_multiple_of(self.width()));
+        assert!(self.sinks.is_none_or(|sinks| sinks.len() == self.n_heads));
+        let n_rows = self.rows.len() / self.width();
+        for segment in segments {
+            assert!(segment.first_row + segment.n_tokens <= n_rows);
+            segment.check();
+        }
+    }
+}
+
+impl Segment {
+    fn check(&self) {
+        let capacity = |block: &Arc<CacheBlock>| block.capacity();
+        let room: usize = self.blocks.iter().map(capacity).sum();
+        assert!(self.start + self.n_tokens <= room);
+        if let [others @ .., _] = &self.blocks[..] {
+            let whole = self.block_capacity();
+            assert!(others.iter().all(|block| block.capacity() == whole));
+            assert!(others.is_empty() || whole.is_multiple_of(tile::TILE));
+        }
+    }
+
+    /// Of all but the last.
+    fn block_capacity(&self) -> usize {
+        self.blocks[0].capacity()
+    }
+
+    /// The block of positions that are all in one, and where they are there.
+    fn in_block(&self, positions: Range<usize>) -> (&CacheBlock, Range<usize>) {
+        let index = positions.start / self.block_capacity();
+        let first = index * self.block_capacity();
+        let block = &self.blocks[index];
+        (block, positions.start - first..positions.end - first)
+    }
+}
+
+impl<'a> Attention<'a> {
     /// Rows that share a key-value head.
     fn rows(&self) -> usize {
-        self.n_tokens * self.group()
+        self.segment.n_tokens * self.step.group()
+    }
+
+    /// The row of the step's outputs, and its head, that row `row` of a key-value
+    /// head is: of token `row / group`, and of the heads that share it number
+    /// `row % group`.
+    fn place(&self, kv_head: usize, row: usize) -> (usize, usize) {
+        let group = self.step.group();
+        let head = kv_head * group + row % group;
+        (self.segment.first_row + row / group, head)
     }
 
     /// Positions that a token sees.
     fn visible(&self, token: usize) -> Range<usize> {
-        let end = self.start + token + 1;
-        end.saturating_sub(self.window.unwrap_or(end))..end
+        let end = self.segment.start + token + 1;
+        end.saturating_sub(self.step.window.unwrap_or(end))..end
     }
 
-    fn check(&self) {
-        assert!(self.n_kv_heads > 0 && self.n_heads.is_multiple_of(self.n_kv_heads));
-        assert!(self.head_dim > 0 && self.value_dim > 0 && self.window != Some(0));
-        assert!(self.start + self.n_tokens <= self.capacity);
-        let last = (self.n_tokens - 1) * self.query_stride + self.n_heads * self.head_dim;
-        assert!(self.queries.len() >= last * self.query_float.bytes());
-        let n_rows = self.n_kv_heads * self.capacity;
-        self.keys.check(n_rows, self.head_dim);
-        self.values.check(n_rows, self.value_dim);
-        assert!(self.sinks.is_none_or(|sinks| sinks.len() == self.n_heads));
+    /// Keys or values of some positions of a block.
+    ///
+    /// # Safety
+    /// Nobody writes them while they are looked at.
+    unsafe fn cached(
+        &self,
+        layout: &RowsLayout,
+        kv_head: usize,
+        positions: Range<usize>,
+    ) -> CacheRows<'a> {
+        let (block, positions) = self.segment.in_block(positions);
+        // SAFETY: the caller's.
+        unsafe { layout.read(block, kv_head, positions) }
     }
 }
 
-/// Computes attention into `out`, `[n_tokens, n_heads, value_dim]` packed as
-/// `query_float`. Everything between is float32.
+/// The partial results of as many pieces as there can be.
+pub(super) fn attention_scratch_bytes(shape: &AttentionShape) -> usize {
+    let group = shape.n_heads / shape.n_kv_heads.max(1);
+    let rows = shape.n_tokens * group.max(1);
+    let floats = PADDING + shape.head_dim.next_multiple_of(PADDING);
+    plan::MAX_PIECES * rows.min(plan::TILE_ROWS) * floats * size_of::<f32>()
+}
+
+/// Stores the tokens' keys and values in the blocks and computes attention into
+/// `out`, `[n_rows, n_heads, value_dim]` packed as the rows are; rows that are of
+/// no segment stay as they are. Everything between is float32.
+///
+/// # Safety
+/// The blocks were made for a layout that `step.cache` is a layer of. Meanwhile
+/// nobody else uses what they hold of this layer from each segment's `start` on,
+/// and nobody writes what is before. No two segments share a row, or a block that
+/// one of them stores in.
 ///
 /// # Panics
 /// If the sizes of the arguments do not belong together.
-pub fn attention(pool: &Pool, job: &Attention<'_>, out: &mut [u8]) {
-    attention_at(Level::detect(), pool, job, out);
+pub unsafe fn attention(
+    pool: &Pool,
+    step: &AttentionStep<'_>,
+    segments: &[Segment],
+    out: &mut [u8],
+) {
+    // SAFETY: the caller's.
+    unsafe { attention_at(Level::detect(), pool, step, segments, out) }
 }
 
-fn attention_at(level: Level, pool: &Pool, job: &Attention<'_>, out: &mut [u8]) {
-    let out_floats = job.n_tokens * job.n_heads * job.value_dim;
-    assert_eq!(out.len(), out_floats * job.query_float.bytes());
-    if job.n_tokens == 0 {
-        return;
-    }
-    job.check();
-    let plan = Plan::new(job);
-    let out = Output::new(out);
-    if plan.n_cuts == 1 {
-        return pool.run(plan.n_tiles(), &|tile| {
-            let mut partials = Aligned::zeroed(plan.partials_floats(job));
-            let piece = plan.piece(job, tile, 0);
-            let partials = partials.as_mut_slice();
-            run_piece(level, job, &piece, partials);
-            run_merge(level, job, &piece, partials, 1, &out);
-        });
-    }
-    let floats = plan.partials_floats(job);
-    let mut partials = Aligned::zeroed(plan.n_tiles() * plan.n_cuts * floats);
-    let shared = Output::new(partials.as_mut_slice());
-    pool.run(plan.n_tiles() * plan.n_cuts, &|index| {
-        // SAFETY: each piece has its own part.
-        let partials = unsafe { shared.part(index * floats..(index + 1) * floats) };
-        let piece = plan.piece(job, index / plan.n_cuts, index % plan.n_cuts);
-        run_piece(level, job, &piece, partials);
-    });
-    pool.run(plan.n_tiles(), &|tile| {
-        let first = tile * plan.n_cuts * floats;
-        // SAFETY: as above, and nobody writes any more.
-        let partials = unsafe { shared.part(first..first + plan.n_cuts * floats) };
-        let piece = plan.piece(job, tile, 0);
-        run_merge(level, job, &piece, partials, plan.n_cuts, &out);
-    });
-}
-
-/// How the work is cut: tiles of rows, and each of them by positions. It does not
-/// depend on the number of threads, so that results don't.
-struct Plan {
-    tile_rows: usize,
-    /// Tiles of one key-value head.
-    n_row_tiles: usize,
-    n_kv_heads: usize,
-    n_cuts: usize,
-}
-
-impl Plan {
-    fn new(job: &Attention<'_>) -> Self {
-        let tile_rows = job.rows().min(TILE_ROWS);
-        let n_row_tiles = job.rows().div_ceil(tile_rows);
-        let n_tiles = n_row_tiles * job.n_kv_heads;
-        let row_products = job.head_dim + job.value_dim;
-        let products =
-            (tile_rows + POSITION_ROWS) * row_products * job.visible(job.n_tokens - 1).len();
-        Plan {
-            tile_rows,
-            n_row_tiles,
-            n_kv_heads: job.n_kv_heads,
-            n_cuts: (products / PIECE_PRODUCTS).clamp(1, (MAX_PIECES / n_tiles).max(1)),
-        }
-    }
-
-    fn n_tiles(&self) -> usize {
-        self.n_row_tiles * self.n_kv_heads
-    }
-
-    fn partials_floats(&self, job: &Attention<'_>) -> usize {
-        self.tile_rows * Partial::floats(job)
-    }
-
-    /// Cut `cut` of tile `tile`. The first tiles see most, so that the threads
-    /// end together.
-    fn piece(&self, job: &Attention<'_>, tile: usize, cut: usize) -> Piece {
-        let row_tile = self.n_row_tiles - 1 - tile / self.n_kv_heads;
-        let first = row_tile * self.tile_rows;
-        let rows = first..(first + self.tile_rows).min(job.rows());
-        let seen_first = job.visible(rows.start / job.group()).start;
-        let seen_end = job.visible((rows.end - 1) / job.group()).end;
-        let n_tiles = (seen_end - seen_first).div_ceil(TILE);
-        let bound = |cut: usize| (seen_first + n_tiles * cut / self.n_cuts * TILE).min(seen_end);
-        Piece {
-            kv_head: tile % self.n_kv_heads,
-            rows,
-            positions: bound(cut)..bound(cut + 1),
+/// # Safety
+/// As for [`attention`].
+unsafe fn attention_at(
+    level: Level,
+    pool: &Pool,
+    step: &AttentionStep<'_>,
+    segments: &[Segment],
+    out: &mut [u8],
+) {
+    step.check(segments);
+    let n_rows = step.rows.len() / step.width();
+    let out_floats = n_rows * step.n_heads * step.value_dim();
+    assert_eq!(out.len(), out_floats * step.rows.float().bytes());
+    let filled = segments.iter().filter(|segment| segment.n_tokens > 0);
+    let works = Work::all(filled.map(|segment| Attention { step, segment }));
+    let partials_floats = works.last().map_or(0, Work::partials_end);
+    let mut partials = Aligned::zeroed(partials_floats);
+    let results = Results {
+        partials: Output::new(partials.as_mut_slice()),
+        out: Output::new(out),
+    };
+    let (decoding, prompts): (Vec<_>, Vec<_>) = works.iter().partition(|work| work.stores_itself());
+    let stores = prompts.iter().flat_map(|work| work.stores());
+    let first: Vec<_> = stores
+        .chain(decoding.iter().flat_map(|work| work.pieces()))
+        .collect();
+    let second: Vec<_> = prompts.iter().flat_map(|work| work.pieces()).collect();
+    for units in [first, second] {
+        // SAFETY: the caller's; no two units of a run share what they write, and
+        // what a prompt's pieces look at was stored in the run before.
+        let run = |index: usize| unsafe { units[index].run(level, &results) };
+        match units.iter().map(Unit::products).sum::<usize>() < ALONE_PRODUCTS {
+            true => (0..units.len()).for_each(run),
+            false => pool.run(units.len(), &run),
         }
     }
 }
@@ -218,16 +270,28 @@ impl Plan {
 /// Computes a piece into the partial results of its rows.
 fn run_piece(level: Level, job: &Attention<'_>, piece: &Piece, partials: &mut [f32]) {
     let partials = &mut partials[..piece.rows.len() * Partial::floats(job)];
-    // SAFETY: the processor has the level; `job` was checked, and the plan stays
-    // inside of it.
-    unsafe {
-        match level {
-            Level::Scalar => attend::<Plain>(level, job, piece, partials),
-            #[cfg(target_arch = "x86_64")]
-            Level::Avx2 => avx2::attend(level, job, piece, partials),
-            #[cfg(target_arch = "x86_64")]
-            Level::Avx512 => avx512::attend(level, job, piece, partials),
-        }
+    level.run(Attend {
+        level,
+        job,
+        piece,
+        partials,
+    });
+}
+
+struct Attend<'a> {
+    level: Level,
+    job: &'a Attention<'a>,
+    piece: &'a Piece,
+    partials: &'a mut [f32],
+}
+
+impl Kernel for Attend<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<V: Lanes>(self) {
+        // SAFETY: the step was checked, and the plan stays inside of it.
+        unsafe { attend::<V>(self.level, self.job, self.piece, self.partials) }
     }
 }
 
@@ -240,15 +304,30 @@ fn run_merge(
     n_cuts: usize,
     out: &Output<'_, u8>,
 ) {
-    // SAFETY: as for `run_piece`; each row is of one piece alone.
-    unsafe {
-        match level {
-            Level::Scalar => merge::<Plain>(job, piece, partials, n_cuts, out),
-            #[cfg(target_arch = "x86_64")]
-            Level::Avx2 => avx2::merge(job, piece, partials, n_cuts, out),
-            #[cfg(target_arch = "x86_64")]
-            Level::Avx512 => avx512::merge(job, piece, partials, n_cuts, out),
-        }
+    level.run(Merge {
+        job,
+        piece,
+        partials,
+        n_cuts,
+        out,
+    });
+}
+
+struct Merge<'a> {
+    job: &'a Attention<'a>,
+    piece: &'a Piece,
+    partials: &'a [f32],
+    n_cuts: usize,
+    out: &'a Output<'a, u8>,
+}
+
+impl Kernel for Merge<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<V: Lanes>(self) {
+        // SAFETY: as for `attend`; each row is of one piece alone.
+        unsafe { merge::<V>(self.job, self.piece, self.partials, self.n_cuts, self.out) }
     }
 }
 

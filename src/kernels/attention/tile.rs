@@ -5,16 +5,18 @@ use std::cell::Cell;
 use std::mem;
 use std::ops::Range;
 
-use super::math::{exp, tanh};
 use super::prefetch::{CACHE_LINE, prefetch};
 use super::product::{Bf16, Bf16Pairs, F16, F32, Operand, Product, ROWS};
 use super::vector::Vector;
 use super::{Attention, PADDING};
 use crate::kernels::aligned::Aligned;
+use crate::kernels::cache::{CacheFormat, CacheRows};
 use crate::kernels::level::Level;
-use crate::kernels::{Float, Floats, FloatsMut};
+use crate::kernels::math::{exp_or_zero, tanh};
+use crate::kernels::{Float, FloatsMut};
 
-/// Positions of a tile: the width of the score matrix in scratch memory.
+/// Positions of a tile, which begin at a multiple of it: the width of the score
+/// matrix in scratch memory.
 pub const TILE: usize = 64;
 
 /// Up to this many query rows, values are widened where they are used.
@@ -38,14 +40,15 @@ impl Partial {
     pub const VALUES: usize = PADDING;
 
     pub fn floats(job: &Attention<'_>) -> usize {
-        Self::VALUES + job.value_dim.next_multiple_of(PADDING)
+        Self::VALUES + job.step.value_dim().next_multiple_of(PADDING)
     }
 }
 
 /// Computes the piece into `partials`, one after the other for its rows.
 ///
 /// # Safety
-/// As [`Vector`] says; `job` was checked and the piece is inside of it.
+/// As [`Vector`] says; `job` was checked and the piece is inside of it. What the
+/// cache holds of the piece's positions is stored and stays as it is.
 #[inline(always)]
 pub unsafe fn attend<V: Vector>(
     level: Level,
@@ -58,8 +61,9 @@ pub unsafe fn attend<V: Vector>(
         partial.fill(0.0);
         partial[Partial::LARGEST] = f32::NEG_INFINITY;
     }
-    for first in piece.positions.clone().step_by(TILE) {
-        let end = (first + TILE).min(piece.positions.end);
+    let mut first = piece.positions.start;
+    while first < piece.positions.end {
+        let end = tile_end(first, piece);
         // SAFETY: as for this function; positions are filled ones.
         unsafe {
             tile.look_at(first..end);
@@ -68,7 +72,13 @@ pub unsafe fn attend<V: Vector>(
             tile.weigh::<V>(partials);
             tile.add_values::<V>(partials);
         }
+        first = end;
     }
+}
+
+/// Where the tile that begins at `first` ends.
+fn tile_end(first: usize, piece: &Piece) -> usize {
+    ((first / TILE + 1) * TILE).min(piece.positions.end)
 }
 
 /// Scratch memory of a piece, for one tile of positions at a time.
@@ -118,15 +128,11 @@ impl Drop for Tile<'_> {
 impl<'a> Tile<'a> {
     #[inline(always)]
     fn new<V: Vector>(level: Level, job: &'a Attention<'a>, piece: &'a Piece) -> Self {
-        let keys = job.keys.floats(0..0, job.head_dim);
-        let pairs = job.query_float == Float::Bf16
-            && matches!(keys, Some((_, Float::Bf16)))
-            && job.head_dim.is_multiple_of(2 * V::LANES);
-        let depth = if pairs {
-            job.head_dim / 2
-        } else {
-            job.head_dim
-        };
+        let key_dim = job.step.key_dim();
+        let pairs = job.step.rows.float() == Float::Bf16
+            && job.step.cache.keys.format == CacheFormat::Float(Float::Bf16)
+            && key_dim.is_multiple_of(2 * V::LANES);
+        let depth = if pairs { key_dim / 2 } else { key_dim };
         let n_rows = piece.rows.len();
         let padded = depth.next_multiple_of(PADDING);
         let mut tile = Tile {
@@ -144,33 +150,29 @@ impl<'a> Tile<'a> {
         buffers.key_rows.grow(TILE * padded);
         buffers.keys.grow(padded * TILE);
         buffers.scores.grow(n_rows * TILE);
-        let value_columns = job.value_dim.next_multiple_of(PADDING);
+        let value_columns = job.step.value_dim().next_multiple_of(PADDING);
         buffers.values.grow(TILE * value_columns);
         tile.load_queries();
         tile
     }
 
     fn load_queries(&mut self) {
-        let (job, depth) = (self.job, self.depth);
-        let bytes = job.query_float.bytes();
-        let queries = self.buffers.queries.as_mut_slice().chunks_exact_mut(depth);
+        let queries = self.buffers.queries.as_mut_slice();
+        let queries = queries.chunks_exact_mut(self.depth);
         for (row, out) in self.piece.rows.clone().zip(queries) {
-            let head = self.piece.kv_head * job.group() + row % job.group();
-            let first = (row / job.group() * job.query_stride + head * job.head_dim) * bytes;
-            let query = &job.queries[first..first + job.head_dim * bytes];
+            let (row, head) = self.job.place(self.piece.kv_head, row);
+            let mut out = FloatsMut::from(out);
             if self.pairs {
-                read_words(query, out);
-            } else {
-                let query = Floats::new(job.query_float, query);
-                self.level.convert(query, FloatsMut::from(out));
+                out = FloatsMut::new(Float::Bf16, out.into_bytes());
             }
+            self.job.step.query(self.level, row, head, out);
         }
     }
 
     /// Moves to a tile of positions.
     fn look_at(&mut self, positions: Range<usize>) {
         for (row, seen) in self.piece.rows.clone().zip(&mut self.seen) {
-            let visible = self.job.visible(row / self.job.group());
+            let visible = self.job.visible(row / self.job.step.group());
             let first = visible.start.max(positions.start);
             let end = visible.end.min(positions.end).max(first);
             *seen = first - positions.start..end - positions.start;
@@ -178,30 +180,41 @@ impl<'a> Tile<'a> {
         self.positions = positions;
     }
 
-    /// Where the tile's rows are in the cache.
-    fn cache_rows(&self) -> Range<usize> {
-        let first = self.piece.kv_head * self.job.capacity;
-        first + self.positions.start..first + self.positions.end
+    /// The tile's keys.
+    fn keys(&self) -> CacheRows<'a> {
+        let (keys, kv_head) = (&self.job.step.cache.keys, self.piece.kv_head);
+        // SAFETY: who attends sees to it that the piece's positions stay as they are.
+        unsafe { self.job.cached(keys, kv_head, self.positions.clone()) }
+    }
+
+    /// The tile's values.
+    fn values(&self) -> CacheRows<'a> {
+        let (values, kv_head) = (&self.job.step.cache.values, self.piece.kv_head);
+        // SAFETY: as for `keys`.
+        unsafe { self.job.cached(values, kv_head, self.positions.clone()) }
     }
 
     /// The keys of the next tile, as they are stored.
     fn next_keys(&self) -> &'a [u8] {
-        let first = self.piece.kv_head * self.job.capacity;
-        let end = (self.positions.end + TILE).min(self.piece.positions.end);
-        let rows = first + self.positions.end..first + end;
-        self.job.keys.bytes(rows, self.job.head_dim)
+        let first = self.positions.end;
+        if first == self.piece.positions.end {
+            return &[];
+        }
+        let (keys, kv_head) = (&self.job.step.cache.keys, self.piece.kv_head);
+        let positions = first..tile_end(first, self.piece);
+        // SAFETY: as for `keys`.
+        unsafe { self.job.cached(keys, kv_head, positions) }.bytes()
     }
 
     /// Writes the tile's keys as columns.
     #[inline(always)]
     unsafe fn pack_keys<V: Vector>(&mut self) {
-        let (n, cache_rows) = (self.positions.len(), self.cache_rows());
-        let (dim, depth) = (self.job.head_dim, self.depth);
-        let ahead = self.next_keys();
+        let (n, dim, depth) = (self.positions.len(), self.job.step.key_dim(), self.depth);
+        let (cached, ahead) = (self.keys(), self.next_keys());
         let rows = self.buffers.key_rows.as_mut_slice();
         let keys = self.buffers.keys.as_mut_slice().as_mut_ptr();
         if self.pairs {
-            let (bytes, _) = (self.job.keys).floats(cache_rows, dim).expect("floats");
+            let bytes = cached.bytes();
             // Whole vectors of positions are read where they are, the rest from
             // a copy, behind which there is memory.
             let whole = n / V::LANES * V::LANES;
@@ -215,7 +228,7 @@ impl<'a> Tile<'a> {
             }
         } else {
             let stride = depth.next_multiple_of(PADDING);
-            (self.job.keys).read(self.level, cache_rows, dim, rows, stride);
+            cached.widen(self.level, dim, rows, stride);
             // SAFETY: there is memory for TILE rows, whole vectors each.
             unsafe { columns::<V>(rows.as_ptr(), stride, n, depth, keys, ahead) }
         }
@@ -269,18 +282,18 @@ impl<'a> Tile<'a> {
     /// Adds the tile's weighted values.
     #[inline(always)]
     unsafe fn add_values<V: Vector>(&mut self, partials: &mut [f32]) {
-        let dim = self.job.value_dim;
+        let dim = self.job.step.value_dim();
         let padded = dim.next_multiple_of(PADDING);
-        let floats = self.job.values.floats(self.cache_rows(), dim);
+        let cached = self.values();
         let few = self.seen.len() <= FEW_ROWS;
-        let (values, float, b_ahead) = match floats {
-            Some((bytes, float)) if dim == padded && (few || float == Float::F32) => {
-                (bytes.as_ptr(), float, if few { TILE } else { 0 })
+        let (values, float, b_ahead) = match cached.floats() {
+            Some(floats) if dim == padded && (few || floats.float() == Float::F32) => {
+                let ahead = if few { TILE } else { 0 };
+                (floats.bytes().as_ptr(), floats.float(), ahead)
             }
             _ => {
-                let cache_rows = self.cache_rows();
                 let rows = self.buffers.values.as_mut_slice();
-                (self.job.values).read(self.level, cache_rows, dim, rows, padded);
+                cached.widen(self.level, dim, rows, padded);
                 (rows.as_ptr().cast(), Float::F32, 0)
             }
         };
@@ -354,8 +367,8 @@ unsafe fn finish_scores<V: Vector>(
         let mut largest = V::splat(f32::NEG_INFINITY);
         for first in vectors::<V>(&seen) {
             let at = scores.as_mut_ptr().add(first);
-            let mut score = V::load(at).mul(V::splat(job.scale));
-            if let Some(cap) = job.soft_cap {
+            let mut score = V::load(at).mul(V::splat(job.step.scale));
+            if let Some(cap) = job.step.soft_cap {
                 score = tanh(score.div(V::splat(cap))).mul(V::splat(cap));
             }
             if first < seen.start || first + V::LANES > seen.end {
@@ -379,7 +392,7 @@ unsafe fn raise<V: Vector>(partial: &mut [f32], largest: f32) {
     }
     // SAFETY: as for `attend`; a partial result is whole vectors.
     unsafe {
-        let factor = exp(V::splat(old - largest));
+        let factor = exp_or_zero(V::splat(old - largest));
         for values in partial.chunks_exact_mut(V::LANES) {
             V::load(values.as_ptr())
                 .mul(factor)
@@ -404,7 +417,7 @@ unsafe fn exponentials<V: Vector>(scores: &mut [f32], seen: Range<usize>, larges
         let mut sum = V::splat(0.0);
         for first in vectors::<V>(&seen) {
             let at = scores.as_mut_ptr().add(first);
-            let weight = exp(V::load(at).sub(V::splat(largest)));
+            let weight = exp_or_zero(V::load(at).sub(V::splat(largest)));
             weight.store(at);
             sum = sum.add(weight);
         }

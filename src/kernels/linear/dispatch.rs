@@ -1,7 +1,11 @@
 //! Which instructions compute what.
 
 use super::codes::{self, CodeRows};
-use super::planes::{Order, Planes, part_size};
+#[cfg(target_arch = "aarch64")]
+use super::neon;
+#[cfg(target_arch = "x86_64")]
+use super::planes::part_size;
+use super::planes::{Order, Planes, Resolution};
 use super::scalar;
 use super::tiles::Tile;
 #[cfg(target_arch = "x86_64")]
@@ -22,6 +26,9 @@ impl Level {
             // SAFETY: as above.
             #[cfg(target_arch = "x86_64")]
             Level::Avx512 => unsafe { avx512::dot(float, weights, x) },
+            // SAFETY: as above.
+            #[cfg(target_arch = "aarch64")]
+            Level::Neon | Level::NeonDot => unsafe { neon::dot(float, weights, x) },
         }
     }
 
@@ -44,6 +51,9 @@ impl Level {
             // SAFETY: as above.
             #[cfg(target_arch = "x86_64")]
             Level::Avx512 => unsafe { avx512::dot4(weights, x) },
+            // SAFETY: as above.
+            #[cfg(target_arch = "aarch64")]
+            Level::Neon | Level::NeonDot => unsafe { neon::dot4(weights, x) },
         }
     }
 
@@ -60,8 +70,25 @@ impl Level {
             }),
             #[cfg(target_arch = "x86_64")]
             (Level::Avx512, false) => Some(Order::Plain { unit: 64 }),
+            #[cfg(target_arch = "aarch64")]
+            (Level::Neon | Level::NeonDot, true) => Some(Order::Nibbles { unit: neon::UNIT }),
+            #[cfg(target_arch = "aarch64")]
+            (Level::Neon | Level::NeonDot, false) => Some(Order::Plain { unit: neon::UNIT }),
         };
         order.filter(|_| codes::largest(weights.format).is_some())
+    }
+
+    /// How exactly activations are multiplied with codes in that order, if they are
+    /// `n` rows of `float`.
+    pub fn resolution(self, order: Order, float: Float, format: Format, n: usize) -> Resolution {
+        match self {
+            #[cfg(target_arch = "aarch64")]
+            Level::Neon | Level::NeonDot => Resolution {
+                planes: 2,
+                part_size: format.group_size(),
+            },
+            _ => Resolution::choose(float, format, n).in_order(order, format),
+        }
     }
 
     /// The products of all rows of codes with all of `x`: `out` is `[n, rows]`.
@@ -75,6 +102,12 @@ impl Level {
             // SAFETY: as above.
             #[cfg(target_arch = "x86_64")]
             Level::Avx512 => unsafe { avx512::multiply_codes(rows, x, out) },
+            // SAFETY: as above.
+            #[cfg(target_arch = "aarch64")]
+            Level::Neon => unsafe { neon::multiply_codes(rows, x, out) },
+            // SAFETY: as above.
+            #[cfg(target_arch = "aarch64")]
+            Level::NeonDot => unsafe { neon::multiply_codes_dot(rows, x, out) },
         }
     }
 
@@ -120,6 +153,8 @@ impl Level {
             Level::Avx2 => codes::largest(format).is_some_and(|code| code <= avx2::LARGEST_CODE),
             #[cfg(target_arch = "x86_64")]
             Level::Avx512 => codes::largest(format).is_some(),
+            #[cfg(target_arch = "aarch64")]
+            Level::Neon | Level::NeonDot => false,
         }
     }
 
@@ -146,6 +181,8 @@ impl Level {
             (Level::Avx512, true) => avx512::TILE_ROWS_CODES,
             #[cfg(target_arch = "x86_64")]
             (Level::Avx512, false) => avx512::TILE_ROWS,
+            #[cfg(target_arch = "aarch64")]
+            (Level::Neon | Level::NeonDot, _) => neon::TILE_ROWS,
         }
     }
 
@@ -165,6 +202,8 @@ impl Level {
                         match self {
                             #[cfg(target_arch = "x86_64")]
                             Level::Avx2 => avx2::tile_f32(&tile),
+                            #[cfg(target_arch = "aarch64")]
+                            Level::Neon | Level::NeonDot => neon::tile_f32(&tile),
                             _ => scalar::tile_f32(&tile),
                         }
                     }

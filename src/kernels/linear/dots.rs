@@ -5,13 +5,14 @@ use std::cell::RefCell;
 use std::ops::Range;
 
 use super::codes::CodeRows;
-use super::planes::{Planes, Resolution};
+use super::planes::Planes;
 use super::rows::Rows;
 use super::{Job, Matrix, PIECE_BYTES, Projection};
 use crate::kernels::float::Float;
 use crate::kernels::floats::{Floats, FloatsMut};
 use crate::kernels::level::Level;
 use crate::kernels::pool::Pool;
+use crate::kernels::scratch::ProductShape;
 
 /// Rows of activations in the forms in which the weights want them.
 pub struct Dots<'a> {
@@ -26,6 +27,11 @@ pub struct Dots<'a> {
     /// By projection: which of the planes, for codes that are multiplied as integers.
     choice: Vec<Option<usize>>,
     projections: &'a [Projection<'a>],
+}
+
+/// Rows as float32, and as halves or integers in two bytes with scales and sums.
+pub fn dots_scratch_bytes(shape: &ProductShape) -> usize {
+    shape.n_rows * shape.columns * (size_of::<f32>() + 2 + 1)
 }
 
 thread_local! {
@@ -193,7 +199,7 @@ fn choose_planes(
     }
     let order = level.code_order(weights)?;
     let n = values.len() / weights.columns;
-    let resolution = Resolution::choose(float, weights.format, n).in_order(order, weights.format);
+    let resolution = level.resolution(order, float, weights.format, n);
     let same = |made: &Planes| made.order == order && made.resolution == resolution;
     planes.iter().position(same).or_else(|| {
         planes.push(Planes::new(

@@ -4,11 +4,10 @@
 use super::Matrix;
 use super::planes::{MAX_PART_SIZE, Resolution};
 use super::rows::Rows;
-use crate::kernels::aligned::Aligned;
 use crate::kernels::float::Float;
 use crate::kernels::level::Level;
 use crate::kernels::output::Output;
-use crate::kernels::pool::Pool;
+use crate::kernels::pool::{Buffer, Pool};
 
 /// Rows of activations in a panel.
 pub const PANEL: usize = 16;
@@ -83,11 +82,11 @@ pub struct Panels {
     pub element: Element,
     /// `[n / 16][columns as words][16]`; of codes
     /// `[n / 16][parts of groups][planes][words][16]`
-    pub words: Aligned<u32>,
+    pub words: Buffer,
     /// Float32 `[n / 16][parts of groups][16]`; of codes.
-    pub scales: Aligned<u32>,
+    pub scales: Buffer,
     /// Float32 `[n / 16][groups][16]`; of codes.
-    pub sums: Aligned<u32>,
+    pub sums: Buffer,
 }
 
 impl Panels {

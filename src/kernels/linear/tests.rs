@@ -174,11 +174,13 @@ fn multiply(
 }
 
 fn in_bytes(level: Level, x: Float, weights: &QuantizedRows<'_>, n: usize) -> bool {
-    let whole = match n {
-        ..=MAX_DOT_ROWS => level.code_order(weights).is_some(),
-        _ => level.has_code_tiles(weights.format),
+    let format = weights.format;
+    let resolution = match level.code_order(weights) {
+        Some(order) if n <= MAX_DOT_ROWS => Some(level.resolution(order, x, format, n)),
+        _ if n <= MAX_DOT_ROWS || !level.has_code_tiles(format) => None,
+        _ => Some(Resolution::choose(x, format, n)),
     };
-    whole && Resolution::choose(x, weights.format, n).planes == 1
+    resolution.is_some_and(|resolution| resolution.planes == 1)
 }
 
 /// For products of `n` rows.
@@ -402,8 +404,7 @@ proptest! {
             let Some(order) = level.code_order(&weights) else {
                 continue;
             };
-            let resolution = Resolution::choose(x_float, weights.format, n)
-                .in_order(order, weights.format);
+            let resolution = level.resolution(order, x_float, weights.format, n);
             let planes = Planes::new(level, &x, columns, resolution, order).expect("finite");
             let mut scratch = Default::default();
             let codes = CodeRows::new(level, &weights, &(0..rows), &mut scratch);

@@ -6,12 +6,14 @@ use std::cell::RefCell;
 use std::ops::Range;
 
 use super::panels::{Element, PANEL, Panels};
+use super::planes::Resolution;
 use super::rows::Rows;
 use super::{Block, Job, Matrix, Projection, codes};
-use crate::kernels::aligned::Aligned;
+use crate::kernels::float::Float;
 use crate::kernels::floats::FloatsMut;
 use crate::kernels::level::Level;
-use crate::kernels::pool::Pool;
+use crate::kernels::pool::{Buffer, Pool};
+use crate::kernels::scratch::{ProductShape, Stored};
 
 /// Rows of weights in a block, at most.
 const BLOCK_ROWS: usize = 48;
@@ -90,6 +92,42 @@ pub struct Tiles<'a> {
     choice: Vec<usize>,
     panels: Vec<Panels>,
     projections: &'a [Projection<'a>],
+}
+
+/// All rows in panels, with the scales and sums of their groups.
+pub fn panel_bytes(shape: &ProductShape) -> usize {
+    let element = stored_element(shape);
+    let n_padded = shape.n_rows.next_multiple_of(PANEL);
+    let words = shape.columns.div_ceil(element.columns()) * element.planes();
+    let factors = element.groups().map_or(0, |(group, part)| {
+        shape.columns / group + shape.columns / part
+    });
+    n_padded * (words + factors) * size_of::<u32>()
+}
+
+/// A block of weights, and the sums of both operands of a gate.
+pub fn thread_scratch_bytes(shape: &ProductShape) -> usize {
+    let n_padded = shape.n_rows.next_multiple_of(PANEL);
+    let weights = BLOCK_ROWS * weights_stride(stored_element(shape)) * size_of::<u32>();
+    weights + 2 * BLOCK_ROWS * n_padded * size_of::<f32>()
+}
+
+/// In what tiles are computed at most.
+fn stored_element(shape: &ProductShape) -> Element {
+    let in_halves = Level::detect().has_dot_halves();
+    match (shape.weights, shape.activations) {
+        (Stored::Float(Float::Bf16), Float::Bf16) if in_halves => Element::Bf16,
+        (Stored::Codes { group_size }, Float::F16 | Float::Bf16) if in_halves => Element::Codes {
+            resolution: Resolution::most(group_size),
+            group_size,
+        },
+        _ => Element::F32,
+    }
+}
+
+/// Words from one row of a block to the next.
+fn weights_stride(element: Element) -> usize {
+    BLOCK_COLUMNS / element.columns() + ROW_PADDING
 }
 
 thread_local! {
@@ -223,7 +261,7 @@ impl<'a> Tiles<'a> {
     ) {
         let element = panels.element;
         let words = columns.len().div_ceil(element.columns());
-        let weights_stride = BLOCK_COLUMNS / element.columns() + ROW_PADDING;
+        let weights_stride = weights_stride(element);
         scratch.weights.resize(padded_rows * weights_stride, 0);
         for (at, row) in rows.clone().enumerate() {
             let out = &mut scratch.weights[at * weights_stride..][..words];
@@ -291,7 +329,7 @@ impl<'a> Tiles<'a> {
         let (groups, parts) = (row_words / group_words, row_words / part_words);
         let (group, part) = (start / group_words, start / part_words);
         let of_weights = |all: &[f32]| all.as_ptr().wrapping_add(row * groups + group);
-        let of_panels = |all: &Aligned<u32>, index: usize, stride: usize| {
+        let of_panels = |all: &Buffer, index: usize, stride: usize| {
             let first: *const f32 = all.as_slice().as_ptr().cast();
             (
                 first.wrapping_add((panel * stride + index) * PANEL),

@@ -1,6 +1,6 @@
 //! Rows of matrices in MLX's quantized formats, as float32 or whole numbers
 //! again. `scalar` says what each operation means; the others give the same
-//! bits with vectors.
+//! bits with vectors. `quantize` makes such rows.
 //!
 //! The codes of a row are one string of bits, the first code in the least
 //! significant bits of the first byte; a code of 3, 5 or 6 bits may lie in two
@@ -11,13 +11,20 @@
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+#[cfg(target_arch = "aarch64")]
+mod neon;
+mod quantize;
 mod scalar;
 
 use std::ops::Range;
 
+pub use quantize::quantize;
+
 use super::float::Float;
 use super::floats::{Floats, FloatsMut};
 use super::level::Level;
+#[cfg(target_arch = "aarch64")]
+pub(super) use neon::{Unpacker, load_padded};
 
 /// How a matrix is quantized.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -192,6 +199,9 @@ impl<'a> QuantizedRows<'a> {
             // SAFETY: as above.
             #[cfg(target_arch = "x86_64")]
             Level::Avx512 => unsafe { avx512::unpack(row.codes, self.format, out) },
+            // SAFETY: as above.
+            #[cfg(target_arch = "aarch64")]
+            Level::Neon | Level::NeonDot => unsafe { neon::unpack(row.codes, self.format, out) },
         }
     }
 
@@ -232,6 +242,9 @@ impl Span<'_> {
             // SAFETY: as above.
             #[cfg(target_arch = "x86_64")]
             Level::Avx512 => unsafe { avx512::dequantize(self, out) },
+            // SAFETY: as above.
+            #[cfg(target_arch = "aarch64")]
+            Level::Neon | Level::NeonDot => unsafe { neon::dequantize(self, out) },
         }
     }
 }

@@ -1,0 +1,74 @@
+//! Attention: the tokens of a step over the caches of their sequences.
+
+use std::sync::Arc;
+
+use super::forward::Segment;
+use crate::error::Result;
+use crate::mlx::{Array, AttentionLayer, Ops, Place, Projected, StepBlocks};
+
+/// Where the tokens of a step are, for all of its layers.
+pub struct StepPlaces {
+    places: Vec<Place>,
+    /// For our kernels.
+    blocks: Option<Arc<StepBlocks>>,
+}
+
+impl StepPlaces {
+    pub fn new(segments: &[Segment<'_>]) -> StepPlaces {
+        let mut first_row = 0;
+        let place = |segment: &Segment<'_>| {
+            let place = Place {
+                first_row,
+                n: segment.n_tokens,
+                start: segment.cache.length(),
+            };
+            first_row += segment.n_tokens;
+            place
+        };
+        let places: Vec<Place> = segments.iter().map(place).collect();
+        let caches = segments.iter().map(|segment| segment.cache.blocks());
+        let caches: Option<Vec<_>> = caches.collect();
+        let shape = segments.first().map(|segment| segment.cache.shape());
+        let blocks = caches.zip(shape).map(|(caches, shape)| {
+            let sequences = places.iter().copied().zip(caches);
+            Arc::new(StepBlocks::new(shape.layout().clone(), sequences))
+        });
+        StepPlaces { places, blocks }
+    }
+
+    /// The position of each token.
+    pub fn positions(&self) -> impl Iterator<Item = usize> {
+        let places = self.places.iter();
+        places.flat_map(|place| place.start..place.start + place.n)
+    }
+}
+
+/// What each token sees of its sequence, `[n, n_heads * head_dim]`; new keys and
+/// values are appended to the caches.
+pub fn attend(
+    ops: &Ops,
+    projected: &Projected,
+    layer: &AttentionLayer<'_>,
+    segments: &mut [Segment<'_>],
+    step: &StepPlaces,
+) -> Result<Array> {
+    let parts = match (projected, &step.blocks) {
+        (Projected::Joined(rows), Some(blocks)) => {
+            return ops.attend_in_blocks(rows, layer, blocks);
+        }
+        (Projected::Joined(_), None) => unreachable!("our kernels cache in blocks"),
+        (Projected::Separate(parts), _) => parts,
+    };
+    let mut outputs = Vec::with_capacity(segments.len());
+    for (segment, &place) in segments.iter_mut().zip(&step.places) {
+        let format = segment.cache.shape().layout().format();
+        let cache = segment.cache.update(layer.index, |cache| {
+            ops.extend_cache(parts, layer, place, format, cache)
+        })?;
+        outputs.push(ops.attend(&parts[0], layer, place, format, cache)?);
+    }
+    match outputs.len() {
+        1 => Ok(outputs.remove(0)),
+        _ => ops.concatenate(&outputs, 0),
+    }
+}

@@ -1,0 +1,74 @@
+//! From a projection's rows to heads: normalized, rotated, and stored where
+//! attention looks for them.
+
+use std::ops::Range;
+
+use super::{Attention, AttentionStep};
+use crate::kernels::floats::{Floats, FloatsMut};
+use crate::kernels::level::Level;
+use crate::kernels::norm::Norm;
+
+impl<'a> AttentionStep<'a> {
+    /// Head `index` of a row's queries, ready to be multiplied.
+    pub fn query(&self, level: Level, row: usize, index: usize, out: FloatsMut<'_>) {
+        let query = self.column(row, index * self.key_dim(), self.key_dim());
+        self.turn(level, row, self.query_norm, query, out);
+    }
+
+    fn key(&self, level: Level, row: usize, kv_head: usize, out: FloatsMut<'_>) {
+        let first = (self.n_heads + kv_head) * self.key_dim();
+        let key = self.column(row, first, self.key_dim());
+        self.turn(level, row, self.key_norm, key, out);
+    }
+
+    fn value(&self, level: Level, row: usize, kv_head: usize, out: FloatsMut<'_>) {
+        let values = (self.n_heads + self.n_kv_heads()) * self.key_dim();
+        let first = values + kv_head * self.value_dim();
+        level.convert(self.column(row, first, self.value_dim()), out);
+    }
+
+    fn column(&self, row: usize, first: usize, length: usize) -> Floats<'a> {
+        let (_, behind) = self.rows.row(row, self.width()).split_at(first);
+        behind.split_at(length).0
+    }
+
+    fn turn(
+        &self,
+        level: Level,
+        row: usize,
+        norm: Option<Norm<'_>>,
+        head: Floats<'_>,
+        out: FloatsMut<'_>,
+    ) {
+        match (self.table, norm) {
+            (Some(table), Some(norm)) => {
+                table.norm_and_rotate(level, row, &norm, head, head.len(), out);
+            }
+            (Some(table), None) => table.rotate(level, row, head, out),
+            (None, Some(norm)) => norm.row(level, head, out),
+            (None, None) => level.convert(head, out),
+        }
+    }
+}
+
+impl Attention<'_> {
+    /// Stores new keys and values of one head.
+    ///
+    /// # Safety
+    /// Nobody else uses what the cache holds of them.
+    pub unsafe fn store(&self, level: Level, kv_head: usize, positions: Range<usize>) {
+        let Attention { step, segment } = self;
+        for position in positions {
+            let row = segment.first_row + position - segment.start;
+            let (block, place) = segment.in_block(position..position + 1);
+            let at = (kv_head, place.start);
+            // SAFETY: the caller's.
+            unsafe {
+                let keys = &step.cache.keys;
+                keys.write(level, block, at, |out| step.key(level, row, kv_head, out));
+                let values = &step.cache.values;
+                values.write(level, block, at, |out| step.value(level, row, kv_head, out));
+            }
+        }
+    }
+}

@@ -1,0 +1,239 @@
+//! What single shapes and contents show.
+
+use super::*;
+use crate::kernels::floats::FloatsMut;
+use crate::kernels::{Pairing, RopeTable};
+
+const BF16: CacheFormat = CacheFormat::Float(Float::Bf16);
+
+fn plans(case: &Case, check: impl Fn(&Attention<'_>, &Plan)) {
+    let step = case.step();
+    for segment in &case.segments {
+        let job = Attention {
+            step: &step,
+            segment,
+        };
+        check(&job, &Plan::new(&job));
+    }
+}
+
+#[test]
+fn a_long_context_is_cut_and_merged() {
+    let shape = Shape {
+        segments: vec![(5_000, 2), (20, 1)],
+        group: 3,
+        with_sinks: true,
+        ..Shape::smallest()
+    };
+    let windowed = Shape {
+        segments: vec![(5_000, 2)],
+        float: Float::Bf16,
+        format: BF16,
+        window: Some(4_100),
+        key_dim: 256,
+        value_dim: 256,
+        ..shape.clone()
+    };
+    for shape in [shape, windowed] {
+        let case = shape.case();
+        plans(&case, |job, plan| {
+            assert_eq!(plan.n_cuts > 1, job.segment.start == 5_000);
+        });
+        case.check();
+    }
+}
+
+#[test]
+fn pieces_cover_what_is_seen_exactly_once() {
+    for (n_tokens, start, window) in [(1, 9_000, None), (30, 2_000, Some(700)), (200, 0, None)] {
+        let shape = Shape {
+            segments: vec![(start, n_tokens)],
+            window,
+            group: 5,
+            n_kv_heads: 2,
+            key_dim: 6,
+            value_dim: 6,
+            ..Shape::smallest()
+        };
+        let end = start + n_tokens;
+        plans(&shape.case(), |job, plan| {
+            let mut seen = vec![0; 2 * job.rows() * end];
+            for index in 0..plan.n_tiles() * plan.n_cuts {
+                let piece = plan.piece(job, index / plan.n_cuts, index % plan.n_cuts);
+                for row in piece.rows {
+                    let visible = job.visible(row / 5);
+                    for position in piece.positions.clone() {
+                        let row = piece.kv_head * job.rows() + row;
+                        seen[row * end + position] += usize::from(visible.contains(&position));
+                    }
+                }
+            }
+            for (index, count) in seen.into_iter().enumerate() {
+                let token = index / end % job.rows() / 5;
+                let expected = job.visible(token).contains(&(index % end));
+                assert_eq!(count, usize::from(expected));
+            }
+        });
+    }
+}
+
+/// A step's results are, bit by bit, those of each sequence alone, whether they
+/// store their tokens before or while they attend.
+#[test]
+fn sequences_do_not_depend_on_each_other() {
+    let shape = Shape {
+        segments: vec![(300, 1), (0, 90), (5_000, 1), (70, 3)],
+        n_kv_heads: 2,
+        group: 2,
+        float: Float::Bf16,
+        format: BF16,
+        ..Shape::smallest()
+    };
+    let together = shape.case();
+    let pool = Pool::new(2);
+    let all = together.run(Level::detect(), &pool);
+    let step = together.step();
+    let row_bytes = step.n_heads * step.value_dim() * shape.float.bytes();
+    for segment in &together.segments {
+        let mut out = vec![0; all.len()];
+        // SAFETY: nobody else has the blocks.
+        unsafe {
+            let alone = std::slice::from_ref(segment);
+            attention_at(Level::detect(), &pool, &step, alone, &mut out);
+        }
+        let rows =
+            segment.first_row * row_bytes..(segment.first_row + segment.n_tokens) * row_bytes;
+        assert!(out[rows.clone()] == all[rows], "from {}", segment.start);
+    }
+}
+
+#[test]
+fn heads_are_normalized_and_rotated_by_their_positions() {
+    let shape = Shape {
+        segments: vec![(100, 2), (7, 40)],
+        n_kv_heads: 2,
+        group: 2,
+        ..Shape::smallest()
+    };
+    let positions = [100, 101].into_iter().chain(7..47);
+    let wavelengths: Vec<f32> = (0..32).map(|pair| 1.3_f32.powi(pair)).collect();
+    let table = RopeTable::new(Pairing::Halves, &wavelengths, 1.0, positions);
+    let weights = [values(8, 64), values(9, 64)];
+    let norm = |weights| Norm::Rms {
+        weight: Some(Floats::from(weights)),
+        offset: 0.0,
+        eps: 1e-5,
+    };
+    let case = shape.case();
+    let turning = AttentionStep {
+        query_norm: Some(norm(&weights[0][..])),
+        key_norm: Some(norm(&weights[1][..])),
+        table: Some(&table),
+        ..case.step()
+    };
+    // The same rows, turned before.
+    let mut rows = Vec::new();
+    for (index, row) in case.rows.f64s().chunks(shape.width()).enumerate() {
+        for (head, x) in row.chunks(64).enumerate() {
+            let x: Vec<f32> = x.iter().map(|x| *x as f32).collect();
+            let mut out = x.clone();
+            if head < 6 {
+                let norm = norm(&weights[usize::from(head >= 4)][..]);
+                let (x, out) = (Floats::from(&x[..]), FloatsMut::from(&mut out[..]));
+                table.norm_and_rotate(Level::detect(), index, &norm, x, 64, out);
+            }
+            rows.extend(out);
+        }
+    }
+    let turned = Packed::of(Float::F32, 0, &rows);
+    let plain = AttentionStep {
+        rows: turned.floats(),
+        ..case.step()
+    };
+    let pool = Pool::new(1);
+    let expected = case.run_step(Level::detect(), &pool, &plain);
+    let keys = case.cached(&case.segments[1], &case.layout.layers()[1].keys);
+    let found = case.run_step(Level::detect(), &pool, &turning);
+    assert!(found == expected);
+    assert!(case.cached(&case.segments[1], &case.layout.layers()[1].keys) == keys);
+}
+
+#[test]
+fn what_a_query_does_not_see_cannot_reach_it() {
+    for group in [1, 3] {
+        let shape = Shape {
+            segments: vec![(120, 9)],
+            group,
+            window: Some(70),
+            ..Shape::smallest()
+        };
+        // Seen by the last token alone, by none, and by the first five.
+        let poison = |is_key: bool, position: usize, column: usize| match position {
+            128 | 0 | 55 => Some(if is_key { f32::NAN } else { f32::INFINITY }),
+            125 if !is_key && column == 0 => Some(f32::INFINITY),
+            _ => None,
+        };
+        let case = shape.case_of(&poison);
+        for level in Level::available() {
+            let found = unpacked(Float::F32, &case.run(level, &Pool::new(1)));
+            for (row, found) in found.chunks(64).enumerate() {
+                match row / group {
+                    // Position 55 leaves the window of 70 with token 5.
+                    0..5 | 8 => assert!(found.iter().all(|x| x.is_nan()), "{level:?} {row}"),
+                    _ => {
+                        assert_eq!(found[0], f64::INFINITY, "{level:?} {row}");
+                        assert!(found[1..].iter().all(|x| x.is_finite()), "{level:?} {row}");
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Keys whose first elements are minus infinity where `is_hidden`, and queries of 1.
+fn with_hidden(is_hidden: impl Fn(usize) -> bool) -> Case {
+    let shape = Shape {
+        segments: vec![(200, 1)],
+        ..Shape::smallest()
+    };
+    let mut case = shape.case_of(&|is_key, position, column| match (is_key, column) {
+        (true, 0) if is_hidden(position) => Some(f32::NEG_INFINITY),
+        (true, _) => Some(0.0),
+        _ => None,
+    });
+    let mut rows: Vec<f32> = case.rows.f64s().iter().map(|x| *x as f32).collect();
+    rows[..64].fill(1.0);
+    case.rows = Packed::of(Float::F32, 0, &rows);
+    case
+}
+
+#[test]
+fn a_score_of_minus_infinity_weighs_nothing() {
+    // The first tiles, and then one score that is 0.
+    let case = with_hidden(|position| position < 200);
+    for level in Level::available() {
+        let found = unpacked(Float::F32, &case.run(level, &Pool::new(1)));
+        assert_eq!(found, case.rows.f64s()[128..]);
+    }
+    let case = with_hidden(|_| true);
+    for level in Level::available() {
+        let found = unpacked(Float::F32, &case.run(level, &Pool::new(1)));
+        assert!(found.into_iter().all(f64::is_nan), "0 / 0");
+    }
+}
+
+#[test]
+fn subnormal_and_large_results_are_rounded_as_usual() {
+    let exact = |column: usize| 1.1 * 2_f32.powi(4 * column as i32 - 149);
+    for float in FLOATS {
+        let shape = Shape {
+            float,
+            ..Shape::smallest()
+        };
+        let case = shape.case_of(&|is_key, _, column| (!is_key).then_some(exact(column)));
+        for level in Level::available() {
+            let found = unpacked(float, &case.run(level, &Pool::new(1)));
+            assert_eq!(found, case.rows.f64s()[128..], "{level:?}");
+        }
+    }
+}

@@ -1,0 +1,235 @@
+//! [`CacheLayout`]: where in a block the keys and values of each layer are.
+//!
+//! A block of `capacity` tokens holds, layer after layer, keys and then values,
+//! each `[n_kv_heads, capacity, dim]`, so that all tokens of a head follow one
+//! another. Quantized ones are codes, scales and biases, one after the other,
+//! each with that shape. What is in front of a part is a number of bytes per
+//! token, whatever the capacity.
+
+use std::ops::Range;
+
+use super::block::CacheBlock;
+use super::rows::CacheRows;
+use crate::kernels::quantized::{Format, QuantizedRows, quantize};
+use crate::kernels::{Float, Floats, FloatsMut, Level};
+
+/// How a cache stores numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CacheFormat {
+    Float(Float),
+    /// MLX's affine quantization along the dimensions of a head, of 4 or 8 bits;
+    /// scales and biases are of type `float`.
+    Affine {
+        bits: usize,
+        group_size: usize,
+        float: Float,
+    },
+}
+
+/// What a layer keeps of each token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LayerShape {
+    pub n_kv_heads: usize,
+    pub key_dim: usize,
+    pub value_dim: usize,
+}
+
+/// Keys and values of all layers in one block.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CacheLayout {
+    format: CacheFormat,
+    layers: Vec<LayerLayout>,
+    bytes_per_token: usize,
+}
+
+/// One layer's keys and values.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LayerLayout {
+    pub keys: RowsLayout,
+    pub values: RowsLayout,
+}
+
+/// One layer's keys, or values: a row per head and token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RowsLayout {
+    pub n_heads: usize,
+    pub dim: usize,
+    pub format: CacheFormat,
+    /// Bytes per token in front of them.
+    offset: usize,
+}
+
+impl CacheFormat {
+    /// Bytes of the numbers, or codes, of a row.
+    fn code_bytes(self, dim: usize) -> usize {
+        match self {
+            CacheFormat::Float(float) => dim * float.bytes(),
+            CacheFormat::Affine { bits, .. } => dim * bits / 8,
+        }
+    }
+
+    /// Bytes of a row's scales, and as many of its biases.
+    fn scale_bytes(self, dim: usize) -> usize {
+        match self {
+            CacheFormat::Float(_) => 0,
+            CacheFormat::Affine {
+                group_size, float, ..
+            } => dim / group_size * float.bytes(),
+        }
+    }
+
+    pub fn row_bytes(self, dim: usize) -> usize {
+        self.code_bytes(dim) + 2 * self.scale_bytes(dim)
+    }
+
+    /// Whether rows can be stored so: they consist of whole groups.
+    pub fn fits(self, dim: usize) -> bool {
+        match self {
+            CacheFormat::Float(_) => true,
+            CacheFormat::Affine { group_size, .. } => dim.is_multiple_of(group_size),
+        }
+    }
+}
+
+impl CacheLayout {
+    /// # Panics
+    /// If the format does not fit the layers.
+    pub fn new(layers: &[LayerShape], format: CacheFormat) -> CacheLayout {
+        let mut offset = 0;
+        let mut rows = |n_heads: usize, dim: usize| {
+            assert!(format.fits(dim), "{format:?} does not fit {dim}");
+            let rows = RowsLayout {
+                n_heads,
+                dim,
+                format,
+                offset,
+            };
+            offset += n_heads * format.row_bytes(dim);
+            rows
+        };
+        let layer = |shape: &LayerShape| LayerLayout {
+            keys: rows(shape.n_kv_heads, shape.key_dim),
+            values: rows(shape.n_kv_heads, shape.value_dim),
+        };
+        CacheLayout {
+            format,
+            layers: layers.iter().map(layer).collect(),
+            bytes_per_token: offset,
+        }
+    }
+
+    pub fn format(&self) -> CacheFormat {
+        self.format
+    }
+
+    pub fn layers(&self) -> &[LayerLayout] {
+        &self.layers
+    }
+
+    pub fn bytes_per_token(&self) -> usize {
+        self.bytes_per_token
+    }
+}
+
+impl RowsLayout {
+    /// Where one part of the rows of a head and some positions is in a block.
+    fn part(
+        &self,
+        block: &CacheBlock,
+        head: usize,
+        positions: &Range<usize>,
+        (bytes_in_front, row_bytes): (usize, usize),
+    ) -> Range<usize> {
+        let capacity = block.capacity();
+        assert!(head < self.n_heads && positions.end <= capacity);
+        let start = (self.offset + bytes_in_front) * capacity + head * capacity * row_bytes;
+        start + positions.start * row_bytes..start + positions.end * row_bytes
+    }
+
+    /// Bytes per token in front of each part, and bytes of its rows: codes, scales
+    /// and biases.
+    fn parts(&self) -> [(usize, usize); 3] {
+        let codes = self.format.code_bytes(self.dim);
+        let scales = self.format.scale_bytes(self.dim);
+        let first_scale = self.n_heads * codes;
+        [
+            (0, codes),
+            (first_scale, scales),
+            (first_scale + self.n_heads * scales, scales),
+        ]
+    }
+
+    /// The rows of a head and some positions of the block.
+    ///
+    /// # Safety
+    /// Nobody writes these rows while they are looked at. The block was made for
+    /// this layout.
+    ///
+    /// # Panics
+    /// If they are not in the block.
+    pub unsafe fn read<'a>(
+        &self,
+        block: &'a CacheBlock,
+        head: usize,
+        positions: Range<usize>,
+    ) -> CacheRows<'a> {
+        let [codes, scales, biases] = self.parts().map(|part| {
+            let range = self.part(block, head, &positions, part);
+            // SAFETY: the caller's.
+            unsafe { block.part(range) }
+        });
+        match self.format {
+            CacheFormat::Float(float) => CacheRows::Float(Floats::new(float, codes)),
+            CacheFormat::Affine {
+                bits,
+                group_size,
+                float,
+            } => CacheRows::Affine(QuantizedRows {
+                codes,
+                scales,
+                biases: Some(biases),
+                format: Format::Affine {
+                    bits,
+                    group_size,
+                    float,
+                },
+                columns: positions.len() * self.dim,
+            }),
+        }
+    }
+
+    /// Writes the row of a head and a position of the block. `fill` makes its
+    /// numbers.
+    ///
+    /// # Safety
+    /// Nobody else uses the row meanwhile. The block was made for this layout.
+    ///
+    /// # Panics
+    /// If it is not in the block.
+    pub unsafe fn write(
+        &self,
+        level: Level,
+        block: &CacheBlock,
+        (head, position): (usize, usize),
+        fill: impl FnOnce(FloatsMut<'_>),
+    ) {
+        let [codes, scales, biases] = self.parts().map(|part| {
+            let range = self.part(block, head, &(position..position + 1), part);
+            // SAFETY: the caller's, and the parts do not overlap.
+            unsafe { block.part_mut(range) }
+        });
+        match self.format {
+            CacheFormat::Float(float) => fill(FloatsMut::new(float, codes)),
+            CacheFormat::Affine {
+                bits,
+                group_size,
+                float,
+            } => {
+                let mut row = vec![0.0; self.dim];
+                fill(FloatsMut::from(&mut row[..]));
+                let [scales, biases] = [scales, biases].map(|part| FloatsMut::new(float, part));
+                quantize(level, &row, (bits, group_size), codes, scales, biases);
+            }
+        }
+    }
+}
