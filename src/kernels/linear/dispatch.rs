@@ -3,14 +3,16 @@
 use super::codes::{self, CodeRows};
 #[cfg(target_arch = "aarch64")]
 use super::neon;
-use super::planes::{Order, Planes};
+#[cfg(target_arch = "x86_64")]
+use super::planes::part_size;
+use super::planes::{Order, Planes, Resolution};
 use super::scalar;
 use super::tiles::Tile;
 #[cfg(target_arch = "x86_64")]
 use super::{avx2, avx512};
 use crate::kernels::float::Float;
 use crate::kernels::level::Level;
-use crate::kernels::quantized::QuantizedRows;
+use crate::kernels::quantized::{Format, QuantizedRows};
 
 impl Level {
     /// The sum of `weights[i] * x[i]`, with `x.len()` packed weights.
@@ -58,17 +60,35 @@ impl Level {
     /// In which order codes are multiplied as integers; `None`: they aren't.
     pub fn code_order(self, weights: &QuantizedRows<'_>) -> Option<Order> {
         let nibbles = weights.format.bits() == 4;
-        let unit = match (self, nibbles) {
+        let order = match (self, nibbles) {
             (Level::Scalar, _) => None,
             #[cfg(target_arch = "x86_64")]
-            (Level::Avx2, _) => nibbles.then_some(32),
+            (Level::Avx2, _) => nibbles.then_some(Order::Nibbles { unit: 32 }),
             #[cfg(target_arch = "x86_64")]
-            (Level::Avx512, _) => Some(64),
+            (Level::Avx512, true) => Some(Order::Parts {
+                size: part_size(weights.format),
+            }),
+            #[cfg(target_arch = "x86_64")]
+            (Level::Avx512, false) => Some(Order::Plain { unit: 64 }),
             #[cfg(target_arch = "aarch64")]
-            (Level::Neon | Level::NeonDot, _) => Some(neon::UNIT),
+            (Level::Neon | Level::NeonDot, true) => Some(Order::Nibbles { unit: neon::UNIT }),
+            #[cfg(target_arch = "aarch64")]
+            (Level::Neon | Level::NeonDot, false) => Some(Order::Plain { unit: neon::UNIT }),
         };
-        let unit = unit.filter(|_| codes::are_whole(weights))?;
-        Some(Order { unit, nibbles })
+        order.filter(|_| codes::largest(weights.format).is_some())
+    }
+
+    /// How exactly activations are multiplied with codes in that order, if they are
+    /// `n` rows of `float`.
+    pub fn resolution(self, order: Order, float: Float, format: Format, n: usize) -> Resolution {
+        match self {
+            #[cfg(target_arch = "aarch64")]
+            Level::Neon | Level::NeonDot => Resolution {
+                planes: 2,
+                part_size: format.group_size(),
+            },
+            _ => Resolution::choose(float, format, n).in_order(order, format),
+        }
     }
 
     /// The products of all rows of codes with all of `x`: `out` is `[n, rows]`.
@@ -104,17 +124,15 @@ impl Level {
         }
     }
 
-    /// Bytes, signed or not, as bfloat16 numbers.
-    pub fn bytes_as_bf16(self, bytes: &[u8], signed: bool, out: &mut [u8]) {
-        assert_eq!(out.len(), 2 * bytes.len());
-        match (self, signed) {
+    /// A group of activations as bytes; gives their scale and their sum.
+    pub fn round_to_bytes(self, values: &[f32], out: &mut [i8]) -> (f32, f32) {
+        assert_eq!(values.len(), out.len());
+        assert!(values.len().is_multiple_of(16));
+        match self {
             // SAFETY: the level is there; the lengths were checked.
             #[cfg(target_arch = "x86_64")]
-            (Level::Avx512, true) => unsafe { avx512::bytes_as_bf16::<true>(bytes, out) },
-            // SAFETY: as above.
-            #[cfg(target_arch = "x86_64")]
-            (Level::Avx512, false) => unsafe { avx512::bytes_as_bf16::<false>(bytes, out) },
-            _ => unreachable!("`has_dot_halves` says so"),
+            Level::Avx512 => unsafe { avx512::round_to_bytes(values, out) },
+            _ => scalar::round_to_bytes(values, out),
         }
     }
 
@@ -124,6 +142,19 @@ impl Level {
             #[cfg(target_arch = "x86_64")]
             Level::Avx512 => true,
             _ => false,
+        }
+    }
+
+    /// Whether tiles multiply such codes as whole numbers.
+    pub fn has_code_tiles(self, format: Format) -> bool {
+        match self {
+            Level::Scalar => false,
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx2 => codes::largest(format).is_some_and(|code| code <= avx2::LARGEST_CODE),
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx512 => codes::largest(format).is_some(),
+            #[cfg(target_arch = "aarch64")]
+            Level::Neon | Level::NeonDot => false,
         }
     }
 
@@ -143,7 +174,9 @@ impl Level {
         match (self, codes) {
             (Level::Scalar, _) => scalar::TILE_ROWS,
             #[cfg(target_arch = "x86_64")]
-            (Level::Avx2, _) => avx2::TILE_ROWS,
+            (Level::Avx2, true) => avx2::TILE_ROWS_CODES,
+            #[cfg(target_arch = "x86_64")]
+            (Level::Avx2, false) => avx2::TILE_ROWS,
             #[cfg(target_arch = "x86_64")]
             (Level::Avx512, true) => avx512::TILE_ROWS_CODES,
             #[cfg(target_arch = "x86_64")]
@@ -198,11 +231,7 @@ impl Level {
     }
 
     /// # Safety
-    /// As for `tile_bf16`, with groups.
-    #[cfg_attr(
-        not(target_arch = "x86_64"),
-        expect(unused_variables, reason = "no other level has such products")
-    )]
+    /// As for `tile_f32`, with groups.
     pub unsafe fn tile_codes(self, tile: &Tile, panels: usize) {
         match (self, panels) {
             // SAFETY: the level is there; the rest is the caller's.
@@ -211,7 +240,19 @@ impl Level {
             // SAFETY: as above.
             #[cfg(target_arch = "x86_64")]
             (Level::Avx512, _) => unsafe { avx512::tile_codes::<1>(tile) },
-            _ => unreachable!("`has_dot_halves` says so"),
+            _ => {
+                for panel in 0..panels {
+                    let tile = tile.panel(panel);
+                    // SAFETY: the level is there; the rest is the caller's.
+                    unsafe {
+                        match self {
+                            #[cfg(target_arch = "x86_64")]
+                            Level::Avx2 => avx2::tile_codes(&tile),
+                            _ => scalar::tile_codes(&tile, self.tile_rows(true)),
+                        }
+                    }
+                }
+            }
         }
     }
 }

@@ -197,14 +197,16 @@ fn choose_planes(
     if float == Float::F32 {
         return None;
     }
-    let (order, group_size) = (level.code_order(weights)?, weights.format.group_size());
-    let same = |made: &Planes| made.order == order && made.group_size == group_size;
+    let order = level.code_order(weights)?;
+    let n = values.len() / weights.columns;
+    let resolution = level.resolution(order, float, weights.format, n);
+    let same = |made: &Planes| made.order == order && made.resolution == resolution;
     planes.iter().position(same).or_else(|| {
         planes.push(Planes::new(
             level,
             values,
             weights.columns,
-            group_size,
+            resolution,
             order,
         )?);
         Some(planes.len() - 1)

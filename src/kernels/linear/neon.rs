@@ -9,9 +9,10 @@ use std::arch::aarch64::*;
 use std::arch::asm;
 
 use super::codes::CodeRows;
-use super::planes::Planes;
+use super::panels::PANEL;
+use super::planes::{Order, Planes};
 use super::scalar;
-use super::tiles::{PANEL, Tile};
+use super::tiles::Tile;
 use crate::kernels::float::Float;
 use crate::kernels::floats::Floats;
 use crate::kernels::quantized::{Unpacker, load_padded};
@@ -96,7 +97,8 @@ unsafe fn multiply_all<B: ByteProducts>(rows: &CodeRows<'_>, x: &Planes, out: &m
             [vandq_u8(pairs, vdupq_n_u8(0xf)), vshrq_n_u8::<4>(pairs)]
         };
         let (bits, shift) = (rows.bits, 0.0);
-        match (x.order.nibbles, rows.table) {
+        let in_nibbles = matches!(x.order, Order::Nibbles { .. });
+        match (in_nibbles, rows.table) {
             (true, None) => {
                 let load = |codes: &[u8]| nibbles(codes).map(|unit| vreinterpretq_s8_u8(unit));
                 let bytes = UNIT;
@@ -163,8 +165,8 @@ where
 {
     let chunk = UNITS * UNIT;
     // Sums are those of a group, or of two that share a chunk.
-    let groups_per_sum = (chunk / x.group_size).max(1);
-    let chunks_per_sum = (x.group_size / chunk).max(1);
+    let groups_per_sum = (chunk / x.resolution.part_size).max(1);
+    let chunks_per_sum = (x.resolution.part_size / chunk).max(1);
     let (scales, biases) = (
         rows.scales.row(row, rows.groups),
         rows.biases.row(row, rows.groups),
@@ -180,7 +182,7 @@ where
             let biases = vfmaq_n_f32(load_at_most_4(&biases, block), scales, chunks.shift);
             let mut factors = [[0.0; LANES]; N];
             for (token, factors) in factors.iter_mut().enumerate() {
-                let groups = (first + token) * x.groups_stride + block;
+                let groups = (first + token) * x.parts_stride + block;
                 let x_scales = vld1q_f32(x.scales.as_ptr().add(groups));
                 let x_sums = vld1q_f32(x.sums.as_ptr().add(groups));
                 vst1q_f32(factors.as_mut_ptr(), vmulq_f32(scales, x_scales));
