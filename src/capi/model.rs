@@ -10,6 +10,7 @@ use super::guard::{guard, guard_free, umrt_status};
 use super::handle;
 use super::memory::umrt_memory_info;
 use super::structs::{self, c_structs};
+use crate::checkpoint::LoadMode;
 use crate::decoder::Precision;
 use crate::error::{Error, Result};
 use crate::mlx::{CpuOps, Device};
@@ -34,7 +35,20 @@ pub const UMRT_CPU_OPS_KERNELS: u32 = 0;
 /// what runs on GPUs. Slow; for comparisons.
 pub const UMRT_CPU_OPS_STOCK: u32 = 1;
 
-/// Called while a model is opened, on the calling thread: `done` of `total` steps.
+/// `umrt_model_params.load`: the files are mapped. Nothing is read before it is
+/// used, and each byte is in memory once, in the page cache, which the system can
+/// drop and read again. The files must not be changed meanwhile.
+pub const UMRT_LOAD_MAP: u32 = 0;
+/// `umrt_model_params.load`: the files are read into private memory at once
+/// (`weights_copied_bytes`). They may be changed or removed afterwards; the page
+/// cache holds a second copy for as long as the system likes.
+pub const UMRT_LOAD_READ: u32 = 1;
+/// `umrt_model_params.load`: as UMRT_LOAD_READ, but past the page cache, so that
+/// there is no second copy. UNSUPPORTED where the file system cannot.
+pub const UMRT_LOAD_DIRECT: u32 = 2;
+
+/// Called while a model is opened or its weights are read, on the calling thread:
+/// `done` of `total` layers, or bytes where weights are read.
 pub type umrt_progress_fn =
     Option<unsafe extern "C" fn(done: usize, total: usize, userdata: *mut c_void)>;
 
@@ -54,6 +68,9 @@ pub struct umrt_model_params {
     pub progress_userdata: *mut c_void,
     /// Stops the opening; may be NULL.
     pub cancel: *const umrt_cancel,
+    /// `UMRT_LOAD_MAP`, `UMRT_LOAD_READ` or `UMRT_LOAD_DIRECT`.
+    pub load: u32,
+    pub reserved: u32,
 }
 
 /// What a checkpoint is.
@@ -124,11 +141,14 @@ pub unsafe extern "C" fn umrt_model_inspect(
 /// - `params`: NULL for defaults.
 /// - `model`: receives the handle. Free it with `umrt_model_free`.
 ///
-/// The files must not be changed while they are open: a file that another
-/// process shortens ends this one with SIGBUS when the missing part is read.
+/// Mapped files must not be changed while they are open: a file that another
+/// process shortens ends this one with SIGBUS when the missing part is read. It is
+/// looked for four times a second while the model computes, and then is a status;
+/// only `UMRT_LOAD_READ` and `UMRT_LOAD_DIRECT` make it harmless.
 ///
 /// Returns INVALID_ARGUMENT, NOT_FOUND, IO, FORMAT (what is wrong in which file),
-/// UNSUPPORTED (names what), CANCELLED, OUT_OF_MEMORY, BACKEND. Any thread.
+/// UNSUPPORTED (names what), OVER_BUDGET (memory pressure is critical), CANCELLED,
+/// OUT_OF_MEMORY, BACKEND. Any thread.
 ///
 /// # Safety
 /// `path` is NULL or NUL-terminated; `params` is NULL or points to a structure
@@ -155,6 +175,7 @@ pub unsafe extern "C" fn umrt_model_open(
 unsafe fn open(path: &Path, params: &umrt_model_params) -> Result<Arc<Model>> {
     // SAFETY: the caller's contract.
     let cancel = unsafe { cancel::optional(params.cancel) };
+    structs::ensure_reserved::<umrt_model_params>(params.reserved)?;
     let mut report = |done: usize, total: usize| {
         if let Some(progress) = params.progress {
             // SAFETY: the host's function with the host's userdata.
@@ -165,6 +186,7 @@ unsafe fn open(path: &Path, params: &umrt_model_params) -> Result<Arc<Model>> {
         device: device_choice(params.device)?,
         precision: precision(params.precision)?,
         cpu_ops: cpu_ops(params.cpu_ops)?,
+        load: load_mode(params.load)?,
         progress: Some(&mut report),
         cancel: cancel.as_ref(),
     };
@@ -201,6 +223,17 @@ fn cpu_ops(cpu_ops: u32) -> Result<CpuOps> {
         UMRT_CPU_OPS_STOCK => Ok(CpuOps::Stock),
         other => Err(Error::invalid(format!(
             "cpu_ops {other} is none of UMRT_CPU_OPS_*"
+        ))),
+    }
+}
+
+fn load_mode(load: u32) -> Result<LoadMode> {
+    match load {
+        UMRT_LOAD_MAP => Ok(LoadMode::Map),
+        UMRT_LOAD_READ => Ok(LoadMode::Read),
+        UMRT_LOAD_DIRECT => Ok(LoadMode::Direct),
+        other => Err(Error::invalid(format!(
+            "load {other} is none of UMRT_LOAD_*"
         ))),
     }
 }
@@ -285,7 +318,7 @@ pub unsafe extern "C" fn umrt_model_metadata(
     })
 }
 
-/// Fills in the model's own memory: the `weights_*` fields.
+/// Fills in the model's own memory: the `weights_*` fields and `text_bytes`.
 ///
 /// Returns INVALID_ARGUMENT, IO. Any thread.
 ///

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use super::batch::{Batch, Share};
 use super::cancel::Cancel;
 use super::model::Model;
+use super::pressure;
 use super::stats::ContextMemory;
 use crate::decoder::Segment;
 use crate::error::{Error, Result};
@@ -84,6 +85,8 @@ struct Step {
 
 impl Context {
     pub fn new(model: &Arc<Model>, options: &ContextOptions) -> Result<Context> {
+        pressure::ensure_accepting("make a context")?;
+        model.residence().ensure_unaltered()?;
         let or = |value: usize, default: usize| if value == 0 { default } else { value };
         let spec = model.decoder().spec();
         let shape = CacheShape::new(
@@ -151,6 +154,21 @@ impl Context {
         }
     }
 
+    /// The most that keys and values have taken.
+    pub fn kv_peak(&self) -> usize {
+        self.kv_reserved.peak()
+    }
+
+    /// One sequence's share of the keys and values.
+    pub fn sequence_memory(&self, sequence: i32) -> Result<ContextMemory> {
+        let sequence = &self.sequences[self.index_of(sequence)?];
+        Ok(ContextMemory {
+            kv_reserved: sequence.bytes_reserved(),
+            kv_used: sequence.bytes_used(),
+            logits: 0,
+        })
+    }
+
     pub fn sequence_length(&self, sequence: i32) -> Result<usize> {
         Ok(self.sequences[self.index_of(sequence)?].length())
     }
@@ -208,6 +226,7 @@ impl Context {
         self.ensure_room(&shares)?;
         let wanted = batch.wanted(&shares);
         admit_logits(wanted.len(), vocab_size)?;
+        let _in_use = self.model.residence().begin()?;
         let lengths: Vec<usize> = self.sequences.iter().map(Sequence::length).collect();
         let result = self.run(batch, &shares, &wanted, cancel);
         let result = match result {

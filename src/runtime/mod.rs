@@ -7,21 +7,30 @@
 //! - `generate`: prompt in, streamed text out
 //! - `text`: [`ModelText`], tokenizer and chat template of a model
 //! - `stats`: what memory is used for
+//! - `diagnosis`: what is wrong with it, and what to do
+//! - `residency`: whose weights are in memory
+//! - `pressure`: giving memory back, step by step
 
 mod batch;
 mod cancel;
 mod context;
+mod diagnosis;
 mod generate;
 
 mod model;
+mod pressure;
+mod residency;
 mod stats;
 mod text;
 
 pub use batch::{Batch, Want};
 pub use cancel::Cancel;
 pub use context::{Context, ContextOptions, Perf};
+pub use diagnosis::{Diagnosis, Finding, diagnose};
 
 pub use generate::{Flow, GenerateOptions, Generated, Prompt, StopReason, generate};
 pub use model::{DeviceChoice, Model, ModelInfo, ModelOptions, inspect};
+pub use pressure::{PressureReceiver, TrimSteps, Trimmed, listen, notify, trim};
+pub use residency::{Policy, Released, Residence, Residency, ResidencyOptions, make_room};
 pub use stats::{ContextMemory, MemoryStats, ModelMemory, memory_stats};
 pub use text::ModelText;

@@ -6,13 +6,15 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::cancel::Cancel;
-use super::stats::{self, ModelMemory};
+use super::pressure;
+use super::residency::{Residence, make_room};
+use super::stats::ModelMemory;
 use super::text::ModelText;
-use crate::checkpoint::{Checkpoint, Dtype, Manifest};
+use crate::checkpoint::{Checkpoint, Dtype, LoadMode, Manifest};
 use crate::decoder::{Decoder, DecoderSpec, Precision};
 use crate::error::{Error, Result};
 use crate::log;
-use crate::memory::{Category, Entry};
+use crate::memory::{self, Category, Entry};
 use crate::mlx::{self, CpuOps, Device, Stream};
 
 /// Where to compute.
@@ -42,7 +44,10 @@ pub struct ModelOptions<'a> {
     pub device: DeviceChoice,
     pub precision: Precision,
     pub cpu_ops: CpuOps,
-    /// Called with (done, total) while the model is opened.
+    /// How the weights come into memory.
+    pub load: LoadMode,
+    /// Called with (done, total) while the model is opened: bytes where weights
+    /// are read, otherwise layers.
     pub progress: Option<&'a mut dyn FnMut(usize, usize)>,
     pub cancel: Option<&'a Cancel>,
 }
@@ -127,15 +132,18 @@ pub struct Model {
     device: Device,
     cpu_ops: CpuOps,
     info: ModelInfo,
+    residence: Arc<Residence>,
     weights_mapped: Entry,
     weights_copied: Entry,
+    weights_read: Entry,
 }
 
 impl Model {
     pub fn open(path: &Path, options: ModelOptions<'_>) -> Result<Arc<Model>> {
-        let checkpoint = Arc::new(Checkpoint::open(path)?);
-        let spec = DecoderSpec::from_config(checkpoint.config())?;
-        let mut info = info_of(&checkpoint, spec.clone())?;
+        pressure::ensure_accepting("open a model")?;
+        let manifest = Checkpoint::inspect(path)?;
+        let spec = DecoderSpec::from_config(manifest.config())?;
+        let mut info = info_of(&manifest, spec.clone())?;
         let device = options.device.resolve();
         let stream = Stream::acquire(device)?;
         let mut report = options.progress;
@@ -145,16 +153,34 @@ impl Model {
             }
             options.cancel.map_or(Ok(()), Cancel::check)
         };
-        let (decoder, bytes) =
-            Decoder::load(&checkpoint, spec, options.precision, &stream, &mut progress)?;
+        let is_private = options.load != LoadMode::Map;
+        if is_private {
+            make_room(info.weight_bytes, memory::usable().usable_bytes, None)?;
+        }
+        let checkpoint = Arc::new(manifest.load(options.load, &mut progress)?);
+        let mut progress_of_layers = |done, total| match is_private {
+            true => options.cancel.map_or(Ok(()), Cancel::check),
+            false => progress(done, total),
+        };
+        let (decoder, bytes) = Decoder::load(
+            &checkpoint,
+            spec,
+            options.precision,
+            &stream,
+            &mut progress_of_layers,
+        )?;
         info.kv_bytes_per_token = info.spec.kv_elements_per_token() * decoder.dtype().bytes();
-        stats::register(&checkpoint);
+        let private_bytes = checkpoint.private_bytes();
+        let mapped_bytes = match is_private {
+            true => 0,
+            false => bytes.used - bytes.copied,
+        };
         log::info(format_args!(
-            "opened {} ({}): {} bytes of weights mapped, {} copied, computing on the {device:?}",
+            "opened {} ({}): {mapped_bytes} bytes of weights mapped, {} copied, computing on the \
+             {device:?}",
             path.display(),
             info.spec.model_type,
-            bytes.used - bytes.copied,
-            bytes.copied
+            bytes.copied + private_bytes
         ));
         Ok(Arc::new(Model {
             decoder,
@@ -162,14 +188,21 @@ impl Model {
             device,
             cpu_ops: options.cpu_ops,
             info,
-            weights_mapped: Entry::new(Category::WeightsMapped, bytes.used - bytes.copied),
+            residence: Residence::register(&checkpoint),
+            weights_mapped: Entry::new(Category::WeightsMapped, mapped_bytes),
             weights_copied: Entry::new(Category::WeightsCopied, bytes.copied),
+            weights_read: Entry::new(Category::WeightsRead, private_bytes),
             checkpoint,
         }))
     }
 
     pub fn checkpoint(&self) -> &Arc<Checkpoint> {
         &self.checkpoint
+    }
+
+    /// The weights' place in memory, and who gives way to whom.
+    pub fn residence(&self) -> &Arc<Residence> {
+        &self.residence
     }
 
     pub(super) fn decoder(&self) -> &Decoder {
@@ -212,8 +245,10 @@ impl Model {
     pub fn memory(&self) -> Result<ModelMemory> {
         Ok(ModelMemory {
             weights_mapped: self.weights_mapped.bytes(),
-            weights_copied: self.weights_copied.bytes(),
+            weights_copied: self.weights_copied.bytes() + self.weights_read.bytes(),
             weights_resident: self.checkpoint.residency()?,
+            weights_locked: self.residence.locked_bytes(),
+            text: self.text.bytes(),
         })
     }
 }
