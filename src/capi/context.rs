@@ -284,7 +284,7 @@ pub unsafe extern "C" fn umrt_ctx_memory_stats(
 }
 
 /// Fills in one sequence's own memory: `kv_reserved_bytes`, `kv_used_bytes` and
-/// `total_bytes`.
+/// `total_bytes`. What it shares with other sequences is included.
 ///
 /// Returns INVALID_ARGUMENT (no such sequence), BUSY. Any thread.
 ///

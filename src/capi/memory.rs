@@ -39,7 +39,7 @@ pub struct umrt_memory_info {
     /// Weights that had to be copied out of their file, or were read into private
     /// memory (`UMRT_LOAD_READ`, `UMRT_LOAD_DIRECT`).
     pub weights_copied_bytes: u64,
-    /// Keys and values: allocated.
+    /// Keys and values: allocated. What forks of a sequence share counts once.
     pub kv_reserved_bytes: u64,
     /// Of that, filled with tokens.
     pub kv_used_bytes: u64,
@@ -47,7 +47,8 @@ pub struct umrt_memory_info {
     pub logits_bytes: u64,
     /// The rest of MLX's active memory: intermediate results.
     pub scratch_bytes: u64,
-    /// MLX's arrays: KV cache, logits, copied weights, scratch.
+    /// MLX's arrays: logits, copied weights, scratch; the KV cache where MLX computes
+    /// attention.
     pub mlx_active_bytes: u64,
     /// Freed buffers that MLX keeps for reuse.
     pub mlx_cache_bytes: u64,

@@ -25,7 +25,7 @@ impl Default for Arrays {
         Arrays {
             layers: Vec::new(),
             capacity: 0,
-            reserved: Arc::new(Entry::new(Category::KvReserved, 0)),
+            reserved: Arc::new(Entry::new(Category::KvArrays, 0)),
         }
     }
 }
@@ -43,7 +43,7 @@ impl Arrays {
         let bytes = capacity * shape.bytes_per_token();
         // Whoever writes first has arrays of its own from then on.
         if Arc::strong_count(&self.reserved) > 1 || self.reserved.bytes() != bytes {
-            self.reserved = Arc::new(Entry::new(Category::KvReserved, bytes));
+            self.reserved = Arc::new(Entry::new(Category::KvArrays, bytes));
         }
         Ok(())
     }

@@ -13,9 +13,11 @@ pub enum Category {
     WeightsCopied,
     /// Weight files that were read into private memory.
     WeightsRead,
-    /// Keys and values: allocated.
+    /// Keys and values in blocks of our own: allocated.
     KvReserved,
-    /// Keys and values: of that, filled with tokens.
+    /// Keys and values in MLX's arrays: allocated.
+    KvArrays,
+    /// Keys and values: of both, filled with tokens.
     KvUsed,
     /// Logits of the last evaluation of each context.
     Logits,

@@ -63,6 +63,7 @@ pub struct Context {
     logits: Vec<LogitsRow>,
     perf: Perf,
     kv_usage: KvUsage,
+    kv_peak: usize,
     kv_used: Entry,
     logits_bytes: Entry,
 }
@@ -109,6 +110,7 @@ impl Context {
             logits: Vec::new(),
             perf: Perf::default(),
             kv_usage: KvUsage::default(),
+            kv_peak: 0,
             kv_used: Entry::new(Category::KvUsed, 0),
             logits_bytes: Entry::new(Category::Logits, 0),
             model: model.clone(),
@@ -156,15 +158,16 @@ impl Context {
 
     /// The most that keys and values have taken.
     pub fn kv_peak(&self) -> usize {
-        self.kv_reserved.peak()
+        self.kv_peak
     }
 
-    /// One sequence's share of the keys and values.
+    /// One sequence's keys and values, what it shares with others included.
     pub fn sequence_memory(&self, sequence: i32) -> Result<ContextMemory> {
-        let sequence = &self.sequences[self.index_of(sequence)?];
+        let index = self.index_of(sequence)?;
+        let held = kv::usage(&self.sequences[index..=index]);
         Ok(ContextMemory {
-            kv_reserved: sequence.bytes_reserved(),
-            kv_used: sequence.bytes_used(),
+            kv_reserved: held.reserved_bytes,
+            kv_used: held.used_bytes,
             logits: 0,
         })
     }
@@ -348,6 +351,7 @@ impl Context {
     fn account(&mut self) {
         let vocab_size = self.model.decoder().spec().vocab_size;
         self.kv_usage = kv::usage(&self.sequences);
+        self.kv_peak = self.kv_peak.max(self.kv_usage.reserved_bytes);
         self.kv_used.set(self.kv_usage.used_bytes);
         self.logits_bytes
             .set(self.logits.len() * vocab_size * size_of::<f32>());

@@ -307,6 +307,7 @@ fn private_bytes() -> usize {
         Category::WeightsCopied,
         Category::WeightsRead,
         Category::KvReserved,
+        Category::KvArrays,
         Category::Logits,
     ]
     .map(|category| ledger().bytes(category))

@@ -51,10 +51,13 @@ pub struct MemoryStats {
     pub usable: Usable,
     pub weights: ModelMemory,
     pub contexts: ContextMemory,
+    /// The highest `contexts.kv_reserved` so far.
     pub kv_peak: usize,
     pub mlx: mlx::MemoryUse,
     /// Of the copied weights, what lies in MLX's memory.
     mlx_weights: usize,
+    /// Of the keys and values, what lies in MLX's memory.
+    mlx_kv: usize,
     pub process: ProcessMemory,
     /// `None` where the system has no such figures.
     pub pressure: Option<Pressure>,
@@ -64,7 +67,7 @@ impl MemoryStats {
     /// The part of MLX's arrays that is none of the other categories: intermediate
     /// results.
     pub fn scratch(&self) -> usize {
-        let accounted = self.contexts.total() + self.mlx_weights;
+        let accounted = self.mlx_kv + self.contexts.logits + self.mlx_weights;
         self.mlx.active.saturating_sub(accounted)
     }
 
@@ -89,6 +92,7 @@ impl MemoryStats {
             kv_peak: 0,
             mlx: mlx::MemoryUse::default(),
             mlx_weights: 0,
+            mlx_kv: 0,
             process: ProcessMemory::default(),
             pressure: None,
         }
@@ -103,6 +107,7 @@ pub fn memory_stats() -> Result<MemoryStats> {
     }
     let bytes = |category| ledger().bytes(category);
     let mlx_weights = bytes(Category::WeightsCopied);
+    let mlx_kv = bytes(Category::KvArrays);
     Ok(MemoryStats {
         usable: memory::usable(),
         weights: ModelMemory {
@@ -113,13 +118,14 @@ pub fn memory_stats() -> Result<MemoryStats> {
             text: bytes(Category::Text),
         },
         contexts: ContextMemory {
-            kv_reserved: bytes(Category::KvReserved),
+            kv_reserved: bytes(Category::KvReserved) + mlx_kv,
             kv_used: bytes(Category::KvUsed),
             logits: bytes(Category::Logits),
         },
-        kv_peak: ledger().peak(Category::KvReserved),
+        kv_peak: ledger().peak(Category::KvReserved) + ledger().peak(Category::KvArrays),
         mlx: mlx::memory_use()?,
         mlx_weights,
+        mlx_kv,
         process: memory::process_memory(),
         pressure: memory::pressure(),
     })
