@@ -24,7 +24,19 @@ from ._library import (
     library_version,
     log_to,
 )
-from ._memory import ContextMemory, MemoryStats, ModelMemory, memory_stats
+from ._memory import (
+    ContextMemory,
+    Diagnosis,
+    Finding,
+    MemoryStats,
+    ModelMemory,
+    Trimmed,
+    diagnose_memory,
+    memory_stats,
+    notify_memory_pressure,
+    on_memory_pressure,
+    trim_memory,
+)
 from ._model import Model, ModelInfo, inspect
 from ._sampling import Sampler, Sampling
 from ._text import Detokenizer, SpecialTokens, TokenInfo
@@ -56,6 +68,8 @@ __all__ = [
     "ContextMemory",
     "Detokenizer",
     "DeviceInfo",
+    "Diagnosis",
+    "Finding",
     "FormatError",
     "Generation",
     "GenerationResult",
@@ -77,10 +91,12 @@ __all__ = [
     "SpecialTokens",
     "StopReason",
     "TokenInfo",
+    "Trimmed",
     "UmrtError",
     "UnsupportedError",
     "__version__",
     "devices",
+    "diagnose_memory",
     "errors",
     "init",
     "inspect",
@@ -88,4 +104,7 @@ __all__ = [
     "library_version",
     "log_to",
     "memory_stats",
+    "notify_memory_pressure",
+    "on_memory_pressure",
+    "trim_memory",
 ]
