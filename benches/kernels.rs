@@ -83,6 +83,9 @@ fn multiply_add(rounds: usize) -> usize {
         // SAFETY: `detect` found the features.
         #[cfg(target_arch = "x86_64")]
         Level::Avx512 => unsafe { vectors::multiply_add_16(rounds) },
+        // SAFETY: every AArch64 processor has NEON.
+        #[cfg(target_arch = "aarch64")]
+        Level::Neon | Level::NeonDot => unsafe { vectors::multiply_add_4(rounds) },
     }
 }
 
@@ -115,6 +118,25 @@ mod vectors {
         }
         black_box(sums);
         16
+    }
+}
+
+#[cfg(target_arch = "aarch64")]
+mod vectors {
+    use super::{CHAINS, black_box};
+    use std::arch::aarch64::*;
+
+    #[target_feature(enable = "neon")]
+    pub fn multiply_add_4(rounds: usize) -> usize {
+        let factor = vdupq_n_f32(black_box(0.5));
+        let mut sums = [factor; CHAINS];
+        for _ in 0..rounds {
+            for sum in &mut sums {
+                *sum = vfmaq_f32(factor, *sum, factor);
+            }
+        }
+        black_box(sums);
+        4
     }
 }
 

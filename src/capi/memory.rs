@@ -47,8 +47,7 @@ pub struct umrt_memory_info {
     pub logits_bytes: u64,
     /// The rest of MLX's active memory: intermediate results.
     pub scratch_bytes: u64,
-    /// MLX's arrays: logits, copied weights, scratch; the KV cache where MLX computes
-    /// attention.
+    /// MLX's arrays: logits, copied weights, scratch; on a GPU the KV cache.
     pub mlx_active_bytes: u64,
     /// Freed buffers that MLX keeps for reuse.
     pub mlx_cache_bytes: u64,

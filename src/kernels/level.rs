@@ -13,6 +13,12 @@ pub enum Level {
     /// AVX-512 F, BW, DQ, VL, VBMI, VNNI and BF16.
     #[cfg(target_arch = "x86_64")]
     Avx512,
+    /// NEON, which all AArch64 processors have.
+    #[cfg(target_arch = "aarch64")]
+    Neon,
+    /// NEON with products of bytes (FEAT_DotProd).
+    #[cfg(target_arch = "aarch64")]
+    NeonDot,
 }
 
 impl Level {
@@ -24,7 +30,10 @@ impl Level {
 
     /// All that this processor can do, the simplest first.
     pub fn available() -> Vec<Level> {
-        #[cfg_attr(not(target_arch = "x86_64"), expect(unused_mut))]
+        #[cfg_attr(
+            not(any(target_arch = "x86_64", target_arch = "aarch64")),
+            expect(unused_mut)
+        )]
         let mut levels = vec![Level::Scalar];
         #[cfg(target_arch = "x86_64")]
         {
@@ -43,6 +52,13 @@ impl Level {
             }
             if avx2 && avx512 {
                 levels.push(Level::Avx512);
+            }
+        }
+        #[cfg(target_arch = "aarch64")]
+        {
+            levels.push(Level::Neon);
+            if std::arch::is_aarch64_feature_detected!("dotprod") {
+                levels.push(Level::NeonDot);
             }
         }
         levels

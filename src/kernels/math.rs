@@ -13,14 +13,6 @@ fn polynomial<V: Lanes, const N: usize>(x: V, coefficients: [f32; N]) -> V {
     sum
 }
 
-/// The nearest whole number, for magnitudes below 2^22.
-#[inline(always)]
-fn round<V: Lanes>(x: V) -> V {
-    // Adding 1.5 * 2^23 leaves no bits for a fraction.
-    let shift = V::splat(12_582_912.0);
-    (x + shift) - shift
-}
-
 #[inline(always)]
 fn abs<V: Lanes>(x: V) -> V {
     (-x).max(x)
@@ -30,8 +22,23 @@ fn abs<V: Lanes>(x: V) -> V {
 #[inline(always)]
 pub fn exp<V: Lanes>(x: V) -> V {
     // NaN passes, because `min` and `max` return their argument then.
-    let x = V::splat(-104.0).max(V::splat(89.0).min(x));
-    let exponent = round(x * V::splat(std::f32::consts::LOG2_E));
+    let (power, exponent) = split_exp(V::splat(-104.0).max(V::splat(89.0).min(x)));
+    power.times_any_power_of_two(exponent)
+}
+
+/// `e^x` for `x` up to 88, with fewer instructions: 0 where the result would be
+/// subnormal.
+#[inline(always)]
+pub fn exp_or_zero<V: Lanes>(x: V) -> V {
+    // Here the exponent is -127.
+    let (power, exponent) = split_exp(V::splat(-88.02).max(x));
+    power.times_power_of_two(exponent)
+}
+
+/// `e^x` as a number around 1 and an exponent of two.
+#[inline(always)]
+fn split_exp<V: Lanes>(x: V) -> (V, V) {
+    let exponent = x.round_product(std::f32::consts::LOG2_E);
     // ln 2 in two parts; the first has 9 bits, so its product is exact.
     let rest = exponent.mul_add(V::splat(-355.0 / 512.0), x);
     let rest = exponent.mul_add(V::splat(2.121_944_4e-4), rest);
@@ -47,7 +54,7 @@ pub fn exp<V: Lanes>(x: V) -> V {
         ],
     );
     let power = (rest * rest).mul_add(curve, rest + V::splat(1.0));
-    power.times_power_of_two(exponent)
+    (power, exponent)
 }
 
 /// `1 / (1 + e^-x)`
@@ -70,7 +77,9 @@ pub fn tanh<V: Lanes>(x: V) -> V {
         ],
     );
     let near = (square * curve).mul_add(x, x);
-    let far = V::splat(1.0) - V::splat(2.0) / (exp(x + x) + V::splat(1.0));
+    // From 20 on, it rounds to one.
+    let double = exp_or_zero(V::splat(20.0).min(x + x));
+    let far = V::splat(1.0) - V::splat(2.0) / (double + V::splat(1.0));
     abs(x).if_less(V::splat(0.625), near, far)
 }
 

@@ -13,11 +13,11 @@ pub enum Category {
     WeightsCopied,
     /// Weight files that were read into private memory.
     WeightsRead,
-    /// Keys and values in blocks of our own: allocated.
+    /// Keys and values: allocated.
     KvReserved,
-    /// Keys and values in MLX's arrays: allocated.
-    KvArrays,
-    /// Keys and values: of both, filled with tokens.
+    /// Of these, in MLX's arrays.
+    KvInMlx,
+    /// Of the allocated ones, filled with tokens.
     KvUsed,
     /// Logits of the last evaluation of each context.
     Logits,

@@ -307,7 +307,6 @@ fn private_bytes() -> usize {
         Category::WeightsCopied,
         Category::WeightsRead,
         Category::KvReserved,
-        Category::KvArrays,
         Category::Logits,
     ]
     .map(|category| ledger().bytes(category))

@@ -107,7 +107,7 @@ pub fn memory_stats() -> Result<MemoryStats> {
     }
     let bytes = |category| ledger().bytes(category);
     let mlx_weights = bytes(Category::WeightsCopied);
-    let mlx_kv = bytes(Category::KvArrays);
+    let mlx_kv = bytes(Category::KvInMlx);
     Ok(MemoryStats {
         usable: memory::usable(),
         weights: ModelMemory {
@@ -118,11 +118,11 @@ pub fn memory_stats() -> Result<MemoryStats> {
             text: bytes(Category::Text),
         },
         contexts: ContextMemory {
-            kv_reserved: bytes(Category::KvReserved) + mlx_kv,
+            kv_reserved: bytes(Category::KvReserved),
             kv_used: bytes(Category::KvUsed),
             logits: bytes(Category::Logits),
         },
-        kv_peak: ledger().peak(Category::KvReserved) + ledger().peak(Category::KvArrays),
+        kv_peak: ledger().peak(Category::KvReserved),
         mlx: mlx::memory_use()?,
         mlx_weights,
         mlx_kv,

@@ -19,7 +19,7 @@ pub fn std_source(cache: &Cache, version: &str) -> Result<PathBuf> {
         if find_program("apt-get").is_none() || !Path::new(KEYRING).is_file() {
             bail!("this system is not a Debian");
         }
-        eprintln!("check-apple: looking for rust-src {version} in Debian");
+        eprintln!("xtask: looking for rust-src {version} in Debian");
         let mirror = mirror()?;
         let apt_dir = dir.join("apt");
         for suite in SUITES {

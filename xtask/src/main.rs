@@ -1,6 +1,7 @@
 //! `cargo xtask`: the one build tool a person working on umrt has to know.
 
 mod apple;
+mod arm;
 mod bench;
 mod bindings;
 mod cache;
@@ -14,6 +15,7 @@ mod mlx;
 mod python;
 mod setup;
 mod test;
+mod toolchain;
 mod util;
 
 use std::process::ExitCode;
@@ -29,11 +31,12 @@ cargo xtask <command>
   header [--check]              write include/umrt.h, or check that it is up to date
   test [--only STEPS] [FILTER]  everything that has to hold before a merge; STEPS is a
                                 comma-separated part of
-                                fmt,clippy,header,rust,c,python,symbols,apple
+                                fmt,clippy,header,rust,c,python,symbols,apple,arm
   bench [--quick] [--only NAMES] [--json FILE] [--chart FILE] [--readme] [--from FILE]
                                 umrt against llama.cpp and mlx-lm on this machine (see
                                 docs/benchmarks.md)
   check-apple                   clippy over the code for macOS and iOS, from Linux
+  check-arm                     the kernels' tests on an emulated ARM processor
 
 What setup makes is kept in $UMRT_CACHE, or else $XDG_CACHE_HOME/umrt or ~/.cache/umrt.
 ";
@@ -62,6 +65,7 @@ fn dispatch(args: &[String]) -> Result<()> {
         "test" => test::command(rest),
         "bench" => bench::command(rest),
         "check-apple" => apple::command(rest),
+        "check-arm" => arm::command(rest),
         "help" | "-h" | "--help" => {
             print!("{HELP}");
             Ok(())

@@ -4,14 +4,13 @@
 //! inside mlx-sys, and `.cargo/mlx.toml` tells cargo where both are.
 
 use std::fs;
-use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
 use crate::cache::Cache;
 use crate::mlx::{self, Installation};
-use crate::util::{self, Metadata, output, quoted, require, root};
+use crate::util::{self, Metadata, output, quoted, require, root, write_if_changed};
 
 const CONFIG: &str = ".cargo/mlx.toml";
 
@@ -131,14 +130,4 @@ fn configure_cargo(mlx: &Installation, backend: Backend) -> Result<()> {
         rpath_link_dir = quoted(&mlx.link_only_lib.display().to_string()),
     );
     write_if_changed(&root().join(CONFIG), &config)
-}
-
-fn write_if_changed(path: &Path, content: &str) -> Result<()> {
-    if fs::read_to_string(path).is_ok_and(|old| old == content) {
-        return Ok(());
-    }
-    // Renamed into place: another cargo may be reading it.
-    let unfinished = path.with_extension("toml.new");
-    fs::write(&unfinished, content).with_context(|| format!("writing {}", unfinished.display()))?;
-    fs::rename(&unfinished, path).with_context(|| format!("writing {}", path.display()))
 }

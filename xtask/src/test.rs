@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 
 use crate::apple;
+use crate::arm;
 use crate::header;
 use crate::installed;
 use crate::library::{Library, bundled_model, c_compiler, standalone};
@@ -66,6 +67,11 @@ const STEPS: &[Step] = &[
         name: "apple",
         headline: "clippy for macOS and iOS",
         run: apple,
+    },
+    Step {
+        name: "arm",
+        headline: "kernels on an emulated ARM processor",
+        run: arm::check,
     },
 ];
 

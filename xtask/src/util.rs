@@ -1,5 +1,6 @@
 //! Paths of the workspace and running other programs.
 
+use std::collections::BTreeMap;
 use std::env;
 use std::ffi::OsStr;
 use std::fs;
@@ -25,6 +26,10 @@ pub fn cargo() -> Command {
 pub struct Metadata {
     pub target_dir: PathBuf,
     pub mlx_sys_dir: PathBuf,
+    /// The edition of Rust that umrt is written in.
+    pub edition: String,
+    /// The versions that umrt accepts of what it depends on, by name.
+    pub requirements: BTreeMap<String, String>,
 }
 
 pub fn metadata() -> Result<Metadata> {
@@ -38,20 +43,28 @@ pub fn metadata() -> Result<Metadata> {
     let packages = json["packages"]
         .as_array()
         .context("cargo metadata lists no packages")?;
-    let mlx_sys = packages
-        .iter()
-        .find(|package| package["name"] == "mlx-sys")
-        .and_then(|package| package["manifest_path"].as_str())
-        .context("umrt does not depend on mlx-sys")?;
+    let package = |name: &str| {
+        let named = packages.iter().find(|package| package["name"] == name);
+        named.with_context(|| format!("cargo metadata lists no {name}"))
+    };
+    let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
+    let (umrt, mlx_sys) = (package("umrt")?, package("mlx-sys")?);
     let target_dir = json["target_directory"]
         .as_str()
         .context("no target_directory")?;
     Ok(Metadata {
         target_dir: target_dir.into(),
-        mlx_sys_dir: Path::new(mlx_sys)
+        mlx_sys_dir: Path::new(&text(&mlx_sys["manifest_path"]))
             .parent()
             .context("mlx-sys has no folder")?
             .into(),
+        edition: text(&umrt["edition"]),
+        requirements: umrt["dependencies"]
+            .as_array()
+            .context("cargo metadata lists no dependencies")?
+            .iter()
+            .map(|dependency| (text(&dependency["name"]), text(&dependency["req"])))
+            .collect(),
     })
 }
 
@@ -79,6 +92,17 @@ pub fn files_ending_in(dir: &Path, extension: &str) -> Result<Vec<PathBuf>> {
     files.retain(|file| file.extension().is_some_and(|found| found == extension));
     files.sort();
     Ok(files)
+}
+
+/// Leaves a file alone that has this content, so that nothing is built anew.
+pub fn write_if_changed(path: &Path, content: &str) -> Result<()> {
+    if fs::read_to_string(path).is_ok_and(|old| old == content) {
+        return Ok(());
+    }
+    // Renamed into place: another cargo may be reading it.
+    let unfinished = path.with_extension("toml.new");
+    fs::write(&unfinished, content).with_context(|| format!("writing {}", unfinished.display()))?;
+    fs::rename(&unfinished, path).with_context(|| format!("writing {}", path.display()))
 }
 
 /// Runs a program whose output goes to the terminal.

@@ -98,7 +98,7 @@ class MemoryStats:
     scratch_bytes: int
     """The rest of MLX's active memory: intermediate results."""
     mlx_active_bytes: int
-    """MLX's arrays: KV cache, logits, copied weights, scratch."""
+    """MLX's arrays: logits, copied weights, scratch; on a GPU the KV cache."""
     mlx_cache_bytes: int
     """Freed buffers that MLX keeps for reuse."""
     mlx_peak_bytes: int
@@ -136,7 +136,7 @@ class MemoryStats:
                 *_context_rows(self),
                 ("scratch", self.scratch_bytes, "intermediate results"),
                 ("tokenizers and templates", self.text_bytes, "estimated"),
-                ("MLX arrays", self.mlx_active_bytes, "KV, logits, copies, scratch"),
+                ("MLX arrays", self.mlx_active_bytes, "logits, copies, scratch"),
                 ("  at most so far", self.mlx_peak_bytes, ""),
                 ("MLX free buffers", self.mlx_cache_bytes, "kept for reuse"),
                 ("accounted for, private", self.total_bytes, ""),

@@ -17,16 +17,10 @@
 //! - `tile`: one piece: scores, softmax and weighted sum, tile by tile
 //! - `merge`: from partial results to the result
 //! - `product`: products of small matrices in registers
-//! - `math`: exp and tanh
-//! - `vector`: what a vector can do; `avx2` and `avx512` do it on x86
+//! - `vector`: [`lanes`](super::lanes) at addresses
 //! - `prefetch`: asking for memory in time
 
-#[cfg(target_arch = "x86_64")]
-mod avx2;
-#[cfg(target_arch = "x86_64")]
-mod avx512;
 mod heads;
-mod math;
 mod merge;
 mod plan;
 mod prefetch;
@@ -40,12 +34,12 @@ use std::sync::Arc;
 
 use merge::merge;
 use tile::{Partial, Piece, attend};
-use vector::Plain;
 use work::{Results, Unit, Work};
 
 use super::aligned::Aligned;
 use super::cache::{CacheBlock, CacheRows, LayerLayout, RowsLayout};
 use super::floats::Floats;
+use super::lanes::{Kernel, Lanes};
 use super::level::Level;
 use super::norm::Norm;
 use super::output::Output;
@@ -267,16 +261,28 @@ unsafe fn attention_at(
 /// Computes a piece into the partial results of its rows.
 fn run_piece(level: Level, job: &Attention<'_>, piece: &Piece, partials: &mut [f32]) {
     let partials = &mut partials[..piece.rows.len() * Partial::floats(job)];
-    // SAFETY: the processor has the level; the step was checked, and the plan
-    // stays inside of it.
-    unsafe {
-        match level {
-            Level::Scalar => attend::<Plain>(level, job, piece, partials),
-            #[cfg(target_arch = "x86_64")]
-            Level::Avx2 => avx2::attend(level, job, piece, partials),
-            #[cfg(target_arch = "x86_64")]
-            Level::Avx512 => avx512::attend(level, job, piece, partials),
-        }
+    level.run(Attend {
+        level,
+        job,
+        piece,
+        partials,
+    });
+}
+
+struct Attend<'a> {
+    level: Level,
+    job: &'a Attention<'a>,
+    piece: &'a Piece,
+    partials: &'a mut [f32],
+}
+
+impl Kernel for Attend<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<V: Lanes>(self) {
+        // SAFETY: the step was checked, and the plan stays inside of it.
+        unsafe { attend::<V>(self.level, self.job, self.piece, self.partials) }
     }
 }
 
@@ -289,15 +295,30 @@ fn run_merge(
     n_cuts: usize,
     out: &Output<'_, u8>,
 ) {
-    // SAFETY: as for `run_piece`; each row is of one piece alone.
-    unsafe {
-        match level {
-            Level::Scalar => merge::<Plain>(job, piece, partials, n_cuts, out),
-            #[cfg(target_arch = "x86_64")]
-            Level::Avx2 => avx2::merge(job, piece, partials, n_cuts, out),
-            #[cfg(target_arch = "x86_64")]
-            Level::Avx512 => avx512::merge(job, piece, partials, n_cuts, out),
-        }
+    level.run(Merge {
+        job,
+        piece,
+        partials,
+        n_cuts,
+        out,
+    });
+}
+
+struct Merge<'a> {
+    job: &'a Attention<'a>,
+    piece: &'a Piece,
+    partials: &'a [f32],
+    n_cuts: usize,
+    out: &'a Output<'a, u8>,
+}
+
+impl Kernel for Merge<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<V: Lanes>(self) {
+        // SAFETY: as for `attend`; each row is of one piece alone.
+        unsafe { merge::<V>(self.job, self.piece, self.partials, self.n_cuts, self.out) }
     }
 }
 

@@ -12,12 +12,9 @@ pub trait Operand<V: Vector> {
     /// As [`Vector`] says.
     unsafe fn load(from: *const u8) -> V;
 
-    /// # Safety
-    /// As [`Vector`] says.
     #[inline(always)]
-    unsafe fn mul_add(a: V, b: V, sum: V) -> V {
-        // SAFETY: as for this function.
-        unsafe { a.mul_add(b, sum) }
+    fn mul_add(a: V, b: V, sum: V) -> V {
+        a.mul_add(b, sum)
     }
 }
 
@@ -67,9 +64,8 @@ impl<V: Vector> Operand<V> for Bf16Pairs {
     }
 
     #[inline(always)]
-    unsafe fn mul_add(a: V, b: V, sum: V) -> V {
-        // SAFETY: as for this function.
-        unsafe { a.dot_pairs(b, sum) }
+    fn mul_add(a: V, b: V, sum: V) -> V {
+        a.dot_pairs(b, sum)
     }
 }
 
@@ -120,7 +116,7 @@ impl Product {
         let mut column = 0;
         // SAFETY: as for `run`.
         unsafe {
-            while columns - column >= 4 * V::LANES && V::LANES == 16 {
+            while columns - column >= 4 * V::LANES && V::REGISTERS == 32 {
                 self.at::<V, B>(0, column).block::<V, B, R, 4>();
                 column += 4 * V::LANES;
             }

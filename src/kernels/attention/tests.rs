@@ -1,7 +1,6 @@
 use proptest::prelude::*;
 
 use super::plan::Plan;
-use super::vector::Vector;
 use super::*;
 use crate::kernels::Float;
 use crate::kernels::cache::{CacheFormat, CacheLayout, LayerShape};
@@ -357,83 +356,5 @@ proptest! {
     #[test]
     fn every_level_agrees_with_float64(shape in shapes()) {
         shape.case().check();
-    }
-}
-
-/// Applies a function of vectors at a level.
-trait OfVectors {
-    unsafe fn apply<V: Vector>(x: V) -> V;
-}
-
-struct Exp;
-struct Tanh;
-
-impl OfVectors for Exp {
-    #[inline(always)]
-    unsafe fn apply<V: Vector>(x: V) -> V {
-        // SAFETY: as `Vector` says.
-        unsafe { math::exp(x) }
-    }
-}
-
-impl OfVectors for Tanh {
-    #[inline(always)]
-    unsafe fn apply<V: Vector>(x: V) -> V {
-        // SAFETY: as `Vector` says.
-        unsafe { math::tanh(x) }
-    }
-}
-
-fn apply<F: OfVectors>(level: Level, x: &[f32]) -> Vec<f32> {
-    #[inline(always)]
-    unsafe fn all<F: OfVectors, V: Vector>(x: &mut [f32]) {
-        for x in x.chunks_exact_mut(V::LANES) {
-            // SAFETY: as `Vector` says.
-            unsafe { F::apply(V::load(x.as_ptr())).store(x.as_mut_ptr()) }
-        }
-    }
-    let mut padded = x.to_vec();
-    padded.resize(x.len().next_multiple_of(PADDING), 0.0);
-    // SAFETY: the level is available.
-    unsafe {
-        match level {
-            Level::Scalar => all::<F, Plain>(&mut padded),
-            #[cfg(target_arch = "x86_64")]
-            Level::Avx2 => all::<F, avx2::Avx2>(&mut padded),
-            #[cfg(target_arch = "x86_64")]
-            Level::Avx512 => all::<F, avx512::Avx512>(&mut padded),
-        }
-    }
-    padded.truncate(x.len());
-    padded
-}
-
-#[test]
-fn exp_is_accurate() {
-    let x: Vec<f32> = (0..200_000).map(|i| i as f32 * -87.3 / 2e5).collect();
-    for level in Level::available() {
-        for (x, found) in x.iter().zip(apply::<Exp>(level, &x)) {
-            let exact = f64::from(*x).exp();
-            let ulp = f64::from((exact as f32).next_up() - exact as f32);
-            assert!((f64::from(found) - exact).abs() <= 2.0 * ulp, "exp({x})");
-        }
-        let special = [0.0, f32::NEG_INFINITY, -1e30, -89.0, f32::NAN, 80.0];
-        let found = apply::<Exp>(level, &special);
-        assert_eq!(found[..4], [1.0, 0.0, 0.0, 0.0]);
-        assert!(found[4].is_nan() && (found[5] / 80_f32.exp() - 1.0).abs() < 3e-7);
-    }
-}
-
-#[test]
-fn tanh_is_accurate() {
-    let x: Vec<f32> = (-100_000..100_000).map(|i| i as f32 / 8e3).collect();
-    for level in Level::available() {
-        for (x, found) in x.iter().zip(apply::<Tanh>(level, &x)) {
-            assert!((f64::from(found) - f64::from(*x).tanh()).abs() <= 2e-7);
-        }
-        let special = [f32::INFINITY, f32::NEG_INFINITY, f32::NAN];
-        let found = apply::<Tanh>(level, &special);
-        assert_eq!(found[..2], [1.0, -1.0]);
-        assert!(found[2].is_nan());
     }
 }

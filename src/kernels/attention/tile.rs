@@ -5,7 +5,6 @@ use std::cell::Cell;
 use std::mem;
 use std::ops::Range;
 
-use super::math::{exp, tanh};
 use super::prefetch::{CACHE_LINE, prefetch};
 use super::product::{Bf16, Bf16Pairs, F16, F32, Operand, Product, ROWS};
 use super::vector::Vector;
@@ -13,6 +12,7 @@ use super::{Attention, PADDING};
 use crate::kernels::aligned::Aligned;
 use crate::kernels::cache::{CacheFormat, CacheRows};
 use crate::kernels::level::Level;
+use crate::kernels::math::{exp_or_zero, tanh};
 use crate::kernels::{Float, FloatsMut};
 
 /// Positions of a tile, which begin at a multiple of it: the width of the score
@@ -392,7 +392,7 @@ unsafe fn raise<V: Vector>(partial: &mut [f32], largest: f32) {
     }
     // SAFETY: as for `attend`; a partial result is whole vectors.
     unsafe {
-        let factor = exp(V::splat(old - largest));
+        let factor = exp_or_zero(V::splat(old - largest));
         for values in partial.chunks_exact_mut(V::LANES) {
             V::load(values.as_ptr())
                 .mul(factor)
@@ -417,7 +417,7 @@ unsafe fn exponentials<V: Vector>(scores: &mut [f32], seen: Range<usize>, larges
         let mut sum = V::splat(0.0);
         for first in vectors::<V>(&seen) {
             let at = scores.as_mut_ptr().add(first);
-            let weight = exp(V::load(at).sub(V::splat(largest)));
+            let weight = exp_or_zero(V::load(at).sub(V::splat(largest)));
             weight.store(at);
             sum = sum.add(weight);
         }

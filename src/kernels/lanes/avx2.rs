@@ -5,7 +5,7 @@
 
 use std::arch::x86_64::*;
 
-use super::{Kernel, Lanes, operators};
+use super::{Kernel, Lanes, TO_WHOLE, operators};
 use crate::kernels::Float;
 
 #[derive(Clone, Copy)]
@@ -25,6 +25,7 @@ operators! { Avx2:
 
 impl Lanes for Avx2 {
     const N: usize = 8;
+    const REGISTERS: usize = 16;
 
     #[inline(always)]
     fn splat(value: f32) -> Self {
@@ -42,9 +43,7 @@ impl Lanes for Avx2 {
                 Float::F16 => _mm256_cvtph_ps(_mm_loadu_si128(from.cast())),
                 Float::Bf16 => {
                     let wide = _mm256_cvtepu16_epi32(_mm_loadu_si128(from.cast()));
-                    let values = _mm256_castsi256_ps(_mm256_slli_epi32::<16>(wide));
-                    // Makes signaling NaNs quiet, as `half` does.
-                    _mm256_mul_ps(values, _mm256_set1_ps(1.0))
+                    _mm256_castsi256_ps(_mm256_slli_epi32::<16>(wide))
                 }
             }
         })
@@ -95,15 +94,37 @@ impl Lanes for Avx2 {
 
     #[inline(always)]
     fn times_power_of_two(self, exponent: Self) -> Self {
-        // In two steps, because 2^-150 and 2^129 are not float32.
+        let biased = exponent + Self::splat(TO_WHOLE + 127.0);
         // SAFETY: see the top of the file.
-        Self(unsafe {
-            let exponent = _mm256_cvtps_epi32(exponent.0);
-            let half = _mm256_srai_epi32::<1>(exponent);
-            let rest = _mm256_sub_epi32(exponent, half);
-            let halfway = _mm256_mul_ps(self.0, powers_of_two(half));
-            _mm256_mul_ps(halfway, powers_of_two(rest))
-        })
+        let power = unsafe { _mm256_slli_epi32::<23>(_mm256_castps_si256(biased.0)) };
+        // SAFETY: see the top of the file.
+        self * Self(unsafe { _mm256_castsi256_ps(power) })
+    }
+
+    #[inline(always)]
+    fn dot_pairs(self, other: Self, term: Self) -> Self {
+        // SAFETY: see the top of the file.
+        unsafe {
+            let low = _mm256_fmadd_ps(low_halves(self.0), low_halves(other.0), term.0);
+            Self(_mm256_fmadd_ps(
+                high_halves(self.0),
+                high_halves(other.0),
+                low,
+            ))
+        }
+    }
+
+    #[inline(always)]
+    fn keep(self, first: usize, end: usize) -> Self {
+        // SAFETY: see the top of the file.
+        unsafe {
+            let lanes = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+            let before = _mm256_cmpgt_epi32(_mm256_set1_epi32(first.min(8) as i32), lanes);
+            let within = _mm256_cmpgt_epi32(_mm256_set1_epi32(end.min(8) as i32), lanes);
+            let kept = _mm256_castsi256_ps(_mm256_andnot_si256(before, within));
+            let nothing = _mm256_set1_ps(f32::NEG_INFINITY);
+            Self(_mm256_blendv_ps(nothing, self.0, kept))
+        }
     }
 
     #[inline(always)]
@@ -114,6 +135,55 @@ impl Lanes for Avx2 {
             let halves = _mm_add_ps(low, _mm256_extractf128_ps::<1>(self.0));
             let pairs = _mm_add_ps(halves, _mm_movehl_ps(halves, halves));
             _mm_cvtss_f32(_mm_add_ss(pairs, _mm_movehdup_ps(pairs)))
+        }
+    }
+
+    #[inline(always)]
+    fn largest(self) -> f32 {
+        // SAFETY: see the top of the file.
+        unsafe {
+            let halves = _mm_max_ps(
+                _mm256_castps256_ps128(self.0),
+                _mm256_extractf128_ps::<1>(self.0),
+            );
+            let pairs = _mm_max_ps(halves, _mm_movehl_ps(halves, halves));
+            _mm_cvtss_f32(_mm_max_ss(pairs, _mm_movehdup_ps(pairs)))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn transpose(from: *const f32, from_stride: usize, to: *mut f32, to_stride: usize) {
+        // SAFETY: see the top of the file; the caller has these words.
+        unsafe {
+            let mut rows = [_mm256_setzero_ps(); 8];
+            // Row i and row i + 4 by halves, so that what is left is a transpose
+            // of four rows within each half.
+            for i in 0..4 {
+                let upper = from.add(i * from_stride);
+                let lower = from.add((i + 4) * from_stride);
+                for half in 0..2 {
+                    let low = _mm256_castps128_ps256(_mm_loadu_ps(upper.add(4 * half)));
+                    let high = _mm_loadu_ps(lower.add(4 * half));
+                    rows[4 * half + i] = _mm256_insertf128_ps::<1>(low, high);
+                }
+            }
+            for half in 0..2 {
+                let [a, b, c, d] = [0, 1, 2, 3].map(|i| rows[4 * half + i]);
+                let ab_low = _mm256_castps_pd(_mm256_unpacklo_ps(a, b));
+                let ab_high = _mm256_castps_pd(_mm256_unpackhi_ps(a, b));
+                let cd_low = _mm256_castps_pd(_mm256_unpacklo_ps(c, d));
+                let cd_high = _mm256_castps_pd(_mm256_unpackhi_ps(c, d));
+                let columns = [
+                    _mm256_unpacklo_pd(ab_low, cd_low),
+                    _mm256_unpackhi_pd(ab_low, cd_low),
+                    _mm256_unpacklo_pd(ab_high, cd_high),
+                    _mm256_unpackhi_pd(ab_high, cd_high),
+                ];
+                for (i, column) in columns.into_iter().enumerate() {
+                    let to = to.add((4 * half + i) * to_stride);
+                    _mm256_storeu_ps(to, _mm256_castpd_ps(column));
+                }
+            }
         }
     }
 }
@@ -136,10 +206,15 @@ fn to_bf16(values: __m256) -> __m128i {
     _mm_packus_epi32(low, high)
 }
 
-/// `2^exponent`, for exponents from -126 to 127.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn powers_of_two(exponents: __m256i) -> __m256 {
-    let biased = _mm256_add_epi32(exponents, _mm256_set1_epi32(127));
-    _mm256_castsi256_ps(_mm256_slli_epi32::<23>(biased))
+fn low_halves(pairs: __m256) -> __m256 {
+    _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_castps_si256(pairs)))
+}
+
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn high_halves(pairs: __m256) -> __m256 {
+    let mask = _mm256_set1_epi32(0xffff_0000_u32 as i32);
+    _mm256_castsi256_ps(_mm256_and_si256(_mm256_castps_si256(pairs), mask))
 }

@@ -1,5 +1,5 @@
 //! [`Lanes`]: several float32 in one register, so that a kernel is written once
-//! and compiled for each [`Level`]. `f32` is one lane: the scalar level.
+//! and compiled for each [`Level`].
 //!
 //! The vector types are private to this room and appear only inside of
 //! [`Level::run`], after their instructions were found. Whatever takes or
@@ -10,6 +10,8 @@
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 mod scalar;
 
 use std::ops::{Add, Div, Mul, Neg, Sub};
@@ -20,6 +22,10 @@ use super::level::Level;
 /// No level has more lanes.
 pub const MOST_LANES: usize = 16;
 
+/// 1.5 * 2^23: a float32 near it has no bits for a fraction, and the last ones
+/// are those of the whole number that was added.
+const TO_WHOLE: f32 = 12_582_912.0;
+
 pub trait Lanes:
     Copy
     + Add<Output = Self>
@@ -29,10 +35,13 @@ pub trait Lanes:
     + Neg<Output = Self>
 {
     const N: usize;
+    /// Vector registers of the processor.
+    const REGISTERS: usize;
 
     fn splat(value: f32) -> Self;
 
-    /// The first `N` elements of packed floats, as `half` widens them.
+    /// The first `N` elements of packed floats, as `half` widens them, but for
+    /// the bits of a NaN.
     ///
     /// # Panics
     /// If there are fewer.
@@ -56,12 +65,45 @@ pub trait Lanes:
     /// `then` where `self < limit`, `otherwise` elsewhere.
     fn if_less(self, limit: Self, then: Self, otherwise: Self) -> Self;
 
+    /// `self * 2^exponent`, for whole exponents from -126 to 127; -127 counts as
+    /// minus infinity.
+    fn times_power_of_two(self, exponent: Self) -> Self;
+
     /// `self * 2^exponent`, rounded once, for a normal `self` and whole
     /// exponents from -150 to 129.
-    fn times_power_of_two(self, exponent: Self) -> Self;
+    #[inline(always)]
+    fn times_any_power_of_two(self, exponent: Self) -> Self {
+        // In two steps, because 2^-150 and 2^129 are not float32.
+        let half = exponent.round_product(0.5);
+        self.times_power_of_two(half)
+            .times_power_of_two(exponent - half)
+    }
+
+    /// The whole number nearest to `self * factor`, for magnitudes below 2^22.
+    #[inline(always)]
+    fn round_product(self, factor: f32) -> Self {
+        let shift = Self::splat(TO_WHOLE);
+        self.mul_add(Self::splat(factor), shift) - shift
+    }
+
+    /// Lanes hold two bfloat16 each: `low * low + high * high + term`. Subnormal
+    /// ones may count as zero.
+    fn dot_pairs(self, other: Self, term: Self) -> Self;
+
+    /// Minus infinity in the lanes outside of `first..end`.
+    fn keep(self, first: usize, end: usize) -> Self;
 
     /// The sum of all lanes.
     fn total(self) -> f32;
+
+    /// The largest of all lanes that are numbers.
+    fn largest(self) -> f32;
+
+    /// Writes the transpose of `N` rows of `N` words. Strides count words.
+    ///
+    /// # Safety
+    /// The rows are there to be read, the columns to be written, at any alignment.
+    unsafe fn transpose(from: *const f32, from_stride: usize, to: *mut f32, to_stride: usize);
 }
 
 /// What a level runs.
@@ -76,19 +118,22 @@ impl Level {
     #[inline]
     pub fn run<K: Kernel>(self, kernel: K) -> K::Output {
         match self {
-            Level::Scalar => kernel.run::<f32>(),
+            Level::Scalar => kernel.run::<scalar::Plain>(),
             // SAFETY: `detect` found the features.
             #[cfg(target_arch = "x86_64")]
             Level::Avx2 => unsafe { avx2::run(kernel) },
             // SAFETY: `detect` found the features.
             #[cfg(target_arch = "x86_64")]
             Level::Avx512 => unsafe { avx512::run(kernel) },
+            // SAFETY: every AArch64 processor has NEON.
+            #[cfg(target_arch = "aarch64")]
+            Level::Neon | Level::NeonDot => unsafe { neon::run(kernel) },
         }
     }
 }
 
 /// Operators of a vector type around an intrinsic each.
-#[cfg(target_arch = "x86_64")]
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 macro_rules! operators {
     ($lanes:ident: $($operator:ident, $method:ident, $intrinsic:ident;)*) => {
         $(impl std::ops::$operator for $lanes {
@@ -111,5 +156,5 @@ macro_rules! operators {
         }
     };
 }
-#[cfg(target_arch = "x86_64")]
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 use operators;

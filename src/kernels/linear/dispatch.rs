@@ -1,6 +1,8 @@
 //! Which instructions compute what.
 
 use super::codes::{self, CodeRows};
+#[cfg(target_arch = "aarch64")]
+use super::neon;
 use super::planes::{Order, Planes};
 use super::scalar;
 use super::tiles::Tile;
@@ -22,6 +24,9 @@ impl Level {
             // SAFETY: as above.
             #[cfg(target_arch = "x86_64")]
             Level::Avx512 => unsafe { avx512::dot(float, weights, x) },
+            // SAFETY: as above.
+            #[cfg(target_arch = "aarch64")]
+            Level::Neon | Level::NeonDot => unsafe { neon::dot(float, weights, x) },
         }
     }
 
@@ -44,6 +49,9 @@ impl Level {
             // SAFETY: as above.
             #[cfg(target_arch = "x86_64")]
             Level::Avx512 => unsafe { avx512::dot4(weights, x) },
+            // SAFETY: as above.
+            #[cfg(target_arch = "aarch64")]
+            Level::Neon | Level::NeonDot => unsafe { neon::dot4(weights, x) },
         }
     }
 
@@ -56,6 +64,8 @@ impl Level {
             (Level::Avx2, _) => nibbles.then_some(32),
             #[cfg(target_arch = "x86_64")]
             (Level::Avx512, _) => Some(64),
+            #[cfg(target_arch = "aarch64")]
+            (Level::Neon | Level::NeonDot, _) => Some(neon::UNIT),
         };
         let unit = unit.filter(|_| codes::are_whole(weights))?;
         Some(Order { unit, nibbles })
@@ -72,6 +82,12 @@ impl Level {
             // SAFETY: as above.
             #[cfg(target_arch = "x86_64")]
             Level::Avx512 => unsafe { avx512::multiply_codes(rows, x, out) },
+            // SAFETY: as above.
+            #[cfg(target_arch = "aarch64")]
+            Level::Neon => unsafe { neon::multiply_codes(rows, x, out) },
+            // SAFETY: as above.
+            #[cfg(target_arch = "aarch64")]
+            Level::NeonDot => unsafe { neon::multiply_codes_dot(rows, x, out) },
         }
     }
 
@@ -132,6 +148,8 @@ impl Level {
             (Level::Avx512, true) => avx512::TILE_ROWS_CODES,
             #[cfg(target_arch = "x86_64")]
             (Level::Avx512, false) => avx512::TILE_ROWS,
+            #[cfg(target_arch = "aarch64")]
+            (Level::Neon | Level::NeonDot, _) => neon::TILE_ROWS,
         }
     }
 
@@ -151,6 +169,8 @@ impl Level {
                         match self {
                             #[cfg(target_arch = "x86_64")]
                             Level::Avx2 => avx2::tile_f32(&tile),
+                            #[cfg(target_arch = "aarch64")]
+                            Level::Neon | Level::NeonDot => neon::tile_f32(&tile),
                             _ => scalar::tile_f32(&tile),
                         }
                     }

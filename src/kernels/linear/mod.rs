@@ -8,6 +8,8 @@ mod avx512;
 mod codes;
 mod dispatch;
 mod dots;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 mod planes;
 mod rows;
 mod scalar;

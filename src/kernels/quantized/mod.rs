@@ -11,6 +11,8 @@
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 mod quantize;
 mod scalar;
 
@@ -21,6 +23,8 @@ pub use quantize::quantize;
 use super::float::Float;
 use super::floats::{Floats, FloatsMut};
 use super::level::Level;
+#[cfg(target_arch = "aarch64")]
+pub(super) use neon::{Unpacker, load_padded};
 
 /// How a matrix is quantized.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -195,6 +199,9 @@ impl<'a> QuantizedRows<'a> {
             // SAFETY: as above.
             #[cfg(target_arch = "x86_64")]
             Level::Avx512 => unsafe { avx512::unpack(row.codes, self.format, out) },
+            // SAFETY: as above.
+            #[cfg(target_arch = "aarch64")]
+            Level::Neon | Level::NeonDot => unsafe { neon::unpack(row.codes, self.format, out) },
         }
     }
 
@@ -235,6 +242,9 @@ impl Span<'_> {
             // SAFETY: as above.
             #[cfg(target_arch = "x86_64")]
             Level::Avx512 => unsafe { avx512::dequantize(self, out) },
+            // SAFETY: as above.
+            #[cfg(target_arch = "aarch64")]
+            Level::Neon | Level::NeonDot => unsafe { neon::dequantize(self, out) },
         }
     }
 }
