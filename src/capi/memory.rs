@@ -45,7 +45,8 @@ pub struct umrt_memory_info {
     pub kv_used_bytes: u64,
     /// Logits of each context's last evaluation.
     pub logits_bytes: u64,
-    /// The rest of MLX's active memory: intermediate results.
+    /// Intermediate results: the rest of MLX's active memory, and buffers that kernels
+    /// hold for as long as their threads live.
     pub scratch_bytes: u64,
     /// MLX's arrays: logits, copied weights, scratch; on a GPU the KV cache.
     pub mlx_active_bytes: u64,

@@ -3,6 +3,7 @@
 use super::residency::residences;
 use crate::error::Result;
 use crate::host;
+use crate::kernels;
 use crate::memory::{self, Category, Pressure, ProcessMemory, Usable, ledger};
 use crate::mlx;
 
@@ -54,6 +55,8 @@ pub struct MemoryStats {
     /// The highest `contexts.kv_reserved` so far.
     pub kv_peak: usize,
     pub mlx: mlx::MemoryUse,
+    /// What the kernels hold for intermediate results.
+    kernels: usize,
     /// Of the copied weights, what lies in MLX's memory.
     mlx_weights: usize,
     /// Of the keys and values, what lies in MLX's memory.
@@ -64,11 +67,11 @@ pub struct MemoryStats {
 }
 
 impl MemoryStats {
-    /// The part of MLX's arrays that is none of the other categories: intermediate
-    /// results.
+    /// Intermediate results: the part of MLX's arrays that is none of the other
+    /// categories, and what the kernels hold for them.
     pub fn scratch(&self) -> usize {
         let accounted = self.mlx_kv + self.contexts.logits + self.mlx_weights;
-        self.mlx.active.saturating_sub(accounted)
+        self.mlx.active.saturating_sub(accounted) + self.kernels
     }
 
     /// Weights that are in MLX's memory although their file is mapped.
@@ -91,6 +94,7 @@ impl MemoryStats {
             contexts: ContextMemory::default(),
             kv_peak: 0,
             mlx: mlx::MemoryUse::default(),
+            kernels: 0,
             mlx_weights: 0,
             mlx_kv: 0,
             process: ProcessMemory::default(),
@@ -124,6 +128,7 @@ pub fn memory_stats() -> Result<MemoryStats> {
         },
         kv_peak: ledger().peak(Category::KvReserved),
         mlx: mlx::memory_use()?,
+        kernels: kernels::scratch_bytes(),
         mlx_weights,
         mlx_kv,
         process: memory::process_memory(),

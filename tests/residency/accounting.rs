@@ -2,7 +2,9 @@
 
 use umrt::checkpoint::{Dtype, LoadMode};
 use umrt::error::Status;
-use umrt::runtime::{Batch, ContextOptions, Finding, TrimSteps, diagnose, trim};
+use umrt::runtime::{
+    Batch, ContextOptions, Finding, Model, ModelOptions, TrimSteps, Want, diagnose, trim,
+};
 use umrt::text::{Tokenizer, TokenizerConfig};
 
 use super::common::process::{anonymous_bytes, isolated};
@@ -51,11 +53,16 @@ fn the_total_is_what_private_memory_grew_by() {
                 ..ContextOptions::default()
             };
             let mut context = context_of(&model, options);
-            for seed in 0..6 {
+            for seed in 0..=LAST {
                 let tokens = token_ids(seed, 500, wide.vocab_size);
+                // Rows of logits for one prompt of them; replaced ones would stay with the C
+                // library as freed memory.
                 let marks = vec![1; tokens.len()];
                 let batch = Batch {
-                    want: umrt::runtime::Want::Marked(&marks),
+                    want: match seed == LAST {
+                        true => Want::Marked(&marks),
+                        false => Want::Last,
+                    },
                     ..Batch::of(&tokens)
                 };
                 context.eval(&batch, None).expect("an evaluation");
@@ -92,9 +99,9 @@ fn weights_in_private_memory_are_in_the_total() {
                 give_back();
                 let before = (anonymous_bytes(), stats().total());
                 let model = match load {
-                    LoadMode::Direct => match umrt::runtime::Model::open(
+                    LoadMode::Direct => match Model::open(
                         directory.path(),
-                        umrt::runtime::ModelOptions {
+                        ModelOptions {
                             load,
                             ..Default::default()
                         },

@@ -68,6 +68,10 @@ fn sequences_go_on_with_the_same_tokens_after_every_step() {
 fn what_a_step_says_it_gave_back_left_the_ledger_and_the_process() {
     let test = "pressure::what_a_step_says_it_gave_back_left_the_ledger_and_the_process";
     isolated(test, || {
+        // So that freed buffers go back to the system one by one: by default the C
+        // library keeps them at the ends of threads' heaps.
+        // SAFETY: sets a parameter of the allocator.
+        unsafe { libc::mallopt(libc::M_MMAP_THRESHOLD, 128 << 10) };
         let directory = large().write();
         let model = open(directory.path());
         let mut context = context(&model);
