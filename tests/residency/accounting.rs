@@ -33,6 +33,7 @@ fn the_total_is_what_private_memory_grew_by() {
     isolated(
         "accounting::the_total_is_what_private_memory_grew_by",
         || {
+            const LAST: u64 = 5;
             use_once();
             let wide = RandomModel {
                 hidden_size: 256,
