@@ -66,13 +66,10 @@ fn set(model: &Model, residency: Residency) -> Result<()> {
 
 #[track_caller]
 fn assert_within(found: usize, expected: usize, percent: usize) {
-    let difference = found.abs_diff(expected);
-    println!(
-        "{found} of {expected}: {:+.2}%",
-        100.0 * (found as f64 / expected as f64 - 1.0)
-    );
+    let difference = 100.0 * (found as f64 / expected as f64 - 1.0);
+    println!("{found} of {expected}: {difference:+.2}%");
     assert!(
-        difference * 100 <= expected * percent,
-        "{found} is more than {percent}% from {expected}"
+        difference.abs() <= percent as f64,
+        "{found} is {difference:+.2}% from {expected}"
     );
 }
