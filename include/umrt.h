@@ -599,7 +599,8 @@ typedef struct {
    */
   uint64_t logits_bytes;
   /**
-   * The rest of MLX's active memory: intermediate results.
+   * Intermediate results: the rest of MLX's active memory, and buffers that kernels
+   * hold for as long as their threads live.
    */
   uint64_t scratch_bytes;
   /**
@@ -640,7 +641,8 @@ typedef struct {
   uint64_t weights_locked_bytes;
   /**
    * Tokenizers and chat templates, estimated from the entries of their tables,
-   * within about a quarter; 0 until they are first used.
+   * Tokenizers and chat templates, estimated from the entries of their tables; 0
+   * until they are first used.
    */
   uint64_t text_bytes;
   /**

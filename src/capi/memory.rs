@@ -67,7 +67,8 @@ pub struct umrt_memory_info {
     /// Weight files locked in memory (`UMRT_RESIDENCY_LOCKED`).
     pub weights_locked_bytes: u64,
     /// Tokenizers and chat templates, estimated from the entries of their tables,
-    /// within about a quarter; 0 until they are first used.
+    /// Tokenizers and chat templates, estimated from the entries of their tables; 0
+    /// until they are first used.
     pub text_bytes: u64,
     /// Private memory that is accounted for: the sum named above.
     pub total_bytes: u64,
