@@ -50,6 +50,11 @@ inline T umrt_initialized() {
 #define UMRT_DEVICE_INFO_INIT UMRT_INITIALIZED(umrt_device_info)
 #define UMRT_MEMORY_INFO_INIT UMRT_INITIALIZED(umrt_memory_info)
 #define UMRT_TRIM_RESULT_INIT UMRT_INITIALIZED(umrt_trim_result)
+#define UMRT_MEMORY_ESTIMATE_INIT UMRT_INITIALIZED(umrt_memory_estimate)
+#define UMRT_MEMORY_BUDGET_INIT UMRT_INITIALIZED(umrt_memory_budget)
+#define UMRT_MEMORY_BUDGET_INFO_INIT UMRT_INITIALIZED(umrt_memory_budget_info)
+#define UMRT_NUMBERS_INIT UMRT_INITIALIZED(umrt_numbers)
+#define UMRT_NUMBERS_RESULT_INIT UMRT_INITIALIZED(umrt_numbers_result)
 #define UMRT_MODEL_PARAMS_INIT UMRT_INITIALIZED(umrt_model_params)
 #define UMRT_MODEL_INFO_INIT UMRT_INITIALIZED(umrt_model_info)
 #define UMRT_TOKEN_INFO_INIT UMRT_INITIALIZED(umrt_token_info)
@@ -242,6 +247,12 @@ inline T umrt_initialized() {
  * what runs on GPUs. Slow; for comparisons.
  */
 #define UMRT_CPU_OPS_STOCK 1
+
+/**
+ * `umrt_model_params.flags`: open the model even if its weights exceed the budget.
+ * What does not stay in memory is read from disk for every token, which is slow.
+ */
+#define UMRT_MODEL_ALLOW_PAGING 1
 
 /**
  * `umrt_model_params.load`: the files are mapped. Nothing is read before it is
@@ -518,8 +529,8 @@ typedef struct {
   uint32_t struct_size;
   uint32_t reserved;
   /**
-   * Bytes of freed buffers that MLX may keep for reuse. 0: MLX's default
-   * (32 MiB on a CPU).
+   * Bytes of freed buffers that MLX may keep for reuse. 0: as much as the
+   * largest step of any context takes.
    */
   uint64_t mlx_cache_limit;
 } umrt_init_params;
@@ -793,10 +804,18 @@ typedef struct {
    */
   const umrt_cancel *cancel;
   /**
+   * Bytes that the model may take at most, without its contexts. 0: what the
+   * budget leaves.
+   */
+  uint64_t memory_limit;
+  /**
+   * `UMRT_MODEL_ALLOW_PAGING` or 0.
+   */
+  uint32_t flags;
+  /**
    * `UMRT_LOAD_MAP`, `UMRT_LOAD_READ` or `UMRT_LOAD_DIRECT`.
    */
   uint32_t load;
-  uint32_t reserved;
 } umrt_model_params;
 
 /**
@@ -849,6 +868,10 @@ typedef struct {
    * any, with 4 bits some. Groups must divide the dimensions of the model's heads.
    */
   uint32_t kv_type;
+  /**
+   * Bytes that the context may take at most. Default: what the budget leaves.
+   */
+  uint64_t memory_limit;
 } umrt_ctx_params;
 
 /**
@@ -1019,6 +1042,250 @@ typedef struct {
    */
   const char *advice;
 } umrt_memory_diagnosis;
+
+/**
+ * What a model and one context would take, in bytes, and what there is.
+ */
+typedef struct {
+  uint32_t struct_size;
+  /**
+   * 1 if `umrt_model_open` and `umrt_ctx_new` would succeed now, else 0.
+   */
+  uint32_t fits;
+  /**
+   * The context, defaults filled in: tokens of each sequence.
+   */
+  uint32_t n_ctx;
+  /**
+   * Sequences.
+   */
+  uint32_t n_seq;
+  /**
+   * The largest `n_ctx` that fits with as many sequences, at most what the model
+   * was trained for or what was asked for; 0: none.
+   */
+  uint32_t max_n_ctx;
+  /**
+   * If it does not fit: how many sequences of `n_ctx` tokens would; 0: none.
+   */
+  uint32_t max_n_seq;
+  /**
+   * If it does not fit: with a KV cache of so many bits it would, 8 or 4; 0: no.
+   */
+  uint32_t fit_kv_bits;
+  /**
+   * If it does not fit: with weights of so many bits it would; 0: no.
+   */
+  uint32_t fit_weight_bits;
+  /**
+   * Weights that would be used where their file is mapped.
+   */
+  uint64_t weights_mapped_bytes;
+  /**
+   * Weights that would be copied out of their file.
+   */
+  uint64_t weights_copied_bytes;
+  /**
+   * Of all weights, those stored as float32.
+   */
+  uint64_t weights_float32_bytes;
+  uint64_t weights_float16_bytes;
+  uint64_t weights_bfloat16_bytes;
+  /**
+   * Codes of quantized weights; their scales are among the floats.
+   */
+  uint64_t weights_packed_bytes;
+  uint64_t weights_other_bytes;
+  /**
+   * Keys and values of one token.
+   */
+  uint64_t kv_bytes_per_token;
+  /**
+   * Keys and values of all sequences when full, in whole blocks.
+   */
+  uint64_t kv_bytes;
+  /**
+   * Two rows for each sequence: the last ones, and those that replace them.
+   */
+  uint64_t logits_bytes;
+  /**
+   * Intermediate results of a step of `prefill_chunk` tokens.
+   */
+  uint64_t scratch_prefill_bytes;
+  /**
+   * Intermediate results of a step of one token for each sequence.
+   */
+  uint64_t scratch_decode_bytes;
+  /**
+   * Freed buffers that MLX keeps for the next step.
+   */
+  uint64_t mlx_cache_bytes;
+  /**
+   * Tokenizer, names and shapes, sequences.
+   */
+  uint64_t tables_bytes;
+  /**
+   * Weights, KV, logits, the larger scratch, freed buffers and tables.
+   */
+  uint64_t total_bytes;
+  uint64_t physical_bytes;
+  /**
+   * What models may use of it.
+   */
+  uint64_t usable_bytes;
+  /**
+   * Of that, promised to open models and contexts.
+   */
+  uint64_t taken_bytes;
+  /**
+   * By how much it does not fit; 0: it does.
+   */
+  uint64_t missing_bytes;
+  /**
+   * What bounds `usable_bytes`, for people. Static.
+   */
+  const char *usable_reason;
+} umrt_memory_estimate;
+
+/**
+ * A model and a machine in numbers, for `umrt_numbers_plan`.
+ */
+typedef struct {
+  uint32_t struct_size;
+  uint32_t n_layers;
+  uint32_t n_kv_heads;
+  uint32_t head_dim;
+  /**
+   * Tokens of each sequence.
+   */
+  uint32_t n_ctx;
+  /**
+   * Sequences. 0: 1.
+   */
+  uint32_t n_seq;
+  /**
+   * Values in all weights.
+   */
+  uint64_t n_parameters;
+  /**
+   * Those that compute one token, fewer in mixtures of experts. 0: all.
+   */
+  uint64_t n_active_parameters;
+  /**
+   * 4.5 for 4-bit weights with scales and biases for groups of 64. 0: 16.
+   */
+  double bits_per_weight;
+  /**
+   * 0: 16.
+   */
+  double kv_bits;
+  uint64_t memory_bytes;
+  /**
+   * The share of the memory that models may use. 0: 0.75.
+   */
+  double fraction;
+  /**
+   * What the machine reads per second, in units of 10^9 bytes. 0: unknown.
+   */
+  double gigabytes_per_second;
+} umrt_numbers;
+
+/**
+ * What follows from a model and a machine in numbers.
+ */
+typedef struct {
+  uint32_t struct_size;
+  /**
+   * 1 if weights and KV cache fit into the usable memory, else 0.
+   */
+  uint32_t fits;
+  /**
+   * The largest `n_ctx` that fits with as many sequences; 0: none.
+   */
+  uint32_t max_n_ctx;
+  uint32_t reserved;
+  /**
+   * Parameters times bits, over 8.
+   */
+  uint64_t weight_bytes;
+  uint64_t kv_bytes_per_token;
+  /**
+   * Of all sequences when full, in whole blocks of 256 tokens.
+   */
+  uint64_t kv_bytes;
+  /**
+   * Weights and KV.
+   */
+  uint64_t total_bytes;
+  uint64_t usable_bytes;
+  /**
+   * At most, with an empty cache: the bandwidth over the active weights.
+   */
+  double tokens_per_second;
+  /**
+   * At most, with one sequence of `n_ctx` tokens.
+   */
+  double tokens_per_second_full;
+} umrt_numbers_result;
+
+/**
+ * How much models may use, for `umrt_memory_budget_set`.
+ */
+typedef struct {
+  uint32_t struct_size;
+  uint32_t reserved;
+  /**
+   * The share of physical memory, above 0 and at most 1. 0: 0.75, unless `bytes`
+   * says it.
+   */
+  double fraction;
+  /**
+   * Instead of a share. Never more than physical memory. 0: as `fraction` says.
+   */
+  uint64_t bytes;
+} umrt_memory_budget;
+
+/**
+ * The budget and what is promised of it, in bytes.
+ */
+typedef struct {
+  uint32_t struct_size;
+  uint32_t reserved;
+  uint64_t physical_bytes;
+  /**
+   * What models may use of it.
+   */
+  uint64_t usable_bytes;
+  /**
+   * All that is promised: mapped weights, private memory, scratch memory and
+   * freed buffers.
+   */
+  uint64_t taken_bytes;
+  /**
+   * Mapped weights.
+   */
+  uint64_t mapped_bytes;
+  /**
+   * Mapped weights of models opened with UMRT_MODEL_ALLOW_PAGING; not counted.
+   */
+  uint64_t paged_bytes;
+  /**
+   * Full KV caches, logits, copied weights and tables.
+   */
+  uint64_t private_bytes;
+  /**
+   * The largest step of each context.
+   */
+  uint64_t scratch_bytes;
+  /**
+   * Freed buffers that MLX may keep.
+   */
+  uint64_t mlx_cache_bytes;
+  /**
+   * What bounds `usable_bytes`, for people. Static.
+   */
+  const char *usable_reason;
+} umrt_memory_budget_info;
 
 /**
  * How to choose. 0 means off; all zero is greedy decoding. The stages come in
@@ -1311,7 +1578,8 @@ umrt_status umrt_model_inspect(const char *path, umrt_model_info *info);
  * only `UMRT_LOAD_READ` and `UMRT_LOAD_DIRECT` make it harmless.
  *
  * Returns INVALID_ARGUMENT, NOT_FOUND, IO, FORMAT (what is wrong in which file),
- * UNSUPPORTED (names what), OVER_BUDGET (memory pressure is critical), CANCELLED,
+ * UNSUPPORTED (names what), OVER_BUDGET (the weights exceed what models may use;
+ * the message says by how much; or memory pressure is critical), CANCELLED,
  * OUT_OF_MEMORY, BACKEND. Any thread.
  */
 umrt_status umrt_model_open(const char *path,
@@ -1468,15 +1736,17 @@ umrt_status umrt_detok_finish(umrt_detok *detok, const char **text, size_t *leng
 void umrt_detok_free(umrt_detok *detok);
 
 /**
- * Makes a context. KV memory is taken as sequences grow, never beyond `n_ctx`.
+ * Makes a context. KV memory is taken as sequences grow, never beyond `n_ctx`; all
+ * that full sequences and the largest step need is reserved here, so that later
+ * calls find it.
  *
  * - `params`: NULL for defaults.
  * - `ctx`: receives the handle. Free it with `umrt_ctx_free`.
  *
  * Returns INVALID_ARGUMENT (`n_threads` above 1024, an unknown `kv_type`),
  * UNSUPPORTED (a `kv_type` whose groups the model's heads do not divide into),
- * OVER_BUDGET (full sequences would take more than models may use; the message says
- * how much), BACKEND. Any thread.
+ * OVER_BUDGET (full sequences would take more than is left; the message says how
+ * much is missing and what would fit), BACKEND. Any thread.
  */
 umrt_status umrt_ctx_new(const umrt_model *model,
                          const umrt_ctx_params *params,
@@ -1640,6 +1910,46 @@ const char *umrt_finding_text(uint32_t finding);
  * numbers. Any thread.
  */
 const char *umrt_finding_advice(uint32_t finding);
+
+/**
+ * Says from a checkpoint's headers what opening it and making one context would
+ * take, and whether it fits beside what is open; takes a millisecond or two.
+ *
+ * - `path`: a directory with config.json and safetensors files.
+ * - `model`, `ctx`: as for `umrt_model_open` and `umrt_ctx_new`; NULL for defaults.
+ *
+ * Returns INVALID_ARGUMENT, NOT_FOUND, IO, FORMAT, UNSUPPORTED (names what). That
+ * it does not fit is a result, not a failure. Any thread.
+ */
+umrt_status umrt_model_estimate(const char *path,
+                                const umrt_model_params *model,
+                                const umrt_ctx_params *ctx,
+                                umrt_memory_estimate *estimate);
+
+/**
+ * The same by numbers alone, for a checkpoint or a machine that is not here.
+ *
+ * Returns INVALID_ARGUMENT (a number that makes no sense, named). Any thread.
+ */
+umrt_status umrt_numbers_plan(const umrt_numbers *numbers, umrt_numbers_result *result);
+
+/**
+ * Sets how much all models and contexts of the process may use together. Limits
+ * of the system stay in force: the control group's, resource limits, the GPU's
+ * working set. What is open stays open; only what comes next is refused.
+ *
+ * - `budget`: NULL for the default, 75% of physical memory.
+ *
+ * Returns INVALID_ARGUMENT, BACKEND. Any thread.
+ */
+umrt_status umrt_memory_budget_set(const umrt_memory_budget *budget);
+
+/**
+ * Fills in the budget and what is promised of it.
+ *
+ * Returns INVALID_ARGUMENT. Any thread.
+ */
+umrt_status umrt_memory_budget_get(umrt_memory_budget_info *info);
 
 /**
  * Makes a sampler.

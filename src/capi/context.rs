@@ -57,6 +57,8 @@ pub struct umrt_ctx_params {
     /// and less time behind long prompts, and cost accuracy: with 8 bits hardly
     /// any, with 4 bits some. Groups must divide the dimensions of the model's heads.
     pub kv_type: u32,
+    /// Bytes that the context may take at most. Default: what the budget leaves.
+    pub memory_limit: u64,
 }
 
 /// What a context is.
@@ -124,15 +126,17 @@ c_structs!(
     umrt_eval_result,
 );
 
-/// Makes a context. KV memory is taken as sequences grow, never beyond `n_ctx`.
+/// Makes a context. KV memory is taken as sequences grow, never beyond `n_ctx`; all
+/// that full sequences and the largest step need is reserved here, so that later
+/// calls find it.
 ///
 /// - `params`: NULL for defaults.
 /// - `ctx`: receives the handle. Free it with `umrt_ctx_free`.
 ///
 /// Returns INVALID_ARGUMENT (`n_threads` above 1024, an unknown `kv_type`),
 /// UNSUPPORTED (a `kv_type` whose groups the model's heads do not divide into),
-/// OVER_BUDGET (full sequences would take more than models may use; the message says
-/// how much), BACKEND. Any thread.
+/// OVER_BUDGET (full sequences would take more than is left; the message says how
+/// much is missing and what would fit), BACKEND. Any thread.
 ///
 /// # Safety
 /// `model` is NULL or a live handle, `params` NULL or a structure of its
@@ -148,17 +152,21 @@ pub unsafe extern "C" fn umrt_ctx_new(
         unsafe {
             handle::give(ctx, || {
                 let model = handle::borrow(model, "model")?;
-                let params = structs::read(params)?;
-                let options = ContextOptions {
-                    n_ctx: params.n_ctx as usize,
-                    n_sequences: params.n_seq as usize,
-                    prefill_chunk: params.prefill_chunk as usize,
-                    n_threads: params.n_threads as usize,
-                    kv_type: kv_type(params.kv_type)?,
-                };
+                let options = ctx_options(&structs::read(params)?)?;
                 Ok(umrt_ctx(Mutex::new(Context::new(&model.0, &options)?)))
             })
         }
+    })
+}
+
+pub(super) fn ctx_options(params: &umrt_ctx_params) -> Result<ContextOptions> {
+    Ok(ContextOptions {
+        n_ctx: params.n_ctx as usize,
+        n_sequences: params.n_seq as usize,
+        prefill_chunk: params.prefill_chunk as usize,
+        n_threads: params.n_threads as usize,
+        kv_type: kv_type(params.kv_type)?,
+        memory_limit: usize::try_from(params.memory_limit).unwrap_or(usize::MAX),
     })
 }
 

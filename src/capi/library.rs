@@ -10,6 +10,7 @@ use crate::error::{Error, Result};
 use crate::log::{self, Level};
 use crate::memory;
 use crate::mlx;
+use crate::runtime;
 
 /// Changes when a program compiled against an older header no longer works.
 pub const UMRT_ABI_VERSION: u32 = 0;
@@ -37,8 +38,8 @@ pub extern "C" fn umrt_version() -> *const c_char {
 pub struct umrt_init_params {
     pub struct_size: u32,
     pub reserved: u32,
-    /// Bytes of freed buffers that MLX may keep for reuse. 0: MLX's default
-    /// (32 MiB on a CPU).
+    /// Bytes of freed buffers that MLX may keep for reuse. 0: as much as the
+    /// largest step of any context takes.
     pub mlx_cache_limit: u64,
 }
 
@@ -80,7 +81,7 @@ pub unsafe extern "C" fn umrt_init(params: *const umrt_init_params) -> umrt_stat
         mlx::version()?;
         if params.mlx_cache_limit > 0 {
             let limit = usize::try_from(params.mlx_cache_limit).unwrap_or(usize::MAX);
-            mlx::set_cache_limit(limit)?;
+            runtime::set_mlx_cache(limit)?;
         }
         Ok(())
     })

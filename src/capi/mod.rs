@@ -13,6 +13,7 @@
 mod arguments;
 pub mod cancel;
 pub mod context;
+pub mod estimate;
 pub mod generate;
 pub mod guard;
 mod handle;

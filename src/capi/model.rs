@@ -35,6 +35,10 @@ pub const UMRT_CPU_OPS_KERNELS: u32 = 0;
 /// what runs on GPUs. Slow; for comparisons.
 pub const UMRT_CPU_OPS_STOCK: u32 = 1;
 
+/// `umrt_model_params.flags`: open the model even if its weights exceed the budget.
+/// What does not stay in memory is read from disk for every token, which is slow.
+pub const UMRT_MODEL_ALLOW_PAGING: u32 = 1;
+
 /// `umrt_model_params.load`: the files are mapped. Nothing is read before it is
 /// used, and each byte is in memory once, in the page cache, which the system can
 /// drop and read again. The files must not be changed meanwhile.
@@ -68,9 +72,13 @@ pub struct umrt_model_params {
     pub progress_userdata: *mut c_void,
     /// Stops the opening; may be NULL.
     pub cancel: *const umrt_cancel,
+    /// Bytes that the model may take at most, without its contexts. 0: what the
+    /// budget leaves.
+    pub memory_limit: u64,
+    /// `UMRT_MODEL_ALLOW_PAGING` or 0.
+    pub flags: u32,
     /// `UMRT_LOAD_MAP`, `UMRT_LOAD_READ` or `UMRT_LOAD_DIRECT`.
     pub load: u32,
-    pub reserved: u32,
 }
 
 /// What a checkpoint is.
@@ -147,7 +155,8 @@ pub unsafe extern "C" fn umrt_model_inspect(
 /// only `UMRT_LOAD_READ` and `UMRT_LOAD_DIRECT` make it harmless.
 ///
 /// Returns INVALID_ARGUMENT, NOT_FOUND, IO, FORMAT (what is wrong in which file),
-/// UNSUPPORTED (names what), OVER_BUDGET (memory pressure is critical), CANCELLED,
+/// UNSUPPORTED (names what), OVER_BUDGET (the weights exceed what models may use;
+/// the message says by how much; or memory pressure is critical), CANCELLED,
 /// OUT_OF_MEMORY, BACKEND. Any thread.
 ///
 /// # Safety
@@ -175,7 +184,6 @@ pub unsafe extern "C" fn umrt_model_open(
 unsafe fn open(path: &Path, params: &umrt_model_params) -> Result<Arc<Model>> {
     // SAFETY: the caller's contract.
     let cancel = unsafe { cancel::optional(params.cancel) };
-    structs::ensure_reserved::<umrt_model_params>(params.reserved)?;
     let mut report = |done: usize, total: usize| {
         if let Some(progress) = params.progress {
             // SAFETY: the host's function with the host's userdata.
@@ -183,14 +191,25 @@ unsafe fn open(path: &Path, params: &umrt_model_params) -> Result<Arc<Model>> {
         }
     };
     let options = ModelOptions {
+        progress: Some(&mut report),
+        cancel: cancel.as_ref(),
+        ..model_options(params)?
+    };
+    Model::open(path, options)
+}
+
+/// All but whom to tell and who may stop it.
+pub(super) fn model_options<'a>(params: &umrt_model_params) -> Result<ModelOptions<'a>> {
+    arguments::known_flags(params.flags, UMRT_MODEL_ALLOW_PAGING)?;
+    Ok(ModelOptions {
         device: device_choice(params.device)?,
         precision: precision(params.precision)?,
         cpu_ops: cpu_ops(params.cpu_ops)?,
         load: load_mode(params.load)?,
-        progress: Some(&mut report),
-        cancel: cancel.as_ref(),
-    };
-    Model::open(path, options)
+        memory_limit: usize::try_from(params.memory_limit).unwrap_or(usize::MAX),
+        allow_paging: params.flags & UMRT_MODEL_ALLOW_PAGING != 0,
+        ..ModelOptions::default()
+    })
 }
 
 fn device_choice(device: u32) -> Result<DeviceChoice> {

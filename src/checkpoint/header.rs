@@ -92,7 +92,13 @@ fn read_json(file: &File, file_bytes: u64) -> Result<Vec<u8>> {
     if data_start > file_bytes {
         return Err(truncated(data_start, file_bytes));
     }
-    let mut bytes = vec![0; header_bytes as usize];
+    let mut bytes = Vec::new();
+    bytes
+        .try_reserve_exact(header_bytes as usize)
+        .map_err(|_| {
+            Error::out_of_memory(format!("no memory for its header: {header_bytes} bytes"))
+        })?;
+    bytes.resize(header_bytes as usize, 0);
     read_at(&mut bytes, LENGTH_BYTES as u64)?;
     Ok(bytes)
 }

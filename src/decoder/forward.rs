@@ -8,7 +8,7 @@ use super::spec::DecoderSpec;
 use super::weights::{LoadedBytes, Weights};
 use crate::checkpoint::Checkpoint;
 use crate::error::Result;
-use crate::kv::{LayerShape, Sequence};
+use crate::kv::Sequence;
 use crate::mlx::{Array, AttentionLayer, Dtype, Norm, Ops, Rope, Rotation, Stream};
 
 /// The next tokens of one sequence.
@@ -64,16 +64,6 @@ impl Decoder {
     /// The type of activations and caches.
     pub fn dtype(&self) -> Dtype {
         self.dtype
-    }
-
-    /// What each layer caches of a token.
-    pub fn cache_layers(&self) -> Vec<LayerShape> {
-        let layer = LayerShape {
-            n_kv_heads: self.spec.n_kv_heads,
-            key_dim: self.spec.head_dim,
-            value_dim: self.spec.head_dim,
-        };
-        vec![layer; self.spec.n_layers]
     }
 
     /// The hidden states `[n, hidden_size]` of `tokens`, the concatenation of

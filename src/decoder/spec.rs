@@ -3,6 +3,7 @@
 use super::rope::{self, Rope};
 use crate::checkpoint::Config;
 use crate::error::{Error, Result};
+use crate::kv::LayerShape;
 
 /// Whether a projection has a bias.
 #[derive(Clone, Copy)]
@@ -134,6 +135,16 @@ impl DecoderSpec {
             rope: rope::from_config(config, head_dim)?,
             windows: windows(config, family, n_layers)?,
         })
+    }
+
+    /// What each layer caches of a token.
+    pub fn cache_layers(&self) -> Vec<LayerShape> {
+        let layer = LayerShape {
+            n_kv_heads: self.n_kv_heads,
+            key_dim: self.head_dim,
+            value_dim: self.head_dim,
+        };
+        vec![layer; self.n_layers]
     }
 
     /// Elements of keys and values that one token adds over all layers.

@@ -12,6 +12,7 @@
 //! - `pool`, `share`, `output`, `aligned`: threads that share the work, and what they
 //!   write and need in between;
 //!   `threads`: how many
+//! - `scratch`: how much memory that takes
 //!
 //! Everything is computed in float32 and rounded once, at the end.
 
@@ -32,6 +33,7 @@ mod output;
 mod pool;
 mod quantized;
 mod rope;
+mod scratch;
 mod share;
 #[cfg(test)]
 mod testing;
@@ -52,4 +54,5 @@ pub use norm::Norm;
 pub use pool::Pool;
 pub use quantized::{Format, QuantizedRows};
 pub use rope::{Pairing, RopeTable};
+pub use scratch::{AttentionShape, ProductShape, Stored};
 pub use threads::default_threads;

@@ -23,9 +23,11 @@ pub enum Category {
     Logits,
     /// Vocabularies, merges and chat templates, estimated from their entries.
     Text,
+    /// Buffers that our kernels keep for the next step.
+    Scratch,
 }
 
-const CATEGORIES: usize = Category::Text as usize + 1;
+const CATEGORIES: usize = Category::Scratch as usize + 1;
 
 /// Totals of the whole process, and the highest that each has been.
 pub struct Ledger([Account; CATEGORIES]);

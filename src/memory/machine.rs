@@ -3,9 +3,18 @@
 use std::ffi::CStr;
 use std::fmt;
 
-/// The share of physical memory that models may use, in percent. The rest is
-/// for the system and the host application.
-const USABLE_PERCENT: usize = 75;
+use super::cgroup;
+use super::limits::{self, ResourceLimit};
+
+/// The share of physical memory that models may use if nobody says otherwise.
+/// The rest is for the system and the host application.
+pub const DEFAULT_FRACTION: f64 = 0.75;
+
+/// Addresses that threads and the arenas of their allocations take besides what is
+/// planned; each arena sets 64 MiB aside.
+const UNPLANNED_ADDRESSES: usize = 256 << 20;
+/// The same in private memory: stacks and small objects.
+const UNPLANNED_BYTES: usize = 64 << 20;
 
 /// Bytes that models may use, and what sets the bound.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,9 +27,51 @@ pub struct Usable {
 /// What bounds the memory that models may use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Bound {
+    /// The default share of physical memory.
     PhysicalShare,
+    /// Another share, or bytes, as the host set them.
+    Budget,
+    /// What the GPU can work on without being slowed down.
+    Device,
     ControlGroup,
     AddressSpace,
+    DataSegment,
+    /// What the system leaves to an app before it ends it.
+    App,
+}
+
+/// Which memory counts against a bound.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Counts {
+    /// All that has to be in memory to compute.
+    Needed,
+    /// All that has addresses, mapped files included.
+    Addressed,
+    /// What no file backs.
+    Private,
+}
+
+/// One bound in bytes of models, their contexts included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limit {
+    pub bound: Bound,
+    pub bytes: usize,
+}
+
+/// What the host wants models to use at most.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Share {
+    /// Of physical memory, above 0 and at most 1.
+    Fraction(f64),
+    Bytes(usize),
+}
+
+/// What models hold already. It is part of what the process uses, so limits of
+/// the process leave as much more.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Held {
+    pub mapped: usize,
+    pub private: usize,
 }
 
 impl Bound {
@@ -28,8 +79,20 @@ impl Bound {
     pub fn text(self) -> &'static CStr {
         match self {
             Bound::PhysicalShare => c"75% of physical memory",
+            Bound::Budget => c"the memory budget that was set",
+            Bound::Device => c"the GPU's recommended working set",
             Bound::ControlGroup => c"the control group's memory limit",
             Bound::AddressSpace => c"the limit of address space (ulimit -v)",
+            Bound::DataSegment => c"the limit of private memory (ulimit -d)",
+            Bound::App => c"what the system leaves to this app",
+        }
+    }
+
+    pub fn counts(self) -> Counts {
+        match self {
+            Bound::AddressSpace => Counts::Addressed,
+            Bound::DataSegment | Bound::App => Counts::Private,
+            _ => Counts::Needed,
         }
     }
 }
@@ -40,26 +103,64 @@ impl fmt::Display for Bound {
     }
 }
 
-/// The least of the usable share of physical memory and the limits that this
-/// process runs under.
-pub fn usable() -> Usable {
-    let physical = physical_bytes().unwrap_or(usize::MAX);
-    let share = (physical / 100).saturating_mul(USABLE_PERCENT);
-    let bounds = [
-        (Some(share), Bound::PhysicalShare),
-        (cgroup_limit(), Bound::ControlGroup),
-        (address_space_limit(), Bound::AddressSpace),
-    ];
-    let (usable_bytes, bound) = bounds
-        .into_iter()
-        .filter_map(|(bytes, bound)| Some((bytes?, bound)))
-        .min_by_key(|(bytes, _)| *bytes)
-        .unwrap_or((share, Bound::PhysicalShare));
+/// All bounds there are: the share of physical memory first.
+pub fn limits(share: Option<Share>, device_bytes: Option<usize>, held: Held) -> Vec<Limit> {
+    let limit = |bound, bytes: Option<usize>| bytes.map(|bytes| Limit { bound, bytes });
+    let of_process = |kind, unplanned| limits::headroom(kind, held, unplanned);
+    [
+        Some(share_of(physical(), share)),
+        limit(Bound::Device, device_bytes),
+        limit(Bound::ControlGroup, cgroup::headroom(held.private)),
+        limit(
+            Bound::AddressSpace,
+            of_process(ResourceLimit::AddressSpace, UNPLANNED_ADDRESSES),
+        ),
+        limit(
+            Bound::DataSegment,
+            of_process(ResourceLimit::Data, UNPLANNED_BYTES),
+        ),
+        limit(Bound::App, limits::left_to_app(held.private)),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}
+
+/// The least of the limits.
+pub fn least(limits: &[Limit]) -> Usable {
+    let least = limits.iter().min_by_key(|limit| limit.bytes);
+    let unlimited = Limit {
+        bound: Bound::PhysicalShare,
+        bytes: usize::MAX,
+    };
+    let Limit { bound, bytes } = *least.unwrap_or(&unlimited);
     Usable {
-        physical_bytes: physical,
-        usable_bytes,
+        physical_bytes: physical(),
+        usable_bytes: bytes,
         bound,
     }
+}
+
+fn share_of(physical_bytes: usize, share: Option<Share>) -> Limit {
+    let (bound, bytes) = match share {
+        None => (
+            Bound::PhysicalShare,
+            fraction_of(physical_bytes, DEFAULT_FRACTION),
+        ),
+        Some(Share::Fraction(fraction)) => (Bound::Budget, fraction_of(physical_bytes, fraction)),
+        Some(Share::Bytes(bytes)) => (Bound::Budget, bytes.min(physical_bytes)),
+    };
+    Limit { bound, bytes }
+}
+
+/// Rounded down.
+pub fn fraction_of(bytes: usize, fraction: f64) -> usize {
+    (bytes as f64 * fraction) as usize
+}
+
+/// Memory of the machine; as much as can be addressed where that is unknown.
+pub fn physical() -> usize {
+    physical_bytes().unwrap_or(usize::MAX)
 }
 
 #[cfg(not(target_vendor = "apple"))]
@@ -93,56 +194,41 @@ fn physical_bytes() -> Option<usize> {
     (code == 0).then_some(usize::try_from(bytes).ok()?)
 }
 
-/// The limit of the control group this process is in (v2, then v1).
-#[cfg(target_os = "linux")]
-fn cgroup_limit() -> Option<usize> {
-    let groups = std::fs::read_to_string("/proc/self/cgroup").ok()?;
-    let candidates = groups.lines().filter_map(|line| {
-        let (_, rest) = line.split_once(':')?;
-        let (controllers, path) = rest.split_once(':')?;
-        let path = path.trim_start_matches('/');
-        match controllers {
-            "" => Some(format!("/sys/fs/cgroup/{path}/memory.max")),
-            "memory" => Some(format!(
-                "/sys/fs/cgroup/memory/{path}/memory.limit_in_bytes"
-            )),
-            _ => None,
-        }
-    });
-    candidates
-        .filter_map(|file| std::fs::read_to_string(file).ok()?.trim().parse().ok())
-        .min()
-}
-
-#[cfg(not(target_os = "linux"))]
-fn cgroup_limit() -> Option<usize> {
-    None
-}
-
-fn address_space_limit() -> Option<usize> {
-    let mut limit = libc::rlimit {
-        rlim_cur: 0,
-        rlim_max: 0,
-    };
-    // SAFETY: the kernel fills the structure.
-    let code = unsafe { libc::getrlimit(libc::RLIMIT_AS, &mut limit) };
-    let limited = code == 0 && limit.rlim_cur != libc::RLIM_INFINITY;
-    limited.then_some(usize::try_from(limit.rlim_cur).ok()?)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    const GB: usize = 1_000_000_000;
+
     #[test]
-    fn no_more_than_the_share_of_physical_memory_is_usable() {
-        let usable = usable();
-        assert!(usable.usable_bytes > 0);
-        assert!(usable.usable_bytes <= usable.physical_bytes / 100 * USABLE_PERCENT);
-        assert!(
-            Bound::PhysicalShare
-                .to_string()
-                .contains(&USABLE_PERCENT.to_string())
+    fn three_quarters_of_physical_memory_are_usable() {
+        for (physical, usable) in [(32, 24), (64, 48), (96, 72), (128, 96), (192, 144)] {
+            let limit = share_of(physical * GB, None);
+            assert_eq!(limit.bytes, usable * GB);
+            assert_eq!(limit.bound, Bound::PhysicalShare);
+        }
+    }
+
+    #[test]
+    fn the_host_may_set_another_share() {
+        let half = share_of(64 * GB, Some(Share::Fraction(0.5)));
+        assert_eq!((half.bytes, half.bound), (32 * GB, Bound::Budget));
+        let bytes = share_of(64 * GB, Some(Share::Bytes(60 * GB)));
+        assert_eq!(bytes.bytes, 60 * GB);
+        let more_than_there_is = share_of(64 * GB, Some(Share::Bytes(65 * GB)));
+        assert_eq!(more_than_there_is.bytes, 64 * GB);
+    }
+
+    #[test]
+    fn the_least_limit_is_what_is_usable() {
+        let held = Held::default();
+        let plain = least(&limits(None, None, held));
+        assert!(plain.usable_bytes > 0);
+        assert!(plain.usable_bytes <= fraction_of(plain.physical_bytes, DEFAULT_FRACTION));
+        let device = least(&limits(None, Some(1 << 20), held));
+        assert_eq!(
+            (device.usable_bytes, device.bound),
+            (1 << 20, Bound::Device)
         );
     }
 }

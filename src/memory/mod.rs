@@ -1,16 +1,32 @@
 //! What memory there is, and who uses it.
 //!
 //! - `machine`: what the machine and its limits leave for models
+//! - `limits`, `cgroup`: resource limits and control groups
+//! - `budget`: what models and contexts were promised of it
+//! - `plan`: how much a model takes, by its numbers
+//! - `probe`: whether the system has so much to give now
 //! - `process`: what the operating system says of this process
 //! - `pressure`: how much the system stalls for want of memory
 //! - `ledger`: what umrt itself holds, by category
 
+mod budget;
+mod cgroup;
 mod ledger;
+mod limits;
 mod machine;
+mod plan;
 mod pressure;
+mod probe;
 mod process;
 
+pub use budget::{
+    Budget, Demand, Mebibytes, Reservation, Settings, Shortage, Snapshot, budget, usable,
+};
 pub use ledger::{Category, Entry, Ledger, ledger};
-pub use machine::{Bound, Usable, usable};
+pub use machine::{
+    Bound, Counts, DEFAULT_FRACTION, Held, Limit, Share, Usable, fraction_of, physical,
+};
+pub use plan::{Numbers, NumbersPlan, kv_bytes_per_token, largest};
 pub use pressure::{Pressure, PressureLevel, PressureWatch, pressure};
+pub use probe::probe;
 pub use process::{ProcessMemory, process_memory, return_free_heap};

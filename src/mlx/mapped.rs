@@ -37,6 +37,15 @@ pub struct MappedArrays<'s> {
     copied_bytes: usize,
 }
 
+/// Whether a tensor whose elements of `element_bytes` start at `start` in its file
+/// is used where it is mapped; otherwise it is copied.
+pub fn maps_in_place(start: usize, element_bytes: usize) -> bool {
+    let mut metal = false;
+    // SAFETY: writes one flag.
+    let known = |metal: &mut bool| unsafe { sys::mlx_metal_is_available(metal) == 0 && *metal };
+    bridge::can_wrap() || (start.is_multiple_of(element_bytes) && known(&mut metal))
+}
+
 impl<'s> MappedArrays<'s> {
     pub fn new(stream: &'s Stream) -> Self {
         Self {

@@ -28,8 +28,11 @@ mod stream;
 
 pub use array::{Array, Dtype};
 pub use attention::{AttentionLayer, Place, Rope, Rotation, StepBlocks};
-pub use mapped::{MappedArrays, TensorView};
-pub use memory::{MemoryUse, clear_cache, memory_use, reset_peak, set_cache_limit};
+pub use mapped::{MappedArrays, TensorView, maps_in_place};
+pub use memory::{
+    MemoryUse, clear_cache, gpu_working_set, memory_use, reset_peak, set_cache_limit,
+    set_memory_limit,
+};
 pub use ops::{CpuOps, Ops};
 pub use projections::{Linear, Norm, Projected, Weight};
 pub use quantized::{QuantMode, QuantizedWeight};

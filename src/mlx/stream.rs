@@ -25,7 +25,7 @@ pub enum Device {
 }
 
 impl Device {
-    fn raw_type(self) -> sys::mlx_device_type {
+    pub(super) fn raw_type(self) -> sys::mlx_device_type {
         match self {
             Device::Cpu => sys::mlx_device_type__MLX_CPU,
             Device::Gpu => sys::mlx_device_type__MLX_GPU,
@@ -173,6 +173,13 @@ impl Drop for Stream {
                 .push(stream);
         }
     }
+}
+
+/// Runs `call` between evaluations: MLX's allocator waits for all streams when its
+/// limits change, and must not see one being made meanwhile.
+pub(super) fn while_nothing_runs<T>(call: impl FnOnce() -> T) -> T {
+    let _writing = ENCODERS.write().unwrap_or_else(PoisonError::into_inner);
+    call()
 }
 
 /// Whether the MLX that was loaded has a GPU to run on.

@@ -3,31 +3,18 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::admission::{self, ContextBytes, ContextPlan, ContextReservation};
 use super::batch::{Batch, Share};
 use super::cancel::Cancel;
 use super::model::Model;
 use super::pressure;
+use super::scratch::{LAYERS_AHEAD, LAYERWISE_FROM, StepSize};
 use super::stats::ContextMemory;
 use crate::decoder::Segment;
 use crate::error::{Error, Result};
-use crate::kernels::Pool;
-use crate::kv::{self, CacheShape, KvType, KvUsage, Sequence};
-use crate::memory::{self, Category, Entry};
+use crate::kv::{self, KvType, KvUsage, Sequence};
+use crate::memory::{Category, Entry};
 use crate::mlx::{Array, Device, Ops, Stream};
-
-/// The context length when none is asked for, if the model allows as much.
-const DEFAULT_N_CTX: usize = 8192;
-const DEFAULT_PREFILL_CHUNK: usize = 512;
-/// Logits of so few bytes are admitted without asking the system what is usable,
-/// which takes longer than to decode a small model's token.
-const UNCHECKED_LOGITS: usize = 16 << 20;
-/// On the CPU, steps of more tokens than this are evaluated layer by layer:
-/// it bounds scratch memory and the time until a cancellation is noticed.
-const LAYERWISE_FROM: usize = 16;
-/// Layers of our kernels that are evaluated together at most. MLX schedules about
-/// 50 nodes ahead; beyond, its thread and the scheduling one wake each other for
-/// every few nodes.
-const LAYERS_AHEAD: usize = 8;
 
 /// Zero means the default.
 #[derive(Clone, Copy, Debug, Default)]
@@ -44,6 +31,9 @@ pub struct ContextOptions {
     pub n_threads: usize,
     /// How keys and values are stored.
     pub kv_type: KvType,
+    /// Bytes that the context may take at most; more is refused. Default: what
+    /// the budget of the process leaves.
+    pub memory_limit: usize,
 }
 
 /// Counters since the context was made. A step in which each sequence gets one
@@ -61,15 +51,15 @@ pub struct Perf {
 pub struct Context {
     model: Arc<Model>,
     ops: Ops,
-    shape: CacheShape,
+    plan: ContextPlan,
     sequences: Vec<Sequence>,
-    prefill_chunk: usize,
     logits: Vec<LogitsRow>,
     perf: Perf,
     kv_usage: KvUsage,
     kv_peak: usize,
     kv_used: Entry,
     logits_bytes: Entry,
+    reservation: ContextReservation,
 }
 
 /// One wanted row of the last evaluation.
@@ -92,25 +82,17 @@ impl Context {
     pub fn new(model: &Arc<Model>, options: &ContextOptions) -> Result<Context> {
         pressure::ensure_accepting("make a context")?;
         model.residence().ensure_unaltered()?;
-        let or = |value: usize, default: usize| if value == 0 { default } else { value };
-        let spec = model.decoder().spec();
-        let shape = CacheShape::new(
-            &model.decoder().cache_layers(),
-            model.decoder().dtype(),
-            options.kv_type,
-            or(options.n_ctx, spec.max_context.min(DEFAULT_N_CTX)),
-        )?;
-        let n_sequences = or(options.n_sequences, 1);
-        admit(&shape, n_sequences)?;
-        admit_threads(options.n_threads)?;
+        let place = (model.device(), model.cpu_ops());
+        let dtype = model.decoder().dtype();
+        let plan = ContextPlan::new(model.info(), dtype, options, place)?;
+        let reservation = plan.admit()?;
         let stream = Stream::acquire(model.device())?;
         let ops = Ops::new(stream, model.cpu_ops(), options.n_threads);
-        let sequence = |_| Sequence::new(&ops, shape.clone());
+        let sequence = |_| Sequence::new(&ops, plan.cache.clone());
         Ok(Context {
-            sequences: (0..n_sequences).map(sequence).collect(),
+            sequences: (0..plan.n_sequences).map(sequence).collect(),
             ops,
-            shape,
-            prefill_chunk: or(options.prefill_chunk, DEFAULT_PREFILL_CHUNK),
+            plan,
             logits: Vec::new(),
             perf: Perf::default(),
             kv_usage: KvUsage::default(),
@@ -118,6 +100,7 @@ impl Context {
             kv_used: Entry::new(Category::KvUsed, 0),
             logits_bytes: Entry::new(Category::Logits, 0),
             model: model.clone(),
+            reservation,
         })
     }
 
@@ -127,7 +110,7 @@ impl Context {
 
     /// Tokens that each sequence may hold.
     pub fn n_ctx(&self) -> usize {
-        self.shape.max_tokens
+        self.plan.n_ctx()
     }
 
     pub fn n_sequences(&self) -> usize {
@@ -135,7 +118,7 @@ impl Context {
     }
 
     pub fn prefill_chunk(&self) -> usize {
-        self.prefill_chunk
+        self.plan.prefill_chunk
     }
 
     /// Threads that compute on the CPU, the one that waits for the others
@@ -145,7 +128,12 @@ impl Context {
     }
 
     pub fn kv_bytes_per_token(&self) -> usize {
-        self.shape.bytes_per_token()
+        self.plan.cache.bytes_per_token()
+    }
+
+    /// What was reserved for the context when it was made.
+    pub fn planned_bytes(&self) -> ContextBytes {
+        self.plan.bytes()
     }
 
     pub fn perf(&self) -> Perf {
@@ -232,7 +220,8 @@ impl Context {
         let shares = batch.shares(self.sequences.len())?;
         self.ensure_room(&shares)?;
         let wanted = batch.wanted(&shares);
-        admit_logits(wanted.len(), vocab_size)?;
+        self.reservation
+            .admit_logits(&self.plan, self.logits.len(), wanted.len())?;
         let _in_use = self.model.residence().begin()?;
         let lengths: Vec<usize> = self.sequences.iter().map(Sequence::length).collect();
         let result = self.run(batch, &shares, &wanted, cancel);
@@ -270,10 +259,14 @@ impl Context {
         cancel: Option<&Cancel>,
     ) -> Result<Vec<LogitsRow>> {
         for share in shares {
+            if !self.ops.uses_kernels() {
+                let length = self.sequences[share.sequence].length();
+                self.plan.probe_arrays(length + share.indices.len())?;
+            }
             self.sequences[share.sequence].reserve(&self.ops, share.indices.len())?;
         }
         let mut rows: Vec<(usize, LogitsRow)> = Vec::with_capacity(wanted.len());
-        for step in steps(batch, shares, wanted, self.prefill_chunk) {
+        for step in steps(batch, shares, wanted, self.plan.prefill_chunk) {
             if let Some(cancel) = cancel {
                 cancel.check()?;
             }
@@ -291,8 +284,20 @@ impl Context {
         Ok(rows.into_iter().map(|(_, row)| row).collect())
     }
 
+    fn step_size(&self, step: &Step) -> StepSize {
+        let lengths = step.parts.iter();
+        let end = |(sequence, n): &(usize, usize)| self.sequences[*sequence].length() + n;
+        StepSize {
+            n_tokens: step.tokens.len(),
+            n_sequences: step.parts.len(),
+            n_positions: lengths.map(end).max().unwrap_or(0),
+            n_wanted: step.wanted.len(),
+        }
+    }
+
     /// Builds and evaluates one step; gives its wanted logits.
     fn step(&mut self, step: &Step, cancel: Option<&Cancel>) -> Result<Option<Array>> {
+        self.plan.probe_step(&self.step_size(step))?;
         let Context {
             model,
             ops,
@@ -377,57 +382,12 @@ impl Context {
     }
 }
 
-/// Refuses a context whose caches, when full, exceed what models may use.
-fn admit(shape: &CacheShape, n_sequences: usize) -> Result<()> {
-    let usable = memory::usable();
-    let wanted = shape
-        .bytes_per_token()
-        .checked_mul(shape.max_tokens)
-        .and_then(|bytes| bytes.checked_add(size_of::<Sequence>()))
-        .and_then(|bytes| bytes.checked_mul(n_sequences));
-    match wanted {
-        // MLX counts positions in 32 bits.
-        Some(bytes) if bytes <= usable.usable_bytes && shape.max_tokens < 1 << 30 => Ok(()),
-        _ => Err(Error::over_budget(format!(
-            "{n_sequences} sequence(s) of {} tokens take {} of keys and values, but models may \
-             use {} ({}); ask for a smaller n_ctx or fewer sequences",
-            shape.max_tokens,
-            wanted.map_or("more than can be addressed".to_owned(), mebibytes),
-            mebibytes(usable.usable_bytes),
-            usable.bound
-        ))),
+impl Drop for Context {
+    fn drop(&mut self) {
+        self.reservation.end();
+        // Freed buffers are kept for the steps of contexts; it is only a hint.
+        let _ = admission::limits_after_last();
     }
-}
-
-fn admit_threads(n_threads: usize) -> Result<()> {
-    match n_threads <= Pool::MAX_THREADS {
-        true => Ok(()),
-        false => Err(Error::invalid(format!(
-            "n_threads is {n_threads}; it can be at most {}, and 0 is a good choice",
-            Pool::MAX_THREADS
-        ))),
-    }
-}
-
-fn admit_logits(rows: usize, vocab_size: usize) -> Result<()> {
-    let bytes = rows.saturating_mul(vocab_size * size_of::<f32>());
-    if bytes <= UNCHECKED_LOGITS {
-        return Ok(());
-    }
-    let usable = memory::usable();
-    if bytes <= usable.usable_bytes {
-        return Ok(());
-    }
-    Err(Error::over_budget(format!(
-        "logits of {rows} tokens take {}, but models may use {} ({}); ask for fewer at a time",
-        mebibytes(bytes),
-        mebibytes(usable.usable_bytes),
-        usable.bound
-    )))
-}
-
-fn mebibytes(bytes: usize) -> String {
-    format!("{} MiB", bytes.div_ceil(1 << 20))
 }
 
 /// The caches of a step's parts, in their order.

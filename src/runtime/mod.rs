@@ -4,6 +4,9 @@
 //! - `model`: [`Model`], an opened checkpoint, shared by its contexts
 //! - `batch`: [`Batch`], which tokens of which sequences to evaluate
 //! - `context`: [`Context`], sequences and their evaluation
+//! - `admission`: what they reserve before anything is allocated, and refusals
+//! - `scratch`: what a step takes and gives back
+//! - `estimate`: whether a model fits, from its headers
 //! - `generate`: prompt in, streamed text out
 //! - `text`: [`ModelText`], tokenizer and chat template of a model
 //! - `stats`: what memory is used for
@@ -11,23 +14,30 @@
 //! - `residency`: whose weights are in memory
 //! - `pressure`: giving memory back, step by step
 
+mod admission;
 mod batch;
 mod cancel;
 mod context;
 mod diagnosis;
+mod estimate;
 mod generate;
-
 mod model;
 mod pressure;
 mod residency;
+mod scratch;
 mod stats;
 mod text;
 
+pub use admission::{ContextBytes, ModelBytes};
 pub use batch::{Batch, Want};
 pub use cancel::Cancel;
 pub use context::{Context, ContextOptions, Perf};
 pub use diagnosis::{Diagnosis, Finding, diagnose};
 
+pub use estimate::{
+    BudgetInfo, MemoryEstimate, TypeBytes, WouldFit, budget_info, estimate, set_budget,
+    set_mlx_cache,
+};
 pub use generate::{Flow, GenerateOptions, Generated, Prompt, StopReason, generate};
 pub use model::{DeviceChoice, Model, ModelInfo, ModelOptions, inspect};
 pub use pressure::{PressureReceiver, TrimSteps, Trimmed, listen, notify, trim};

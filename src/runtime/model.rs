@@ -5,16 +5,19 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
+use super::admission::{ModelBytes, ModelCaps};
 use super::cancel::Cancel;
 use super::pressure;
 use super::residency::{Residence, make_room};
+use super::scratch::float_of;
 use super::stats::ModelMemory;
 use super::text::ModelText;
-use crate::checkpoint::{Checkpoint, Dtype, LoadMode, Manifest};
+use crate::checkpoint::{Checkpoint, Dtype, LoadMode, Manifest, Mode};
 use crate::decoder::{Decoder, DecoderSpec, Precision};
 use crate::error::{Error, Result};
+use crate::kernels::Stored;
 use crate::log;
-use crate::memory::{self, Category, Entry};
+use crate::memory::{self, Category, Entry, Reservation};
 use crate::mlx::{self, CpuOps, Device, Stream};
 
 /// Where to compute.
@@ -28,7 +31,7 @@ pub enum DeviceChoice {
 }
 
 impl DeviceChoice {
-    fn resolve(self) -> Device {
+    pub(super) fn resolve(self) -> Device {
         match self {
             DeviceChoice::Cpu => Device::Cpu,
             DeviceChoice::Gpu => Device::Gpu,
@@ -46,10 +49,25 @@ pub struct ModelOptions<'a> {
     pub cpu_ops: CpuOps,
     /// How the weights come into memory.
     pub load: LoadMode,
+    /// Bytes that the model may take at most, without its contexts; 0: what the
+    /// budget of the process leaves.
+    pub memory_limit: usize,
+    /// Opens the model even if its weights exceed the budget: what does not stay in
+    /// memory is read from disk for every token.
+    pub allow_paging: bool,
     /// Called with (done, total) while the model is opened: bytes where weights
     /// are read, otherwise layers.
     pub progress: Option<&'a mut dyn FnMut(usize, usize)>,
     pub cancel: Option<&'a Cancel>,
+}
+
+impl ModelOptions<'_> {
+    pub(super) fn caps(&self) -> ModelCaps {
+        ModelCaps {
+            memory_limit: self.memory_limit,
+            allow_paging: self.allow_paging,
+        }
+    }
 }
 
 /// What a checkpoint is, known from its headers alone.
@@ -64,6 +82,8 @@ pub struct ModelInfo {
     /// Bits of the default quantization; 0: the weights are floats.
     pub quant_bits: usize,
     pub quant_group_size: usize,
+    /// How most weights are stored.
+    pub stored: Stored,
     pub has_tokenizer: bool,
     pub has_chat_template: bool,
 }
@@ -75,15 +95,22 @@ pub fn inspect(path: &Path) -> Result<ModelInfo> {
     info_of(&manifest, spec)
 }
 
-fn info_of(manifest: &Manifest, spec: DecoderSpec) -> Result<ModelInfo> {
+pub(super) fn info_of(manifest: &Manifest, spec: DecoderSpec) -> Result<ModelInfo> {
     let quant = manifest.quantization().default;
     let directory = manifest.directory();
     Ok(ModelInfo {
         n_parameters: parameters(manifest),
         weight_bytes: manifest.tensor_bytes_total(),
-        kv_bytes_per_token: spec.kv_elements_per_token() * element_bytes(manifest)?,
+        kv_bytes_per_token: spec.kv_elements_per_token() * native_dtype(manifest)?.bytes(),
         quant_bits: quant.map_or(0, |quant| quant.bits),
         quant_group_size: quant.map_or(0, |quant| quant.group_size),
+        stored: match quant {
+            None => Stored::Float(float_of(native_dtype(manifest)?)),
+            Some(quant) if quant.mode == Mode::Mxfp8 => Stored::Other,
+            Some(quant) => Stored::Codes {
+                group_size: quant.group_size,
+            },
+        },
         has_tokenizer: directory.tokenizer().is_some(),
         has_chat_template: !directory.chat_templates()?.is_empty(),
         spec,
@@ -113,15 +140,23 @@ fn parameters(manifest: &Manifest) -> u64 {
     manifest.tensors().iter().map(values).sum()
 }
 
-/// Bytes of one activation: the embedding's type, or that of its scales, or where
+/// The type of activations: the embedding's, or that of its scales, or where
 /// these are no floats that of the norms.
-fn element_bytes(manifest: &Manifest) -> Result<usize> {
+pub(super) fn native_dtype(manifest: &Manifest) -> Result<mlx::Dtype> {
     let tensor = match manifest.tensor("model.embed_tokens.scales") {
         Some(scales) if scales.dtype == Dtype::U8 => manifest.required("model.norm.weight")?,
         Some(scales) => scales,
         None => manifest.required("model.embed_tokens.weight")?,
     };
-    Ok(tensor.dtype.size())
+    match tensor.dtype {
+        Dtype::F32 => Ok(mlx::Dtype::F32),
+        Dtype::F16 => Ok(mlx::Dtype::F16),
+        Dtype::BF16 => Ok(mlx::Dtype::Bf16),
+        other => Err(Error::unsupported(format!(
+            "tensor {} is stored as {other}; expected a float",
+            tensor.name
+        ))),
+    }
 }
 
 /// An opened checkpoint. Immutable.
@@ -136,6 +171,7 @@ pub struct Model {
     weights_mapped: Entry,
     weights_copied: Entry,
     weights_read: Entry,
+    _reservation: Reservation,
 }
 
 impl Model {
@@ -145,6 +181,7 @@ impl Model {
         let spec = DecoderSpec::from_config(manifest.config())?;
         let mut info = info_of(&manifest, spec.clone())?;
         let device = options.device.resolve();
+        let reservation = ModelBytes::of(&manifest)?.admit(options.caps())?;
         let stream = Stream::acquire(device)?;
         let mut report = options.progress;
         let mut progress = |done: usize, total: usize| {
@@ -193,6 +230,7 @@ impl Model {
             weights_copied: Entry::new(Category::WeightsCopied, bytes.copied),
             weights_read: Entry::new(Category::WeightsRead, private_bytes),
             checkpoint,
+            _reservation: reservation,
         }))
     }
 

@@ -5,6 +5,7 @@
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
+use super::admission;
 use crate::checkpoint::{ChatTemplates, Manifest};
 use crate::error::{Error, Result, ResultExt};
 use crate::memory::{Category, Entry};
@@ -63,6 +64,10 @@ impl ModelText {
 
     /// The tokenizer; `NotFound` if the checkpoint has none.
     pub fn tokenizer(&self) -> Result<&Arc<Tokenizer>> {
+        // A lack of memory passes, so it is not remembered as what the tokenizer is.
+        if let (None, Some(file)) = (self.tokenizer.get(), &self.tokenizer_file) {
+            admission::probe_tokenizer(file)?;
+        }
         let tokenizer = self.tokenizer.get_or_init(|| {
             let file = self.tokenizer_file.as_deref().ok_or_else(|| {
                 Error::not_found(format!(

@@ -21,6 +21,7 @@ const TOPICS: &[&str] = &[
     "text",
     "context",
     "residency",
+    "estimate",
     "sampler",
     "generate",
 ];

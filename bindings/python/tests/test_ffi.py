@@ -26,6 +26,7 @@ CALLBACKS = {
 TYPES: dict[str, Any] = {
     "void": None,
     "float": ctypes.c_float,
+    "double": ctypes.c_double,
     "int32_t": ctypes.c_int32,
     "uint32_t": ctypes.c_uint32,
     "uint64_t": ctypes.c_uint64,

@@ -15,6 +15,16 @@ one call at a time. Objects may be closed and collected in any order.
 from . import errors
 from ._cancel import Cancel
 from ._context import Context, ContextInfo, KvType, Perf
+from ._estimate import (
+    MACHINES,
+    MemoryBudget,
+    MemoryEstimate,
+    NumbersPlan,
+    estimate,
+    memory_budget,
+    plan_numbers,
+    set_memory_budget,
+)
 from ._generation import Generation, GenerationResult, StopReason
 from ._library import (
     DeviceInfo,
@@ -77,12 +87,16 @@ __all__ = [
     "InvalidArgumentError",
     "IoError",
     "KvType",
+    "MACHINES",
+    "MemoryBudget",
+    "MemoryEstimate",
     "MemoryStats",
     "Model",
     "ModelInfo",
     "ModelMemory",
     "NoSpaceError",
     "NotFoundError",
+    "NumbersPlan",
     "OutOfMemoryError",
     "OverBudgetError",
     "PanicError",
@@ -99,13 +113,17 @@ __all__ = [
     "devices",
     "diagnose_memory",
     "errors",
+    "estimate",
     "init",
     "inspect",
     "library_path",
     "library_version",
     "log_to",
+    "memory_budget",
     "memory_stats",
     "notify_memory_pressure",
     "on_memory_pressure",
+    "plan_numbers",
+    "set_memory_budget",
     "trim_memory",
 ]

@@ -1,20 +1,34 @@
-"""`python -m umrt top MODEL`: where the memory is while a model writes."""
+"""`python -m umrt`: what can be asked from a shell."""
 
 from __future__ import annotations
 
 import argparse
+import sys
+from collections.abc import Sequence
 
-from . import _top
+from . import _plan, _top
+from ._version import __version__
+from .errors import UmrtError
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Runs a command; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m umrt")
-    commands = parser.add_subparsers(dest="command", required=True)
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m umrt", description="umrt, the unified-memory runtime"
+    )
+    parser.add_argument("--version", action="version", version=f"umrt {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    _plan.add_command(commands)
     _top.add_command(commands)
-    given = parser.parse_args(arguments)
-    return int(given.run(given))
+    options = parser.parse_args(arguments)
+    try:
+        text = options.run(options)
+    except (UmrtError, ValueError) as error:
+        print(f"umrt: {error}", file=sys.stderr)
+        return 1
+    if text:
+        print(text)
+    return 0
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    sys.exit(main())

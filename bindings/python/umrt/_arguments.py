@@ -43,6 +43,10 @@ def u32(name: str, value: SupportsIndex) -> int:
     return integer(name, value, 0, U32_MAX)
 
 
+def u64(name: str, value: SupportsIndex) -> int:
+    return integer(name, value, 0, U64_MAX)
+
+
 def i32(name: str, value: SupportsIndex) -> int:
     return integer(name, value, -I32_MAX - 1, I32_MAX)
 

@@ -95,6 +95,24 @@ class Perf:
         return _rate(self.n_decode_tokens, self.decode_seconds)
 
 
+def context_params(
+    n_ctx: int,
+    n_seq: int,
+    prefill_chunk: int,
+    n_threads: int,
+    kv_type: KvType,
+    memory_limit: int,
+) -> _ffi.CtxParams:
+    return _ffi.CtxParams(
+        n_ctx=_arguments.u32("n_ctx", n_ctx),
+        n_seq=_arguments.integer("n_seq", n_seq, 1, _arguments.U32_MAX),
+        prefill_chunk=_arguments.u32("prefill_chunk", prefill_chunk),
+        n_threads=_arguments.u32("n_threads", n_threads),
+        kv_type=_arguments.instance("kv_type", kv_type, KvType).value,
+        memory_limit=_arguments.u64("memory_limit", memory_limit),
+    )
+
+
 class Context(Closeable):
     """Sequences of one model and their KV caches.
 
@@ -111,6 +129,7 @@ class Context(Closeable):
         prefill_chunk: int = 0,
         n_threads: int = 0,
         kv_type: KvType = KvType.COMPUTED,
+        memory_limit: int = 0,
     ) -> None:
         """KV memory is taken as sequences grow, never beyond `n_ctx`.
 
@@ -123,17 +142,17 @@ class Context(Closeable):
           the same number share them. 0: the physical cores that the process may
           use. More gain nothing; use fewer to leave cores to the application.
         - `kv_type`: how keys and values are stored.
+        - `memory_limit`: bytes that the context may take at most. 0: what the
+          memory budget leaves.
 
-        Raises OverBudgetError if full sequences would take more than models may
-        use (the message says how much), UnsupportedError (the model's heads do not
-        divide into the groups of `kv_type`), BackendError.
+        All that full sequences and the largest step need is reserved here.
+
+        Raises OverBudgetError if that is more than is left (the message says how
+        much is missing and what would fit), UnsupportedError (the model's heads do
+        not divide into the groups of `kv_type`), BackendError.
         """
-        params = _ffi.CtxParams(
-            n_ctx=_arguments.u32("n_ctx", n_ctx),
-            n_seq=_arguments.integer("n_seq", n_seq, 1, _arguments.U32_MAX),
-            prefill_chunk=_arguments.u32("prefill_chunk", prefill_chunk),
-            n_threads=_arguments.u32("n_threads", n_threads),
-            kv_type=_arguments.instance("kv_type", kv_type, KvType).value,
+        params = context_params(
+            n_ctx, n_seq, prefill_chunk, n_threads, kv_type, memory_limit
         )
         with model_handle(model) as address:
             handle = Handle.create(

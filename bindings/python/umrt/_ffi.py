@@ -13,6 +13,7 @@ from ctypes import (
     POINTER,
     c_char,
     c_char_p,
+    c_double,
     c_float,
     c_int32,
     c_size_t,
@@ -47,6 +48,8 @@ PRECISION_FLOAT32 = 1
 
 CPU_OPS_KERNELS = 0
 CPU_OPS_STOCK = 1
+
+MODEL_ALLOW_PAGING = 1
 
 LOAD_MAP = 0
 LOAD_READ = 1
@@ -217,8 +220,9 @@ class ModelParams(Struct):
         ("progress", PROGRESS_FN),
         ("progress_userdata", c_void_p),
         ("cancel", c_void_p),
+        ("memory_limit", c_uint64),
+        ("flags", c_uint32),
         ("load", c_uint32),
-        ("reserved", c_uint32),
     ]
 
 
@@ -276,6 +280,7 @@ class CtxParams(Struct):
         ("prefill_chunk", c_uint32),
         ("n_threads", c_uint32),
         ("kv_type", c_uint32),
+        ("memory_limit", c_uint64),
     ]
 
 
@@ -317,6 +322,98 @@ class EvalResult(Struct):
     _fields_ = [
         ("struct_size", c_uint32),
         ("n_logits", c_uint32),
+    ]
+
+
+class MemoryEstimate(Struct):
+    _fields_ = [
+        ("struct_size", c_uint32),
+        ("fits", c_uint32),
+        ("n_ctx", c_uint32),
+        ("n_seq", c_uint32),
+        ("max_n_ctx", c_uint32),
+        ("max_n_seq", c_uint32),
+        ("fit_kv_bits", c_uint32),
+        ("fit_weight_bits", c_uint32),
+        ("weights_mapped_bytes", c_uint64),
+        ("weights_copied_bytes", c_uint64),
+        ("weights_float32_bytes", c_uint64),
+        ("weights_float16_bytes", c_uint64),
+        ("weights_bfloat16_bytes", c_uint64),
+        ("weights_packed_bytes", c_uint64),
+        ("weights_other_bytes", c_uint64),
+        ("kv_bytes_per_token", c_uint64),
+        ("kv_bytes", c_uint64),
+        ("logits_bytes", c_uint64),
+        ("scratch_prefill_bytes", c_uint64),
+        ("scratch_decode_bytes", c_uint64),
+        ("mlx_cache_bytes", c_uint64),
+        ("tables_bytes", c_uint64),
+        ("total_bytes", c_uint64),
+        ("physical_bytes", c_uint64),
+        ("usable_bytes", c_uint64),
+        ("taken_bytes", c_uint64),
+        ("missing_bytes", c_uint64),
+        ("usable_reason", c_char_p),
+    ]
+
+
+class Numbers(Struct):
+    _fields_ = [
+        ("struct_size", c_uint32),
+        ("n_layers", c_uint32),
+        ("n_kv_heads", c_uint32),
+        ("head_dim", c_uint32),
+        ("n_ctx", c_uint32),
+        ("n_seq", c_uint32),
+        ("n_parameters", c_uint64),
+        ("n_active_parameters", c_uint64),
+        ("bits_per_weight", c_double),
+        ("kv_bits", c_double),
+        ("memory_bytes", c_uint64),
+        ("fraction", c_double),
+        ("gigabytes_per_second", c_double),
+    ]
+
+
+class NumbersResult(Struct):
+    _fields_ = [
+        ("struct_size", c_uint32),
+        ("fits", c_uint32),
+        ("max_n_ctx", c_uint32),
+        ("reserved", c_uint32),
+        ("weight_bytes", c_uint64),
+        ("kv_bytes_per_token", c_uint64),
+        ("kv_bytes", c_uint64),
+        ("total_bytes", c_uint64),
+        ("usable_bytes", c_uint64),
+        ("tokens_per_second", c_double),
+        ("tokens_per_second_full", c_double),
+    ]
+
+
+class MemoryBudget(Struct):
+    _fields_ = [
+        ("struct_size", c_uint32),
+        ("reserved", c_uint32),
+        ("fraction", c_double),
+        ("bytes", c_uint64),
+    ]
+
+
+class MemoryBudgetInfo(Struct):
+    _fields_ = [
+        ("struct_size", c_uint32),
+        ("reserved", c_uint32),
+        ("physical_bytes", c_uint64),
+        ("usable_bytes", c_uint64),
+        ("taken_bytes", c_uint64),
+        ("mapped_bytes", c_uint64),
+        ("paged_bytes", c_uint64),
+        ("private_bytes", c_uint64),
+        ("scratch_bytes", c_uint64),
+        ("mlx_cache_bytes", c_uint64),
+        ("usable_reason", c_char_p),
     ]
 
 
@@ -428,6 +525,13 @@ FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
     "umrt_eval": (STATUS, [HANDLE, POINTER(Batch), HANDLE, POINTER(EvalResult)]),
     "umrt_logits": (STATUS, [HANDLE, c_size_t, POINTER(c_float), c_size_t, NEEDED]),
     "umrt_logits_view": (STATUS, [HANDLE, c_size_t, POINTER(c_void_p)]),
+    "umrt_model_estimate": (
+        STATUS,
+        [c_char_p, POINTER(ModelParams), POINTER(CtxParams), POINTER(MemoryEstimate)],
+    ),
+    "umrt_numbers_plan": (STATUS, [POINTER(Numbers), POINTER(NumbersResult)]),
+    "umrt_memory_budget_set": (STATUS, [POINTER(MemoryBudget)]),
+    "umrt_memory_budget_get": (STATUS, [POINTER(MemoryBudgetInfo)]),
     "umrt_sampler_new": (STATUS, [POINTER(SamplerParams), NEW_HANDLE]),
     "umrt_sampler_reset": (STATUS, [HANDLE]),
     "umrt_sampler_accept": (STATUS, [HANDLE, c_int32]),

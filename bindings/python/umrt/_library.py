@@ -50,7 +50,7 @@ def init(*, mlx_cache_limit: int = 0) -> None:
     """Checks that MLX can be used, and sets its parameters. Optional.
 
     `mlx_cache_limit`: bytes of freed buffers that MLX may keep for reuse. 0 leaves
-    it as it is, at first MLX's default (32 MiB on a CPU).
+    it as it is, at first as much as the largest step of any context takes.
 
     Raises BackendError.
     """

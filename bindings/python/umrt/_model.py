@@ -135,6 +135,8 @@ class Model(Closeable):
         precision: Precision = "native",
         cpu_ops: CpuOps = "kernels",
         load: Load = "map",
+        memory_limit: int = 0,
+        allow_paging: bool = False,
         progress: Progress | None = None,
         cancel: Cancel | None = None,
     ) -> Model:
@@ -153,21 +155,23 @@ class Model(Closeable):
           operations, which are what runs on GPUs: slow, for comparisons.
         - `load`: "map" maps the files; "read" reads them into private memory, so that
           they may change afterwards; "direct" does so past the page cache.
+        - `memory_limit`: bytes that the model may take at most, without its
+          contexts. 0: what the memory budget leaves.
+        - `allow_paging`: open the model even if its weights exceed the memory
+          budget. What does not stay in memory is read from disk for every token,
+          which is slow.
         - `progress(done, total)`: called in this thread while the model is
-          opened, with layers, or bytes where weights are read. What it raises stops the opening and is raised from here.
+          opened, with layers, or bytes where weights are read. What it raises stops
+          the opening and is raised from here.
         - `cancel`: stops the opening.
 
         Raises NotFoundError, IoError, FormatError (what is wrong in which file),
-        UnsupportedError (names what), CancelledError, OutOfMemoryError,
-        BackendError.
+        UnsupportedError (names what), OverBudgetError (says by how much),
+        CancelledError, OutOfMemoryError, BackendError.
         """
         encoded = _arguments.path(path)
-        params = _ffi.ModelParams(
-            device=_arguments.choice("device", device, _DEVICES),
-            precision=_arguments.choice("precision", precision, _PRECISIONS),
-            cpu_ops=_arguments.choice("cpu_ops", cpu_ops, _CPU_OPS),
-            load=_arguments.choice("load", load, _LOADS),
-        )
+        params = model_params(device, precision, cpu_ops, memory_limit, allow_paging)
+        params.load = _arguments.choice("load", load, _LOADS)
         if progress is not None and not callable(progress):
             raise TypeError("progress must be callable")
         handle = _open(encoded, params, progress, optional_cancel(cancel))
@@ -263,6 +267,7 @@ class Model(Closeable):
         prefill_chunk: int = 0,
         n_threads: int = 0,
         kv_type: KvType = KvType.COMPUTED,
+        memory_limit: int = 0,
     ) -> Context:
         """A new `Context` of this model."""
         return Context(
@@ -272,6 +277,7 @@ class Model(Closeable):
             prefill_chunk=prefill_chunk,
             n_threads=n_threads,
             kv_type=kv_type,
+            memory_limit=memory_limit,
         )
 
     def tokenize(
@@ -404,6 +410,22 @@ class Model(Closeable):
                 ),
                 expected_bytes=2 * len(request) + 1024,
             )
+
+
+def model_params(
+    device: Device,
+    precision: Precision,
+    cpu_ops: CpuOps,
+    memory_limit: int,
+    allow_paging: bool,
+) -> _ffi.ModelParams:
+    return _ffi.ModelParams(
+        device=_arguments.choice("device", device, _DEVICES),
+        precision=_arguments.choice("precision", precision, _PRECISIONS),
+        cpu_ops=_arguments.choice("cpu_ops", cpu_ops, _CPU_OPS),
+        memory_limit=_arguments.u64("memory_limit", memory_limit),
+        flags=_ffi.MODEL_ALLOW_PAGING if allow_paging else 0,
+    )
 
 
 def _open(

@@ -84,21 +84,17 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     parser.set_defaults(run=_run)
 
 
-def _run(given: argparse.Namespace) -> int:
-    try:
-        with Model.open(given.model, load=given.load) as model:
-            if given.warm:
-                model.set_residency("warm")
-            with model.context(given.n_ctx) as context:
-                writer = _Writer(context, given.prompt, given.max_tokens)
-                _show(writer)
-    except UmrtError as error:
-        print(error, file=sys.stderr)
-        return 1
+def _run(given: argparse.Namespace) -> str:
+    """Shows everything itself and leaves nothing to print."""
+    with Model.open(given.model, load=given.load) as model:
+        if given.warm:
+            model.set_residency("warm")
+        with model.context(given.n_ctx) as context:
+            writer = _Writer(context, given.prompt, given.max_tokens)
+            _show(writer)
     if writer.error is not None:
-        print(writer.error, file=sys.stderr)
-        return 1
-    return 0
+        raise writer.error
+    return ""
 
 
 def _show(writer: _Writer) -> None:

@@ -45,6 +45,7 @@ use super::norm::Norm;
 use super::output::Output;
 use super::pool::Pool;
 use super::rope::RopeTable;
+use super::scratch::AttentionShape;
 
 /// Rows in scratch memory are multiples of this many floats, which is a multiple
 /// of the lanes of every vector.
@@ -196,6 +197,14 @@ impl<'a> Attention<'a> {
         // SAFETY: the caller's.
         unsafe { layout.read(block, kv_head, positions) }
     }
+}
+
+/// The partial results of as many pieces as there can be.
+pub(super) fn attention_scratch_bytes(shape: &AttentionShape) -> usize {
+    let group = shape.n_heads / shape.n_kv_heads.max(1);
+    let rows = shape.n_tokens * group.max(1);
+    let floats = PADDING + shape.head_dim.next_multiple_of(PADDING);
+    plan::MAX_PIECES * rows.min(plan::TILE_ROWS) * floats * size_of::<f32>()
 }
 
 /// Stores the tokens' keys and values in the blocks and computes attention into

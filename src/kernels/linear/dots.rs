@@ -12,6 +12,7 @@ use crate::kernels::float::Float;
 use crate::kernels::floats::{Floats, FloatsMut};
 use crate::kernels::level::Level;
 use crate::kernels::pool::Pool;
+use crate::kernels::scratch::ProductShape;
 
 /// Rows of activations in the forms in which the weights want them.
 pub struct Dots<'a> {
@@ -26,6 +27,11 @@ pub struct Dots<'a> {
     /// By projection: which of the planes, for codes that are multiplied as integers.
     choice: Vec<Option<usize>>,
     projections: &'a [Projection<'a>],
+}
+
+/// Rows as float32, and as halves or integers in two bytes with scales and sums.
+pub fn dots_scratch_bytes(shape: &ProductShape) -> usize {
+    shape.n_rows * shape.columns * (size_of::<f32>() + 2 + 1)
 }
 
 thread_local! {

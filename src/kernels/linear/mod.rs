@@ -25,11 +25,13 @@ use super::output::Output;
 use super::pool::Pool;
 use super::quantized::QuantizedRows;
 use dots::Dots;
+pub(super) use dots::dots_scratch_bytes;
 pub use rows::Rows;
 use tiles::Tiles;
+pub(super) use tiles::{panel_bytes, thread_scratch_bytes};
 
 /// With more rows of activations than this, tiles are faster.
-const MAX_DOT_ROWS: usize = 12;
+pub(super) const MAX_DOT_ROWS: usize = 12;
 /// Bytes of weights that a piece of work covers: from half a microsecond, so that
 /// there is some for each thread, to about 20, so that none waits long for another.
 const PIECE_BYTES: RangeInclusive<usize> = 8 << 10..=256 << 10;

@@ -7,12 +7,12 @@ use std::ops::Range;
 
 use super::rows::Rows;
 use super::{Block, Job, Matrix, Projection, codes};
-use crate::kernels::aligned::Aligned;
 use crate::kernels::float::Float;
 use crate::kernels::floats::FloatsMut;
 use crate::kernels::level::Level;
 use crate::kernels::output::Output;
-use crate::kernels::pool::Pool;
+use crate::kernels::pool::{Buffer, Pool};
+use crate::kernels::scratch::{ProductShape, Stored};
 
 /// Rows of activations in a panel.
 pub const PANEL: usize = 16;
@@ -101,9 +101,9 @@ struct Place {
 struct Panels {
     element: Element,
     /// `[n / 16][columns as words][16]`
-    words: Aligned<u32>,
+    words: Buffer,
     /// Float32 `[n / 16][groups][16]`; for codes.
-    sums: Aligned<u32>,
+    sums: Buffer,
     group_size: usize,
 }
 
@@ -116,6 +116,33 @@ pub struct Tiles<'a> {
     choice: Vec<usize>,
     panels: Vec<Panels>,
     projections: &'a [Projection<'a>],
+}
+
+/// All rows in panels, and the sums of their groups.
+pub fn panel_bytes(shape: &ProductShape) -> usize {
+    let (element, group_size) = stored_element(shape);
+    let n_padded = shape.n_rows.next_multiple_of(PANEL);
+    let words = shape.columns.div_ceil(element.columns());
+    let groups = shape.columns.checked_div(group_size).unwrap_or(0);
+    n_padded * (words + groups) * size_of::<u32>()
+}
+
+/// A block of weights, and the sums of both operands of a gate.
+pub fn thread_scratch_bytes(shape: &ProductShape) -> usize {
+    let (element, _) = stored_element(shape);
+    let n_padded = shape.n_rows.next_multiple_of(PANEL);
+    let columns = shape.columns.min(BLOCK_COLUMNS);
+    let weights = BLOCK_ROWS * (columns * element.bytes() + ROW_PADDING);
+    weights + 2 * BLOCK_ROWS * n_padded * size_of::<f32>()
+}
+
+fn stored_element(shape: &ProductShape) -> (Element, usize) {
+    let halves = Level::detect().has_dot_halves() && shape.activations == Float::Bf16;
+    match shape.weights {
+        Stored::Float(Float::Bf16) if halves => (Element::Bf16, 0),
+        Stored::Codes { group_size } if halves => (Element::Bf16Codes, group_size),
+        _ => (Element::F32, 0),
+    }
 }
 
 thread_local! {

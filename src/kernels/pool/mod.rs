@@ -6,7 +6,7 @@ mod handoff;
 
 use std::collections::BTreeMap;
 use std::mem;
-use std::ops::Range;
+use std::ops::{Deref, DerefMut, Range};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread::{self, JoinHandle};
 
@@ -14,12 +14,42 @@ use self::handoff::Handoff;
 use super::aligned::Aligned;
 use super::threads::default_threads;
 use crate::host;
+use crate::memory::{Category, Entry};
 
 /// Threads that run the pieces of one job at a time.
 pub struct Pool {
     handoff: Arc<Handoff>,
     workers: Vec<JoinHandle<()>>,
-    spare: Mutex<Vec<Aligned<u32>>>,
+    spare: Mutex<Vec<Buffer>>,
+}
+
+/// Scratch memory that the ledger knows of.
+pub struct Buffer {
+    numbers: Aligned<u32>,
+    _counted: Entry,
+}
+
+impl Buffer {
+    fn new(length: usize) -> Buffer {
+        Buffer {
+            numbers: Aligned::zeroed(length),
+            _counted: Entry::new(Category::Scratch, length * size_of::<u32>()),
+        }
+    }
+}
+
+impl Deref for Buffer {
+    type Target = Aligned<u32>;
+
+    fn deref(&self) -> &Aligned<u32> {
+        &self.numbers
+    }
+}
+
+impl DerefMut for Buffer {
+    fn deref_mut(&mut self) -> &mut Aligned<u32> {
+        &mut self.numbers
+    }
 }
 
 /// Spare buffers that are kept at most.
@@ -91,7 +121,7 @@ impl Pool {
 
     /// A buffer with any contents: large ones cost more to get from the system than
     /// to fill. `give_back` keeps it for the next kernel, as long as the pool lives.
-    pub fn buffer(&self, length: usize) -> Aligned<u32> {
+    pub fn buffer(&self, length: usize) -> Buffer {
         let mut spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner);
         let fits = spare
             .iter()
@@ -102,11 +132,15 @@ impl Pool {
         drop(spare);
         match found {
             Some(buffer) if fits.is_some() => buffer,
-            _ => Aligned::zeroed(length),
+            found => {
+                // Before the new one is there.
+                drop(found);
+                Buffer::new(length)
+            }
         }
     }
 
-    pub fn give_back(&self, buffer: Aligned<u32>) {
+    pub fn give_back(&self, buffer: Buffer) {
         let mut spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner);
         if spare.len() < MAX_SPARE {
             spare.push(buffer);

@@ -1,0 +1,62 @@
+//! How much memory kernels take beside their inputs and outputs.
+
+use super::attention::attention_scratch_bytes;
+use super::float::Float;
+use super::linear::{MAX_DOT_ROWS, dots_scratch_bytes, panel_bytes, thread_scratch_bytes};
+
+/// How a matrix is stored, as far as scratch memory depends on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stored {
+    Float(Float),
+    /// Codes that are whole numbers.
+    Codes {
+        group_size: usize,
+    },
+    /// Anything that becomes float32 first.
+    Other,
+}
+
+/// Rows of activations that are multiplied with weights of some kind.
+#[derive(Clone, Copy, Debug)]
+pub struct ProductShape {
+    pub n_rows: usize,
+    pub columns: usize,
+    pub activations: Float,
+    pub weights: Stored,
+}
+
+/// The queries of one sequence's tokens.
+#[derive(Clone, Copy, Debug)]
+pub struct AttentionShape {
+    pub n_tokens: usize,
+    pub n_heads: usize,
+    pub n_kv_heads: usize,
+    pub head_dim: usize,
+    pub float: Float,
+}
+
+impl ProductShape {
+    /// Of this product: activations as the weights want them. A pool keeps as much
+    /// for the next product.
+    pub fn scratch_bytes(&self) -> usize {
+        match self.n_rows > MAX_DOT_ROWS {
+            true => panel_bytes(self),
+            false => dots_scratch_bytes(self),
+        }
+    }
+
+    /// Of each thread, until it ends.
+    pub fn thread_bytes(&self) -> usize {
+        match self.n_rows > MAX_DOT_ROWS {
+            true => thread_scratch_bytes(self),
+            false => 4 * self.columns,
+        }
+    }
+}
+
+impl AttentionShape {
+    /// Rotated queries, and partial results over parts of the positions.
+    pub fn scratch_bytes(&self) -> usize {
+        attention_scratch_bytes(self)
+    }
+}

@@ -1,0 +1,415 @@
+//! The process's one budget: what models and contexts were promised.
+//!
+//! Whoever will need memory reserves it first, in full, and holds the
+//! [`Reservation`] for as long as it may need it. What was reserved is there when
+//! it is taken, as far as this process decides; what cannot be reserved is
+//! refused before anything is allocated.
+//!
+//! Mapped weights count in full: the system can drop them, but every token needs
+//! all of them, so a model of which a part is always missing reads that part from
+//! disk for every token. Who accepts that reserves them as `paged`, which counts
+//! only as addresses.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use super::ledger::{Category, ledger};
+use super::machine::{self, Counts, Held, Limit, Share, Usable};
+use crate::host;
+
+/// Bytes of one model or context.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Demand {
+    /// Weights used where their file is mapped.
+    pub mapped: usize,
+    /// Weights that may be read from disk again and again.
+    pub paged: usize,
+    /// Held throughout: keys and values, logits, copied weights, tables.
+    pub private: usize,
+    /// Taken and given back in every step.
+    pub scratch: usize,
+}
+
+impl Demand {
+    pub fn total(&self) -> usize {
+        self.counted(Counts::Addressed)
+    }
+
+    fn counted(&self, counts: Counts) -> usize {
+        let private = self.private.saturating_add(self.scratch);
+        match counts {
+            Counts::Private => private,
+            Counts::Needed => private.saturating_add(self.mapped),
+            Counts::Addressed => private
+                .saturating_add(self.mapped)
+                .saturating_add(self.paged),
+        }
+    }
+
+    /// Both at once.
+    pub fn plus(&self, other: &Demand) -> Demand {
+        self.zip(other, usize::saturating_add)
+    }
+
+    fn minus(&self, other: &Demand) -> Demand {
+        self.zip(other, usize::saturating_sub)
+    }
+
+    fn zip(&self, other: &Demand, combine: fn(usize, usize) -> usize) -> Demand {
+        Demand {
+            mapped: combine(self.mapped, other.mapped),
+            paged: combine(self.paged, other.paged),
+            private: combine(self.private, other.private),
+            scratch: combine(self.scratch, other.scratch),
+        }
+    }
+}
+
+/// What the host decides about the budget.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Settings {
+    /// `None`: the default share of physical memory.
+    pub share: Option<Share>,
+    /// Freed buffers that MLX may keep. `None`: as much as the largest step takes,
+    /// so that a step finds what the one before gave back.
+    pub mlx_cache_bytes: Option<usize>,
+}
+
+/// The budget at one moment.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    limits: Vec<Limit>,
+    reserved: Demand,
+    largest_scratch: usize,
+    settings: Settings,
+}
+
+/// Why something does not fit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shortage {
+    pub limit: Limit,
+    /// Bytes of it that are reserved already.
+    pub taken: usize,
+    pub missing: usize,
+}
+
+impl fmt::Display for Shortage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} more than is left of the {} that models may use ({})",
+            Mebibytes(self.missing),
+            Mebibytes(self.limit.bytes),
+            self.limit.bound
+        )?;
+        match self.taken {
+            0 => Ok(()),
+            taken => write!(f, ", of which {} are taken", Mebibytes(taken)),
+        }
+    }
+}
+
+/// Bytes for people, in units that keep small amounts visible.
+pub struct Mebibytes(pub usize);
+
+impl fmt::Display for Mebibytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            bytes if bytes < 1 << 20 => write!(f, "{} KiB", bytes.div_ceil(1 << 10)),
+            bytes => write!(f, "{} MiB", bytes.div_ceil(1 << 20)),
+        }
+    }
+}
+
+impl Snapshot {
+    pub fn usable(&self) -> Usable {
+        machine::least(&self.limits)
+    }
+
+    pub fn settings(&self) -> Settings {
+        self.settings
+    }
+
+    pub fn reserved(&self) -> Demand {
+        self.reserved
+    }
+
+    /// Bytes that are promised, MLX's freed buffers among them.
+    pub fn taken(&self) -> usize {
+        self.taken_with(&Demand::default(), Counts::Needed)
+    }
+
+    /// Freed buffers that MLX may keep beside what `more` wants.
+    pub fn mlx_cache_bytes(&self, more: &Demand) -> usize {
+        let largest = self.largest_scratch.max(more.scratch);
+        self.settings.mlx_cache_bytes.unwrap_or(largest)
+    }
+
+    /// What keeps `more` from fitting: that of which most is missing.
+    pub fn shortage(&self, more: &Demand) -> Option<Shortage> {
+        let short = self.limits.iter().filter_map(|limit| {
+            let counts = limit.bound.counts();
+            let needed = self.taken_with(more, counts);
+            let missing = needed.checked_sub(limit.bytes).filter(|&bytes| bytes > 0)?;
+            Some(Shortage {
+                limit: *limit,
+                taken: self.taken_with(&Demand::default(), counts),
+                missing,
+            })
+        });
+        short.max_by_key(|shortage| shortage.missing)
+    }
+
+    fn taken_with(&self, more: &Demand, counts: Counts) -> usize {
+        self.reserved
+            .plus(more)
+            .counted(counts)
+            .saturating_add(self.mlx_cache_bytes(more))
+    }
+}
+
+#[derive(Default)]
+struct State {
+    settings: Settings,
+    device_bytes: Option<usize>,
+    reserved: Demand,
+    /// How many reservations have so much scratch memory.
+    scratches: BTreeMap<usize, usize>,
+}
+
+impl State {
+    fn snapshot(&self) -> Snapshot {
+        Snapshot {
+            limits: machine::limits(self.settings.share, self.device_bytes, held()),
+            reserved: self.reserved,
+            largest_scratch: self
+                .scratches
+                .last_key_value()
+                .map_or(0, |(bytes, _)| *bytes),
+            settings: self.settings,
+        }
+    }
+
+    fn add(&mut self, demand: &Demand) {
+        self.reserved = self.reserved.plus(demand);
+        *self.scratches.entry(demand.scratch).or_default() += 1;
+    }
+
+    fn remove(&mut self, demand: &Demand) {
+        self.reserved = self.reserved.minus(demand);
+        if let Some(count) = self.scratches.get_mut(&demand.scratch) {
+            *count -= 1;
+            if *count == 0 {
+                self.scratches.remove(&demand.scratch);
+            }
+        }
+    }
+}
+
+fn held() -> Held {
+    let bytes = |category| ledger().bytes(category);
+    Held {
+        mapped: bytes(Category::WeightsMapped),
+        private: bytes(Category::WeightsCopied)
+            + bytes(Category::KvReserved)
+            + bytes(Category::Logits)
+            + bytes(Category::Scratch),
+    }
+}
+
+/// What models and contexts were promised, and what bounds it.
+#[derive(Default)]
+pub struct Budget(Mutex<State>);
+
+/// The one budget of the process.
+pub fn budget() -> &'static Budget {
+    static BUDGET: Budget = Budget(Mutex::new(State {
+        settings: Settings {
+            share: None,
+            mlx_cache_bytes: None,
+        },
+        device_bytes: None,
+        reserved: Demand {
+            mapped: 0,
+            paged: 0,
+            private: 0,
+            scratch: 0,
+        },
+        scratches: BTreeMap::new(),
+    }));
+    &BUDGET
+}
+
+impl Budget {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn snapshot(&self) -> Snapshot {
+        self.lock().snapshot()
+    }
+
+    /// What is reserved already stays, whatever the new share is.
+    pub fn set_share(&self, share: Option<Share>) {
+        self.lock().settings.share = share;
+    }
+
+    /// `None`: as much as the largest step takes.
+    pub fn set_mlx_cache(&self, bytes: Option<usize>) {
+        self.lock().settings.mlx_cache_bytes = bytes;
+    }
+
+    /// What the GPU in use can work on.
+    pub fn set_device(&self, bytes: Option<usize>) {
+        self.lock().device_bytes = bytes;
+    }
+
+    /// Promises memory, if there is enough.
+    pub fn reserve(&'static self, demand: Demand) -> Result<Reservation, Shortage> {
+        let mut reservation = Reservation {
+            budget: self,
+            demand: Demand::default(),
+        };
+        self.lock().add(&reservation.demand);
+        reservation.resize(demand)?;
+        Ok(reservation)
+    }
+}
+
+/// Memory that was promised; given back when dropped.
+pub struct Reservation {
+    budget: &'static Budget,
+    demand: Demand,
+}
+
+impl Reservation {
+    pub fn demand(&self) -> Demand {
+        self.demand
+    }
+
+    /// Asks for more or less; if there is not enough, what was promised before stays.
+    pub fn resize(&mut self, demand: Demand) -> Result<(), Shortage> {
+        let mut state = self.budget.lock();
+        state.remove(&self.demand);
+        match state.snapshot().shortage(&demand) {
+            None => self.demand = demand,
+            Some(shortage) => {
+                state.add(&self.demand);
+                return Err(shortage);
+            }
+        }
+        state.add(&self.demand);
+        Ok(())
+    }
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        self.budget.lock().remove(&self.demand);
+    }
+}
+
+/// What bounds the memory of models now.
+pub fn usable() -> Usable {
+    match host::forked() {
+        // Another thread of the parent may have held the lock.
+        true => machine::least(&machine::limits(None, None, Held::default())),
+        false => budget().snapshot().usable(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::machine::Bound;
+    use super::*;
+
+    const MIB: usize = 1 << 20;
+
+    fn budget_of(bytes: usize) -> &'static Budget {
+        let budget: &'static Budget = Box::leak(Box::default());
+        budget.set_share(Some(Share::Bytes(bytes)));
+        budget.set_mlx_cache(Some(0));
+        budget
+    }
+
+    fn private(bytes: usize) -> Demand {
+        Demand {
+            private: bytes,
+            ..Demand::default()
+        }
+    }
+
+    #[test]
+    fn reservations_share_the_budget_and_give_it_back() {
+        let budget = budget_of(100 * MIB);
+        let first = budget.reserve(private(60 * MIB)).expect("fits");
+        let shortage = budget.reserve(private(60 * MIB)).err().expect("too much");
+        assert_eq!((shortage.taken, shortage.missing), (60 * MIB, 20 * MIB));
+        assert_eq!(shortage.limit.bound, Bound::Budget);
+        let text = shortage.to_string();
+        assert!(
+            text.contains("20 MiB more") && text.contains("of the 100 MiB"),
+            "{text}"
+        );
+        drop(first);
+        assert!(budget.reserve(private(100 * MIB)).is_ok());
+        assert_eq!(budget.snapshot().taken(), 0);
+    }
+
+    #[test]
+    fn what_cannot_grow_stays_as_it_was() {
+        let budget = budget_of(100 * MIB);
+        let mut growing = budget.reserve(private(60 * MIB)).expect("fits");
+        assert!(growing.resize(private(101 * MIB)).is_err());
+        assert_eq!(growing.demand(), private(60 * MIB));
+        assert_eq!(budget.snapshot().taken(), 60 * MIB);
+        growing.resize(private(100 * MIB)).expect("fits");
+        growing.resize(private(10 * MIB)).expect("fits");
+        assert_eq!(budget.snapshot().taken(), 10 * MIB);
+    }
+
+    #[test]
+    fn weights_that_may_be_paged_take_addresses_only() {
+        let budget = budget_of(100 * MIB);
+        let weights = |mapped, paged| Demand {
+            mapped,
+            paged,
+            ..Demand::default()
+        };
+        assert!(budget.reserve(weights(101 * MIB, 0)).is_err());
+        let paged = budget.reserve(weights(0, 101 * MIB)).expect("allowed");
+        assert_eq!(budget.snapshot().taken(), 0);
+        assert_eq!(paged.demand().total(), 101 * MIB);
+    }
+
+    #[test]
+    fn freed_buffers_are_reserved_once_for_the_largest_step() {
+        let budget = budget_of(100 * MIB);
+        budget.set_mlx_cache(None);
+        let scratch = |bytes| Demand {
+            scratch: bytes,
+            ..Demand::default()
+        };
+        let first = budget.reserve(scratch(20 * MIB)).expect("fits");
+        assert_eq!(budget.snapshot().taken(), 40 * MIB);
+        let second = budget.reserve(scratch(10 * MIB)).expect("fits");
+        assert_eq!(budget.snapshot().taken(), 50 * MIB);
+        assert!(budget.reserve(scratch(36 * MIB)).is_err());
+        drop(first);
+        assert_eq!(budget.snapshot().taken(), 20 * MIB);
+        drop(second);
+        assert_eq!(budget.snapshot().taken(), 0);
+    }
+
+    #[test]
+    fn a_smaller_budget_takes_nothing_away() {
+        let budget = budget_of(100 * MIB);
+        let before = budget.reserve(private(80 * MIB)).expect("fits");
+        budget.set_share(Some(Share::Bytes(50 * MIB)));
+        assert!(budget.reserve(private(1)).is_err());
+        assert_eq!(before.demand(), private(80 * MIB));
+        drop(before);
+        assert!(budget.reserve(private(50 * MIB)).is_ok());
+    }
+}

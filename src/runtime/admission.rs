@@ -1,0 +1,485 @@
+//! Who is let in: models and contexts reserve what they will need, in full,
+//! before anything is allocated. A refusal says how much is missing and what
+//! would fit.
+
+use std::fmt;
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+
+use super::context::ContextOptions;
+use super::model::ModelInfo;
+use super::scratch::{Placement, StepShape, StepSize, product};
+use crate::checkpoint::Manifest;
+use crate::decoder::DecoderSpec;
+use crate::error::{Error, Result};
+use crate::host;
+use crate::kernels::{Pool, default_threads};
+use crate::kv::{CacheShape, KvType, Sequence};
+use crate::memory::{self, Demand, Mebibytes, Reservation, Snapshot, budget, largest};
+use crate::mlx::{self, Device, Dtype};
+
+/// The context length when none is asked for, if the model allows as much.
+const DEFAULT_N_CTX: usize = 8192;
+const DEFAULT_PREFILL_CHUNK: usize = 512;
+/// Tokens whose keys and values are allocated together.
+const KV_BLOCK: usize = 256;
+/// MLX counts positions in 32 bits.
+const MAX_N_CTX: usize = (1 << 30) - 1;
+/// A tensor's name, place and array.
+const BYTES_PER_TENSOR: usize = 1024;
+/// What a tokenizer takes: its patterns, and its tables by the length of its file,
+/// whose entries of a dozen bytes become several allocations each.
+const TOKENIZER_BYTES: usize = 3 << 20;
+const TOKENIZER_FACTOR: usize = 24;
+/// Less than this is there, or the process could not have come so far.
+const UNPROBED_BYTES: usize = 64 << 10;
+
+/// A context with all defaults filled in.
+#[derive(Clone, Debug)]
+pub(super) struct ContextPlan {
+    pub cache: CacheShape,
+    pub n_sequences: usize,
+    pub prefill_chunk: usize,
+    pub memory_limit: usize,
+    dtype: Dtype,
+    vocab_size: usize,
+    step: StepShape,
+}
+
+/// What a context takes, by what it is for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ContextBytes {
+    pub kv: usize,
+    /// Rows for all sequences, of the last evaluation and of the one after it.
+    pub logits: usize,
+    pub prefill_scratch: usize,
+    /// Of that, MLX's arrays.
+    pub prefill_arrays: usize,
+    pub decode_scratch: usize,
+    pub decode_arrays: usize,
+    pub tables: usize,
+}
+
+impl ContextBytes {
+    /// Intermediate results of the largest step.
+    pub fn scratch(&self) -> usize {
+        self.prefill_scratch.max(self.decode_scratch)
+    }
+
+    pub fn demand(&self) -> Demand {
+        Demand {
+            private: self
+                .kv
+                .saturating_add(self.logits)
+                .saturating_add(self.tables),
+            scratch: self.scratch(),
+            ..Demand::default()
+        }
+    }
+}
+
+impl ContextPlan {
+    pub fn new(
+        info: &ModelInfo,
+        dtype: Dtype,
+        options: &ContextOptions,
+        (device, cpu_ops): (Device, mlx::CpuOps),
+    ) -> Result<ContextPlan> {
+        let or = |value: usize, default: usize| if value == 0 { default } else { value };
+        admit_threads(options.n_threads)?;
+        let spec: &DecoderSpec = &info.spec;
+        let n_ctx = or(options.n_ctx, spec.max_context.min(DEFAULT_N_CTX));
+        let placement = Placement {
+            device,
+            cpu_ops,
+            n_threads: match options.n_threads {
+                0 => default_threads(),
+                n => n,
+            },
+        };
+        Ok(ContextPlan {
+            cache: CacheShape::new(&spec.cache_layers(), dtype, options.kv_type, n_ctx)?,
+            n_sequences: or(options.n_sequences, 1),
+            prefill_chunk: or(options.prefill_chunk, DEFAULT_PREFILL_CHUNK),
+            memory_limit: options.memory_limit,
+            dtype,
+            vocab_size: spec.vocab_size,
+            step: StepShape::new(spec, dtype, info.stored, placement),
+        })
+    }
+
+    pub fn n_ctx(&self) -> usize {
+        self.cache.max_tokens
+    }
+
+    pub fn with_n_ctx(&self, n_ctx: usize) -> Self {
+        let mut plan = self.clone();
+        plan.cache.max_tokens = n_ctx;
+        plan
+    }
+
+    pub fn with_n_sequences(&self, n_sequences: usize) -> Self {
+        Self {
+            n_sequences,
+            ..self.clone()
+        }
+    }
+
+    /// With keys and values of 8 or 4 bits; `None`: the model's heads are no whole groups.
+    pub fn with_kv_bits(&self, spec: &DecoderSpec, bits: usize) -> Option<Self> {
+        let cache = |group_size| {
+            let kv_type = KvType::Quantized { bits, group_size };
+            CacheShape::new(&spec.cache_layers(), self.dtype, kv_type, self.n_ctx()).ok()
+        };
+        Some(Self {
+            cache: cache(64).or_else(|| cache(32))?,
+            ..self.clone()
+        })
+    }
+
+    pub fn bytes(&self) -> ContextBytes {
+        let tokens = product([self.n_ctx(), self.n_sequences]);
+        let prefill = StepSize {
+            n_tokens: self.prefill_chunk.min(tokens),
+            n_sequences: self.n_sequences,
+            n_positions: self.n_ctx(),
+            n_wanted: self.n_sequences,
+        };
+        let decode = StepSize {
+            n_tokens: self.n_sequences.min(self.prefill_chunk),
+            ..prefill
+        };
+        ContextBytes {
+            kv: kv_bytes(&self.cache, self.n_ctx()).saturating_mul(self.n_sequences),
+            logits: self.logits_bytes(self.n_sequences.saturating_mul(2)),
+            prefill_scratch: self.step.bytes(&prefill),
+            prefill_arrays: self.step.array_bytes(&prefill),
+            decode_scratch: self.step.bytes(&decode),
+            decode_arrays: self.step.array_bytes(&decode),
+            tables: self.n_sequences.saturating_mul(size_of::<Sequence>()),
+        }
+    }
+
+    pub fn logits_bytes(&self, n_rows: usize) -> usize {
+        product([n_rows, self.vocab_size, size_of::<f32>()])
+    }
+
+    /// Refuses a step for which the system has no memory left, although it was
+    /// promised: the host may have taken it.
+    pub fn probe_step(&self, step: &StepSize) -> Result<()> {
+        let logits = self.logits_bytes(step.n_wanted);
+        probe(self.step.bytes(step).saturating_add(logits), || {
+            format!("a step of {} tokens", step.n_tokens)
+        })
+    }
+
+    /// As `probe_step`, for a cache of MLX's arrays that is to hold so many tokens.
+    pub fn probe_arrays(&self, n_tokens: usize) -> Result<()> {
+        probe(kv_bytes(&self.cache, n_tokens), || {
+            format!("keys and values of {n_tokens} tokens")
+        })
+    }
+
+    /// Whether it fits in itself and beside `other`.
+    pub fn fits(&self, snapshot: &Snapshot, other: &Demand) -> bool {
+        let demand = self.bytes().demand();
+        self.n_ctx() <= MAX_N_CTX
+            && within(self.memory_limit, &demand).is_none()
+            && snapshot.shortage(&demand.plus(other)).is_none()
+    }
+
+    /// The largest context that would fit with as many sequences; 0: none.
+    pub fn max_n_ctx(&self, snapshot: &Snapshot, other: &Demand, most: usize) -> usize {
+        largest(KV_BLOCK, most.min(MAX_N_CTX), |n_ctx| {
+            self.with_n_ctx(n_ctx).fits(snapshot, other)
+        })
+    }
+
+    /// How many sequences would fit at this length; 0: none.
+    pub fn max_n_sequences(&self, snapshot: &Snapshot, other: &Demand) -> usize {
+        largest(1, self.n_sequences, |n| {
+            self.with_n_sequences(n).fits(snapshot, other)
+        })
+    }
+
+    /// Reserves what the context will need when all sequences are full.
+    pub fn admit(&self) -> Result<ContextReservation> {
+        host::ensure_not_forked()?;
+        let bytes = self.bytes();
+        let demand = bytes.demand();
+        if let Some(over) = within(self.memory_limit, &demand) {
+            return Err(self.refusal(&bytes, &over));
+        }
+        let reservation = budget()
+            .reserve(demand)
+            .map_err(|shortage| self.refusal(&bytes, &shortage))?;
+        if self.n_ctx() > MAX_N_CTX {
+            return Err(Error::over_budget(format!(
+                "n_ctx is {}; models may use up to {MAX_N_CTX} positions",
+                self.n_ctx()
+            )));
+        }
+        apply_limits()?;
+        Ok(ContextReservation(Some(reservation)))
+    }
+
+    fn refusal(&self, bytes: &ContextBytes, why: &dyn fmt::Display) -> Error {
+        Error::over_budget(format!(
+            "{} sequence(s) of {} tokens take {} (keys and values {}, logits {}, scratch {}), {}; \
+             {}",
+            self.n_sequences,
+            self.n_ctx(),
+            amount(bytes.demand().total()),
+            amount(bytes.kv),
+            amount(bytes.logits),
+            amount(bytes.scratch()),
+            why,
+            self.instead()
+        ))
+    }
+
+    /// What to do about a refusal.
+    fn instead(&self) -> String {
+        let snapshot = budget().snapshot();
+        let none = Demand::default();
+        let n_ctx = self.max_n_ctx(&snapshot, &none, self.n_ctx());
+        let n_sequences = self.max_n_sequences(&snapshot, &none);
+        match (n_ctx, n_sequences) {
+            (0, 0) if self.n_sequences > 1 => format!(
+                "not even one sequence fits; {}",
+                self.with_n_sequences(1).instead()
+            ),
+            (0, 0) => "nothing would fit: free other models and contexts, or set a larger budget"
+                .to_owned(),
+            (0, n) => format!("n_seq {n} would fit"),
+            (n_ctx, 0) => format!("n_ctx {n_ctx} would fit"),
+            (n_ctx, n) => format!("n_ctx {n_ctx} or n_seq {n} would fit"),
+        }
+    }
+}
+
+/// What a context was promised.
+pub(super) struct ContextReservation(Option<Reservation>);
+
+impl ContextReservation {
+    /// Makes room for more rows of logits than one per sequence, if they fit. The
+    /// former rows stay until the new ones are there.
+    pub fn admit_logits(&mut self, plan: &ContextPlan, n_former: usize, n: usize) -> Result<()> {
+        let Some(reservation) = &mut self.0 else {
+            return Ok(());
+        };
+        let mut bytes = plan.bytes();
+        bytes.logits = bytes.logits.max(plan.logits_bytes(n_former + n));
+        let demand = bytes.demand();
+        if demand == reservation.demand() {
+            return Ok(());
+        }
+        let refusal = |why: &dyn fmt::Display| {
+            Error::over_budget(format!(
+                "logits of {n} tokens take {}, {}; ask for fewer at a time",
+                amount(plan.logits_bytes(n)),
+                why
+            ))
+        };
+        if let Some(over) = within(plan.memory_limit, &demand) {
+            return Err(refusal(&over));
+        }
+        reservation
+            .resize(demand)
+            .map_err(|shortage| refusal(&shortage))
+    }
+
+    pub fn end(&mut self) {
+        self.0 = None;
+    }
+}
+
+/// More than the caller allowed.
+#[derive(Clone, Copy)]
+pub(super) struct OverLimit {
+    limit: usize,
+    pub missing: usize,
+}
+
+impl fmt::Display for OverLimit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (missing, limit) = (Mebibytes(self.missing), Mebibytes(self.limit));
+        write!(f, "{missing} more than its memory_limit of {limit}")
+    }
+}
+
+/// 0: no limit.
+pub(super) fn within(memory_limit: usize, demand: &Demand) -> Option<OverLimit> {
+    let missing = demand
+        .total()
+        .checked_sub(memory_limit)
+        .filter(|&bytes| bytes > 0)?;
+    (memory_limit > 0).then_some(OverLimit {
+        limit: memory_limit,
+        missing,
+    })
+}
+
+/// How a model's weights may be used.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct ModelCaps {
+    /// Bytes; 0: none.
+    pub memory_limit: usize,
+    pub allow_paging: bool,
+}
+
+/// Bytes of an opened model.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ModelBytes {
+    pub mapped: usize,
+    pub copied: usize,
+    /// Tokenizer, template, names and shapes.
+    pub tables: usize,
+}
+
+impl ModelBytes {
+    /// From the headers: what is used where it is mapped, and what is not.
+    pub(super) fn of(manifest: &Manifest) -> Result<ModelBytes> {
+        let tokenizer = match manifest.directory().tokenizer() {
+            Some(file) => tokenizer_bytes(&file)?,
+            None => 0,
+        };
+        let mut bytes = ModelBytes {
+            tables: manifest.tensors().len() * BYTES_PER_TENSOR + tokenizer,
+            ..ModelBytes::default()
+        };
+        for tensor in manifest.tensors() {
+            match mlx::maps_in_place(tensor.offset, tensor.dtype.size()) {
+                true => bytes.mapped += tensor.bytes,
+                false => bytes.copied += tensor.bytes,
+            }
+        }
+        Ok(bytes)
+    }
+
+    pub(super) fn demand(&self, caps: ModelCaps) -> Demand {
+        let (mapped, paged) = match caps.allow_paging {
+            true => (0, self.mapped),
+            false => (self.mapped, 0),
+        };
+        Demand {
+            mapped,
+            paged,
+            private: self.copied.saturating_add(self.tables),
+            scratch: 0,
+        }
+    }
+
+    /// Reserves the weights, before they are mapped.
+    pub(super) fn admit(&self, caps: ModelCaps) -> Result<Reservation> {
+        host::ensure_not_forked()?;
+        let demand = self.demand(caps);
+        probe(demand.private, || {
+            "the model's own copies and tables".to_owned()
+        })?;
+        if let Some(over) = within(caps.memory_limit, &demand) {
+            return Err(self.refusal(&over, "raise it, or use fewer bits per weight"));
+        }
+        budget().reserve(demand).map_err(|shortage| {
+            self.refusal(
+                &shortage,
+                "free other models, set a larger budget, use fewer bits per weight, or allow \
+                 paging: what does not fit is then read from disk for every token",
+            )
+        })
+    }
+
+    fn refusal(&self, why: &dyn fmt::Display, instead: &str) -> Error {
+        Error::over_budget(format!(
+            "the model takes {} (weights mapped {}, copied {}, tables {}), {}; {instead}",
+            amount(self.mapped.saturating_add(self.copied) + self.tables),
+            amount(self.mapped),
+            amount(self.copied),
+            amount(self.tables),
+            why
+        ))
+    }
+}
+
+/// Whether the system has what reading a tokenizer takes.
+pub(super) fn probe_tokenizer(file: &Path) -> Result<()> {
+    probe(tokenizer_bytes(file)?, || "the tokenizer".to_owned())
+}
+
+/// A tokenizer, once it was read.
+fn tokenizer_bytes(file: &Path) -> Result<usize> {
+    let metadata = std::fs::metadata(file).map_err(|error| Error::io("read", file, &error))?;
+    let tables = usize::try_from(metadata.len())
+        .unwrap_or(usize::MAX)
+        .saturating_mul(TOKENIZER_FACTOR);
+    Ok(tables.saturating_add(TOKENIZER_BYTES))
+}
+
+/// Keys and values of one sequence, in the blocks that are allocated: the last one
+/// ends with the context.
+fn kv_bytes(shape: &CacheShape, n_tokens: usize) -> usize {
+    let whole_blocks = n_tokens.checked_next_multiple_of(KV_BLOCK);
+    let tokens = whole_blocks.unwrap_or(usize::MAX).min(shape.max_tokens);
+    tokens.saturating_mul(shape.bytes_per_token())
+}
+
+/// Tells MLX how much of the budget it may use and keep.
+pub(super) fn apply_limits() -> Result<()> {
+    static APPLIED: Mutex<Option<(usize, usize)>> = Mutex::new(None);
+    if mlx::gpu_available() {
+        budget().set_device(mlx::gpu_working_set()?);
+    }
+    let snapshot = budget().snapshot();
+    let cache = snapshot.mlx_cache_bytes(&Demand::default());
+    let limits = (snapshot.usable().usable_bytes, cache);
+    let mut applied = APPLIED.lock().unwrap_or_else(PoisonError::into_inner);
+    if *applied != Some(limits) {
+        mlx::set_memory_limit(limits.0)?;
+        mlx::set_cache_limit(limits.1)?;
+        *applied = Some(limits);
+    }
+    Ok(())
+}
+
+/// Freed buffers go back to the system with the last context.
+pub(super) fn limits_after_last() -> Result<()> {
+    match budget().snapshot().mlx_cache_bytes(&Demand::default()) {
+        0 => apply_limits(),
+        _ => Ok(()),
+    }
+}
+
+/// Asks the system for memory that is needed next, before MLX or a kernel does,
+/// which could not go on without it.
+fn probe(bytes: usize, what: impl FnOnce() -> String) -> Result<()> {
+    if bytes <= UNPROBED_BYTES || memory::probe(bytes) {
+        return Ok(());
+    }
+    // What MLX keeps for reuse may be what is missing.
+    mlx::clear_cache()?;
+    match memory::probe(bytes) {
+        true => Ok(()),
+        false => Err(Error::out_of_memory(format!(
+            "the system has no {} left for {}; free memory and try again",
+            amount(bytes),
+            what()
+        ))),
+    }
+}
+
+fn admit_threads(n_threads: usize) -> Result<()> {
+    match n_threads <= Pool::MAX_THREADS {
+        true => Ok(()),
+        false => Err(Error::invalid(format!(
+            "n_threads is {n_threads}; it can be at most {}, and 0 is a good choice",
+            Pool::MAX_THREADS
+        ))),
+    }
+}
+
+pub(super) fn amount(bytes: usize) -> String {
+    match bytes {
+        usize::MAX => "more than can be addressed".to_owned(),
+        bytes => Mebibytes(bytes).to_string(),
+    }
+}

@@ -1,0 +1,177 @@
+//! What a step is predicted to take is what it takes: `scratch` of a context's plan
+//! against MLX's peak and the ledger, and never less than the process grew by.
+
+#![cfg(target_os = "linux")]
+
+mod common;
+
+use std::sync::Arc;
+
+use common::process::{anonymous_bytes, isolated};
+use common::random_model::RandomModel;
+use common::{context_of, open, token_ids};
+use umrt::checkpoint::Dtype;
+use umrt::memory::{Category, ledger};
+use umrt::mlx::{CpuOps, clear_cache, memory_use, reset_peak};
+use umrt::runtime::{Batch, Context, ContextOptions, Model, ModelOptions};
+
+const MIB: usize = 1 << 20;
+
+const SMALL: RandomModel = RandomModel {
+    hidden_size: 64,
+    intermediate_size: 128,
+    n_layers: 3,
+    n_heads: 4,
+    n_kv_heads: 2,
+    head_dim: 16,
+    vocab_size: 96,
+    dtype: Dtype::F32,
+};
+
+const GROUPED: RandomModel = RandomModel {
+    hidden_size: 1024,
+    intermediate_size: 2816,
+    n_layers: 3,
+    n_heads: 16,
+    n_kv_heads: 4,
+    head_dim: 64,
+    vocab_size: 4096,
+    dtype: Dtype::BF16,
+};
+
+const DEEP: RandomModel = RandomModel {
+    hidden_size: 512,
+    intermediate_size: 4096,
+    n_layers: 12,
+    n_heads: 8,
+    n_kv_heads: 8,
+    head_dim: 128,
+    vocab_size: 8192,
+    dtype: Dtype::BF16,
+};
+
+/// What one evaluation took.
+struct Measured {
+    arrays: usize,
+    kernels: usize,
+    /// What the process grew by, but for the cache.
+    anonymous: usize,
+}
+
+/// Fills all sequences but for `n` tokens each and evaluates those in one step.
+fn measure(context: &mut Context, vocab_size: usize, n: usize) -> Measured {
+    let n_sequences = context.n_sequences();
+    let n_ctx = context.n_ctx();
+    let append = |context: &mut Context, n: usize| {
+        let tokens = token_ids(3, n * n_sequences, vocab_size);
+        let sequences: Vec<i32> = (0..n * n_sequences)
+            .map(|index| (index % n_sequences) as i32)
+            .collect();
+        let batch = Batch {
+            sequences: Some(&sequences),
+            ..Batch::of(&tokens)
+        };
+        context.eval(&batch, None).expect("an evaluation");
+    };
+    for sequence in 0..n_sequences {
+        context.trim(sequence as i32, 0).expect("a sequence");
+    }
+    append(context, n_ctx);
+    for sequence in 0..n_sequences {
+        context
+            .trim(sequence as i32, n_ctx - n)
+            .expect("a sequence");
+    }
+    clear_cache().expect("freed");
+    let (active, anonymous) = (memory_use().expect("figures").active, anonymous_bytes());
+    let cached = context.memory().kv_reserved;
+    reset_peak().expect("a counter");
+    append(context, n);
+    let cached = context.memory().kv_reserved - cached;
+    Measured {
+        arrays: memory_use().expect("figures").peak - active,
+        kernels: ledger().bytes(Category::Scratch),
+        anonymous: anonymous_bytes().saturating_sub(anonymous + cached),
+    }
+}
+
+/// Within 3%, or within 1 MiB if that is more.
+fn assert_predicts(predicted: usize, measured: usize, what: &str) {
+    let tolerance = MIB.max(measured / 100 * 3);
+    println!("{what}: predicted {predicted}, measured {measured}");
+    assert!(
+        predicted.abs_diff(measured) <= tolerance,
+        "{what}: predicted {predicted}, measured {measured}"
+    );
+}
+
+fn with_chunk(model: &Arc<Model>, n_ctx: usize, n_sequences: usize, chunk: usize) -> Context {
+    let options = ContextOptions {
+        n_ctx,
+        n_sequences,
+        prefill_chunk: chunk,
+        ..ContextOptions::default()
+    };
+    context_of(model, options)
+}
+
+#[test]
+fn the_prediction_of_a_step_is_what_it_takes() {
+    isolated("the_prediction_of_a_step_is_what_it_takes", || {
+        for (shape, dtypes) in [
+            (SMALL, &[Dtype::BF16, Dtype::F16, Dtype::F32][..]),
+            (GROUPED, &[Dtype::BF16, Dtype::F32]),
+            (DEEP, &[Dtype::BF16]),
+        ] {
+            for &dtype in dtypes {
+                let shape = RandomModel { dtype, ..shape };
+                let directory = shape.write();
+                let model = open(directory.path());
+                for (n_ctx, n_sequences, chunk) in [(1024, 1, 512), (768, 2, 512), (512, 1, 100)] {
+                    let what = format!("{dtype} {} x {chunk} of {n_ctx}", shape.hidden_size);
+                    let mut context = with_chunk(&model, n_ctx, n_sequences, chunk);
+                    let bytes = context.planned_bytes();
+                    let logits = bytes.logits / 2;
+                    let step = measure(&mut context, shape.vocab_size, chunk / n_sequences);
+                    assert_predicts(bytes.prefill_arrays + logits, step.arrays, &what);
+                    assert!(step.kernels <= bytes.prefill_scratch - bytes.prefill_arrays);
+                    assert!(
+                        step.anonymous <= bytes.prefill_scratch + logits + MIB,
+                        "{what}: grown by {}, predicted {}",
+                        step.anonymous,
+                        bytes.prefill_scratch
+                    );
+                    let step = measure(&mut context, shape.vocab_size, 1);
+                    assert_predicts(bytes.decode_arrays + logits, step.arrays, &what);
+                }
+            }
+        }
+    });
+}
+
+#[test]
+fn stock_operations_take_no_more_than_predicted() {
+    isolated("stock_operations_take_no_more_than_predicted", || {
+        for dtype in [Dtype::F16, Dtype::F32] {
+            let shape = RandomModel { dtype, ..SMALL };
+            let directory = shape.write();
+            let options = ModelOptions {
+                cpu_ops: CpuOps::Stock,
+                ..ModelOptions::default()
+            };
+            let model = Model::open(directory.path(), options).expect("a model");
+            let mut context = with_chunk(&model, 1024, 1, 256);
+            let bytes = context.planned_bytes();
+            let step = measure(&mut context, shape.vocab_size, 256);
+            println!(
+                "predicted {}, measured {}",
+                bytes.prefill_scratch, step.arrays
+            );
+            assert!(step.arrays <= bytes.prefill_scratch + bytes.logits / 2);
+            assert!(
+                bytes.prefill_scratch < 2 * step.arrays,
+                "and not absurdly more"
+            );
+        }
+    });
+}
