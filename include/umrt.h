@@ -49,6 +49,7 @@ inline T umrt_initialized() {
 #define UMRT_INIT_PARAMS_INIT UMRT_INITIALIZED(umrt_init_params)
 #define UMRT_DEVICE_INFO_INIT UMRT_INITIALIZED(umrt_device_info)
 #define UMRT_MEMORY_INFO_INIT UMRT_INITIALIZED(umrt_memory_info)
+#define UMRT_TRIM_RESULT_INIT UMRT_INITIALIZED(umrt_trim_result)
 #define UMRT_MEMORY_ESTIMATE_INIT UMRT_INITIALIZED(umrt_memory_estimate)
 #define UMRT_MEMORY_BUDGET_INIT UMRT_INITIALIZED(umrt_memory_budget)
 #define UMRT_MEMORY_BUDGET_INFO_INIT UMRT_INITIALIZED(umrt_memory_budget_info)
@@ -62,6 +63,9 @@ inline T umrt_initialized() {
 #define UMRT_PERF_INIT UMRT_INITIALIZED(umrt_perf)
 #define UMRT_BATCH_INIT UMRT_INITIALIZED(umrt_batch)
 #define UMRT_EVAL_RESULT_INIT UMRT_INITIALIZED(umrt_eval_result)
+#define UMRT_RESIDENCY_PARAMS_INIT UMRT_INITIALIZED(umrt_residency_params)
+#define UMRT_MODEL_POLICY_INIT UMRT_INITIALIZED(umrt_model_policy)
+#define UMRT_MEMORY_DIAGNOSIS_INIT UMRT_INITIALIZED(umrt_memory_diagnosis)
 #define UMRT_SAMPLER_PARAMS_INIT UMRT_INITIALIZED(umrt_sampler_params)
 #define UMRT_GENERATE_PARAMS_INIT UMRT_INITIALIZED(umrt_generate_params)
 #define UMRT_GENERATE_RESULT_INIT UMRT_INITIALIZED(umrt_generate_result)
@@ -173,6 +177,50 @@ inline T umrt_initialized() {
 #define UMRT_LOG_DEBUG 4
 
 /**
+ * The system does not say.
+ */
+#define UMRT_PRESSURE_UNKNOWN 0
+
+/**
+ * There is enough memory.
+ */
+#define UMRT_PRESSURE_NORMAL 1
+
+/**
+ * Some processes wait for memory. umrt gives back what costs little to get again.
+ */
+#define UMRT_PRESSURE_WARNING 2
+
+/**
+ * At times nothing runs for want of memory. umrt begins nothing new as well.
+ */
+#define UMRT_PRESSURE_CRITICAL 3
+
+/**
+ * For `umrt_memory_pressure_callback`: the system's own reports count as notices.
+ */
+#define UMRT_PRESSURE_WATCH 1
+
+/**
+ * For `umrt_memory_trim`: freed buffers that MLX keeps, and the free part of the
+ * heap. They are allocated again as needed.
+ */
+#define UMRT_TRIM_MLX_CACHE 1
+
+/**
+ * For `umrt_memory_trim`: the pages of all models that are neither pinned nor
+ * locked nor computing. They come back when they are used, from the page cache or
+ * from disk.
+ */
+#define UMRT_TRIM_IDLE_MODELS 2
+
+/**
+ * For `umrt_memory_trim`: only those of models whose idle time is over (see
+ * `umrt_model_policy`).
+ */
+#define UMRT_TRIM_TIMED_OUT_MODELS 4
+
+/**
  * `umrt_model_params.device`: the GPU if there is one, otherwise the CPU.
  */
 #define UMRT_DEVICE_AUTO 0
@@ -205,6 +253,26 @@ inline T umrt_initialized() {
  * What does not stay in memory is read from disk for every token, which is slow.
  */
 #define UMRT_MODEL_ALLOW_PAGING 1
+
+/**
+ * `umrt_model_params.load`: the files are mapped. Nothing is read before it is
+ * used, and each byte is in memory once, in the page cache, which the system can
+ * drop and read again. The files must not be changed meanwhile.
+ */
+#define UMRT_LOAD_MAP 0
+
+/**
+ * `umrt_model_params.load`: the files are read into private memory at once
+ * (`weights_copied_bytes`). They may be changed or removed afterwards; the page
+ * cache holds a second copy for as long as the system likes.
+ */
+#define UMRT_LOAD_READ 1
+
+/**
+ * `umrt_model_params.load`: as UMRT_LOAD_READ, but past the page cache, so that
+ * there is no second copy. UNSUPPORTED where the file system cannot.
+ */
+#define UMRT_LOAD_DIRECT 2
 
 /**
  * `umrt_tokenize`: add what the model expects around a text, such as a token
@@ -315,6 +383,83 @@ inline T umrt_initialized() {
 #define UMRT_KV_Q4_G32 7
 
 /**
+ * For `umrt_model_residency`: weights come in as they are used, and stay as long
+ * as the system likes. This is how models are opened; what is in memory stays.
+ */
+#define UMRT_RESIDENCY_MAPPED 0
+
+/**
+ * For `umrt_model_residency`: all weights are read now, so that the first token
+ * does not wait for the disk.
+ */
+#define UMRT_RESIDENCY_WARM 1
+
+/**
+ * For `umrt_model_residency`: as WARM, and the system keeps them in memory, as far
+ * as RLIMIT_MEMLOCK allows.
+ */
+#define UMRT_RESIDENCY_LOCKED 2
+
+/**
+ * For `umrt_model_residency`: all pages leave the process. The model stays usable
+ * and they come back as they are used, from the page cache or from disk. Private
+ * memory (`UMRT_LOAD_READ`) is only marked as what may be swapped out first.
+ */
+#define UMRT_RESIDENCY_RELEASED 3
+
+/**
+ * `umrt_residency_params.flags`: with `UMRT_RESIDENCY_RELEASED`, the page cache is
+ * asked to forget the files as well. It keeps what other processes have mapped.
+ * Linux only.
+ */
+#define UMRT_RESIDENCY_DROP_CACHE 1
+
+/**
+ * Memory is fine.
+ */
+#define UMRT_FINDING_NORMAL 0
+
+/**
+ * A weight file was changed while its model is open.
+ */
+#define UMRT_FINDING_FILE_CHANGED 1
+
+/**
+ * Private memory was moved to swap.
+ */
+#define UMRT_FINDING_SWAPPING 2
+
+/**
+ * Weights do not fit into memory and are read again and again.
+ */
+#define UMRT_FINDING_PAGING 3
+
+/**
+ * More is held than models may use.
+ */
+#define UMRT_FINDING_OVER_BUDGET 4
+
+/**
+ * The system is short of memory.
+ */
+#define UMRT_FINDING_PRESSURE 5
+
+/**
+ * Weights are being read for the first time.
+ */
+#define UMRT_FINDING_LOADING 6
+
+/**
+ * A sequence has filled nine tenths of `n_ctx`.
+ */
+#define UMRT_FINDING_CONTEXT_NEARLY_FULL 7
+
+/**
+ * Mapped weights had to be copied.
+ */
+#define UMRT_FINDING_HELD_TWICE 8
+
+/**
  * `umrt_generate_params.flags`: go on behind the token that ends a text.
  */
 #define UMRT_GENERATE_IGNORE_END 1
@@ -416,8 +561,15 @@ typedef struct {
 typedef void (*umrt_log_fn)(int32_t level, const char *message, void *userdata);
 
 /**
- * What memory is used for, in bytes. For a model or a context only its own
- * fields are filled; the others are 0.
+ * What memory is used for, in bytes. For a model, a context or a sequence only
+ * its own fields are filled; the others are 0.
+ *
+ * Private memory that is accounted for is counted once, in one of
+ * `weights_copied_bytes`, `kv_reserved_bytes`, `logits_bytes`, `scratch_bytes`,
+ * `mlx_cache_bytes` and `text_bytes`, whose sum is `total_bytes`; beyond what
+ * the process had before it used umrt, `process_anonymous_bytes` is that sum, and
+ * the stacks and small buffers of its threads. Mapped weights are no private
+ * memory; they are the page cache's.
  */
 typedef struct {
   uint32_t struct_size;
@@ -436,15 +588,17 @@ typedef struct {
    */
   uint64_t weights_mapped_bytes;
   /**
-   * How much of the mapped files is in memory now.
+   * How much of the mapped files the page cache holds now. It stays there when
+   * a model is released, until the system needs the room.
    */
   uint64_t weights_resident_bytes;
   /**
-   * Weights that had to be copied out of their file.
+   * Weights that had to be copied out of their file, or were read into private
+   * memory (`UMRT_LOAD_READ`, `UMRT_LOAD_DIRECT`).
    */
   uint64_t weights_copied_bytes;
   /**
-   * Keys and values: allocated.
+   * Keys and values: allocated. What forks of a sequence share counts once.
    */
   uint64_t kv_reserved_bytes;
   /**
@@ -456,7 +610,8 @@ typedef struct {
    */
   uint64_t logits_bytes;
   /**
-   * The rest of MLX's active memory: intermediate results.
+   * Intermediate results: the rest of MLX's active memory, and buffers that kernels
+   * hold for as long as their threads live.
    */
   uint64_t scratch_bytes;
   /**
@@ -491,7 +646,73 @@ typedef struct {
    * What bounds `usable_bytes`, for people. Static; NULL for models and contexts.
    */
   const char *usable_reason;
+  /**
+   * Weight files locked in memory (`UMRT_RESIDENCY_LOCKED`).
+   */
+  uint64_t weights_locked_bytes;
+  /**
+   * Tokenizers and chat templates, estimated from the entries of their tables,
+   * Tokenizers and chat templates, estimated from the entries of their tables; 0
+   * until they are first used.
+   */
+  uint64_t text_bytes;
+  /**
+   * Private memory that is accounted for: the sum named above.
+   */
+  uint64_t total_bytes;
+  /**
+   * The highest `kv_reserved_bytes` so far.
+   */
+  uint64_t kv_peak_bytes;
+  /**
+   * The process: the highest that resident memory has been, files included.
+   */
+  uint64_t process_peak_bytes;
+  /**
+   * The process: private memory that was moved to swap.
+   */
+  uint64_t swap_bytes;
+  /**
+   * `UMRT_PRESSURE_NORMAL`, `_WARNING` or `_CRITICAL`, by how long processes
+   * waited for memory in the last ten seconds, in the machine or in this control
+   * group; `UMRT_PRESSURE_UNKNOWN` where the system has no such figures.
+   */
+  uint32_t pressure_level;
+  /**
+   * The share of these ten seconds in which at least one waited.
+   */
+  float pressure_percent;
 } umrt_memory_info;
+
+/**
+ * What was given back.
+ */
+typedef struct {
+  uint32_t struct_size;
+  /**
+   * Models whose pages were released.
+   */
+  uint32_t n_models;
+  /**
+   * Bytes by which `mlx_cache_bytes` shrank.
+   */
+  uint64_t mlx_cache_bytes;
+  /**
+   * Bytes by which `process_anonymous_bytes` shrank: MLX's buffers and the free
+   * part of the heap.
+   */
+  uint64_t private_bytes;
+  /**
+   * Bytes by which `process_file_bytes` shrank: pages of models.
+   */
+  uint64_t model_bytes;
+} umrt_trim_result;
+
+/**
+ * Hears of memory pressure: `level` is one of `UMRT_PRESSURE_*`, and
+ * `given_back_bytes` what umrt gave back because of it.
+ */
+typedef void (*umrt_pressure_fn)(uint32_t level, uint64_t given_back_bytes, void *userdata);
 
 /**
  * What a checkpoint is.
@@ -551,7 +772,8 @@ typedef struct {
 } umrt_model_info;
 
 /**
- * Called while a model is opened, on the calling thread: `done` of `total` steps.
+ * Called while a model is opened or its weights are read, on the calling thread:
+ * `done` of `total` layers, or bytes where weights are read.
  */
 typedef void (*umrt_progress_fn)(size_t done, size_t total, void *userdata);
 
@@ -590,7 +812,10 @@ typedef struct {
    * `UMRT_MODEL_ALLOW_PAGING` or 0.
    */
   uint32_t flags;
-  uint32_t reserved;
+  /**
+   * `UMRT_LOAD_MAP`, `UMRT_LOAD_READ` or `UMRT_LOAD_DIRECT`.
+   */
+  uint32_t load;
 } umrt_model_params;
 
 /**
@@ -726,6 +951,98 @@ typedef struct {
    */
   uint32_t n_logits;
 } umrt_eval_result;
+
+/**
+ * For `umrt_model_residency`.
+ */
+typedef struct {
+  uint32_t struct_size;
+  /**
+   * `UMRT_RESIDENCY_DROP_CACHE` or 0.
+   */
+  uint32_t flags;
+  /**
+   * Hears of bytes read while weights are brought in; may be NULL.
+   */
+  umrt_progress_fn progress;
+  void *progress_userdata;
+  /**
+   * Stops the reading; may be NULL.
+   */
+  const umrt_cancel *cancel;
+} umrt_residency_params;
+
+/**
+ * Which models give way when another needs room: models are released, those of
+ * least priority first, among them the one unused for longest, until what models
+ * and contexts hold fits into `usable_bytes`. It happens when a model is first
+ * used, warmed, or read into private memory. A model that computes stays.
+ */
+typedef struct {
+  uint32_t struct_size;
+  /**
+   * 1: never gives way, be it to others, to memory pressure or to time.
+   */
+  uint32_t pinned;
+  /**
+   * Default: 0.
+   */
+  int32_t priority;
+  /**
+   * Unused for so many milliseconds the model is released. 0: never. umrt has
+   * no clock of its own: it looks when any model computes, at most four times a
+   * second, and in `umrt_memory_trim(UMRT_TRIM_TIMED_OUT_MODELS, NULL)`.
+   */
+  uint32_t idle_timeout_ms;
+} umrt_model_policy;
+
+/**
+ * What is wrong with memory, if anything.
+ */
+typedef struct {
+  uint32_t struct_size;
+  /**
+   * The most urgent finding: one of `UMRT_FINDING_*`.
+   */
+  uint32_t finding;
+  /**
+   * All findings, each as the bit `1 << finding`.
+   */
+  uint32_t findings;
+  /**
+   * Milliseconds since the last diagnosis, which `major_faults` is counted over.
+   */
+  uint32_t window_ms;
+  /**
+   * Page faults that read from disk in that time.
+   */
+  uint64_t major_faults;
+  /**
+   * Private memory of the process in swap.
+   */
+  uint64_t swap_bytes;
+  /**
+   * What models and contexts hold in memory: private memory and mapped weights.
+   */
+  uint64_t held_bytes;
+  /**
+   * What they may use.
+   */
+  uint64_t usable_bytes;
+  /**
+   * Tokens of the context's longest sequence, and how many it may hold.
+   */
+  uint32_t n_tokens;
+  uint32_t n_ctx;
+  /**
+   * What is the case, for people. Static.
+   */
+  const char *text;
+  /**
+   * What to do about it. Static.
+   */
+  const char *advice;
+} umrt_memory_diagnosis;
 
 /**
  * What a model and one context would take, in bytes, and what there is.
@@ -1161,11 +1478,58 @@ void umrt_log_set(umrt_log_fn callback, void *userdata, int32_t level);
 
 /**
  * Fills in what the whole process uses memory for. Costs a walk over the page
- * tables of the mapped files: about 1 ms per 10 GB.
+ * tables of the mapped files: about 1 ms per 1.5 GB in small pages, and a tenth of
+ * that in large ones. Figures that change meanwhile need not fit together.
  *
  * Returns INVALID_ARGUMENT, IO, BACKEND. Any thread.
  */
 umrt_status umrt_memory_stats(umrt_memory_info *stats);
+
+/**
+ * Gives memory back to the system without losing anything: sequences go on with
+ * the same tokens.
+ *
+ * - `flags`: `UMRT_TRIM_*`; 0 means `UMRT_TRIM_MLX_CACHE | UMRT_TRIM_IDLE_MODELS`.
+ * - `result`: receives what was given back; may be NULL.
+ *
+ * Returns INVALID_ARGUMENT, UNSUPPORTED (unknown flags), IO, BACKEND. Any thread.
+ */
+umrt_status umrt_memory_trim(uint32_t flags, umrt_trim_result *result);
+
+/**
+ * Sets who hears of memory pressure, after umrt has acted on it: from a warning on
+ * it gives back what `umrt_memory_trim(0, NULL)` does, and while it is critical
+ * `umrt_model_open` and `umrt_ctx_new` return OVER_BUDGET (for 30 seconds after the
+ * last critical notice at most). Sequences that are there go on.
+ *
+ * - `callback`: called on the thread that notices: that of
+ *   `umrt_memory_pressure_notify`, or umrt's own. It may call umrt. NULL ends it.
+ * - `flags`: `UMRT_PRESSURE_WATCH` to hear of the system's own reports (Linux:
+ *   pressure stall information of the machine and the control group), for which a
+ *   thread sleeps until there is another callback or none. Without it only
+ *   `umrt_memory_pressure_notify` notices anything.
+ *
+ * When this returns, the former callback is not called by the watch any more.
+ *
+ * Returns UNSUPPORTED (unknown flags, or the system has no reports to watch;
+ * nothing was changed). Any thread.
+ */
+umrt_status umrt_memory_pressure_callback(umrt_pressure_fn callback,
+                                          void *userdata,
+                                          uint32_t flags);
+
+/**
+ * Acts on memory pressure as described at `umrt_memory_pressure_callback` and
+ * tells the callback, if there is one. For hosts whose system tells them (on
+ * Apple's systems a dispatch source of memory pressure or the application
+ * delegate), and for tests.
+ *
+ * - `level`: `UMRT_PRESSURE_NORMAL`, `_WARNING` or `_CRITICAL`.
+ * - `result`: receives what was given back; may be NULL.
+ *
+ * Returns INVALID_ARGUMENT (no such level), IO, BACKEND. Any thread.
+ */
+umrt_status umrt_memory_pressure_notify(uint32_t level, umrt_trim_result *result);
 
 /**
  * Makes a flag, not triggered. Free it with `umrt_cancel_free`.
@@ -1209,12 +1573,15 @@ umrt_status umrt_model_inspect(const char *path, umrt_model_info *info);
  * - `params`: NULL for defaults.
  * - `model`: receives the handle. Free it with `umrt_model_free`.
  *
- * The files must not be changed while they are open: a file that another
- * process shortens ends this one with SIGBUS when the missing part is read.
+ * Mapped files must not be changed while they are open: a file that another
+ * process shortens ends this one with SIGBUS when the missing part is read. It is
+ * looked for four times a second while the model computes, and then is a status;
+ * only `UMRT_LOAD_READ` and `UMRT_LOAD_DIRECT` make it harmless.
  *
  * Returns INVALID_ARGUMENT, NOT_FOUND, IO, FORMAT (what is wrong in which file),
  * UNSUPPORTED (names what), OVER_BUDGET (the weights exceed what models may use;
- * the message says by how much), CANCELLED, OUT_OF_MEMORY, BACKEND. Any thread.
+ * the message says by how much; or memory pressure is critical), CANCELLED,
+ * OUT_OF_MEMORY, BACKEND. Any thread.
  */
 umrt_status umrt_model_open(const char *path,
                             const umrt_model_params *params,
@@ -1245,7 +1612,7 @@ umrt_status umrt_model_metadata(const umrt_model *model,
                                 size_t *needed);
 
 /**
- * Fills in the model's own memory: the `weights_*` fields.
+ * Fills in the model's own memory: the `weights_*` fields and `text_bytes`.
  *
  * Returns INVALID_ARGUMENT, IO. Any thread.
  */
@@ -1407,11 +1774,22 @@ umrt_status umrt_ctx_info_get(const umrt_ctx *ctx, umrt_ctx_info *info);
 umrt_status umrt_ctx_perf(const umrt_ctx *ctx, umrt_perf *perf);
 
 /**
- * Fills in the context's own memory: the `kv_*` and `logits_bytes` fields.
+ * Fills in the context's own memory: the `kv_*` and `logits_bytes` fields, and
+ * `total_bytes`, their sum.
  *
  * Returns INVALID_ARGUMENT, BUSY. Any thread.
  */
 umrt_status umrt_ctx_memory_stats(const umrt_ctx *ctx, umrt_memory_info *memory);
+
+/**
+ * Fills in one sequence's own memory: `kv_reserved_bytes`, `kv_used_bytes` and
+ * `total_bytes`. What it shares with other sequences is included.
+ *
+ * Returns INVALID_ARGUMENT (no such sequence), BUSY. Any thread.
+ */
+umrt_status umrt_seq_memory_stats(const umrt_ctx *ctx,
+                                  int32_t seq,
+                                  umrt_memory_info *memory);
 
 /**
  * Stores how many tokens a sequence holds.
@@ -1481,6 +1859,58 @@ umrt_status umrt_logits(const umrt_ctx *ctx,
  * Returns INVALID_ARGUMENT (no such row), BUSY. Any thread.
  */
 umrt_status umrt_logits_view(const umrt_ctx *ctx, size_t row, const float **logits);
+
+/**
+ * Brings a model's weights into memory, locks them there, or lets them go.
+ *
+ * - `residency`: `UMRT_RESIDENCY_*`. It replaces what was asked for before.
+ * - `params`: NULL for defaults.
+ *
+ * Other calls may use the model meanwhile. When it fails or is cancelled, what was
+ * read stays as with `UMRT_RESIDENCY_MAPPED`.
+ *
+ * Returns INVALID_ARGUMENT, IO (the disk failed, or a file was shortened or written
+ * to since it was opened), OVER_BUDGET (RLIMIT_MEMLOCK; the message says how to
+ * raise it), UNSUPPORTED, CANCELLED, OUT_OF_MEMORY. Any thread.
+ */
+umrt_status umrt_model_residency(const umrt_model *model,
+                                 uint32_t residency,
+                                 const umrt_residency_params *params);
+
+/**
+ * Says which models give way to this one and when it gives way itself.
+ *
+ * - `policy`: NULL for the defaults.
+ *
+ * Returns INVALID_ARGUMENT. Any thread.
+ */
+umrt_status umrt_model_policy_set(const umrt_model *model,
+                                  const umrt_model_policy *policy);
+
+/**
+ * Finds out what is wrong with memory. Call it every second or so, or when tokens
+ * come slowly: rates are those since the last call, and the first call only begins
+ * to measure.
+ *
+ * - `ctx`: whose sequences to look at; may be NULL.
+ * - `diagnosis`: receives the most urgent finding, with what to do about it.
+ *
+ * Returns INVALID_ARGUMENT, BUSY (the context is computing), IO, BACKEND. Any
+ * thread.
+ */
+umrt_status umrt_memory_diagnose(const umrt_ctx *ctx, umrt_memory_diagnosis *diagnosis);
+
+/**
+ * What a finding (`UMRT_FINDING_*`) means, for people. Static; NULL for other
+ * numbers. Any thread.
+ */
+const char *umrt_finding_text(uint32_t finding);
+
+/**
+ * What to do about a finding (`UMRT_FINDING_*`), for people. Static; NULL for other
+ * numbers. Any thread.
+ */
+const char *umrt_finding_advice(uint32_t finding);
 
 /**
  * Says from a checkpoint's headers what opening it and making one context would

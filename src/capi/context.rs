@@ -270,7 +270,8 @@ pub unsafe extern "C" fn umrt_ctx_perf(ctx: *const umrt_ctx, perf: *mut umrt_per
     })
 }
 
-/// Fills in the context's own memory: the `kv_*` and `logits_bytes` fields.
+/// Fills in the context's own memory: the `kv_*` and `logits_bytes` fields, and
+/// `total_bytes`, their sum.
 ///
 /// Returns INVALID_ARGUMENT, BUSY. Any thread.
 ///
@@ -285,8 +286,31 @@ pub unsafe extern "C" fn umrt_ctx_memory_stats(
     guard(|| {
         // SAFETY: the caller's contract.
         unsafe {
-            let used = with(ctx, |context| Ok(context.memory()))?;
-            structs::write(memory, umrt_memory_info::of_context(used))
+            let (used, kv_peak) = with(ctx, |context| Ok((context.memory(), context.kv_peak())))?;
+            structs::write(memory, umrt_memory_info::of_context(used, kv_peak))
+        }
+    })
+}
+
+/// Fills in one sequence's own memory: `kv_reserved_bytes`, `kv_used_bytes` and
+/// `total_bytes`. What it shares with other sequences is included.
+///
+/// Returns INVALID_ARGUMENT (no such sequence), BUSY. Any thread.
+///
+/// # Safety
+/// `ctx` is NULL or a live handle; `memory` is NULL or a structure of its
+/// `struct_size`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn umrt_seq_memory_stats(
+    ctx: *const umrt_ctx,
+    seq: i32,
+    memory: *mut umrt_memory_info,
+) -> umrt_status {
+    guard(|| {
+        // SAFETY: the caller's contract.
+        unsafe {
+            let used = with(ctx, |context| context.sequence_memory(seq))?;
+            structs::write(memory, umrt_memory_info::of_context(used, 0))
         }
     })
 }

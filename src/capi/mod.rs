@@ -20,6 +20,7 @@ mod handle;
 pub mod library;
 pub mod memory;
 pub mod model;
+pub mod residency;
 pub mod sampler;
 mod structs;
 pub mod text;

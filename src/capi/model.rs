@@ -10,6 +10,7 @@ use super::guard::{guard, guard_free, umrt_status};
 use super::handle;
 use super::memory::umrt_memory_info;
 use super::structs::{self, c_structs};
+use crate::checkpoint::LoadMode;
 use crate::decoder::Precision;
 use crate::error::{Error, Result};
 use crate::mlx::{CpuOps, Device};
@@ -38,7 +39,20 @@ pub const UMRT_CPU_OPS_STOCK: u32 = 1;
 /// What does not stay in memory is read from disk for every token, which is slow.
 pub const UMRT_MODEL_ALLOW_PAGING: u32 = 1;
 
-/// Called while a model is opened, on the calling thread: `done` of `total` steps.
+/// `umrt_model_params.load`: the files are mapped. Nothing is read before it is
+/// used, and each byte is in memory once, in the page cache, which the system can
+/// drop and read again. The files must not be changed meanwhile.
+pub const UMRT_LOAD_MAP: u32 = 0;
+/// `umrt_model_params.load`: the files are read into private memory at once
+/// (`weights_copied_bytes`). They may be changed or removed afterwards; the page
+/// cache holds a second copy for as long as the system likes.
+pub const UMRT_LOAD_READ: u32 = 1;
+/// `umrt_model_params.load`: as UMRT_LOAD_READ, but past the page cache, so that
+/// there is no second copy. UNSUPPORTED where the file system cannot.
+pub const UMRT_LOAD_DIRECT: u32 = 2;
+
+/// Called while a model is opened or its weights are read, on the calling thread:
+/// `done` of `total` layers, or bytes where weights are read.
 pub type umrt_progress_fn =
     Option<unsafe extern "C" fn(done: usize, total: usize, userdata: *mut c_void)>;
 
@@ -63,7 +77,8 @@ pub struct umrt_model_params {
     pub memory_limit: u64,
     /// `UMRT_MODEL_ALLOW_PAGING` or 0.
     pub flags: u32,
-    pub reserved: u32,
+    /// `UMRT_LOAD_MAP`, `UMRT_LOAD_READ` or `UMRT_LOAD_DIRECT`.
+    pub load: u32,
 }
 
 /// What a checkpoint is.
@@ -134,12 +149,15 @@ pub unsafe extern "C" fn umrt_model_inspect(
 /// - `params`: NULL for defaults.
 /// - `model`: receives the handle. Free it with `umrt_model_free`.
 ///
-/// The files must not be changed while they are open: a file that another
-/// process shortens ends this one with SIGBUS when the missing part is read.
+/// Mapped files must not be changed while they are open: a file that another
+/// process shortens ends this one with SIGBUS when the missing part is read. It is
+/// looked for four times a second while the model computes, and then is a status;
+/// only `UMRT_LOAD_READ` and `UMRT_LOAD_DIRECT` make it harmless.
 ///
 /// Returns INVALID_ARGUMENT, NOT_FOUND, IO, FORMAT (what is wrong in which file),
 /// UNSUPPORTED (names what), OVER_BUDGET (the weights exceed what models may use;
-/// the message says by how much), CANCELLED, OUT_OF_MEMORY, BACKEND. Any thread.
+/// the message says by how much; or memory pressure is critical), CANCELLED,
+/// OUT_OF_MEMORY, BACKEND. Any thread.
 ///
 /// # Safety
 /// `path` is NULL or NUL-terminated; `params` is NULL or points to a structure
@@ -182,12 +200,12 @@ unsafe fn open(path: &Path, params: &umrt_model_params) -> Result<Arc<Model>> {
 
 /// All but whom to tell and who may stop it.
 pub(super) fn model_options<'a>(params: &umrt_model_params) -> Result<ModelOptions<'a>> {
-    structs::ensure_reserved::<umrt_model_params>(params.reserved)?;
     arguments::known_flags(params.flags, UMRT_MODEL_ALLOW_PAGING)?;
     Ok(ModelOptions {
         device: device_choice(params.device)?,
         precision: precision(params.precision)?,
         cpu_ops: cpu_ops(params.cpu_ops)?,
+        load: load_mode(params.load)?,
         memory_limit: usize::try_from(params.memory_limit).unwrap_or(usize::MAX),
         allow_paging: params.flags & UMRT_MODEL_ALLOW_PAGING != 0,
         ..ModelOptions::default()
@@ -224,6 +242,17 @@ fn cpu_ops(cpu_ops: u32) -> Result<CpuOps> {
         UMRT_CPU_OPS_STOCK => Ok(CpuOps::Stock),
         other => Err(Error::invalid(format!(
             "cpu_ops {other} is none of UMRT_CPU_OPS_*"
+        ))),
+    }
+}
+
+fn load_mode(load: u32) -> Result<LoadMode> {
+    match load {
+        UMRT_LOAD_MAP => Ok(LoadMode::Map),
+        UMRT_LOAD_READ => Ok(LoadMode::Read),
+        UMRT_LOAD_DIRECT => Ok(LoadMode::Direct),
+        other => Err(Error::invalid(format!(
+            "load {other} is none of UMRT_LOAD_*"
         ))),
     }
 }
@@ -308,7 +337,7 @@ pub unsafe extern "C" fn umrt_model_metadata(
     })
 }
 
-/// Fills in the model's own memory: the `weights_*` fields.
+/// Fills in the model's own memory: the `weights_*` fields and `text_bytes`.
 ///
 /// Returns INVALID_ARGUMENT, IO. Any thread.
 ///

@@ -28,6 +28,11 @@ impl FileStamp {
             inode: metadata.ino(),
         }
     }
+
+    /// Whether both are states of one file, and not of two under the same name.
+    pub(super) fn is_same_file(&self, other: &FileStamp) -> bool {
+        (self.device, self.inode) == (other.device, other.inode)
+    }
 }
 
 /// Opens a regular file; a directory or a pipe is a `Format` error.

@@ -10,7 +10,7 @@ use super::file::{FileStamp, open_regular};
 use super::generation::GenerationDefaults;
 use super::header::{Header, LENGTH_BYTES, LIMIT_TENSORS};
 use super::identity::{Hasher, Identity};
-use super::mmap::{Advice, MappedFile};
+use super::mmap::{Advice, LoadMode, MappedFile};
 use super::quantization::Quantization;
 use super::tensors::{TensorInfo, TensorTable};
 use crate::error::{Error, Result, ResultExt};
@@ -72,19 +72,42 @@ impl Manifest {
         })
     }
 
-    /// Maps the files, provided they are still those that were read.
+    /// Maps the files, provided they are still those whose headers were read.
     pub fn map(self) -> Result<Checkpoint> {
-        let map_file = |file: &WeightFile| {
-            let mapped = MappedFile::open(&file.path)?;
-            if mapped.stamp() == file.stamp {
-                return Ok(mapped);
+        self.load(LoadMode::Map, &mut |_, _| Ok(()))
+    }
+
+    /// Maps the files or reads them, provided they are still those whose headers
+    /// were read. `progress(done, total)` is called with bytes while they are read,
+    /// and may stop it.
+    pub fn load(
+        self,
+        mode: LoadMode,
+        progress: &mut dyn FnMut(usize, usize) -> Result<()>,
+    ) -> Result<Checkpoint> {
+        let total = self
+            .files
+            .iter()
+            .map(|file| file.stamp.bytes as usize)
+            .sum();
+        let mut maps = Vec::with_capacity(self.files.len());
+        let mut done = 0;
+        for file in &self.files {
+            let mut in_this_file = |bytes| progress(done + bytes, total);
+            let mapped = match mode {
+                LoadMode::Map => MappedFile::open(&file.path)?,
+                LoadMode::Read => MappedFile::read(&file.path, false, &mut in_this_file)?,
+                LoadMode::Direct => MappedFile::read(&file.path, true, &mut in_this_file)?,
+            };
+            if mapped.stamp() != file.stamp {
+                return Err(Error::format(format!(
+                    "{} changed while the model was being opened",
+                    file.path.display()
+                )));
             }
-            Err(Error::format(format!(
-                "{} changed while the model was being opened",
-                file.path.display()
-            )))
-        };
-        let maps = self.files.iter().map(map_file).collect::<Result<_>>()?;
+            done += mapped.len();
+            maps.push(mapped);
+        }
         Ok(Checkpoint {
             manifest: self,
             maps,
@@ -250,9 +273,21 @@ impl Checkpoint {
         self.maps.iter().any(MappedFile::changed_on_disk)
     }
 
-    /// How many bytes of the weight files are in memory now.
+    /// See [`MappedFile::ensure_unaltered`].
+    pub fn ensure_unaltered(&self) -> Result<()> {
+        self.maps.iter().try_for_each(MappedFile::ensure_unaltered)
+    }
+
+    /// Bytes of the files that were read into private memory.
+    pub fn private_bytes(&self) -> usize {
+        let private = self.maps.iter().filter(|map| map.is_private());
+        private.map(MappedFile::padded_len).sum()
+    }
+
+    /// How many bytes of the mapped weight files are in memory now.
     pub fn residency(&self) -> Result<usize> {
-        self.maps.iter().map(MappedFile::residency).sum()
+        let mapped = self.maps.iter().filter(|map| !map.is_private());
+        mapped.map(MappedFile::residency).sum()
     }
 
     pub fn advise(&self, advice: Advice) -> Result<()> {

@@ -1,37 +1,48 @@
-//! Files mapped read-only, and what the page cache holds of them.
+//! The bytes of weight files in memory: mapped and shared with the page cache, or
+//! read into private pages.
+//!
+//! - here: [`MappedFile`], the bytes and which file they came from
+//! - `pages`: which of them are in memory, and asking for more or fewer
+//! - `reading`: files into private memory, through the page cache or past it
 
-use std::ops::Range;
+mod pages;
+mod reading;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use memmap2::{Mmap, MmapOptions, UncheckedAdvice};
+use memmap2::{Mmap, MmapMut, MmapOptions};
+
+pub use pages::Advice;
+use pages::page_bytes;
 
 use super::file::{FileStamp, open_regular};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, Status};
 
-/// What to tell the system about coming accesses.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Advice {
-    Normal,
-    /// Don't read ahead.
-    Random,
-    Sequential,
-    /// Start reading from disk now.
-    WillNeed,
-    /// Unmap the pages; the page cache may keep them, and the next access
-    /// brings them back from there or from disk.
-    DontNeed,
+/// How the bytes of weight files come into memory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LoadMode {
+    /// Mapped: each byte is in memory once, in the page cache, when it is first
+    /// used. The file must not be changed meanwhile.
+    #[default]
+    Map,
+    /// Read into private memory at once. What happens to the file afterwards
+    /// does not matter; the page cache may hold a second copy for a while.
+    Read,
+    /// The same past the page cache (O_DIRECT): each byte is in memory once.
+    Direct,
 }
 
-/// A regular file, mapped read-only and shared with the page cache. Clones
-/// share one mapping, which lives until the last of them is dropped. No file
-/// descriptor stays open.
+/// A regular file, mapped read-only and shared with the page cache, or read into
+/// private memory. Clones share the memory, which lives until the last of them
+/// is dropped. No file descriptor stays open.
 ///
-/// The length was taken when the file was opened. If another process truncates
-/// the file afterwards, an access beyond its new end raises SIGBUS, and if one
+/// The length was taken when the file was opened. If another process truncates a
+/// mapped file afterwards, an access beyond its new end raises SIGBUS, and if one
 /// writes to it, the bytes change under the reader: no file system offers a way
 /// to prevent that, so whoever provides a model directory has to leave it alone
-/// while it is in use. [`MappedFile::changed_on_disk`] tells after the fact.
+/// while it is in use. [`MappedFile::ensure_unaltered`] tells after the fact, and
+/// [`MappedFile::populate`] fails where an access would raise SIGBUS.
 #[derive(Clone, Debug)]
 pub struct MappedFile {
     inner: Arc<Inner>,
@@ -41,28 +52,59 @@ pub struct MappedFile {
 struct Inner {
     path: PathBuf,
     stamp: FileStamp,
-    map: Mmap,
+    /// Of the file; private memory is longer, in whole pages.
+    bytes: usize,
+    memory: Memory,
+}
+
+#[derive(Debug)]
+enum Memory {
+    Mapped(Mmap),
+    Private(MmapMut),
 }
 
 impl MappedFile {
     pub fn open(path: &Path) -> Result<MappedFile> {
-        let failed = |error: std::io::Error| Error::io("map", path, &error);
         let (file, stamp) = open_regular(path)?;
-        let bytes = usize::try_from(stamp.bytes).map_err(|_| {
-            let path = path.display();
-            Error::unsupported(format!("{path} is larger than the address space"))
-        })?;
+        let bytes = addressable(path, stamp)?;
         // SAFETY: the mapping belongs to this value, is read-only, and as long as
         // the file was when asked. That nobody changes the file is the documented
         // duty of whoever provides it; see the type's documentation.
-        let map = unsafe { MmapOptions::new().len(bytes).map(&file) }.map_err(failed)?;
-        prefer_large_pages(&map);
+        let map = unsafe { MmapOptions::new().len(bytes).map(&file) }
+            .map_err(|error| Error::io("map", path, &error))?;
+        pages::prefer_large(&map);
+        Self::new(path, stamp, bytes, Memory::Mapped(map))
+    }
+
+    /// Reads the file into private memory, past the page cache if `direct`.
+    /// `progress(bytes)` is called with what was read of it so far and may stop
+    /// the reading.
+    pub fn read(
+        path: &Path,
+        direct: bool,
+        progress: &mut dyn FnMut(usize) -> Result<()>,
+    ) -> Result<MappedFile> {
+        let (file, stamp) = reading::open(path, direct)?;
+        let bytes = addressable(path, stamp)?;
+        let memory = reading::read_all(&file, path, bytes, direct, progress)?;
+        let now = file.metadata().map(|metadata| FileStamp::of(&metadata));
+        if now.map_err(|error| Error::io("read", path, &error))? != stamp {
+            return Err(Error::format(format!(
+                "{} changed while the model was being opened",
+                path.display()
+            )));
+        }
+        Self::new(path, stamp, bytes, Memory::Private(memory))
+    }
+
+    fn new(path: &Path, stamp: FileStamp, bytes: usize, memory: Memory) -> Result<MappedFile> {
         Ok(MappedFile {
             inner: Arc::new(Inner {
                 // The process may change its directory while the mapping lives.
-                path: std::path::absolute(path).map_err(failed)?,
+                path: std::path::absolute(path).map_err(|error| Error::io("open", path, &error))?,
                 stamp,
-                map,
+                bytes,
+                memory,
             }),
         })
     }
@@ -75,21 +117,29 @@ impl MappedFile {
         self.inner.stamp
     }
 
+    /// Whether the bytes are in private memory instead of the page cache.
+    pub fn is_private(&self) -> bool {
+        matches!(self.inner.memory, Memory::Private(_))
+    }
+
     pub fn as_slice(&self) -> &[u8] {
-        &self.inner.map
+        match &self.inner.memory {
+            Memory::Mapped(map) => map,
+            Memory::Private(memory) => &memory[..self.inner.bytes],
+        }
     }
 
     /// At the beginning of a page.
     pub fn as_ptr(&self) -> *const u8 {
-        self.inner.map.as_ptr()
+        self.as_slice().as_ptr()
     }
 
     pub fn len(&self) -> usize {
-        self.inner.map.len()
+        self.inner.bytes
     }
 
     pub fn is_empty(&self) -> bool {
-        self.inner.map.is_empty()
+        self.len() == 0
     }
 
     /// The length rounded up to whole pages. The bytes beyond [`Self::len`] are
@@ -108,122 +158,39 @@ impl MappedFile {
         }
     }
 
-    /// How many bytes of the file are in memory now.
-    ///
-    /// This is the page cache's view, shared by all processes. Linux answers
-    /// "all" for a file that the process neither owns nor may write.
-    pub fn residency(&self) -> Result<usize> {
-        self.residency_of(0..self.len())
-    }
-
-    /// The same for the pages that a part of the file touches.
-    pub fn residency_of(&self, range: Range<usize>) -> Result<usize> {
-        // 256 MiB of file per system call with 4 KiB pages.
-        const CHUNK_PAGES: usize = 1 << 16;
-        let range = self.check(range)?;
-        let page = page_bytes();
-        let mut states = vec![0; CHUNK_PAGES.min(self.padded_len() / page)];
-        let mut resident = 0;
-        let mut start = range.start / page * page;
-        while start < range.end {
-            let end = range.end.min(start + CHUNK_PAGES * page);
-            self.page_states(start..end, &mut states)?;
-            for (index, _) in present(&states[..(end - start).div_ceil(page)]) {
-                let first = start + index * page;
-                resident += range.end.min(first + page) - range.start.max(first);
-            }
-            start = end;
-        }
-        Ok(resident)
-    }
-
-    pub fn advise(&self, advice: Advice) -> Result<()> {
-        self.advise_range(advice, 0..self.len())
-    }
-
-    /// For the pages that a part of the file touches.
-    pub fn advise_range(&self, advice: Advice, range: Range<usize>) -> Result<()> {
-        let range = self.check(range)?;
-        if range.is_empty() {
+    /// Refuses bytes that are no longer those that were opened: `Io` if the mapped
+    /// file was shortened or written to. One that was replaced or removed is fine,
+    /// since the mapping keeps the old file; what then happens to that cannot be
+    /// seen any more.
+    pub fn ensure_unaltered(&self) -> Result<()> {
+        let now = match std::fs::metadata(self.path()) {
+            Ok(metadata) if !self.is_private() => FileStamp::of(&metadata),
+            _ => return Ok(()),
+        };
+        let then = self.inner.stamp;
+        if now == then || !now.is_same_file(&then) {
             return Ok(());
         }
-        let (map, offset, bytes) = (&self.inner.map, range.start, range.len());
-        let told = match advice {
-            Advice::Normal => map.advise_range(memmap2::Advice::Normal, offset, bytes),
-            Advice::Random => map.advise_range(memmap2::Advice::Random, offset, bytes),
-            Advice::Sequential => map.advise_range(memmap2::Advice::Sequential, offset, bytes),
-            Advice::WillNeed => map.advise_range(memmap2::Advice::WillNeed, offset, bytes),
-            Advice::DontNeed => {
-                // SAFETY: the mapping is of a file, shared and read-only, so there
-                // is nothing to lose: the next access finds the file's bytes again.
-                unsafe { map.unchecked_advise_range(UncheckedAdvice::DontNeed, offset, bytes) }
-            }
+        let what = match now.bytes < then.bytes {
+            true => format!("shortened from {} to {} bytes", then.bytes, now.bytes),
+            false => "written to".to_owned(),
         };
-        told.map_err(|error| Error::io("advise about", self.path(), &error))
-    }
-
-    /// One byte of `states` per page of `range`, which starts at a page.
-    fn page_states(&self, range: Range<usize>, states: &mut [u8]) -> Result<()> {
-        debug_assert!(range.len().div_ceil(page_bytes()) <= states.len());
-        let address = self.as_ptr().wrapping_add(range.start).cast_mut();
-        // SAFETY: the range lies inside of the mapping and starts at a page;
-        // `states` has a byte for each page of it. Nothing is written elsewhere.
-        let failed = unsafe {
-            libc::mincore(
-                address.cast::<libc::c_void>(),
-                range.len(),
-                states.as_mut_ptr().cast(),
-            )
-        } != 0;
-        if failed {
-            let error = std::io::Error::last_os_error();
-            return Err(Error::io(
-                "ask for the resident pages of",
-                self.path(),
-                &error,
-            ));
-        }
-        Ok(())
-    }
-
-    fn check(&self, range: Range<usize>) -> Result<Range<usize>> {
-        if range.start <= range.end && range.end <= self.len() {
-            return Ok(range);
-        }
-        Err(Error::invalid(format!(
-            "bytes {} to {} are not inside of {}, which has {}",
-            range.start,
-            range.end,
-            self.path().display(),
-            self.len()
-        )))
+        Err(Error::new(
+            Status::Io,
+            format!(
+                "{} was {what} while the model was open, so its weights cannot be trusted; free \
+                 the model and open it again, or open it with the load mode \"read\"",
+                self.path().display()
+            ),
+        ))
     }
 }
 
-/// The pages that are in memory.
-fn present(states: &[u8]) -> impl Iterator<Item = (usize, &u8)> {
-    // MINCORE_INCORE on macOS, and the only defined bit on Linux.
-    const RESIDENT: u8 = 1;
-    states
-        .iter()
-        .enumerate()
-        .filter(|(_, state)| **state & RESIDENT != 0)
-}
-
-fn page_bytes() -> usize {
-    // SAFETY: sysconf reads a constant of the system.
-    let bytes = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
-    usize::try_from(bytes).unwrap_or(4096)
-}
-
-/// Asks that what has to be read from disk comes in large pages. With small ones
-/// translating addresses costs a quarter of the bandwidth. Where that cannot be,
-/// nothing changes.
-fn prefer_large_pages(map: &Mmap) {
-    #[cfg(target_os = "linux")]
-    let _ = map.advise(memmap2::Advice::HugePage);
-    #[cfg(not(target_os = "linux"))]
-    let _ = map;
+fn addressable(path: &Path, stamp: FileStamp) -> Result<usize> {
+    usize::try_from(stamp.bytes).map_err(|_| {
+        let path = path.display();
+        Error::unsupported(format!("{path} is larger than the address space"))
+    })
 }
 
 #[cfg(test)]
@@ -270,9 +237,17 @@ mod tests {
         assert_eq!(mapped.residency().unwrap(), mapped.len());
     }
 
+    fn content(bytes: usize) -> Vec<u8> {
+        (0..bytes).map(|at| (at % 251) as u8).collect()
+    }
+
+    fn nothing_to_report(_: usize) -> Result<()> {
+        Ok(())
+    }
+
     #[test]
-    fn the_content_comes_back_after_dont_need() {
-        let content: Vec<u8> = (0..100_000).map(|at| (at % 251) as u8).collect();
+    fn the_content_survives_advice_and_comes_back_after_release() {
+        let content = content(100_000);
         let file = file_with(&content);
         let mapped = MappedFile::open(file.path()).unwrap();
         for advice in [
@@ -280,12 +255,107 @@ mod tests {
             Advice::Random,
             Advice::Sequential,
             Advice::WillNeed,
-            Advice::DontNeed,
         ] {
             mapped.advise(advice).unwrap();
             mapped.advise_range(advice, 4097..99_999).unwrap();
             assert_eq!(mapped.as_slice(), content);
         }
+        let private = MappedFile::read(file.path(), false, &mut nothing_to_report).unwrap();
+        for file in [mapped, private] {
+            for drop_cache in [false, cfg!(target_os = "linux")] {
+                file.release(drop_cache).unwrap();
+                assert_eq!(file.as_slice(), content);
+            }
+        }
+    }
+
+    #[test]
+    fn reading_gives_the_same_bytes_as_mapping() {
+        let page = page_bytes();
+        for bytes in [0, 1, 511, page - 1, page, page + 1, (8 << 20) + 5, 16 << 20] {
+            let content = content(bytes);
+            let file = file_with(&content);
+            for direct in [false, true] {
+                let mut reported = Vec::new();
+                let read = MappedFile::read(file.path(), direct, &mut |done| {
+                    reported.push(done);
+                    Ok(())
+                });
+                let read = match read {
+                    // Not every file system reads past its cache.
+                    Err(error) if direct && error.status() == Status::Unsupported => continue,
+                    read => read.unwrap(),
+                };
+                assert!(read.is_private());
+                assert!(
+                    read.as_slice() == content,
+                    "{bytes} bytes, direct: {direct}"
+                );
+                assert!(reported.is_sorted() && reported.last() == Some(&bytes));
+            }
+        }
+    }
+
+    #[test]
+    fn reading_stops_when_its_receiver_says_so() {
+        let file = file_with(&content(20 << 20));
+        let mut pieces = 0;
+        let result = MappedFile::read(file.path(), false, &mut |_| {
+            pieces += 1;
+            match pieces {
+                1 => Ok(()),
+                _ => Err(Error::cancelled("enough")),
+            }
+        });
+        assert_eq!(result.unwrap_err().status(), Status::Cancelled);
+        assert_eq!(pieces, 2);
+    }
+
+    #[test]
+    fn populating_brings_everything_into_memory() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        file.as_file().set_len((4 << 20) + 7).unwrap();
+        let mapped = MappedFile::open(file.path()).unwrap();
+        assert_eq!(mapped.residency().unwrap(), 0);
+        mapped.populate(0..5000).unwrap();
+        assert!(mapped.residency().unwrap() >= 5000);
+        mapped.populate(0..mapped.len()).unwrap();
+        assert_eq!(mapped.residency().unwrap(), mapped.len());
+        mapped.populate(7..7).unwrap();
+    }
+
+    #[test]
+    fn a_shortened_file_fails_to_populate_instead_of_ending_the_process() {
+        let file = file_with(&content(1 << 20));
+        let mapped = MappedFile::open(file.path()).unwrap();
+        mapped.ensure_unaltered().unwrap();
+        file.as_file().set_len(5000).unwrap();
+        let error = mapped.populate(0..mapped.len()).unwrap_err();
+        assert_eq!(error.status(), Status::Io, "{error}");
+        let error = mapped.ensure_unaltered().unwrap_err();
+        assert_eq!(error.status(), Status::Io);
+        assert!(error.message().contains("shortened"), "{error}");
+        mapped.populate(0..4000).unwrap();
+    }
+
+    #[test]
+    fn only_what_happens_to_the_mapped_file_itself_alters_it() {
+        let written = file_with(&content(5000));
+        let mapped = MappedFile::open(written.path()).unwrap();
+        let private = MappedFile::read(written.path(), false, &mut nothing_to_report).unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(20));
+        std::fs::write(written.path(), vec![9; 5000]).unwrap();
+        let error = mapped.ensure_unaltered().unwrap_err();
+        assert!(error.message().contains("written to"), "{error}");
+        private.ensure_unaltered().unwrap();
+        assert_eq!(private.as_slice(), content(5000));
+
+        let replaced = file_with(b"content");
+        let mapped = MappedFile::open(replaced.path()).unwrap();
+        std::fs::rename(file_with(b"CONTENT").into_temp_path(), replaced.path()).unwrap();
+        mapped.ensure_unaltered().unwrap();
+        std::fs::remove_file(replaced.path()).unwrap();
+        mapped.ensure_unaltered().unwrap();
     }
 
     #[test]
@@ -306,7 +376,7 @@ mod tests {
         #[expect(clippy::reversed_empty_ranges, reason = "it has to be refused")]
         for range in [0..101, 50..40, usize::MAX..usize::MAX] {
             let error = mapped
-                .advise_range(Advice::DontNeed, range.clone())
+                .advise_range(Advice::WillNeed, range.clone())
                 .unwrap_err();
             assert_eq!(error.status(), Status::InvalidArgument);
             assert!(mapped.residency_of(range).is_err());

@@ -8,7 +8,7 @@
 //! - `config`, `generation`, `quantization`, `chat_template`: what the JSON files
 //!   beside the weights say.
 //! - `header`, `tensors`, `dtype`: what the safetensors headers say.
-//! - `mmap`: the weights in memory, and how much of them is resident.
+//! - `mmap`: the weights in memory, mapped or read; which pages are resident.
 //! - `manifest`: the two handles, [`Manifest`] (read, cheap) and [`Checkpoint`]
 //!   (mapped).
 //! - `identity`: a fingerprint, to match saved states with their model.
@@ -37,7 +37,7 @@ pub use file::FileStamp;
 pub use generation::GenerationDefaults;
 pub use identity::Identity;
 pub use manifest::{Checkpoint, Manifest, WeightFile};
-pub use mmap::{Advice, MappedFile};
+pub use mmap::{Advice, LoadMode, MappedFile};
 pub use quantization::{Mode, QuantSpec, Quantization};
 pub use tensors::{TensorInfo, TensorTable};
 pub use writer::{NewTensor, write_safetensors};

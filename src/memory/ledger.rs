@@ -7,8 +7,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 pub enum Category {
     /// Tensors used where they are mapped.
     WeightsMapped,
-    /// Tensors that had to be copied out of their file.
+    /// Of the mapped files: locked in memory.
+    WeightsLocked,
+    /// Tensors that had to be copied into MLX's memory.
     WeightsCopied,
+    /// Weight files that were read into private memory.
+    WeightsRead,
     /// Keys and values: allocated.
     KvReserved,
     /// Of these, in MLX's arrays.
@@ -17,24 +21,42 @@ pub enum Category {
     KvUsed,
     /// Logits of the last evaluation of each context.
     Logits,
+    /// Vocabularies, merges and chat templates, estimated from their entries.
+    Text,
     /// Buffers that our kernels keep for the next step.
     Scratch,
 }
 
 const CATEGORIES: usize = Category::Scratch as usize + 1;
 
-/// Totals of the whole process.
-pub struct Ledger([AtomicUsize; CATEGORIES]);
+/// Totals of the whole process, and the highest that each has been.
+pub struct Ledger([Account; CATEGORIES]);
+
+struct Account {
+    bytes: AtomicUsize,
+    peak: AtomicUsize,
+}
 
 /// The one ledger.
 pub fn ledger() -> &'static Ledger {
-    static LEDGER: Ledger = Ledger([const { AtomicUsize::new(0) }; CATEGORIES]);
+    static LEDGER: Ledger = Ledger(
+        [const {
+            Account {
+                bytes: AtomicUsize::new(0),
+                peak: AtomicUsize::new(0),
+            }
+        }; CATEGORIES],
+    );
     &LEDGER
 }
 
 impl Ledger {
     pub fn bytes(&self, category: Category) -> usize {
-        self.0[category as usize].load(Ordering::Relaxed)
+        self.0[category as usize].bytes.load(Ordering::Relaxed)
+    }
+
+    pub fn peak(&self, category: Category) -> usize {
+        self.0[category as usize].peak.load(Ordering::Relaxed)
     }
 }
 
@@ -43,11 +65,16 @@ impl Ledger {
 pub struct Entry {
     category: Category,
     bytes: usize,
+    peak: usize,
 }
 
 impl Entry {
     pub fn new(category: Category, bytes: usize) -> Self {
-        let mut entry = Self { category, bytes: 0 };
+        let mut entry = Self {
+            category,
+            bytes: 0,
+            peak: 0,
+        };
         entry.set(bytes);
         entry
     }
@@ -56,13 +83,23 @@ impl Entry {
         self.bytes
     }
 
+    /// The most that this holder has held.
+    pub fn peak(&self) -> usize {
+        self.peak
+    }
+
     pub fn set(&mut self, bytes: usize) {
-        let total = &ledger().0[self.category as usize];
-        match bytes >= self.bytes {
-            true => total.fetch_add(bytes - self.bytes, Ordering::Relaxed),
-            false => total.fetch_sub(self.bytes - bytes, Ordering::Relaxed),
-        };
+        let account = &ledger().0[self.category as usize];
+        if bytes >= self.bytes {
+            let more = bytes - self.bytes;
+            let total = account.bytes.fetch_add(more, Ordering::Relaxed) + more;
+            account.peak.fetch_max(total, Ordering::Relaxed);
+        } else {
+            let less = self.bytes - bytes;
+            account.bytes.fetch_sub(less, Ordering::Relaxed);
+        }
         self.bytes = bytes;
+        self.peak = self.peak.max(bytes);
     }
 }
 
@@ -82,7 +119,9 @@ mod tests {
         let mut entry = Entry::new(Category::WeightsCopied, 100);
         entry.set(40);
         assert_eq!(ledger().bytes(Category::WeightsCopied), before + 40);
+        assert_eq!((entry.bytes(), entry.peak()), (40, 100));
         drop(entry);
         assert_eq!(ledger().bytes(Category::WeightsCopied), before);
+        assert!(ledger().peak(Category::WeightsCopied) >= before + 100);
     }
 }

@@ -6,6 +6,7 @@
 //! - `plan`: how much a model takes, by its numbers
 //! - `probe`: whether the system has so much to give now
 //! - `process`: what the operating system says of this process
+//! - `pressure`: how much the system stalls for want of memory
 //! - `ledger`: what umrt itself holds, by category
 
 mod budget;
@@ -14,6 +15,7 @@ mod ledger;
 mod limits;
 mod machine;
 mod plan;
+mod pressure;
 mod probe;
 mod process;
 
@@ -23,5 +25,6 @@ pub use budget::{
 pub use ledger::{Category, Entry, Ledger, ledger};
 pub use machine::{Bound, Share, Usable};
 pub use plan::{KV_BLOCK_TOKENS, Numbers, NumbersPlan, largest};
+pub use pressure::{Pressure, PressureLevel, PressureWatch, pressure};
 pub use probe::probe;
-pub use process::{ProcessMemory, process_memory};
+pub use process::{ProcessMemory, process_memory, return_free_heap};

@@ -7,6 +7,11 @@ pub struct ProcessMemory {
     pub resident_anonymous: usize,
     /// In memory and backed by files: mapped weights, code.
     pub resident_file: usize,
+    /// The highest that both together have been.
+    pub resident_peak: usize,
+    /// Private memory that was moved to swap. Apple's systems compress memory
+    /// first; there it counts as anonymous, and this is 0.
+    pub swapped: usize,
     /// Faults served from memory.
     pub minor_faults: u64,
     /// Faults that had to read from disk.
@@ -14,14 +19,22 @@ pub struct ProcessMemory {
 }
 
 pub fn process_memory() -> ProcessMemory {
-    let (resident_anonymous, resident_file) = resident().unwrap_or_default();
     let (minor_faults, major_faults) = faults().unwrap_or_default();
     ProcessMemory {
-        resident_anonymous,
-        resident_file,
         minor_faults,
         major_faults,
+        ..resident().unwrap_or_default()
     }
+}
+
+/// Gives memory that was freed, but kept by the C library's allocator, back to
+/// the system.
+pub fn return_free_heap() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    // SAFETY: only touches what is free; the allocator locks itself.
+    unsafe {
+        libc::malloc_trim(0)
+    };
 }
 
 fn faults() -> Option<(u64, u64)> {
@@ -39,15 +52,18 @@ fn faults() -> Option<(u64, u64)> {
     ))
 }
 
-/// (anonymous, file-backed)
+/// All but the faults.
 #[cfg(target_os = "linux")]
-fn resident() -> Option<(usize, usize)> {
+fn resident() -> Option<ProcessMemory> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let bytes = |key: &str| status_bytes(&status, key);
-    Some((
-        bytes("RssAnon:")?,
-        bytes("RssFile:")? + bytes("RssShmem:").unwrap_or(0),
-    ))
+    Some(ProcessMemory {
+        resident_anonymous: bytes("RssAnon:")?,
+        resident_file: bytes("RssFile:")? + bytes("RssShmem:").unwrap_or(0),
+        resident_peak: bytes("VmHWM:").unwrap_or(0),
+        swapped: bytes("VmSwap:").unwrap_or(0),
+        ..ProcessMemory::default()
+    })
 }
 
 #[cfg(target_os = "linux")]
@@ -65,7 +81,8 @@ struct TaskVmInfo {
     virtual_size: u64,
     region_count: i32,
     page_size: i32,
-    resident_size_and_peak: [u64; 2],
+    resident_size: u64,
+    resident_peak: u64,
     device_and_peak: [u64; 2],
     /// Anonymous memory.
     internal: u64,
@@ -78,9 +95,9 @@ struct TaskVmInfo {
     compressed_and_peak_and_lifetime: [u64; 3],
 }
 
-/// (anonymous, file-backed), as Activity Monitor counts them.
+/// All but the faults, as Activity Monitor counts them.
 #[cfg(target_vendor = "apple")]
-fn resident() -> Option<(usize, usize)> {
+fn resident() -> Option<ProcessMemory> {
     const TASK_VM_INFO: libc::task_flavor_t = 22;
     let mut info = std::mem::MaybeUninit::<TaskVmInfo>::zeroed();
     let mut words = (size_of::<TaskVmInfo>() / size_of::<libc::natural_t>()) as u32;
@@ -94,11 +111,16 @@ fn resident() -> Option<(usize, usize)> {
         }
         info.assume_init()
     };
-    Some((info.internal as usize, info.external as usize))
+    Some(ProcessMemory {
+        resident_anonymous: info.internal as usize,
+        resident_file: info.external as usize,
+        resident_peak: info.resident_peak as usize,
+        ..ProcessMemory::default()
+    })
 }
 
 #[cfg(not(any(target_os = "linux", target_vendor = "apple")))]
-fn resident() -> Option<(usize, usize)> {
+fn resident() -> Option<ProcessMemory> {
     None
 }
 
@@ -116,5 +138,6 @@ mod tests {
         assert!(after.resident_anonymous >= before.resident_anonymous + BYTES / 2);
         assert!(after.minor_faults >= before.minor_faults);
         assert!(after.resident_file > 0);
+        assert!(after.resident_peak >= after.resident_anonymous);
     }
 }

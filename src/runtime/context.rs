@@ -7,6 +7,7 @@ use super::admission::{self, ContextBytes, ContextPlan, ContextReservation};
 use super::batch::{Batch, Share};
 use super::cancel::Cancel;
 use super::model::Model;
+use super::pressure;
 use super::scratch::{LAYERS_AHEAD, LAYERWISE_FROM, StepSize};
 use super::stats::ContextMemory;
 use crate::decoder::Segment;
@@ -55,6 +56,7 @@ pub struct Context {
     logits: Vec<LogitsRow>,
     perf: Perf,
     kv_usage: KvUsage,
+    kv_peak: usize,
     kv_used: Entry,
     logits_bytes: Entry,
     reservation: ContextReservation,
@@ -78,6 +80,8 @@ struct Step {
 
 impl Context {
     pub fn new(model: &Arc<Model>, options: &ContextOptions) -> Result<Context> {
+        pressure::ensure_accepting("make a context")?;
+        model.residence().ensure_unaltered()?;
         let place = (model.device(), model.cpu_ops());
         let dtype = model.decoder().dtype();
         let plan = ContextPlan::new(model.info(), dtype, options, place)?;
@@ -92,6 +96,7 @@ impl Context {
             logits: Vec::new(),
             perf: Perf::default(),
             kv_usage: KvUsage::default(),
+            kv_peak: 0,
             kv_used: Entry::new(Category::KvUsed, 0),
             logits_bytes: Entry::new(Category::Logits, 0),
             model: model.clone(),
@@ -141,6 +146,22 @@ impl Context {
             kv_used: self.kv_usage.used_bytes,
             logits: self.logits_bytes.bytes(),
         }
+    }
+
+    /// The most that keys and values have taken.
+    pub fn kv_peak(&self) -> usize {
+        self.kv_peak
+    }
+
+    /// One sequence's keys and values, what it shares with others included.
+    pub fn sequence_memory(&self, sequence: i32) -> Result<ContextMemory> {
+        let index = self.index_of(sequence)?;
+        let held = kv::usage(&self.sequences[index..=index]);
+        Ok(ContextMemory {
+            kv_reserved: held.reserved_bytes,
+            kv_used: held.used_bytes,
+            logits: 0,
+        })
     }
 
     pub fn sequence_length(&self, sequence: i32) -> Result<usize> {
@@ -201,6 +222,7 @@ impl Context {
         let wanted = batch.wanted(&shares);
         self.reservation
             .admit_logits(&self.plan, self.logits.len(), wanted.len())?;
+        let _in_use = self.model.residence().begin()?;
         let lengths: Vec<usize> = self.sequences.iter().map(Sequence::length).collect();
         let result = self.run(batch, &shares, &wanted, cancel);
         let result = match result {
@@ -341,6 +363,7 @@ impl Context {
     fn account(&mut self) {
         let vocab_size = self.model.decoder().spec().vocab_size;
         self.kv_usage = kv::usage(&self.sequences);
+        self.kv_peak = self.kv_peak.max(self.kv_usage.reserved_bytes);
         self.kv_used.set(self.kv_usage.used_bytes);
         self.logits_bytes
             .set(self.logits.len() * vocab_size * size_of::<f32>());

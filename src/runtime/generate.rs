@@ -73,6 +73,8 @@ pub fn generate(
     receive: &mut dyn FnMut(&str, i32) -> Flow,
 ) -> Result<Generated> {
     let model = context.model().clone();
+    // Between two steps the model is in use, too.
+    let _in_use = model.residence().begin()?;
     let prompt = prompt_tokens(context, options)?;
     let mut output = Output {
         detokenizer: Detokenizer::new(model.text().tokenizer()?.clone(), true),

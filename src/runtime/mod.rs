@@ -10,14 +10,20 @@
 //! - `generate`: prompt in, streamed text out
 //! - `text`: [`ModelText`], tokenizer and chat template of a model
 //! - `stats`: what memory is used for
+//! - `diagnosis`: what is wrong with it, and what to do
+//! - `residency`: whose weights are in memory
+//! - `pressure`: giving memory back, step by step
 
 mod admission;
 mod batch;
 mod cancel;
 mod context;
+mod diagnosis;
 mod estimate;
 mod generate;
 mod model;
+mod pressure;
+mod residency;
 mod scratch;
 mod stats;
 mod text;
@@ -26,11 +32,15 @@ pub use admission::{ContextBytes, ModelBytes};
 pub use batch::{Batch, Want};
 pub use cancel::Cancel;
 pub use context::{Context, ContextOptions, Perf};
+pub use diagnosis::{Diagnosis, Finding, diagnose};
+
 pub use estimate::{
     BudgetInfo, MemoryEstimate, TypeBytes, WouldFit, budget_info, estimate, set_budget,
     set_mlx_cache,
 };
 pub use generate::{Flow, GenerateOptions, Generated, Prompt, StopReason, generate};
 pub use model::{DeviceChoice, Model, ModelInfo, ModelOptions, inspect};
+pub use pressure::{PressureReceiver, TrimSteps, Trimmed, listen, notify, trim};
+pub use residency::{Policy, Released, Residence, Residency, ResidencyOptions, make_room};
 pub use stats::{ContextMemory, MemoryStats, ModelMemory, memory_stats};
 pub use text::ModelText;

@@ -7,15 +7,17 @@ use serde_json::Value;
 
 use super::admission::{ModelBytes, ModelCaps};
 use super::cancel::Cancel;
+use super::pressure;
+use super::residency::{Residence, make_room};
 use super::scratch::float_of;
-use super::stats::{self, ModelMemory};
+use super::stats::ModelMemory;
 use super::text::ModelText;
-use crate::checkpoint::{Checkpoint, Dtype, Manifest, Mode};
+use crate::checkpoint::{Checkpoint, Dtype, LoadMode, Manifest, Mode};
 use crate::decoder::{Decoder, DecoderSpec, Precision};
 use crate::error::{Error, Result};
 use crate::kernels::Stored;
 use crate::log;
-use crate::memory::{Category, Entry, Reservation};
+use crate::memory::{self, Category, Entry, Reservation};
 use crate::mlx::{self, CpuOps, Device, Stream};
 
 /// Where to compute.
@@ -45,13 +47,16 @@ pub struct ModelOptions<'a> {
     pub device: DeviceChoice,
     pub precision: Precision,
     pub cpu_ops: CpuOps,
+    /// How the weights come into memory.
+    pub load: LoadMode,
     /// Bytes that the model may take at most, without its contexts; 0: what the
     /// budget of the process leaves.
     pub memory_limit: usize,
     /// Opens the model even if its weights exceed the budget: what does not stay in
     /// memory is read from disk for every token.
     pub allow_paging: bool,
-    /// Called with (done, total) while the model is opened.
+    /// Called with (done, total) while the model is opened: bytes where weights
+    /// are read, otherwise layers.
     pub progress: Option<&'a mut dyn FnMut(usize, usize)>,
     pub cancel: Option<&'a Cancel>,
 }
@@ -162,19 +167,21 @@ pub struct Model {
     device: Device,
     cpu_ops: CpuOps,
     info: ModelInfo,
+    residence: Arc<Residence>,
     weights_mapped: Entry,
     weights_copied: Entry,
+    weights_read: Entry,
     _reservation: Reservation,
 }
 
 impl Model {
     pub fn open(path: &Path, options: ModelOptions<'_>) -> Result<Arc<Model>> {
+        pressure::ensure_accepting("open a model")?;
         let manifest = Checkpoint::inspect(path)?;
         let spec = DecoderSpec::from_config(manifest.config())?;
         let mut info = info_of(&manifest, spec.clone())?;
         let device = options.device.resolve();
         let reservation = ModelBytes::of(&manifest)?.admit(options.caps())?;
-        let checkpoint = Arc::new(manifest.map()?);
         let stream = Stream::acquire(device)?;
         let mut report = options.progress;
         let mut progress = |done: usize, total: usize| {
@@ -183,16 +190,34 @@ impl Model {
             }
             options.cancel.map_or(Ok(()), Cancel::check)
         };
-        let (decoder, bytes) =
-            Decoder::load(&checkpoint, spec, options.precision, &stream, &mut progress)?;
+        let is_private = options.load != LoadMode::Map;
+        if is_private {
+            make_room(info.weight_bytes, memory::usable().usable_bytes, None)?;
+        }
+        let checkpoint = Arc::new(manifest.load(options.load, &mut progress)?);
+        let mut progress_of_layers = |done, total| match is_private {
+            true => options.cancel.map_or(Ok(()), Cancel::check),
+            false => progress(done, total),
+        };
+        let (decoder, bytes) = Decoder::load(
+            &checkpoint,
+            spec,
+            options.precision,
+            &stream,
+            &mut progress_of_layers,
+        )?;
         info.kv_bytes_per_token = info.spec.kv_elements_per_token() * decoder.dtype().bytes();
-        stats::register(&checkpoint);
+        let private_bytes = checkpoint.private_bytes();
+        let mapped_bytes = match is_private {
+            true => 0,
+            false => bytes.used - bytes.copied,
+        };
         log::info(format_args!(
-            "opened {} ({}): {} bytes of weights mapped, {} copied, computing on the {device:?}",
+            "opened {} ({}): {mapped_bytes} bytes of weights mapped, {} copied, computing on the \
+             {device:?}",
             path.display(),
             info.spec.model_type,
-            bytes.used - bytes.copied,
-            bytes.copied
+            bytes.copied + private_bytes
         ));
         Ok(Arc::new(Model {
             decoder,
@@ -200,8 +225,10 @@ impl Model {
             device,
             cpu_ops: options.cpu_ops,
             info,
-            weights_mapped: Entry::new(Category::WeightsMapped, bytes.used - bytes.copied),
+            residence: Residence::register(&checkpoint),
+            weights_mapped: Entry::new(Category::WeightsMapped, mapped_bytes),
             weights_copied: Entry::new(Category::WeightsCopied, bytes.copied),
+            weights_read: Entry::new(Category::WeightsRead, private_bytes),
             checkpoint,
             _reservation: reservation,
         }))
@@ -209,6 +236,11 @@ impl Model {
 
     pub fn checkpoint(&self) -> &Arc<Checkpoint> {
         &self.checkpoint
+    }
+
+    /// The weights' place in memory, and who gives way to whom.
+    pub fn residence(&self) -> &Arc<Residence> {
+        &self.residence
     }
 
     pub(super) fn decoder(&self) -> &Decoder {
@@ -251,8 +283,10 @@ impl Model {
     pub fn memory(&self) -> Result<ModelMemory> {
         Ok(ModelMemory {
             weights_mapped: self.weights_mapped.bytes(),
-            weights_copied: self.weights_copied.bytes(),
+            weights_copied: self.weights_copied.bytes() + self.weights_read.bytes(),
             weights_resident: self.checkpoint.residency()?,
+            weights_locked: self.residence.locked_bytes(),
+            text: self.text.bytes(),
         })
     }
 }

@@ -1,10 +1,10 @@
 //! What memory is used for: the ledger beside the operating system's figures.
 
-use std::sync::{Arc, Mutex, PoisonError, Weak};
-
-use crate::checkpoint::Checkpoint;
+use super::residency::residences;
 use crate::error::Result;
-use crate::memory::{self, Category, ProcessMemory, Usable, ledger};
+use crate::host;
+use crate::kernels;
+use crate::memory::{self, Category, Pressure, ProcessMemory, Usable, ledger};
 use crate::mlx;
 
 /// Bytes of one context.
@@ -17,15 +17,33 @@ pub struct ContextMemory {
     pub logits: usize,
 }
 
+impl ContextMemory {
+    /// Private memory, each byte once.
+    pub fn total(&self) -> usize {
+        self.kv_reserved + self.logits
+    }
+}
+
 /// Bytes of one model.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ModelMemory {
     /// Tensors used where they are mapped.
     pub weights_mapped: usize,
-    /// Tensors that had to be copied.
+    /// Tensors that had to be copied, and files that were read into private memory.
     pub weights_copied: usize,
-    /// Bytes of the checkpoint's files that are in memory now.
+    /// Bytes of the mapped files that are in memory now.
     pub weights_resident: usize,
+    /// Bytes of the files that are locked in memory.
+    pub weights_locked: usize,
+    /// Tokenizer and chat template, estimated.
+    pub text: usize,
+}
+
+impl ModelMemory {
+    /// Private memory, each byte once.
+    pub fn total(&self) -> usize {
+        self.weights_copied + self.text
+    }
 }
 
 /// The whole process.
@@ -34,46 +52,86 @@ pub struct MemoryStats {
     pub usable: Usable,
     pub weights: ModelMemory,
     pub contexts: ContextMemory,
-    /// Of the allocated keys and values, those in MLX's arrays.
-    pub kv_in_mlx: usize,
+    /// The highest `contexts.kv_reserved` so far.
+    pub kv_peak: usize,
     pub mlx: mlx::MemoryUse,
+    /// What the kernels hold for intermediate results.
+    kernels: usize,
+    /// Of the copied weights, what lies in MLX's memory.
+    mlx_weights: usize,
+    /// Of the keys and values, what lies in MLX's memory.
+    mlx_kv: usize,
     pub process: ProcessMemory,
+    /// `None` where the system has no such figures.
+    pub pressure: Option<Pressure>,
 }
 
-/// Every open checkpoint, to ask the system how much of it is in memory.
-static OPEN: Mutex<Vec<Weak<Checkpoint>>> = Mutex::new(Vec::new());
+impl MemoryStats {
+    /// Intermediate results: the part of MLX's arrays that is none of the other
+    /// categories, and what the kernels hold for them.
+    pub fn scratch(&self) -> usize {
+        let accounted = self.mlx_kv + self.contexts.logits + self.mlx_weights;
+        self.mlx.active.saturating_sub(accounted) + self.kernels
+    }
 
-/// Remembers an open checkpoint for as long as it lives.
-pub(super) fn register(checkpoint: &Arc<Checkpoint>) {
-    let mut open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
-    open.retain(|checkpoint| checkpoint.strong_count() > 0);
-    open.push(Arc::downgrade(checkpoint));
+    /// Weights that are in MLX's memory although their file is mapped.
+    pub fn copies_of_mapped(&self) -> usize {
+        self.mlx_weights
+    }
+
+    /// All private memory that is accounted for, each byte once.
+    pub fn total(&self) -> usize {
+        self.contexts.total() + self.weights.total() + self.scratch() + self.mlx.cache
+    }
+}
+
+#[cfg(test)]
+impl MemoryStats {
+    pub(super) fn empty(usable: Usable) -> MemoryStats {
+        MemoryStats {
+            usable,
+            weights: ModelMemory::default(),
+            contexts: ContextMemory::default(),
+            kv_peak: 0,
+            mlx: mlx::MemoryUse::default(),
+            kernels: 0,
+            mlx_weights: 0,
+            mlx_kv: 0,
+            process: ProcessMemory::default(),
+            pressure: None,
+        }
+    }
 }
 
 pub fn memory_stats() -> Result<MemoryStats> {
-    let open: Vec<Arc<Checkpoint>> = {
-        let open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
-        open.iter().filter_map(Weak::upgrade).collect()
-    };
+    host::ensure_not_forked()?;
     let mut weights_resident = 0;
-    for checkpoint in &open {
-        weights_resident += checkpoint.residency()?;
+    for residence in residences() {
+        weights_resident += residence.checkpoint().residency()?;
     }
     let bytes = |category| ledger().bytes(category);
+    let mlx_weights = bytes(Category::WeightsCopied);
+    let mlx_kv = bytes(Category::KvInMlx);
     Ok(MemoryStats {
         usable: memory::usable(),
         weights: ModelMemory {
             weights_mapped: bytes(Category::WeightsMapped),
-            weights_copied: bytes(Category::WeightsCopied),
+            weights_copied: mlx_weights + bytes(Category::WeightsRead),
             weights_resident,
+            weights_locked: bytes(Category::WeightsLocked),
+            text: bytes(Category::Text),
         },
         contexts: ContextMemory {
             kv_reserved: bytes(Category::KvReserved),
             kv_used: bytes(Category::KvUsed),
             logits: bytes(Category::Logits),
         },
-        kv_in_mlx: bytes(Category::KvInMlx),
+        kv_peak: ledger().peak(Category::KvReserved),
         mlx: mlx::memory_use()?,
+        kernels: kernels::scratch_bytes(),
+        mlx_weights,
+        mlx_kv,
         process: memory::process_memory(),
+        pressure: memory::pressure(),
     })
 }

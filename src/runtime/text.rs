@@ -8,6 +8,7 @@ use std::sync::{Arc, OnceLock};
 use super::admission;
 use crate::checkpoint::{ChatTemplates, Manifest};
 use crate::error::{Error, Result, ResultExt};
+use crate::memory::{Category, Entry};
 use crate::text::{ChatTemplate, NamedTemplate, SpecialToken, Tokenizer, TokenizerConfig};
 
 /// The text side of a model.
@@ -20,8 +21,26 @@ pub struct ModelText {
     vocab_size: usize,
     /// Any of these ends a text, as the model's configuration says.
     configured_ends: Vec<i32>,
-    tokenizer: OnceLock<Result<Arc<Tokenizer>>>,
-    chat: OnceLock<Result<ChatTemplate>>,
+    tokenizer: OnceLock<Result<Accounted<Arc<Tokenizer>>>>,
+    chat: OnceLock<Result<Accounted<ChatTemplate>>>,
+}
+
+/// Something with its bytes in the ledger.
+struct Accounted<T> {
+    value: T,
+    bytes: Entry,
+}
+
+impl<T> Accounted<T> {
+    fn new(value: T, bytes: usize) -> Self {
+        let bytes = Entry::new(Category::Text, bytes);
+        Self { value, bytes }
+    }
+
+    fn bytes_of(cell: &OnceLock<Result<Self>>) -> usize {
+        let read = cell.get().and_then(|read| read.as_ref().ok());
+        read.map_or(0, |read| read.bytes.bytes())
+    }
 }
 
 impl ModelText {
@@ -57,15 +76,29 @@ impl ModelText {
                 ))
             })?;
             let tokenizer = Tokenizer::from_file(file, &self.config()?)?;
-            Ok(Arc::new(tokenizer.padded_to(self.vocab_size)))
+            let bytes = tokenizer.estimated_bytes();
+            let tokenizer = Arc::new(tokenizer.padded_to(self.vocab_size));
+            Ok(Accounted::new(tokenizer, bytes))
         });
-        tokenizer.as_ref().map_err(Clone::clone)
+        let tokenizer = tokenizer.as_ref().map_err(Clone::clone)?;
+        Ok(&tokenizer.value)
+    }
+
+    /// What the tokenizer and the template hold, estimated from their entries; 0
+    /// for what was not read yet.
+    pub fn bytes(&self) -> usize {
+        Accounted::bytes_of(&self.tokenizer) + Accounted::bytes_of(&self.chat)
     }
 
     /// A conversation (JSON with "messages" and more) as the model's prompt.
     pub fn render_chat(&self, request: &str) -> Result<String> {
-        let chat = self.chat.get_or_init(|| self.chat_template());
-        chat.as_ref().map_err(Clone::clone)?.render(request)
+        let chat = self.chat.get_or_init(|| {
+            // The source and the instructions made of it.
+            let bytes = 2 * self.templates.iter().map(|t| t.source.len()).sum::<usize>();
+            Ok(Accounted::new(self.chat_template()?, bytes))
+        });
+        let chat = chat.as_ref().map_err(Clone::clone)?;
+        chat.value.render(request)
     }
 
     /// Whether a token ends a text.

@@ -1,5 +1,6 @@
 //! `tokenizer.json`: text to token ids and back.
 
+use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
@@ -46,6 +47,7 @@ pub struct Tokenizer {
     suffix: Vec<i32>,
     special_ids: [Option<i32>; SpecialToken::COUNT],
     vocab_size: usize,
+    estimated_bytes: usize,
 }
 
 impl Tokenizer {
@@ -75,7 +77,10 @@ impl Tokenizer {
 
         let mut plain_vocabulary = inner.get_added_vocabulary().clone();
         plain_vocabulary.set_encode_special_tokens(true);
-        let largest_id = largest_id(&inner).ok_or("its vocabulary is empty")?;
+        let vocabulary = inner.get_vocab(true);
+        let estimated_bytes = estimated_bytes(&vocabulary);
+        let largest_id = vocabulary.into_values().max();
+        let largest_id = largest_id.ok_or("its vocabulary is empty")?;
         if largest_id >= i32::MAX as u32 {
             return Err(format!("its largest token id, {largest_id}, is no int32").into());
         }
@@ -90,6 +95,7 @@ impl Tokenizer {
                 inner.token_to_id(content).map(|id| id as i32)
             }),
             vocab_size: largest_id as usize + 1,
+            estimated_bytes,
             inner,
         })
     }
@@ -179,6 +185,11 @@ impl Tokenizer {
     pub fn padded_to(mut self, vocab_size: usize) -> Self {
         self.vocab_size = self.vocab_size.max(vocab_size);
         self
+    }
+
+    /// Bytes that the vocabulary takes, estimated from its entries.
+    pub fn estimated_bytes(&self) -> usize {
+        self.estimated_bytes
     }
 
     /// The id of a token with a role, if the checkpoint has one.
@@ -322,8 +333,24 @@ fn undeclared_special_tokens(
         .collect()
 }
 
-fn largest_id(inner: &tokenizers::Tokenizer) -> Option<u32> {
-    inner.get_vocab(true).into_values().max()
+/// What a vocabulary takes in the tokenizers crate: two tables, from pieces to ids
+/// and back, each with its own copy of the pieces, and a table of merges with about
+/// as many entries.
+fn estimated_bytes(vocabulary: &HashMap<String, u32>) -> usize {
+    // The least that a C library's allocator takes for a short text, and its step.
+    const LEAST_BLOCK: usize = 32;
+    const BLOCK_STEP: usize = 16;
+    const BLOCK_HEADER: usize = 8;
+    // A hash table is at most 7/8 full, has a power of two of slots, and a byte of
+    // its own for each.
+    let slots = (vocabulary.len() * 8 / 7).next_power_of_two();
+    let table = |entry_bytes: usize| slots * (entry_bytes + 1);
+    let block = |piece: &String| {
+        let bytes = (piece.len() + BLOCK_HEADER).next_multiple_of(BLOCK_STEP);
+        bytes.max(LEAST_BLOCK)
+    };
+    let pieces: usize = vocabulary.keys().map(block).sum();
+    2 * (table(size_of::<(String, u32)>()) + pieces) + table(size_of::<[u32; 4]>())
 }
 
 /// Lets the post-processor work on a placeholder: what is around it belongs

@@ -39,6 +39,12 @@ static umrt_status generate(void *structure) {
   return umrt_generate(ctx, structure, NULL, NULL, NULL, NULL);
 }
 
+static umrt_status make_warm(void *structure) {
+  return umrt_model_residency(model, UMRT_RESIDENCY_WARM, structure);
+}
+
+static umrt_status set_policy(void *structure) { return umrt_model_policy_set(model, structure); }
+
 /* The bytes from `older_size` on came with a later version. */
 typedef struct {
   const char *name;
@@ -93,6 +99,8 @@ static void all_parameters_grow(void) {
   umrt_sampler_params sampler_params = UMRT_SAMPLER_PARAMS_INIT;
   umrt_batch batch = UMRT_BATCH_INIT;
   umrt_generate_params generate_params = UMRT_GENERATE_PARAMS_INIT;
+  umrt_residency_params residency_params = UMRT_RESIDENCY_PARAMS_INIT;
+  umrt_model_policy policy = UMRT_MODEL_POLICY_INIT;
   batch.tokens = &token;
   batch.n_tokens = 1;
   generate_params.prompt = "a";
@@ -106,6 +114,8 @@ static void all_parameters_grow(void) {
       PARAMETER(umrt_sampler_params, sampler_params, seed, new_sampler_and_free),
       PARAMETER(umrt_batch, batch, seq_ids, eval_batch),
       PARAMETER(umrt_generate_params, generate_params, stop, generate),
+      PARAMETER(umrt_residency_params, residency_params, progress, make_warm),
+      PARAMETER(umrt_model_policy, policy, priority, set_policy),
   };
   for (size_t i = 0; i < sizeof parameters / sizeof *parameters; i++)
     parameters_grow(&parameters[i]);
@@ -115,6 +125,16 @@ static umrt_status device_info(void *result) { return umrt_device_info_get(0, re
 static umrt_status memory_stats(void *result) { return umrt_memory_stats(result); }
 static umrt_status model_stats(void *result) { return umrt_model_memory_stats(model, result); }
 static umrt_status ctx_stats(void *result) { return umrt_ctx_memory_stats(ctx, result); }
+static umrt_status seq_stats(void *result) { return umrt_seq_memory_stats(ctx, 0, result); }
+static umrt_status diagnose(void *result) { return umrt_memory_diagnose(ctx, result); }
+
+/* With something to give back. */
+static umrt_status trim(void *result) {
+  umrt_residency_params params = UMRT_RESIDENCY_PARAMS_INIT;
+  CHECK_OK(umrt_model_residency(model, UMRT_RESIDENCY_WARM, &params));
+  return umrt_memory_trim(0, result);
+}
+
 static umrt_status inspect(void *result) { return umrt_model_inspect(CHAT_MODEL, result); }
 static umrt_status model_info(void *result) { return umrt_model_info_get(model, result); }
 static umrt_status token_info(void *result) { return umrt_token_info_get(model, 35, result); }
@@ -179,7 +199,8 @@ static void all_results_grow(void) {
       RESULT(umrt_model_info, inspect),      RESULT(umrt_model_info, model_info),
       RESULT(umrt_token_info, token_info),   RESULT(umrt_ctx_info, ctx_info),
       RESULT(umrt_perf, perf),               RESULT(umrt_eval_result, eval_one),
-      RESULT(umrt_generate_result, generate_one),
+      RESULT(umrt_generate_result, generate_one), RESULT(umrt_memory_info, seq_stats),
+      RESULT(umrt_memory_diagnosis, diagnose), RESULT(umrt_trim_result, trim),
   };
   for (size_t i = 0; i < sizeof results / sizeof *results; i++) results_grow(&results[i]);
 }

@@ -13,7 +13,16 @@ const CONFIG: &str = "cbindgen.toml";
 
 /// The files of src/capi that make up the header, in its order.
 const TOPICS: &[&str] = &[
-    "guard", "library", "memory", "cancel", "model", "text", "context", "estimate", "sampler",
+    "guard",
+    "library",
+    "memory",
+    "cancel",
+    "model",
+    "text",
+    "context",
+    "residency",
+    "estimate",
+    "sampler",
     "generate",
 ];
 

@@ -19,6 +19,7 @@ STRUCTS = {kind.__name__: kind for kind in _ffi.Struct.__subclasses__()}
 HANDLES = {"cancel", "ctx", "detok", "model", "sampler"}
 CALLBACKS = {
     "umrt_log_fn": _ffi.LOG_FN,
+    "umrt_pressure_fn": _ffi.PRESSURE_FN,
     "umrt_progress_fn": _ffi.PROGRESS_FN,
     "umrt_text_fn": _ffi.TEXT_FN,
 }

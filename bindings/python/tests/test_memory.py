@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
+
+import pytest
 
 import umrt
 
@@ -57,3 +60,104 @@ def test_statistics_print_as_tables(plain_model: umrt.Model) -> None:
     assert "weights, mapped" in str(plain_model.memory())
     table = str(umrt.ContextMemory(3 * 2**20, 512, 2**40))
     assert "3.0 MiB" in table and "512 B" in table and "1.0 TiB" in table
+
+
+def test_the_total_is_the_sum_of_its_parts(plain_model: umrt.Model) -> None:
+    with plain_model.context() as context:
+        context.eval([1, 2, 3])
+        stats = umrt.memory_stats()
+        assert stats.total_bytes == (
+            stats.weights_copied_bytes
+            + stats.kv_reserved_bytes
+            + stats.logits_bytes
+            + stats.scratch_bytes
+            + stats.mlx_cache_bytes
+            + stats.text_bytes
+        )
+        assert stats.kv_peak_bytes >= stats.kv_reserved_bytes
+        assert context.sequence_memory().kv_used_bytes == context.memory().kv_used_bytes
+        with pytest.raises(umrt.InvalidArgumentError):
+            context.sequence_memory(1)
+
+
+@pytest.mark.parametrize("load", ["read", "direct"])
+def test_weights_can_be_read_into_private_memory(plain_folder: Path, load: str) -> None:
+    reported: list[tuple[int, int]] = []
+
+    def progress(done: int, total: int) -> None:
+        reported.append((done, total))
+
+    try:
+        model = umrt.Model.open(plain_folder, load=load, progress=progress)  # type: ignore[arg-type]
+    except umrt.UnsupportedError:
+        assert load == "direct"
+        return
+    with model:
+        memory = model.memory()
+        assert memory.weights_mapped_bytes == 0
+        assert memory.weights_copied_bytes >= model.info.weight_bytes
+        assert reported[-1][0] == reported[-1][1] > model.info.weight_bytes
+
+
+def test_weights_come_and_go(plain_folder: Path) -> None:
+    reported: list[tuple[int, int]] = []
+    with umrt.Model.open(plain_folder) as model, model.context() as context:
+        context.eval([1, 2, 3])
+        expected = list(context.logits())
+        model.set_residency("released")
+        model.set_residency("warm", progress=lambda *step: reported.append(step))
+        assert reported[-1][0] == reported[-1][1]
+        assert model.memory().weights_resident_bytes >= model.info.weight_bytes
+        model.set_residency("released", drop_cache=sys.platform == "linux")
+        context.trim(0, 0)
+        context.eval([1, 2, 3])
+        assert list(context.logits()) == expected
+        with pytest.raises(umrt.InvalidArgumentError, match="'warm'"):
+            model.set_residency("hot")  # type: ignore[arg-type]
+
+
+def test_what_progress_raises_stops_the_warming(plain_model: umrt.Model) -> None:
+    def fail(_done: int, _total: int) -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        plain_model.set_residency("warm", progress=fail)
+
+
+def test_a_pinned_model_stays(plain_folder: Path) -> None:
+    with umrt.Model.open(plain_folder) as model:
+        model.set_residency("warm")
+        model.set_policy(pinned=True)
+        pinned = umrt.trim_memory(mlx_cache=False).n_models
+        model.set_policy(priority=-1, idle_timeout_ms=1000)
+        assert umrt.trim_memory(mlx_cache=False).n_models >= 1
+        assert pinned == 0 or pinned < 3
+
+
+def test_pressure_is_acted_on_and_told(plain_folder: Path) -> None:
+    heard: list[tuple[str, int]] = []
+    umrt.on_memory_pressure(lambda *event: heard.append(event), watch=False)
+    try:
+        trimmed = umrt.notify_memory_pressure("critical")
+        with pytest.raises(umrt.OverBudgetError, match="short of memory"):
+            umrt.Model.open(plain_folder)
+        umrt.notify_memory_pressure("normal")
+        umrt.Model.open(plain_folder).close()
+    finally:
+        umrt.on_memory_pressure(None)
+    umrt.notify_memory_pressure("normal")
+    given_back = trimmed.private_bytes + trimmed.model_bytes
+    assert heard == [("critical", given_back), ("normal", 0)]
+
+
+def test_memory_is_diagnosed(plain_model: umrt.Model) -> None:
+    diagnosis = umrt.diagnose_memory()
+    assert diagnosis.finding in diagnosis.findings
+    assert diagnosis.text and diagnosis.advice
+    assert 0 < diagnosis.held_bytes
+    for finding in umrt.Finding:
+        assert finding.text and finding.advice
+    with plain_model.context(10) as context:
+        context.eval(list(range(9)))
+        findings = context.diagnose().findings
+        assert umrt.Finding.CONTEXT_NEARLY_FULL in findings

@@ -34,7 +34,19 @@ from ._library import (
     library_version,
     log_to,
 )
-from ._memory import ContextMemory, MemoryStats, ModelMemory, memory_stats
+from ._memory import (
+    ContextMemory,
+    Diagnosis,
+    Finding,
+    MemoryStats,
+    ModelMemory,
+    Trimmed,
+    diagnose_memory,
+    memory_stats,
+    notify_memory_pressure,
+    on_memory_pressure,
+    trim_memory,
+)
 from ._model import Model, ModelInfo, inspect
 from ._sampling import Sampler, Sampling
 from ._text import Detokenizer, SpecialTokens, TokenInfo
@@ -66,6 +78,8 @@ __all__ = [
     "ContextMemory",
     "Detokenizer",
     "DeviceInfo",
+    "Diagnosis",
+    "Finding",
     "FormatError",
     "Generation",
     "GenerationResult",
@@ -92,10 +106,12 @@ __all__ = [
     "SpecialTokens",
     "StopReason",
     "TokenInfo",
+    "Trimmed",
     "UmrtError",
     "UnsupportedError",
     "__version__",
     "devices",
+    "diagnose_memory",
     "errors",
     "estimate",
     "init",
@@ -105,6 +121,9 @@ __all__ = [
     "log_to",
     "memory_budget",
     "memory_stats",
+    "notify_memory_pressure",
+    "on_memory_pressure",
     "plan_numbers",
     "set_memory_budget",
+    "trim_memory",
 ]

@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from . import _plan
+from . import _plan, _top
 from ._version import __version__
 from .errors import UmrtError
 
@@ -18,12 +18,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--version", action="version", version=f"umrt {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _plan.add_command(commands)
+    _top.add_command(commands)
     options = parser.parse_args(arguments)
     try:
-        print(options.run(options))
+        text = options.run(options)
     except (UmrtError, ValueError) as error:
         print(f"umrt: {error}", file=sys.stderr)
         return 1
+    if text:
+        print(text)
     return 0
 
 

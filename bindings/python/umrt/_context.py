@@ -16,7 +16,7 @@ from ._arguments import Tokens
 from ._cancel import Cancel, optional_cancel
 from ._generation import Generation, Run, generate_params
 from ._handle import Closeable, Handle, model_handle
-from ._memory import ContextMemory, from_info
+from ._memory import ContextMemory, Diagnosis, diagnosis_from, from_info
 from ._sampling import Sampler, Sampling
 from ._worker import run_interruptibly, signals_come_here
 from .errors import BusyError, InvalidArgumentError
@@ -313,6 +313,27 @@ class Context(Closeable):
         info = _ffi.MemoryInfo()
         self._call(_ffi.lib.umrt_ctx_memory_stats, ctypes.byref(info))
         return from_info(ContextMemory, info)
+
+    def sequence_memory(self, seq: SupportsIndex = 0) -> ContextMemory:
+        """One sequence's own memory, what it shares with others included; its
+        `logits_bytes` is 0.
+
+        Raises InvalidArgumentError (no such sequence), BusyError.
+        """
+        info = _ffi.MemoryInfo()
+        number = _arguments.i32("seq", seq)
+        self._call(_ffi.lib.umrt_seq_memory_stats, number, ctypes.byref(info))
+        return from_info(ContextMemory, info)
+
+    def diagnose(self) -> Diagnosis:
+        """Finds out what is wrong with memory, as `umrt.diagnose_memory` does, and
+        whether a sequence of this context is nearly full.
+
+        Raises BusyError.
+        """
+        info = _ffi.MemoryDiagnosis()
+        self._call(_ffi.lib.umrt_memory_diagnose, ctypes.byref(info))
+        return diagnosis_from(info)
 
     def generate(
         self,

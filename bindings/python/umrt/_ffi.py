@@ -51,6 +51,36 @@ CPU_OPS_STOCK = 1
 
 MODEL_ALLOW_PAGING = 1
 
+LOAD_MAP = 0
+LOAD_READ = 1
+LOAD_DIRECT = 2
+
+RESIDENCY_MAPPED = 0
+RESIDENCY_WARM = 1
+RESIDENCY_LOCKED = 2
+RESIDENCY_RELEASED = 3
+RESIDENCY_DROP_CACHE = 1
+
+TRIM_MLX_CACHE = 1
+TRIM_IDLE_MODELS = 2
+TRIM_TIMED_OUT_MODELS = 4
+
+PRESSURE_UNKNOWN = 0
+PRESSURE_NORMAL = 1
+PRESSURE_WARNING = 2
+PRESSURE_CRITICAL = 3
+PRESSURE_WATCH = 1
+
+FINDING_NORMAL = 0
+FINDING_FILE_CHANGED = 1
+FINDING_SWAPPING = 2
+FINDING_PAGING = 3
+FINDING_OVER_BUDGET = 4
+FINDING_PRESSURE = 5
+FINDING_LOADING = 6
+FINDING_CONTEXT_NEARLY_FULL = 7
+FINDING_HELD_TWICE = 8
+
 TOKENIZE_ADD_SPECIAL = 1
 TOKENIZE_PARSE_SPECIAL = 2
 DETOKENIZE_SKIP_SPECIAL = 1
@@ -87,6 +117,7 @@ STOP_CONTEXT_FULL = 5
 
 LOG_FN = CFUNCTYPE(None, c_int32, c_char_p, c_void_p)
 PROGRESS_FN = CFUNCTYPE(None, c_size_t, c_size_t, c_void_p)
+PRESSURE_FN = CFUNCTYPE(None, c_uint32, c_uint64, c_void_p)
 # The text is an address, not c_char_p: ctypes would stop at a NUL.
 TEXT_FN = CFUNCTYPE(c_int32, c_void_p, c_size_t, c_int32, c_void_p)
 
@@ -136,6 +167,24 @@ class MemoryInfo(Struct):
         ("minor_faults", c_uint64),
         ("major_faults", c_uint64),
         ("usable_reason", c_char_p),
+        ("weights_locked_bytes", c_uint64),
+        ("text_bytes", c_uint64),
+        ("total_bytes", c_uint64),
+        ("kv_peak_bytes", c_uint64),
+        ("process_peak_bytes", c_uint64),
+        ("swap_bytes", c_uint64),
+        ("pressure_level", c_uint32),
+        ("pressure_percent", c_float),
+    ]
+
+
+class TrimResult(Struct):
+    _fields_ = [
+        ("struct_size", c_uint32),
+        ("n_models", c_uint32),
+        ("mlx_cache_bytes", c_uint64),
+        ("private_bytes", c_uint64),
+        ("model_bytes", c_uint64),
     ]
 
 
@@ -173,7 +222,43 @@ class ModelParams(Struct):
         ("cancel", c_void_p),
         ("memory_limit", c_uint64),
         ("flags", c_uint32),
-        ("reserved", c_uint32),
+        ("load", c_uint32),
+    ]
+
+
+class ResidencyParams(Struct):
+    _fields_ = [
+        ("struct_size", c_uint32),
+        ("flags", c_uint32),
+        ("progress", PROGRESS_FN),
+        ("progress_userdata", c_void_p),
+        ("cancel", c_void_p),
+    ]
+
+
+class ModelPolicy(Struct):
+    _fields_ = [
+        ("struct_size", c_uint32),
+        ("pinned", c_uint32),
+        ("priority", c_int32),
+        ("idle_timeout_ms", c_uint32),
+    ]
+
+
+class MemoryDiagnosis(Struct):
+    _fields_ = [
+        ("struct_size", c_uint32),
+        ("finding", c_uint32),
+        ("findings", c_uint32),
+        ("window_ms", c_uint32),
+        ("major_faults", c_uint64),
+        ("swap_bytes", c_uint64),
+        ("held_bytes", c_uint64),
+        ("usable_bytes", c_uint64),
+        ("n_tokens", c_uint32),
+        ("n_ctx", c_uint32),
+        ("text", c_char_p),
+        ("advice", c_char_p),
     ]
 
 
@@ -392,6 +477,12 @@ FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
     "umrt_device_info_get": (STATUS, [c_size_t, POINTER(DeviceInfo)]),
     "umrt_log_set": (None, [LOG_FN, c_void_p, c_int32]),
     "umrt_memory_stats": (STATUS, [POINTER(MemoryInfo)]),
+    "umrt_memory_trim": (STATUS, [c_uint32, POINTER(TrimResult)]),
+    "umrt_memory_pressure_callback": (STATUS, [PRESSURE_FN, c_void_p, c_uint32]),
+    "umrt_memory_pressure_notify": (STATUS, [c_uint32, POINTER(TrimResult)]),
+    "umrt_memory_diagnose": (STATUS, [HANDLE, POINTER(MemoryDiagnosis)]),
+    "umrt_finding_text": (c_char_p, [c_uint32]),
+    "umrt_finding_advice": (c_char_p, [c_uint32]),
     "umrt_cancel_new": (STATUS, [NEW_HANDLE]),
     "umrt_cancel_trigger": (None, [HANDLE]),
     "umrt_cancel_reset": (None, [HANDLE]),
@@ -401,6 +492,8 @@ FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
     "umrt_model_info_get": (STATUS, [HANDLE, POINTER(ModelInfo)]),
     "umrt_model_metadata": (STATUS, [HANDLE, c_char_p, BUFFER, c_size_t, NEEDED]),
     "umrt_model_memory_stats": (STATUS, [HANDLE, POINTER(MemoryInfo)]),
+    "umrt_model_residency": (STATUS, [HANDLE, c_uint32, POINTER(ResidencyParams)]),
+    "umrt_model_policy_set": (STATUS, [HANDLE, POINTER(ModelPolicy)]),
     "umrt_model_free": (None, [HANDLE]),
     "umrt_tokenize": (
         STATUS,
@@ -425,6 +518,7 @@ FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
     "umrt_ctx_info_get": (STATUS, [HANDLE, POINTER(CtxInfo)]),
     "umrt_ctx_perf": (STATUS, [HANDLE, POINTER(Perf)]),
     "umrt_ctx_memory_stats": (STATUS, [HANDLE, POINTER(MemoryInfo)]),
+    "umrt_seq_memory_stats": (STATUS, [HANDLE, c_int32, POINTER(MemoryInfo)]),
     "umrt_seq_length": (STATUS, [HANDLE, c_int32, POINTER(c_uint32)]),
     "umrt_seq_fork": (STATUS, [HANDLE, c_int32, c_int32]),
     "umrt_seq_trim": (STATUS, [HANDLE, c_int32, c_uint32]),

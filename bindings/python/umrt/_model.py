@@ -6,7 +6,7 @@ import ctypes
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, SupportsIndex
+from typing import Any, Literal, SupportsIndex, TypeVar
 
 from . import _arguments, _ffi
 from ._arguments import Tokens
@@ -18,9 +18,13 @@ from ._text import Detokenizer, SpecialTokens, TokenInfo, text_of
 from ._worker import Worker
 from .errors import NotFoundError
 
+Result = TypeVar("Result")
+
 Device = Literal["auto", "cpu", "gpu"]
 Precision = Literal["native", "float32"]
 CpuOps = Literal["kernels", "stock"]
+Load = Literal["map", "read", "direct"]
+Residency = Literal["mapped", "warm", "locked", "released"]
 Progress = Callable[[int, int], object]
 
 _DEVICES = {
@@ -35,6 +39,17 @@ _PRECISIONS = {
 _CPU_OPS = {
     "kernels": _ffi.CPU_OPS_KERNELS,
     "stock": _ffi.CPU_OPS_STOCK,
+}
+_LOADS = {
+    "map": _ffi.LOAD_MAP,
+    "read": _ffi.LOAD_READ,
+    "direct": _ffi.LOAD_DIRECT,
+}
+_RESIDENCIES = {
+    "mapped": _ffi.RESIDENCY_MAPPED,
+    "warm": _ffi.RESIDENCY_WARM,
+    "locked": _ffi.RESIDENCY_LOCKED,
+    "released": _ffi.RESIDENCY_RELEASED,
 }
 _SPECIAL_TOKENS = {
     "bos": _ffi.SPECIAL_BOS,
@@ -119,6 +134,7 @@ class Model(Closeable):
         device: Device = "auto",
         precision: Precision = "native",
         cpu_ops: CpuOps = "kernels",
+        load: Load = "map",
         memory_limit: int = 0,
         allow_paging: bool = False,
         progress: Progress | None = None,
@@ -137,13 +153,16 @@ class Model(Closeable):
         - `cpu_ops`: "kernels" computes with umrt's own kernels on a CPU (unless
           the environment variable UMRT_CPU_OPS is "stock"), "stock" with MLX's
           operations, which are what runs on GPUs: slow, for comparisons.
+        - `load`: "map" maps the files; "read" reads them into private memory, so that
+          they may change afterwards; "direct" does so past the page cache.
         - `memory_limit`: bytes that the model may take at most, without its
           contexts. 0: what the memory budget leaves.
         - `allow_paging`: open the model even if its weights exceed the memory
           budget. What does not stay in memory is read from disk for every token,
           which is slow.
         - `progress(done, total)`: called in this thread while the model is
-          opened. What it raises stops the opening and is raised from here.
+          opened, with layers, or bytes where weights are read. What it raises stops
+          the opening and is raised from here.
         - `cancel`: stops the opening.
 
         Raises NotFoundError, IoError, FormatError (what is wrong in which file),
@@ -152,6 +171,7 @@ class Model(Closeable):
         """
         encoded = _arguments.path(path)
         params = model_params(device, precision, cpu_ops, memory_limit, allow_paging)
+        params.load = _arguments.choice("load", load, _LOADS)
         if progress is not None and not callable(progress):
             raise TypeError("progress must be callable")
         handle = _open(encoded, params, progress, optional_cancel(cancel))
@@ -181,6 +201,63 @@ class Model(Closeable):
         with self._handle as address:
             _ffi.check(_ffi.lib.umrt_model_memory_stats(address, ctypes.byref(info)))
         return from_info(ModelMemory, info)
+
+    def set_residency(
+        self,
+        residency: Residency,
+        *,
+        drop_cache: bool = False,
+        progress: Progress | None = None,
+        cancel: Cancel | None = None,
+    ) -> None:
+        """Brings the weights into memory, locks them there, or lets them go.
+
+        - `residency`: "warm" reads all weights now, "locked" keeps them in memory as
+          well, "released" takes their pages out of the process until they are used
+          again, and "mapped" is how models are opened.
+        - `drop_cache`: with "released", the page cache shall forget the files too.
+        - `progress(done, total)`: called in this thread with bytes. What it raises
+          stops the reading and is raised from here.
+        - `cancel`: stops the reading.
+
+        Raises IoError (the disk failed or a file was changed), OverBudgetError (the
+        limit of locked memory), CancelledError.
+        """
+        number = _arguments.choice("residency", residency, _RESIDENCIES)
+        params = _ffi.ResidencyParams(
+            flags=_ffi.RESIDENCY_DROP_CACHE if drop_cache else 0
+        )
+        if progress is not None and not callable(progress):
+            raise TypeError("progress must be callable")
+
+        def call() -> None:
+            with self._handle as address:
+                reference = ctypes.byref(params)
+                _ffi.check(_ffi.lib.umrt_model_residency(address, number, reference))
+
+        _run_with_progress(call, params, progress, optional_cancel(cancel))
+
+    def set_policy(
+        self,
+        *,
+        pinned: bool = False,
+        priority: SupportsIndex = 0,
+        idle_timeout_ms: SupportsIndex = 0,
+    ) -> None:
+        """Says when the model's pages are released for others.
+
+        - `pinned`: never.
+        - `priority`: models with less give way first; among equals the one unused for
+          longest.
+        - `idle_timeout_ms`: unused for so long, they are released; 0: they are not.
+        """
+        policy = _ffi.ModelPolicy(
+            pinned=int(bool(pinned)),
+            priority=_arguments.i32("priority", priority),
+            idle_timeout_ms=_arguments.u32("idle_timeout_ms", idle_timeout_ms),
+        )
+        with self._handle as address:
+            _ffi.check(_ffi.lib.umrt_model_policy_set(address, ctypes.byref(policy)))
 
     def context(
         self,
@@ -357,33 +434,48 @@ def _open(
     progress: Progress | None,
     cancel: Cancel | None,
 ) -> Handle:
+    def call() -> Handle:
+        return Handle.create(
+            "Model",
+            _ffi.lib.umrt_model_free,
+            _ffi.lib.umrt_model_open,
+            path,
+            ctypes.byref(params),
+        )
+
+    return _run_with_progress(call, params, progress, cancel, Handle.close)
+
+
+def _run_with_progress(
+    call: Callable[[], Result],
+    params: _ffi.ModelParams | _ffi.ResidencyParams,
+    progress: Progress | None,
+    cancel: Cancel | None,
+    give_back: Callable[[Result], None] | None = None,
+) -> Result:
+    """Runs a call with these parameters on a worker; `give_back` gets what it made
+    although it was stopped."""
     own = Cancel()
 
-    def call() -> Handle:
+    def run() -> Result:
         params.progress = _ffi.PROGRESS_FN(
             lambda done, total, _: worker.send((done, total))
         )
         with own._handle as address:
             params.cancel = address
-            return Handle.create(
-                "Model",
-                _ffi.lib.umrt_model_free,
-                _ffi.lib.umrt_model_open,
-                path,
-                ctypes.byref(params),
-            )
+            return call()
 
     with own._following(cancel):
-        worker: Worker[tuple[int, int], Handle] = Worker(own)
+        worker: Worker[tuple[int, int], Result] = Worker(own)
         try:
-            worker.start(call)
+            worker.start(run)
             for done, total in worker.events():
                 if progress is not None:
                     progress(done, total)
         except BaseException:
-            opened = worker.stop()
-            if opened is not None:
-                opened.close()
+            made = worker.stop()
+            if made is not None and give_back is not None:
+                give_back(made)
             raise
         return worker.result()
 
