@@ -1263,9 +1263,13 @@ typedef struct {
    */
   uint64_t taken_bytes;
   /**
-   * Mapped weights.
+   * Mapped weights of models that take turns. The largest model's count.
    */
   uint64_t mapped_bytes;
+  /**
+   * Mapped weights of pinned models.
+   */
+  uint64_t pinned_bytes;
   /**
    * Mapped weights of models opened with UMRT_MODEL_ALLOW_PAGING; not counted.
    */
@@ -1882,7 +1886,8 @@ umrt_status umrt_model_residency(const umrt_model *model,
  *
  * - `policy`: NULL for the defaults.
  *
- * Returns INVALID_ARGUMENT. Any thread.
+ * Returns INVALID_ARGUMENT, OVER_BUDGET (a model to be pinned does not fit beside
+ * what else must stay). Any thread.
  */
 umrt_status umrt_model_policy_set(const umrt_model *model,
                                   const umrt_model_policy *policy);

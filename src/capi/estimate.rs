@@ -145,8 +145,10 @@ pub struct umrt_memory_budget_info {
     /// All that is promised: mapped weights, private memory, scratch memory and
     /// freed buffers.
     pub taken_bytes: u64,
-    /// Mapped weights.
+    /// Mapped weights of models that take turns. The largest model's count.
     pub mapped_bytes: u64,
+    /// Mapped weights of pinned models.
+    pub pinned_bytes: u64,
     /// Mapped weights of models opened with UMRT_MODEL_ALLOW_PAGING; not counted.
     pub paged_bytes: u64,
     /// Full KV caches, logits, copied weights and tables.
@@ -337,6 +339,7 @@ fn describe_budget(budget: &BudgetInfo) -> umrt_memory_budget_info {
         usable_bytes: budget.usable.usable_bytes as u64,
         taken_bytes: budget.taken as u64,
         mapped_bytes: budget.reserved.mapped as u64,
+        pinned_bytes: budget.reserved.kept as u64,
         paged_bytes: budget.reserved.paged as u64,
         private_bytes: budget.reserved.private as u64,
         scratch_bytes: budget.reserved.scratch as u64,

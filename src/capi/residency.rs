@@ -168,7 +168,8 @@ pub unsafe extern "C" fn umrt_model_residency(
 ///
 /// - `policy`: NULL for the defaults.
 ///
-/// Returns INVALID_ARGUMENT. Any thread.
+/// Returns INVALID_ARGUMENT, OVER_BUDGET (a model to be pinned does not fit beside
+/// what else must stay). Any thread.
 ///
 /// # Safety
 /// `model` is NULL or a live handle; `policy` is NULL or points to a structure of
@@ -191,8 +192,7 @@ pub unsafe extern "C" fn umrt_model_policy_set(
             pinned,
             priority: policy.priority,
             idle_timeout: (!idle_timeout.is_zero()).then_some(idle_timeout),
-        });
-        Ok(())
+        })
     })
 }
 

@@ -1,18 +1,13 @@
 //! [`Aligned`]: scratch memory in which a vector never crosses a cache line.
 
 use std::marker::PhantomData;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
-static HELD_BYTES: AtomicUsize = AtomicUsize::new(0);
+use crate::memory::{Category, Entry};
 
-/// Bytes of all scratch memory that the kernels hold now, in use or for reuse.
-pub fn scratch_bytes() -> usize {
-    HELD_BYTES.load(Ordering::Relaxed)
-}
-
-/// Zeroed numbers that start at a cache line.
+/// Zeroed numbers that start at a cache line. The ledger counts them.
 pub struct Aligned<T> {
     lines: Vec<Line>,
+    _counted: Entry,
     length: usize,
     element: PhantomData<T>,
 }
@@ -37,9 +32,9 @@ impl<T: Number> Default for Aligned<T> {
 impl<T: Number> Aligned<T> {
     pub fn zeroed(length: usize) -> Self {
         let n_lines = (length * size_of::<T>()).div_ceil(64);
-        HELD_BYTES.fetch_add(n_lines * size_of::<Line>(), Ordering::Relaxed);
         Aligned {
             lines: vec![Line([0; 64]); n_lines],
+            _counted: Entry::new(Category::Scratch, n_lines * size_of::<Line>()),
             length,
             element: PhantomData,
         }
@@ -60,12 +55,5 @@ impl<T: Number> Aligned<T> {
     pub fn as_mut_slice(&mut self) -> &mut [T] {
         // SAFETY: the lines hold that many; any bits are numbers.
         unsafe { std::slice::from_raw_parts_mut(self.lines.as_mut_ptr().cast(), self.length) }
-    }
-}
-
-impl<T> Drop for Aligned<T> {
-    fn drop(&mut self) {
-        let bytes = self.lines.len() * size_of::<Line>();
-        HELD_BYTES.fetch_sub(bytes, Ordering::Relaxed);
     }
 }

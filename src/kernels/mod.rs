@@ -40,7 +40,6 @@ mod testing;
 mod threads;
 
 pub use activation::{Activation, Gate};
-pub use aligned::scratch_bytes;
 pub use attention::{AttentionStep, Segment, attention};
 pub use cache::{
     CacheBlock, CacheFormat, CacheLayout, CacheRows, LayerLayout, LayerShape, RowsLayout,

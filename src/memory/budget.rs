@@ -5,10 +5,11 @@
 //! it is taken, as far as this process decides; what cannot be reserved is
 //! refused before anything is allocated.
 //!
-//! Mapped weights count in full: the system can drop them, but every token needs
-//! all of them, so a model of which a part is always missing reads that part from
-//! disk for every token. Who accepts that reserves them as `paged`, which counts
-//! only as addresses.
+//! A model's mapped weights count in full: the system can drop them, but every
+//! token needs all of them, so a model of which a part is always missing reads that
+//! part from disk for every token. Who accepts that reserves them as `paged`, which
+//! counts only as addresses. Several models take turns: the weights of one give way
+//! to those of another, so only the largest count, and those that are `kept`.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -21,8 +22,10 @@ use crate::host;
 /// Bytes of one model or context.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Demand {
-    /// Weights used where their file is mapped.
+    /// Weights used where their file is mapped, which give way to another model's.
     pub mapped: usize,
+    /// Mapped weights that stay.
+    pub kept: usize,
     /// Weights that may be read from disk again and again.
     pub paged: usize,
     /// Held throughout: keys and values, logits, copied weights, tables.
@@ -33,17 +36,26 @@ pub struct Demand {
 
 impl Demand {
     pub fn total(&self) -> usize {
-        self.counted(Counts::Addressed)
+        sum([
+            self.mapped,
+            self.kept,
+            self.paged,
+            self.private,
+            self.scratch,
+        ])
     }
 
-    fn counted(&self, counts: Counts) -> usize {
-        let private = self.private.saturating_add(self.scratch);
-        match counts {
-            Counts::Private => private,
-            Counts::Needed => private.saturating_add(self.mapped),
-            Counts::Addressed => private
-                .saturating_add(self.mapped)
-                .saturating_add(self.paged),
+    /// Mapped weights stay in memory, or give way to other models'.
+    pub fn keeping(self, keeps: bool) -> Demand {
+        let weights = self.mapped.saturating_add(self.kept);
+        let (mapped, kept) = match keeps {
+            true => (0, weights),
+            false => (weights, 0),
+        };
+        Demand {
+            mapped,
+            kept,
+            ..self
         }
     }
 
@@ -59,11 +71,16 @@ impl Demand {
     fn zip(&self, other: &Demand, combine: fn(usize, usize) -> usize) -> Demand {
         Demand {
             mapped: combine(self.mapped, other.mapped),
+            kept: combine(self.kept, other.kept),
             paged: combine(self.paged, other.paged),
             private: combine(self.private, other.private),
             scratch: combine(self.scratch, other.scratch),
         }
     }
+}
+
+fn sum(bytes: impl IntoIterator<Item = usize>) -> usize {
+    bytes.into_iter().fold(0, usize::saturating_add)
 }
 
 /// What the host decides about the budget.
@@ -81,6 +98,7 @@ pub struct Settings {
 pub struct Snapshot {
     limits: Vec<Limit>,
     reserved: Demand,
+    largest_mapped: usize,
     largest_scratch: usize,
     settings: Settings,
 }
@@ -162,10 +180,18 @@ impl Snapshot {
     }
 
     fn taken_with(&self, more: &Demand, counts: Counts) -> usize {
-        self.reserved
-            .plus(more)
-            .counted(counts)
-            .saturating_add(self.mlx_cache_bytes(more))
+        let all = self.reserved.plus(more);
+        let weights = match counts {
+            Counts::Private => 0,
+            Counts::Needed => sum([all.kept, self.largest_mapped.max(more.mapped)]),
+            Counts::Addressed => sum([all.kept, all.mapped, all.paged]),
+        };
+        sum([
+            weights,
+            all.private,
+            all.scratch,
+            self.mlx_cache_bytes(more),
+        ])
     }
 }
 
@@ -174,8 +200,32 @@ struct State {
     settings: Settings,
     device_bytes: Option<usize>,
     reserved: Demand,
-    /// How many reservations have so much scratch memory.
-    scratches: BTreeMap<usize, usize>,
+    /// Of each reservation.
+    mapped: Sizes,
+    scratches: Sizes,
+}
+
+/// How many there are of each size.
+#[derive(Default)]
+struct Sizes(BTreeMap<usize, usize>);
+
+impl Sizes {
+    fn add(&mut self, bytes: usize) {
+        *self.0.entry(bytes).or_default() += 1;
+    }
+
+    fn remove(&mut self, bytes: usize) {
+        if let Some(count) = self.0.get_mut(&bytes) {
+            *count -= 1;
+            if *count == 0 {
+                self.0.remove(&bytes);
+            }
+        }
+    }
+
+    fn largest(&self) -> usize {
+        self.0.last_key_value().map_or(0, |(bytes, _)| *bytes)
+    }
 }
 
 impl State {
@@ -183,27 +233,22 @@ impl State {
         Snapshot {
             limits: machine::limits(self.settings.share, self.device_bytes, held()),
             reserved: self.reserved,
-            largest_scratch: self
-                .scratches
-                .last_key_value()
-                .map_or(0, |(bytes, _)| *bytes),
+            largest_mapped: self.mapped.largest(),
+            largest_scratch: self.scratches.largest(),
             settings: self.settings,
         }
     }
 
     fn add(&mut self, demand: &Demand) {
         self.reserved = self.reserved.plus(demand);
-        *self.scratches.entry(demand.scratch).or_default() += 1;
+        self.mapped.add(demand.mapped);
+        self.scratches.add(demand.scratch);
     }
 
     fn remove(&mut self, demand: &Demand) {
         self.reserved = self.reserved.minus(demand);
-        if let Some(count) = self.scratches.get_mut(&demand.scratch) {
-            *count -= 1;
-            if *count == 0 {
-                self.scratches.remove(&demand.scratch);
-            }
-        }
+        self.mapped.remove(demand.mapped);
+        self.scratches.remove(demand.scratch);
     }
 }
 
@@ -212,6 +257,7 @@ fn held() -> Held {
     Held {
         mapped: bytes(Category::WeightsMapped),
         private: bytes(Category::WeightsCopied)
+            + bytes(Category::WeightsRead)
             + bytes(Category::KvReserved)
             + bytes(Category::Logits)
             + bytes(Category::Scratch),
@@ -232,11 +278,13 @@ pub fn budget() -> &'static Budget {
         device_bytes: None,
         reserved: Demand {
             mapped: 0,
+            kept: 0,
             paged: 0,
             private: 0,
             scratch: 0,
         },
-        scratches: BTreeMap::new(),
+        mapped: Sizes(BTreeMap::new()),
+        scratches: Sizes(BTreeMap::new()),
     }));
     &BUDGET
 }
@@ -381,6 +429,30 @@ mod tests {
         let paged = budget.reserve(weights(0, 101 * MIB)).expect("allowed");
         assert_eq!(budget.snapshot().taken(), 0);
         assert_eq!(paged.demand().total(), 101 * MIB);
+    }
+
+    #[test]
+    fn models_take_turns_unless_they_are_kept() {
+        let budget = budget_of(100 * MIB);
+        let model = Demand {
+            mapped: 60 * MIB,
+            ..Demand::default()
+        };
+        let mut first = budget.reserve(model).expect("fits");
+        let _second = budget.reserve(model).expect("takes turns with the first");
+        assert_eq!(budget.snapshot().taken(), 60 * MIB);
+        assert!(first.resize(model.keeping(true)).is_err(), "not both");
+        let context = budget.reserve(private(40 * MIB)).expect("beside either");
+        assert!(budget.reserve(private(1)).is_err());
+        drop((context, first));
+        let small = Demand {
+            mapped: 40 * MIB,
+            ..Demand::default()
+        };
+        let kept = budget.reserve(small.keeping(true)).expect("fits");
+        assert_eq!(budget.snapshot().taken(), 100 * MIB);
+        drop(kept);
+        assert_eq!(budget.snapshot().taken(), 60 * MIB);
     }
 
     #[test]

@@ -23,7 +23,7 @@ pub enum Category {
     Logits,
     /// Vocabularies, merges and chat templates, estimated from their entries.
     Text,
-    /// Buffers that our kernels keep for the next step.
+    /// What our kernels compute in, kept for the next step or not.
     Scratch,
 }
 

@@ -78,7 +78,7 @@ pub fn estimate(
     };
     let place = (model.device.resolve(), model.cpu_ops);
     let plan = ContextPlan::new(&info, dtype, context, place)?;
-    let bytes = ModelBytes::of(&manifest)?;
+    let bytes = ModelBytes::of(&manifest, model.load)?;
     let candidate = Candidate {
         info: &info,
         plan,

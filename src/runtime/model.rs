@@ -17,7 +17,7 @@ use crate::decoder::{Decoder, DecoderSpec, Precision};
 use crate::error::{Error, Result};
 use crate::kernels::Stored;
 use crate::log;
-use crate::memory::{self, Category, Entry, Reservation};
+use crate::memory::{self, Category, Entry};
 use crate::mlx::{self, CpuOps, Device, Stream};
 
 /// Where to compute.
@@ -171,7 +171,6 @@ pub struct Model {
     weights_mapped: Entry,
     weights_copied: Entry,
     weights_read: Entry,
-    _reservation: Reservation,
 }
 
 impl Model {
@@ -181,7 +180,7 @@ impl Model {
         let spec = DecoderSpec::from_config(manifest.config())?;
         let mut info = info_of(&manifest, spec.clone())?;
         let device = options.device.resolve();
-        let reservation = ModelBytes::of(&manifest)?.admit(options.caps())?;
+        let reservation = ModelBytes::of(&manifest, options.load)?.admit(options.caps())?;
         let stream = Stream::acquire(device)?;
         let mut report = options.progress;
         let mut progress = |done: usize, total: usize| {
@@ -225,12 +224,11 @@ impl Model {
             device,
             cpu_ops: options.cpu_ops,
             info,
-            residence: Residence::register(&checkpoint),
+            residence: Residence::register(&checkpoint, reservation),
             weights_mapped: Entry::new(Category::WeightsMapped, mapped_bytes),
             weights_copied: Entry::new(Category::WeightsCopied, bytes.copied),
             weights_read: Entry::new(Category::WeightsRead, private_bytes),
             checkpoint,
-            _reservation: reservation,
         }))
     }
 

@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 
 use super::cancel::Cancel;
 use crate::checkpoint::{Checkpoint, MappedFile};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::host;
 use crate::log;
-use crate::memory::{self, Category, Entry, ledger, process_memory};
+use crate::memory::{self, Category, Entry, Reservation, ledger, process_memory};
 
 /// How often running models look whether their files were changed and whose
 /// idle time is over.
@@ -82,6 +82,8 @@ pub struct Residence {
 
 struct Tenancy {
     policy: Policy,
+    /// The weights' part of the budget.
+    reservation: Reservation,
     locked: Entry,
 }
 
@@ -105,7 +107,10 @@ impl Drop for Use {
 }
 
 impl Residence {
-    pub(super) fn register(checkpoint: &Arc<Checkpoint>) -> Arc<Residence> {
+    pub(super) fn register(
+        checkpoint: &Arc<Checkpoint>,
+        reservation: Reservation,
+    ) -> Arc<Residence> {
         let residence = Arc::new(Residence {
             checkpoint: checkpoint.clone(),
             is_touched: AtomicBool::new(false),
@@ -114,6 +119,7 @@ impl Residence {
             last_check_ms: AtomicU64::new(now_ms()),
             tenancy: Mutex::new(Tenancy {
                 policy: Policy::default(),
+                reservation,
                 locked: Entry::new(Category::WeightsLocked, 0),
             }),
         });
@@ -151,8 +157,19 @@ impl Residence {
         lock(&self.tenancy).policy
     }
 
-    pub fn set_policy(&self, policy: Policy) {
-        lock(&self.tenancy).policy = policy;
+    /// Refused if the model shall be pinned and there is no room beside what else
+    /// must stay.
+    pub fn set_policy(&self, policy: Policy) -> Result<()> {
+        let mut tenancy = lock(&self.tenancy);
+        let demand = tenancy.reservation.demand().keeping(policy.pinned);
+        tenancy.reservation.resize(demand).map_err(|shortage| {
+            Error::over_budget(format!(
+                "the model cannot be pinned: with it, {shortage}; unpin or free others, or set a \
+                 larger budget"
+            ))
+        })?;
+        tenancy.policy = policy;
+        Ok(())
     }
 
     pub fn locked_bytes(&self) -> usize {

@@ -3,7 +3,6 @@
 use super::residency::residences;
 use crate::error::Result;
 use crate::host;
-use crate::kernels;
 use crate::memory::{self, Category, Pressure, ProcessMemory, Usable, ledger};
 use crate::mlx;
 
@@ -128,7 +127,7 @@ pub fn memory_stats() -> Result<MemoryStats> {
         },
         kv_peak: ledger().peak(Category::KvReserved),
         mlx: mlx::memory_use()?,
-        kernels: kernels::scratch_bytes(),
+        kernels: bytes(Category::Scratch),
         mlx_weights,
         mlx_kv,
         process: memory::process_memory(),

@@ -101,10 +101,11 @@ fn pinned_and_locked_models_stay() {
         let directory = large().write();
         let model = open(directory.path());
         set(&model, Residency::Warm).expect("weights");
-        model.residence().set_policy(Policy {
+        let pinned = Policy {
             pinned: true,
             ..Policy::default()
-        });
+        };
+        model.residence().set_policy(pinned).expect("room");
         let n_released = || {
             notify(PressureLevel::Critical)
                 .expect("a notice")
@@ -112,7 +113,10 @@ fn pinned_and_locked_models_stay() {
                 .n_models
         };
         assert_eq!(n_released(), 0);
-        model.residence().set_policy(Policy::default());
+        model
+            .residence()
+            .set_policy(Policy::default())
+            .expect("less");
         if set(&model, Residency::Locked).is_ok() {
             assert_eq!(n_released(), 0);
             set(&model, Residency::Warm).expect("unlocked");

@@ -32,7 +32,7 @@ impl Open {
     }
 
     fn set_policy(&self, policy: Policy) {
-        self.model.residence().set_policy(policy);
+        self.model.residence().set_policy(policy).expect("room");
     }
 }
 

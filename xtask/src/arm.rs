@@ -70,6 +70,7 @@ fn write_crate(metadata: &Metadata, folder: &Path) -> Result<()> {
          #[path = {error}]\npub mod error;\n\
          #[path = {host}]\nmod host;\n\
          #[path = {kernels}]\npub mod kernels;\n\
+         #[path = {ledger}]\npub mod memory;\n\
          #[test]\n\
          fn the_emulated_processor_has_all_levels() {{\n\
              assert_eq!(kernels::Level::detect(), kernels::Level::NeonDot);\n\
@@ -77,6 +78,7 @@ fn write_crate(metadata: &Metadata, folder: &Path) -> Result<()> {
         error = source("error.rs"),
         host = source("host.rs"),
         kernels = source("kernels/mod.rs"),
+        ledger = source("memory/ledger.rs"),
     );
     fs::create_dir_all(folder)?;
     write_if_changed(&folder.join("lib.rs"), &library)?;

@@ -121,7 +121,9 @@ class MemoryBudget:
     """All that is promised: mapped weights, private memory, scratch memory and
     freed buffers."""
     mapped_bytes: int
-    """Mapped weights."""
+    """Mapped weights of models that take turns. The largest model's count."""
+    pinned_bytes: int
+    """Mapped weights of pinned models."""
     paged_bytes: int
     """Mapped weights of models opened with `allow_paging`; not counted."""
     private_bytes: int

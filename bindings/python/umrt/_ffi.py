@@ -409,6 +409,7 @@ class MemoryBudgetInfo(Struct):
         ("usable_bytes", c_uint64),
         ("taken_bytes", c_uint64),
         ("mapped_bytes", c_uint64),
+        ("pinned_bytes", c_uint64),
         ("paged_bytes", c_uint64),
         ("private_bytes", c_uint64),
         ("scratch_bytes", c_uint64),

@@ -6,7 +6,7 @@ mod handoff;
 
 use std::collections::BTreeMap;
 use std::mem;
-use std::ops::{Deref, DerefMut, Range};
+use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread::{self, JoinHandle};
 
@@ -14,7 +14,6 @@ use self::handoff::Handoff;
 use super::aligned::Aligned;
 use super::threads::default_threads;
 use crate::host;
-use crate::memory::{Category, Entry};
 
 /// Threads that run the pieces of one job at a time.
 pub struct Pool {
@@ -23,34 +22,8 @@ pub struct Pool {
     spare: Mutex<Vec<Buffer>>,
 }
 
-/// Scratch memory that the ledger knows of.
-pub struct Buffer {
-    numbers: Aligned<u32>,
-    _counted: Entry,
-}
-
-impl Buffer {
-    fn new(length: usize) -> Buffer {
-        Buffer {
-            numbers: Aligned::zeroed(length),
-            _counted: Entry::new(Category::Scratch, length * size_of::<u32>()),
-        }
-    }
-}
-
-impl Deref for Buffer {
-    type Target = Aligned<u32>;
-
-    fn deref(&self) -> &Aligned<u32> {
-        &self.numbers
-    }
-}
-
-impl DerefMut for Buffer {
-    fn deref_mut(&mut self) -> &mut Aligned<u32> {
-        &mut self.numbers
-    }
-}
+/// Scratch memory for any numbers of four bytes.
+pub type Buffer = Aligned<u32>;
 
 /// Spare buffers that are kept at most.
 const MAX_SPARE: usize = 4;
@@ -135,7 +108,7 @@ impl Pool {
             found => {
                 // Before the new one is there.
                 drop(found);
-                Buffer::new(length)
+                Buffer::zeroed(length)
             }
         }
     }

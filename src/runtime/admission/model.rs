@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::Path;
 
 use super::{amount, probe, within};
-use crate::checkpoint::Manifest;
+use crate::checkpoint::{LoadMode, Manifest};
 use crate::error::{Error, Result};
 use crate::host;
 use crate::memory::{Demand, Reservation, budget};
@@ -35,7 +35,7 @@ pub struct ModelBytes {
 
 impl ModelBytes {
     /// From the headers: what is used where it is mapped, and what is not.
-    pub(in crate::runtime) fn of(manifest: &Manifest) -> Result<ModelBytes> {
+    pub(in crate::runtime) fn of(manifest: &Manifest, load: LoadMode) -> Result<ModelBytes> {
         let tokenizer = match manifest.directory().tokenizer() {
             Some(file) => tokenizer_bytes(&file)?,
             None => 0,
@@ -45,7 +45,8 @@ impl ModelBytes {
             ..ModelBytes::default()
         };
         for tensor in manifest.tensors() {
-            match mlx::maps_in_place(tensor.offset, tensor.dtype.size()) {
+            let in_place = mlx::maps_in_place(tensor.offset, tensor.dtype.size());
+            match load == LoadMode::Map && in_place {
                 true => bytes.mapped += tensor.bytes,
                 false => bytes.copied += tensor.bytes,
             }
@@ -60,6 +61,7 @@ impl ModelBytes {
         };
         Demand {
             mapped,
+            kept: 0,
             paged,
             private: self.copied.saturating_add(self.tables),
             scratch: 0,
@@ -79,8 +81,8 @@ impl ModelBytes {
         budget().reserve(demand).map_err(|shortage| {
             self.refusal(
                 &shortage,
-                "free other models, set a larger budget, use fewer bits per weight, or allow \
-                 paging: what does not fit is then read from disk for every token",
+                "free contexts and pinned models, set a larger budget, use fewer bits per weight, \
+                 or allow paging: what does not fit is then read from disk for every token",
             )
         })
     }
