@@ -4,12 +4,16 @@
 use std::sync::Arc;
 
 use super::attention::{StepPlaces, attend};
+use super::family::QkNorm;
+use super::mlp::{DenseForm, MlpSpec};
 use super::spec::DecoderSpec;
-use super::weights::{LoadedBytes, Weights};
+use super::weights::{LayerWeights, LoadedBytes, MlpWeights, NormWeights, Weights};
 use crate::checkpoint::Checkpoint;
 use crate::error::Result;
 use crate::kv::Sequence;
-use crate::mlx::{Array, AttentionLayer, Dtype, Norm, Ops, Rope, Rotation, Stream};
+use crate::mlx::{
+    Array, AttentionLayer, Dtype, Linear, Norm, Ops, Projected, Rope, Rotation, Stream,
+};
 
 /// The next tokens of one sequence.
 pub struct Segment<'a> {
@@ -22,7 +26,7 @@ pub struct Segment<'a> {
 pub struct Decoder {
     spec: DecoderSpec,
     weights: Weights,
-    rope: Rope,
+    ropes: Vec<ByLength>,
     dtype: Dtype,
 }
 
@@ -50,7 +54,11 @@ impl Decoder {
                 Precision::Native => weights.dtype()?,
                 Precision::Float32 => Dtype::F32,
             },
-            rope: Rope::new(&spec.rope.wavelengths)?,
+            ropes: spec
+                .ropes
+                .iter()
+                .map(ByLength::new)
+                .collect::<Result<_>>()?,
             spec,
             weights,
         };
@@ -83,20 +91,26 @@ impl Decoder {
         let n_rows = tokens.len();
         let tokens = Array::from_i32(tokens, &[n_rows as i32])?;
         let step = StepPlaces::new(segments);
-        let rotation = ops.rotation(&self.rope, step.positions());
-        let mut hidden = ops.embed(&self.weights.embedding.weight, &tokens, self.dtype)?;
+        let max_tokens = segments.first().map_or(0, |s| s.cache.shape().max_tokens);
+        let ropes = self.ropes.iter().map(|rope| rope.of(max_tokens));
+        let rotations: Vec<_> = ropes
+            .map(|rope| ops.rotation(rope, step.positions()))
+            .collect();
+        let table = &self.weights.embedding.weight;
+        let mut hidden = ops.embed(table, &tokens, self.spec.embedding_scale, self.dtype)?;
         for (index, layer) in self.weights.layers.iter().enumerate() {
             if index > 0 {
                 after_layer(&hidden)?;
             }
-            let attended = self.attention(ops, index, &hidden, segments, &step, &rotation)?;
+            let rotation = self.spec.layer_ropes[index].map(|rope| &rotations[rope]);
+            let attended = self.attention(ops, index, &hidden, segments, &step, rotation)?;
             if !wants_states && index + 1 == self.weights.layers.len() {
                 return Ok(attended);
             }
-            hidden = ops.project_onto(&hidden, &attended, &layer.output)?;
-            let norm = self.norm(&layer.mlp_norm);
-            let gated = ops.project_gated(&hidden, norm, &layer.gate, &layer.up)?;
-            hidden = ops.project_onto(&hidden, &gated, &layer.down)?;
+            let norm = layer.after_attention.as_ref();
+            let sum = self.project_onto(ops, &hidden, &attended, &layer.output, norm)?;
+            let input = if self.spec.is_parallel { &hidden } else { &sum };
+            hidden = self.mlp(ops, index, input, &sum)?;
         }
         Ok(hidden)
     }
@@ -108,7 +122,8 @@ impl Decoder {
             false => ops.take_rows(hidden, &Array::from_i32(rows, &[rows.len() as i32])?)?,
         };
         let norm = self.norm(&self.weights.final_norm);
-        ops.project_one(&chosen, norm, self.weights.head(), Dtype::F32)
+        let logits = ops.project_one(&chosen, Some(norm), self.weights.head(), Dtype::F32)?;
+        ops.scale_and_cap(logits, self.spec.logit_scale, self.spec.logit_cap)
     }
 
     /// What each segment's tokens see of its sequence, `[n, n_heads * head_dim]`.
@@ -119,30 +134,139 @@ impl Decoder {
         hidden: &Array,
         segments: &mut [Segment<'_>],
         step: &StepPlaces,
-        rotation: &Rotation<'_>,
+        rotation: Option<&Rotation<'_>>,
     ) -> Result<Array> {
         let (spec, layer) = (&self.spec, &self.weights.layers[index]);
-        let norm = self.norm(&layer.attention_norm);
+        let norm = layer.attention_norm.as_ref().map(|norm| self.norm(norm));
         let linears = [&layer.query, &layer.key, &layer.value];
         let projected = ops.project(hidden, norm, &linears)?;
+        let (projected, [query_norm, key_norm]) = self.normalize_heads(ops, layer, projected)?;
         let parameters = AttentionLayer {
             index,
             n_heads: spec.n_heads,
             n_kv_heads: spec.n_kv_heads,
             head_dim: spec.head_dim,
-            query_norm: layer.query_norm.as_ref().map(|weight| self.norm(weight)),
-            key_norm: layer.key_norm.as_ref().map(|weight| self.norm(weight)),
+            query_norm,
+            key_norm,
             rotation,
-            scale: (spec.head_dim as f32).powf(-0.5),
+            scale: spec.attention_scale,
             window: spec.windows[index],
+            soft_cap: spec.score_cap,
+            sinks: layer.sinks.as_ref(),
         };
         attend(ops, &projected, &parameters, segments, step)
     }
 
-    fn norm<'a>(&self, weight: &'a Array) -> Norm<'a> {
+    /// Normalizes rows of queries and keys; norms of single heads are left to
+    /// attention.
+    fn normalize_heads<'a>(
+        &self,
+        ops: &Ops,
+        layer: &'a LayerWeights,
+        projected: Projected,
+    ) -> Result<(Projected, [Option<Norm<'a>>; 2])> {
+        let norms = [&layer.query_norm, &layer.key_norm];
+        let norms = norms.map(|norm| norm.as_ref().map(|norm| self.norm(norm)));
+        match self.spec.qk_norm {
+            QkNorm::None | QkNorm::Heads => Ok((projected, norms)),
+            QkNorm::Rows => Ok((ops.normalize_parts(projected, norms)?, [None; 2])),
+        }
+    }
+
+    /// `residual` plus what the feed-forward network makes of `input`.
+    fn mlp(&self, ops: &Ops, index: usize, input: &Array, residual: &Array) -> Result<Array> {
+        let layer = &self.weights.layers[index];
+        let norm = layer.mlp_norm.as_ref().map(|norm| self.norm(norm));
+        let after = layer.after_mlp.as_ref();
+        match (&layer.mlp, &self.spec.mlps[index]) {
+            (MlpWeights::Gated(weights), MlpSpec::Dense(dense)) => {
+                let DenseForm::Gated(gate) = dense.form else {
+                    unreachable!("loaded by its form")
+                };
+                let gated = ops.project_gated(input, norm, gate, &weights.gate, &weights.up)?;
+                self.project_onto(ops, residual, &gated, &weights.down, after)
+            }
+            (MlpWeights::Plain { up, down }, MlpSpec::Dense(dense)) => {
+                let DenseForm::Plain(activation) = dense.form else {
+                    unreachable!("loaded by its form")
+                };
+                let inner = ops.project_one(input, norm, up, self.dtype)?;
+                let inner = ops.activate(activation, &inner)?;
+                self.project_onto(ops, residual, &inner, down, after)
+            }
+            (MlpWeights::Experts(experts), _) => {
+                let input = match norm {
+                    Some(norm) => ops.normalize(input, norm)?,
+                    None => input.clone(),
+                };
+                if after.is_none() && self.spec.residual_scale == 1.0 {
+                    return ops.mix_experts(&input, experts, Some(residual));
+                }
+                let mixed = ops.mix_experts(&input, experts, None)?;
+                self.add_onto(ops, residual, &mixed, after)
+            }
+            _ => unreachable!("loaded by its kind"),
+        }
+    }
+
+    /// `residual` plus a projection, perhaps normalized and scaled.
+    fn project_onto(
+        &self,
+        ops: &Ops,
+        residual: &Array,
+        x: &Array,
+        linear: &Linear,
+        after: Option<&NormWeights>,
+    ) -> Result<Array> {
+        if after.is_none() && self.spec.residual_scale == 1.0 {
+            return ops.project_onto(residual, x, linear);
+        }
+        let product = ops.project_one(x, None, linear, self.dtype)?;
+        self.add_onto(ops, residual, &product, after)
+    }
+
+    fn add_onto(
+        &self,
+        ops: &Ops,
+        residual: &Array,
+        x: &Array,
+        after: Option<&NormWeights>,
+    ) -> Result<Array> {
+        let after = after.map(|norm| self.norm(norm));
+        ops.add_onto(residual, x, after, self.spec.residual_scale)
+    }
+
+    fn norm<'a>(&self, weights: &'a NormWeights) -> Norm<'a> {
         Norm {
-            weight,
-            eps: self.spec.norm_eps,
+            kind: self.spec.norm.kind,
+            weight: &weights.weight,
+            bias: weights.bias.as_ref(),
+            eps: self.spec.norm.eps,
+        }
+    }
+}
+
+/// A rotation, and another one for contexts of more than so many tokens.
+struct ByLength {
+    short: Rope,
+    long: Option<(usize, Rope)>,
+}
+
+impl ByLength {
+    fn new(rope: &super::Rope) -> Result<ByLength> {
+        let with = |lengths: &[f32]| Rope::new(rope.pairing, lengths, rope.magnitude);
+        let long = rope.long.as_ref();
+        let long = long.map(|(beyond, lengths)| Ok((*beyond, with(lengths)?)));
+        Ok(ByLength {
+            short: with(&rope.wavelengths)?,
+            long: long.transpose()?,
+        })
+    }
+
+    fn of(&self, max_tokens: usize) -> &Rope {
+        match &self.long {
+            Some((beyond, rope)) if max_tokens > *beyond => rope,
+            _ => &self.short,
         }
     }
 }

@@ -1,18 +1,24 @@
 //! The decoder: one transformer, described by data.
 //!
-//! - `spec`: config.json -> [`DecoderSpec`]
+//! - `spec`: config.json -> [`DecoderSpec`]; `mlp` reads feed-forward networks
+//! - `families`: how model families differ, in the terms of `family`
 //! - `rope`: rotary position embeddings
-//! - `weights`: the checkpoint's tensors, mapped in place
+//! - `weights`: the checkpoint's tensors, mapped in place by `loader`; `prefix` finds them
 //! - `attention`: a step's tokens over the caches of their sequences
 //! - `forward`: tokens -> hidden states -> logits, as MLX graphs
 
 mod attention;
+mod families;
+mod family;
 mod forward;
+mod loader;
+mod mlp;
+mod prefix;
 mod rope;
 mod spec;
 mod weights;
 
 pub use forward::{Decoder, Precision, Segment};
 pub use rope::Rope;
-pub use spec::DecoderSpec;
+pub use spec::{DecoderSpec, model_types};
 pub use weights::LoadedBytes;

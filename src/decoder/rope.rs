@@ -1,146 +1,154 @@
 //! Rotary position embeddings (Su et al., 2021): config.json -> wavelengths.
 
-use std::f64::consts::TAU;
+mod scaling;
 
+use self::scaling::Scaling;
+use super::family::{RopeForm, RopeLayers};
 use crate::checkpoint::Config;
-use crate::error::{Error, Result};
+use crate::error::Result;
+use crate::mlx::Pairing;
 
 /// How positions rotate queries and keys.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Rope {
+    /// Which of the rotated dimensions are a pair.
+    pub pairing: Pairing,
     /// Positions per radian of each rotated pair: `1 / inv_freq`. There are half
-    /// as many as rotated dimensions; pair i is dimensions i and i + len.
+    /// as many as rotated dimensions.
     pub wavelengths: Vec<f32>,
+    /// What rotated dimensions are multiplied with.
+    pub magnitude: f32,
+    /// In contexts of more than so many tokens, these are the wavelengths.
+    pub long: Option<(usize, Vec<f32>)>,
 }
 
-/// Reads `rope_parameters`, or the older `rope_theta` and `rope_scaling`.
-pub(super) fn from_config(config: &Config, head_dim: usize) -> Result<Rope> {
+/// The kinds of rotation in a model, and which each layer has.
+pub(super) struct Ropes {
+    pub all: Vec<Rope>,
+    pub by_layer: Vec<Option<usize>>,
+}
+
+/// Reads `rope_parameters`, perhaps by layer type, or the older `rope_theta` and
+/// `rope_scaling`. `windows` are those of the layers.
+pub(super) fn from_config(
+    config: &Config,
+    form: &RopeForm,
+    head_dim: usize,
+    windows: &[Option<usize>],
+) -> Result<Ropes> {
     let parameters = config.opt_object(["rope_parameters", "rope_scaling"])?;
-    let section = parameters.as_ref().unwrap_or(config);
-    let thetas = 1.0..=1e15;
-    let theta = match section.opt_f64("rope_theta", thetas.clone())? {
-        Some(theta) => theta,
-        None => config.opt_f64("rope_theta", thetas)?.unwrap_or(10_000.0),
+    let by_type = |layer_type: &str| match &parameters {
+        Some(parameters) => parameters.opt_object(layer_type),
+        None => Ok(None),
     };
-    let share = section
-        .opt_f64("partial_rotary_factor", 0.0..=1.0)?
-        .unwrap_or(1.0);
-    let dims = (head_dim as f64 * share) as usize;
-    if dims < 2 || !dims.is_multiple_of(2) {
-        return Err(section.unexpected("partial_rotary_factor", "an even, non-empty part"));
-    }
-    let plain = |pair: usize| theta.powf(2.0 * pair as f64 / dims as f64);
-    let scaled = match &parameters {
-        Some(parameters) => scaling(parameters)?,
+    let (full, sliding) = (by_type("full_attention")?, by_type("sliding_attention")?);
+    let is_by_type = full.is_some() || sliding.is_some();
+    let main_section = if is_by_type { full } else { parameters.clone() };
+    let main = rope(config, main_section.as_ref(), form, head_dim)?;
+    let local = match (form.local, sliding) {
+        (_, Some(sliding)) => Some(rope(config, Some(&sliding), form, head_dim)?),
+        (Some((key, absent)), None) => {
+            let theta = config.opt_f64(key, THETAS)?.unwrap_or(absent);
+            let dims = rotated_dims(config, None, form, head_dim)?;
+            Some(Rope::new(form, theta, dims, &Scaling::None))
+        }
+        (None, None) => None,
+    };
+    let has_local = local.is_some();
+    let rotates = rotating_layers(config, form, windows)?;
+    let of_layer = |(window, rotates): (&Option<usize>, bool)| {
+        rotates.then_some(usize::from(has_local && window.is_some()))
+    };
+    Ok(Ropes {
+        all: std::iter::once(main).chain(local).collect(),
+        by_layer: windows.iter().zip(rotates).map(of_layer).collect(),
+    })
+}
+
+const THETAS: std::ops::RangeInclusive<f64> = 1.0..=1e15;
+
+fn rope(
+    config: &Config,
+    section: Option<&Config>,
+    form: &RopeForm,
+    head_dim: usize,
+) -> Result<Rope> {
+    let keys = ["rope_theta", "rotary_emb_base"];
+    let in_section = section.map(|section| section.opt_f64(keys, THETAS));
+    let theta = match in_section.transpose()?.flatten() {
+        Some(theta) => theta,
+        None => config.opt_f64(keys, THETAS)?.unwrap_or(form.theta),
+    };
+    let dims = rotated_dims(config, section, form, head_dim)?;
+    let scaling = match section {
+        Some(section) => Scaling::read(config, section, form, theta, dims)?,
         None => Scaling::None,
     };
-    let wavelengths = (0..dims / 2)
-        .map(|pair| scaled.apply(plain(pair)) as f32)
-        .collect();
-    Ok(Rope { wavelengths })
+    Ok(Rope::new(form, theta, dims, &scaling))
 }
 
-enum Scaling {
-    None,
-    Linear {
-        factor: f64,
-    },
-    /// Llama 3.1: long wavelengths are stretched, short ones kept, those between
-    /// interpolated; all relative to the original context.
-    Llama3 {
-        factor: f64,
-        low_freq_factor: f64,
-        high_freq_factor: f64,
-        original_context: f64,
-    },
+/// How many dimensions of a head rotate.
+fn rotated_dims(
+    config: &Config,
+    section: Option<&Config>,
+    form: &RopeForm,
+    head_dim: usize,
+) -> Result<usize> {
+    let keys = ["partial_rotary_factor", "rotary_pct", "rope_pct"];
+    let place = section
+        .filter(|section| section.has(keys))
+        .unwrap_or(config);
+    let share = place.opt_f64(keys, 0.0..=1.0)?.unwrap_or(form.share);
+    let dims = (head_dim as f64 * share) as usize;
+    if dims < 2 || !dims.is_multiple_of(2) {
+        return Err(place.unexpected(keys, "an even, non-empty part of a head"));
+    }
+    Ok(dims)
 }
 
-fn scaling(parameters: &Config) -> Result<Scaling> {
-    let name = parameters.opt_str(["rope_type", "type"])?;
-    let factor = || parameters.f64("factor", 1e-6..=1e6);
-    match name {
-        Some("default") => Ok(Scaling::None),
-        None if !parameters.has("factor") => Ok(Scaling::None),
-        Some("linear") => Ok(Scaling::Linear { factor: factor()? }),
-        Some("llama3") => Ok(Scaling::Llama3 {
-            factor: factor()?,
-            low_freq_factor: parameters.f64("low_freq_factor", 1e-6..=1e6)?,
-            high_freq_factor: parameters.f64("high_freq_factor", 1e-6..=1e6)?,
-            original_context: parameters.f64("original_max_position_embeddings", 1.0..=1e9)?,
-        }),
-        other => Err(Error::unsupported(format!(
-            "config.json: RoPE type \"{}\" is not supported; this version has default, linear \
-             and llama3",
-            other.unwrap_or("(none)")
-        ))),
+fn rotating_layers(
+    config: &Config,
+    form: &RopeForm,
+    windows: &[Option<usize>],
+) -> Result<Vec<bool>> {
+    match form.layers {
+        RopeLayers::All => Ok(vec![true; windows.len()]),
+        RopeLayers::Windowed => {
+            let none = windows.iter().all(Option::is_none);
+            Ok(windows.iter().map(|w| none || w.is_some()).collect())
+        }
+        RopeLayers::Listed => {
+            if let Some(listed) = config.opt_usizes("no_rope_layers", 0..=1)? {
+                return match listed.len() == windows.len() {
+                    true => Ok(listed.into_iter().map(|rotates| rotates == 1).collect()),
+                    false => Err(config.unexpected("no_rope_layers", "one number per layer")),
+                };
+            }
+            let each = config.opt_usize("no_rope_layer_interval", 1..=1 << 12)?;
+            let each = each.unwrap_or(4);
+            let rotates = |layer: usize| !(layer + 1).is_multiple_of(each);
+            Ok((0..windows.len()).map(rotates).collect())
+        }
     }
 }
 
-impl Scaling {
-    /// `wavelength` in positions per radian, before and after.
-    fn apply(&self, wavelength: f64) -> f64 {
-        match *self {
-            Scaling::None => wavelength,
-            Scaling::Linear { factor } => wavelength * factor,
-            Scaling::Llama3 {
-                factor,
-                low_freq_factor,
-                high_freq_factor,
-                original_context,
-            } => {
-                let turns = original_context / (TAU * wavelength);
-                if turns < low_freq_factor {
-                    return wavelength * factor;
-                }
-                if turns > high_freq_factor {
-                    return wavelength;
-                }
-                let smooth = (turns - low_freq_factor) / (high_freq_factor - low_freq_factor);
-                wavelength / ((1.0 - smooth) / factor + smooth)
-            }
+impl Rope {
+    fn new(form: &RopeForm, theta: f64, dims: usize, scaling: &Scaling) -> Rope {
+        // The exponent is float32 where models are trained.
+        let exponent = |pair: usize| f64::from((2 * pair) as f32 / dims as f32);
+        let wavelengths = |scaling: &Scaling| {
+            let wavelength = |pair| scaling.apply(pair, theta.powf(exponent(pair))) as f32;
+            (0..dims / 2).map(wavelength).collect()
+        };
+        let long = scaling.long();
+        Rope {
+            pairing: form.pairing,
+            wavelengths: wavelengths(scaling),
+            magnitude: scaling.magnitude(),
+            long: long.map(|(beyond, scaling)| (beyond, wavelengths(scaling))),
         }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::error::Status;
-
-    fn rope(config: serde_json::Value) -> Result<Rope> {
-        from_config(
-            &Config::parse(config.to_string().as_bytes(), "config.json")?,
-            8,
-        )
-    }
-
-    #[test]
-    fn old_and_new_keys_mean_the_same() {
-        let old = rope(serde_json::json!({"rope_theta": 500.0,
-            "rope_scaling": {"type": "linear", "factor": 2.0}}));
-        let new = rope(serde_json::json!({
-            "rope_parameters": {"rope_type": "linear", "factor": 2.0, "rope_theta": 500.0}}));
-        let old = old.expect("valid");
-        assert_eq!(old, new.expect("valid"));
-        assert_eq!(old.wavelengths[0], 2.0);
-        assert!((old.wavelengths[2] - 2.0 * 500f32.sqrt()).abs() < 1e-3);
-    }
-
-    #[test]
-    fn llama3_keeps_short_wavelengths_and_stretches_long_ones() {
-        let rope = rope(serde_json::json!({"rope_theta": 1e6, "rope_scaling": {
-            "rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0,
-            "high_freq_factor": 4.0, "original_max_position_embeddings": 32}}));
-        let wavelengths = rope.expect("valid").wavelengths;
-        assert_eq!(wavelengths[0], 1.0, "5.1 turns in 32 positions");
-        assert!((wavelengths[3] / 1e6f32.powf(0.75) - 8.0).abs() < 1e-5);
-    }
-
-    #[test]
-    fn an_unknown_type_is_unsupported_by_name() {
-        let error = rope(serde_json::json!({"rope_scaling": {"type": "yarn", "factor": 4.0}}))
-            .expect_err("unknown");
-        assert_eq!(error.status(), Status::Unsupported);
-        assert!(error.message().contains("yarn"), "{error}");
-    }
-}
+mod tests;

@@ -1,83 +1,15 @@
 //! config.json -> [`DecoderSpec`]: a model family is data, not code.
 
+use super::families::FAMILIES;
+use super::family::{
+    AttentionScale, Bias, Cap, EmbeddingScale, Family, Fixed, LogitScale, Names, QkNorm, Windows,
+};
+use super::mlp::{self, MlpSpec};
 use super::rope::{self, Rope};
 use crate::checkpoint::Config;
 use crate::error::{Error, Result};
 use crate::kv::LayerShape;
-
-/// Whether a projection has a bias.
-#[derive(Clone, Copy)]
-enum Bias {
-    Never,
-    Always,
-    /// As this key of config.json says; absent means no.
-    Configured(&'static str),
-}
-
-/// Which layers see only the last tokens.
-#[derive(Clone, Copy)]
-enum Windows {
-    None,
-    /// Every layer, `sliding_window` tokens; null: none; absent: this many.
-    Every {
-        absent: u32,
-    },
-    /// Those `layer_types` names, or from layer `max_window_layers` on, if
-    /// `use_sliding_window` says so.
-    Chosen,
-}
-
-/// What distinguishes a family from the others.
-struct Family {
-    model_type: &'static str,
-    qkv_bias: Bias,
-    output_bias: Bias,
-    mlp_bias: Bias,
-    /// Queries and keys are normalized per head before they are rotated.
-    qk_norm: bool,
-    /// When config.json has no `head_dim`; `None`: hidden size / heads.
-    head_dim: Option<u32>,
-    windows: Windows,
-}
-
-const FAMILIES: &[Family] = &[
-    Family {
-        model_type: "llama",
-        qkv_bias: Bias::Configured("attention_bias"),
-        output_bias: Bias::Configured("attention_bias"),
-        mlp_bias: Bias::Configured("mlp_bias"),
-        qk_norm: false,
-        head_dim: None,
-        windows: Windows::None,
-    },
-    Family {
-        model_type: "mistral",
-        qkv_bias: Bias::Never,
-        output_bias: Bias::Never,
-        mlp_bias: Bias::Never,
-        qk_norm: false,
-        head_dim: None,
-        windows: Windows::Every { absent: 4096 },
-    },
-    Family {
-        model_type: "qwen2",
-        qkv_bias: Bias::Always,
-        output_bias: Bias::Never,
-        mlp_bias: Bias::Never,
-        qk_norm: false,
-        head_dim: None,
-        windows: Windows::Chosen,
-    },
-    Family {
-        model_type: "qwen3",
-        qkv_bias: Bias::Configured("attention_bias"),
-        output_bias: Bias::Configured("attention_bias"),
-        mlp_bias: Bias::Never,
-        qk_norm: true,
-        head_dim: Some(128),
-        windows: Windows::Chosen,
-    },
-];
+use crate::mlx::NormKind;
 
 /// A decoder-only transformer, completely described.
 #[derive(Clone, Debug)]
@@ -85,55 +17,115 @@ pub struct DecoderSpec {
     pub model_type: String,
     pub n_layers: usize,
     pub hidden_size: usize,
+    /// Of its dense layers, or of one expert if there are none.
     pub intermediate_size: usize,
     pub vocab_size: usize,
     pub n_heads: usize,
     pub n_kv_heads: usize,
     pub head_dim: usize,
-    pub norm_eps: f32,
+    pub norm: NormSpec,
+    /// Attention and feed-forward network read the same input, not each other.
+    pub is_parallel: bool,
     /// The output projection is the embedding table.
     pub tied_embeddings: bool,
     /// Positions the model was trained for.
     pub max_context: usize,
     pub qkv_bias: bool,
     pub output_bias: bool,
-    pub mlp_bias: bool,
-    pub qk_norm: bool,
-    pub rope: Rope,
+    /// Of an output projection of its own.
+    pub head_bias: bool,
+    pub qk_norm: QkNorm,
+    pub ropes: Vec<Rope>,
+    /// By layer: which of `ropes`; `None`: positions do not matter.
+    pub layer_ropes: Vec<Option<usize>>,
     /// By layer: how many of the last tokens it sees; `None`: all.
     pub windows: Vec<Option<usize>>,
+    /// By layer: its feed-forward network.
+    pub mlps: Vec<MlpSpec>,
+    pub has_sinks: bool,
+    /// Of queries times keys.
+    pub attention_scale: f32,
+    pub score_cap: Option<f32>,
+    pub embedding_scale: Option<f32>,
+    /// Of what a block adds.
+    pub residual_scale: f32,
+    pub logit_scale: f32,
+    pub logit_cap: Option<f32>,
+    pub(super) names: Names,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct NormSpec {
+    pub kind: NormKind,
+    pub has_bias: bool,
+    pub eps: f32,
 }
 
 impl DecoderSpec {
     /// Reads and checks config.json; `Unsupported` names what this version lacks.
     pub fn from_config(config: &Config) -> Result<DecoderSpec> {
-        let family = family_of(config)?;
-        ensure_silu(config)?;
-        let hidden_size = config.usize("hidden_size", 1..=1 << 20)?;
-        let n_heads = config.usize("num_attention_heads", 1..=1 << 14)?;
-        let n_layers = config.usize("num_hidden_layers", 1..=1 << 12)?;
+        let (model_type, family) = family_of(config)?;
+        check_fixed(config, family)?;
+        let hidden_size = size(config, family, "hidden_size", 1 << 20)?;
+        let n_heads = size(config, family, "num_attention_heads", 1 << 14)?;
+        let n_layers = size(config, family, "num_hidden_layers", 1 << 12)?;
         let head_dim = head_dim(config, family, hidden_size, n_heads)?;
+        let windows = windows(config, family, n_layers)?;
+        let ropes = rope::from_config(config, &family.rope, head_dim, &windows)?;
+        let mlps = mlp::from_config(config, family, n_layers)?;
+        let dense = |mlp: &MlpSpec| matches!(mlp, MlpSpec::Dense(_));
+        let typical = mlps.iter().find(|mlp| dense(mlp)).unwrap_or(&mlps[0]);
+        let scales = &family.scales;
         Ok(DecoderSpec {
-            model_type: family.model_type.to_owned(),
+            model_type: model_type.to_owned(),
             n_layers,
             hidden_size,
-            intermediate_size: config.usize("intermediate_size", 1..=1 << 22)?,
-            vocab_size: config.usize("vocab_size", 1..=1 << 24)?,
+            intermediate_size: typical.intermediate_size(),
+            vocab_size: size(config, family, "vocab_size", 1 << 24)?,
             n_heads,
-            n_kv_heads: n_kv_heads(config, n_heads)?,
+            n_kv_heads: n_kv_heads(config, family, n_heads)?,
             head_dim,
-            norm_eps: config.opt_f32("rms_norm_eps", 0.0..=1.0)?.unwrap_or(1e-6),
-            tied_embeddings: config.opt_bool("tie_word_embeddings")?.unwrap_or(false),
-            max_context: config.usize(
-                ["max_position_embeddings", "max_sequence_length"],
-                1..=1 << 30,
-            )?,
+            norm: NormSpec {
+                kind: family.norm.kind,
+                has_bias: family.norm.has_bias,
+                eps: config
+                    .opt_f32(NORM_EPS_KEYS, 0.0..=1.0)?
+                    .unwrap_or(family.norm.eps),
+            },
+            is_parallel: family.is_parallel,
+            tied_embeddings: config
+                .opt_bool("tie_word_embeddings")?
+                .unwrap_or(family.is_tied),
+            max_context: match config.opt_usize("max_sequence_length", 1..=1 << 30)? {
+                Some(length) if !config.has("max_position_embeddings") => length,
+                _ => size(config, family, "max_position_embeddings", 1 << 30)?,
+            },
             qkv_bias: has_bias(config, family.qkv_bias)?,
             output_bias: has_bias(config, family.output_bias)?,
-            mlp_bias: has_bias(config, family.mlp_bias)?,
+            head_bias: family.has_head_bias,
             qk_norm: family.qk_norm,
-            rope: rope::from_config(config, head_dim)?,
-            windows: windows(config, family, n_layers)?,
+            ropes: ropes.all,
+            layer_ropes: ropes.by_layer,
+            windows,
+            mlps,
+            has_sinks: family.has_sinks,
+            attention_scale: attention_scale(config, scales.attention, head_dim)?,
+            score_cap: scales
+                .score_cap
+                .map_or(Ok(None), |bound| cap(config, bound))?,
+            embedding_scale: embedding_scale(config, scales.embedding, hidden_size)?,
+            residual_scale: scales
+                .residual
+                .map_or(Ok(1.0), |key| factor(config, key, 1.0))?,
+            logit_scale: match scales.logits {
+                LogitScale::One => 1.0,
+                LogitScale::Factor(key, absent) => factor(config, key, absent)?,
+                LogitScale::Divisor(key) => 1.0 / factor(config, key, 1.0)?,
+            },
+            logit_cap: scales
+                .logit_cap
+                .map_or(Ok(None), |bound| cap(config, bound))?,
+            names: family.names,
         })
     }
 
@@ -153,27 +145,61 @@ impl DecoderSpec {
     }
 }
 
-fn family_of(config: &Config) -> Result<&'static Family> {
-    let model_type = config.str("model_type")?;
+/// What `model_type` may be.
+pub fn model_types() -> impl Iterator<Item = &'static str> {
     FAMILIES
         .iter()
-        .find(|family| family.model_type == model_type)
-        .ok_or_else(|| {
-            let known: Vec<_> = FAMILIES.iter().map(|family| family.model_type).collect();
-            Error::unsupported(format!(
-                "config.json: model_type \"{model_type}\" is not supported; this version runs {}",
-                known.join(", ")
-            ))
-        })
+        .flat_map(|family| family.model_types)
+        .copied()
 }
 
-fn ensure_silu(config: &Config) -> Result<()> {
-    match config.opt_str(["hidden_act", "hidden_activation"])? {
-        None | Some("silu" | "swish") => Ok(()),
-        Some(other) => Err(Error::unsupported(format!(
-            "config.json: hidden_act \"{other}\" is not supported in this family; expected \"silu\""
-        ))),
+const NORM_EPS_KEYS: [&str; 4] = [
+    "rms_norm_eps",
+    "layer_norm_eps",
+    "norm_epsilon",
+    "layer_norm_epsilon",
+];
+
+/// The name by which config.json calls a family, that of the text model first.
+fn family_of(config: &Config) -> Result<(&str, &'static Family)> {
+    let model_type = config.str("model_type")?;
+    let is_it = |family: &&Family| family.model_types.contains(&model_type);
+    match FAMILIES.iter().find(is_it) {
+        Some(family) => Ok((model_type, family)),
+        None => {
+            let known: Vec<_> = model_types().collect();
+            Err(Error::unsupported(format!(
+                "config.json: model_type \"{model_type}\" is not supported; this version runs {}",
+                known.join(", ")
+            )))
+        }
     }
+}
+
+fn check_fixed(config: &Config, family: &Family) -> Result<()> {
+    for (key, fixed) in family.fixed {
+        let expected = match fixed {
+            Fixed::False if config.opt_bool(*key)?.unwrap_or(false) => "false",
+            Fixed::Null if config.has(*key) => "null",
+            _ => continue,
+        };
+        let message = config.unexpected(*key, expected).message().to_owned();
+        return Err(Error::unsupported(message));
+    }
+    Ok(())
+}
+
+/// A size that config.json has, or else the family.
+pub(super) fn size(config: &Config, family: &Family, key: &str, largest: usize) -> Result<usize> {
+    match (config.opt_usize(key, 1..=largest)?, default(family, key)) {
+        (Some(size), _) | (None, Some(size)) => Ok(size),
+        (None, None) => config.usize(key, 1..=largest),
+    }
+}
+
+fn default(family: &Family, key: &str) -> Option<usize> {
+    let entry = family.defaults.iter().find(|(name, _)| *name == key);
+    entry.map(|(_, size)| *size)
 }
 
 fn head_dim(config: &Config, family: &Family, hidden: usize, n_heads: usize) -> Result<usize> {
@@ -183,8 +209,8 @@ fn head_dim(config: &Config, family: &Family, hidden: usize, n_heads: usize) -> 
             _ => Err(config.unexpected("head_dim", "an even number")),
         };
     }
-    if let Some(head_dim) = family.head_dim {
-        return Ok(head_dim as usize);
+    if let Some(head_dim) = default(family, "head_dim") {
+        return Ok(head_dim);
     }
     if !hidden.is_multiple_of(2 * n_heads) {
         return Err(config.unexpected(
@@ -195,9 +221,10 @@ fn head_dim(config: &Config, family: &Family, hidden: usize, n_heads: usize) -> 
     Ok(hidden / n_heads)
 }
 
-fn n_kv_heads(config: &Config, n_heads: usize) -> Result<usize> {
+fn n_kv_heads(config: &Config, family: &Family, n_heads: usize) -> Result<usize> {
     let n_kv_heads = config
         .opt_usize("num_key_value_heads", 1..=n_heads)?
+        .or(default(family, "num_key_value_heads"))
         .unwrap_or(n_heads);
     if !n_heads.is_multiple_of(n_kv_heads) {
         return Err(config.unexpected(
@@ -208,47 +235,96 @@ fn n_kv_heads(config: &Config, n_heads: usize) -> Result<usize> {
     Ok(n_kv_heads)
 }
 
-fn has_bias(config: &Config, bias: Bias) -> Result<bool> {
+pub(super) fn has_bias(config: &Config, bias: Bias) -> Result<bool> {
     match bias {
         Bias::Never => Ok(false),
         Bias::Always => Ok(true),
-        Bias::Configured(key) => Ok(config.opt_bool(key)?.unwrap_or(false)),
+        Bias::Configured(key, absent) => Ok(config.opt_bool(key)?.unwrap_or(absent)),
     }
+}
+
+fn factor(config: &Config, key: &str, absent: f32) -> Result<f32> {
+    Ok(config.opt_f32(key, 1e-9..=1e9)?.unwrap_or(absent))
+}
+
+fn attention_scale(config: &Config, scale: AttentionScale, head_dim: usize) -> Result<f32> {
+    match scale {
+        AttentionScale::HeadDim => Ok((head_dim as f32).powf(-0.5)),
+        AttentionScale::InverseRoot(key, absent) => Ok(factor(config, key, absent)?.powf(-0.5)),
+        AttentionScale::Factor(key) => factor(config, key, 1.0),
+    }
+}
+
+fn embedding_scale(
+    config: &Config,
+    scale: EmbeddingScale,
+    hidden_size: usize,
+) -> Result<Option<f32>> {
+    match scale {
+        EmbeddingScale::One => Ok(None),
+        EmbeddingScale::RootOfHiddenSize => Ok(Some((hidden_size as f32).sqrt())),
+        EmbeddingScale::Key(key) => factor(config, key, 1.0).map(Some),
+    }
+}
+
+fn cap(config: &Config, bound: Cap) -> Result<Option<f32>> {
+    match is_named(config, bound.key) {
+        true => config.opt_f32(bound.key, 1e-3..=1e9),
+        false => Ok(bound.absent),
+    }
+}
+
+/// Whether a key is there, be it with null.
+fn is_named(config: &Config, key: &str) -> bool {
+    config.entries().any(|(name, _)| name == key)
 }
 
 fn windows(config: &Config, family: &Family, n_layers: usize) -> Result<Vec<Option<usize>>> {
-    let everywhere = |window: Option<u32>| vec![window.map(|tokens| tokens as usize); n_layers];
-    let configured = config.opt_u32("sliding_window", 1..=1 << 30);
-    match family.windows {
-        Windows::None => Ok(everywhere(None)),
+    let configured = || config.opt_usize("sliding_window", 1..=1 << 30);
+    let is_used = || Ok(config.opt_bool("use_sliding_window")?.unwrap_or(false));
+    let (window, slides) = match family.windows {
+        Windows::None => (None, vec![false; n_layers]),
         Windows::Every { absent } => {
-            let is_named = config.entries().any(|(key, _)| key == "sliding_window");
-            Ok(everywhere(if is_named {
-                configured?
-            } else {
-                Some(absent)
-            }))
+            let window = match is_named(config, "sliding_window") {
+                true => configured()?,
+                false => absent.map(|tokens| tokens as usize),
+            };
+            (window, vec![true; n_layers])
         }
-        Windows::Chosen if !config.opt_bool("use_sliding_window")?.unwrap_or(false) => {
-            Ok(everywhere(None))
+        Windows::EveryIfUsed => {
+            let window = Some(configured()?.unwrap_or(4096));
+            (window, vec![is_used()?; n_layers])
         }
+        Windows::Chosen if !is_used()? => (None, vec![false; n_layers]),
         Windows::Chosen => {
-            let window = configured?.unwrap_or(4096) as usize;
-            let slides = sliding_layers(config, n_layers)?;
-            Ok(slides
-                .into_iter()
-                .map(|slides| slides.then_some(window))
-                .collect())
+            let first = config.opt_usize("max_window_layers", 0..=1 << 12)?;
+            let first = first.unwrap_or(28);
+            let slides = sliding_layers(config, n_layers, &|layer| layer >= first)?;
+            (Some(configured()?.unwrap_or(4096)), slides)
         }
-    }
+        Windows::AllButEach { absent, window } => {
+            let each = config.opt_usize("sliding_window_pattern", 1..=1 << 12)?;
+            let each = each.unwrap_or(absent as usize);
+            let slides = |layer: usize| !(layer + 1).is_multiple_of(each);
+            let window = match is_named(config, "sliding_window") {
+                true => configured()?,
+                false => Some(window as usize),
+            };
+            (window, sliding_layers(config, n_layers, &slides)?)
+        }
+    };
+    let of_layer = |slides: bool| window.filter(|_| slides);
+    Ok(slides.into_iter().map(of_layer).collect())
 }
 
-fn sliding_layers(config: &Config, n_layers: usize) -> Result<Vec<bool>> {
+/// As `layer_types` says, or else as `by_index` does.
+fn sliding_layers(
+    config: &Config,
+    n_layers: usize,
+    by_index: &dyn Fn(usize) -> bool,
+) -> Result<Vec<bool>> {
     let Some(types) = config.opt_strs("layer_types")? else {
-        let first = config
-            .opt_usize("max_window_layers", 0..=1 << 12)?
-            .unwrap_or(28);
-        return Ok((0..n_layers).map(|layer| layer >= first).collect());
+        return Ok((0..n_layers).map(by_index).collect());
     };
     if types.len() != n_layers {
         return Err(config.unexpected("layer_types", &format!("{n_layers} entries")));
@@ -266,74 +342,4 @@ fn sliding_layers(config: &Config, n_layers: usize) -> Result<Vec<bool>> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::error::Status;
-
-    fn spec(changes: &[(&str, serde_json::Value)]) -> Result<DecoderSpec> {
-        let mut config = serde_json::json!({
-            "model_type": "llama", "hidden_size": 64, "intermediate_size": 96,
-            "num_hidden_layers": 3, "num_attention_heads": 4, "vocab_size": 128,
-            "max_position_embeddings": 256,
-        });
-        for (key, value) in changes {
-            config[*key] = value.clone();
-        }
-        let bytes = config.to_string();
-        DecoderSpec::from_config(&Config::parse(bytes.as_bytes(), "config.json")?)
-    }
-
-    #[test]
-    fn absent_keys_have_the_defaults_of_the_family() {
-        let llama = spec(&[]).expect("valid");
-        assert_eq!((llama.head_dim, llama.n_kv_heads), (16, 4));
-        assert!(!llama.qkv_bias && !llama.tied_embeddings);
-        let qwen3 = spec(&[("model_type", "qwen3".into())]).expect("valid");
-        assert_eq!(qwen3.head_dim, 128);
-        let mistral = spec(&[("model_type", "mistral".into())]).expect("valid");
-        assert_eq!(mistral.windows, vec![Some(4096); 3]);
-    }
-
-    #[test]
-    fn windows_follow_the_keys_of_each_family() {
-        let null = serde_json::Value::Null;
-        let mistral = spec(&[("model_type", "mistral".into()), ("sliding_window", null)]);
-        assert_eq!(mistral.expect("valid").windows, vec![None; 3]);
-        let qwen = |uses: bool| {
-            spec(&[
-                ("model_type", "qwen2".into()),
-                ("sliding_window", 8.into()),
-                ("use_sliding_window", uses.into()),
-                ("max_window_layers", 2.into()),
-            ])
-        };
-        assert_eq!(qwen(false).expect("valid").windows, vec![None; 3]);
-        assert_eq!(
-            qwen(true).expect("valid").windows,
-            vec![None, None, Some(8)]
-        );
-    }
-
-    #[test]
-    fn what_makes_no_sense_is_named() {
-        let cases: &[(&str, serde_json::Value, Status, &str)] = &[
-            ("model_type", "rwkv7".into(), Status::Unsupported, "rwkv7"),
-            ("hidden_act", "gelu".into(), Status::Unsupported, "gelu"),
-            ("num_hidden_layers", (-3).into(), Status::Format, "-3"),
-            ("num_key_value_heads", 3.into(), Status::Format, "divisor"),
-            (
-                "num_attention_heads",
-                5.into(),
-                Status::Format,
-                "hidden_size 64",
-            ),
-            ("head_dim", 7.into(), Status::Format, "even"),
-            ("vocab_size", 1e12.into(), Status::Format, "vocab_size"),
-        ];
-        for (key, value, status, part) in cases {
-            let error = spec(&[(key, value.clone())]).expect_err(key);
-            assert_eq!(error.status(), *status, "{error}");
-            assert!(error.message().contains(part), "{error}");
-        }
-    }
-}
+mod tests;

@@ -3,35 +3,51 @@
 
 use std::sync::Arc;
 
+use super::family::{Fused, QkNorm};
+use super::loader::{Loader, Place};
+use super::mlp::{DenseForm, DenseSpec, ExpertsSpec, MlpSpec};
+use super::prefix::Prefix;
 use super::spec::DecoderSpec;
-use crate::checkpoint::{self, Checkpoint, Mode, QuantSpec, TensorInfo};
-use crate::error::{Error, Result};
+use crate::checkpoint::Checkpoint;
+use crate::error::Result;
 use crate::mlx::{
-    Array, Dtype, Linear, MappedArrays, QuantMode, QuantizedWeight, Stream, TensorView, Weight,
+    Array, Dtype, ExpertWeights, Experts, GatedLinears, Linear, QuantMode, SharedExpert, Stream,
+    Weight,
 };
-
-const FLOATS: &[Dtype] = &[Dtype::F32, Dtype::F16, Dtype::Bf16];
 
 /// One decoder layer's parameters.
 pub struct LayerWeights {
-    pub attention_norm: Array,
+    pub attention_norm: Option<NormWeights>,
     pub query: Linear,
     pub key: Linear,
     pub value: Linear,
-    pub query_norm: Option<Array>,
-    pub key_norm: Option<Array>,
+    pub query_norm: Option<NormWeights>,
+    pub key_norm: Option<NormWeights>,
+    /// `[n_heads]`
+    pub sinks: Option<Array>,
     pub output: Linear,
-    pub mlp_norm: Array,
-    pub gate: Linear,
-    pub up: Linear,
-    pub down: Linear,
+    pub after_attention: Option<NormWeights>,
+    pub mlp_norm: Option<NormWeights>,
+    pub mlp: MlpWeights,
+    pub after_mlp: Option<NormWeights>,
+}
+
+pub struct NormWeights {
+    pub weight: Array,
+    pub bias: Option<Array>,
+}
+
+pub enum MlpWeights {
+    Gated(GatedLinears),
+    Plain { up: Linear, down: Linear },
+    Experts(Arc<Experts>),
 }
 
 pub struct Weights {
     /// The token table `[vocab_size, hidden_size]`.
     pub embedding: Linear,
     pub layers: Vec<LayerWeights>,
-    pub final_norm: Array,
+    pub final_norm: NormWeights,
     /// `None`: tied to the embedding.
     head: Option<Linear>,
 }
@@ -53,29 +69,34 @@ impl Weights {
         stream: &Stream,
         progress: &mut dyn FnMut(usize, usize) -> Result<()>,
     ) -> Result<(Weights, LoadedBytes)> {
-        let mut loader = Loader {
-            checkpoint,
-            owner: checkpoint.clone(),
-            arrays: MappedArrays::new(stream),
-            used_bytes: 0,
-        };
+        let mut loader = Loader::new(checkpoint, stream);
+        let names = &spec.names;
+        let prefix = Prefix::find(checkpoint, spec);
         let total = spec.n_layers + 1;
         let table = [spec.vocab_size, spec.hidden_size];
-        let embedding = loader.matrix("model.embed_tokens", table, false)?;
+        let module = format!("{}{}", prefix.model, names.embedding);
+        let embedding = loader.matrix(&Place::whole(&module, table), false)?;
         let mut layers = Vec::with_capacity(spec.n_layers);
-        for layer in 0..spec.n_layers {
-            progress(layer, total)?;
-            layers.push(loader.layer(spec, layer)?);
+        for index in 0..spec.n_layers {
+            progress(index, total)?;
+            let mut layer = Layer {
+                loader: &mut loader,
+                spec,
+                prefix: format!("{}layers.{index}", prefix.model),
+            };
+            layers.push(layer.load(index, stream)?);
         }
-        let final_norm = loader.vector("model.norm.weight", spec.hidden_size)?;
+        let module = format!("{}{}", prefix.model, names.final_norm);
+        let final_norm = norm(&mut loader, &module, spec.norm.has_bias, spec.hidden_size)?;
+        let module = format!("{}lm_head", prefix.head);
         let head = match spec.tied_embeddings {
             true => None,
-            false => Some(loader.matrix("lm_head", [spec.vocab_size, spec.hidden_size], false)?),
+            false => Some(loader.matrix(&Place::whole(&module, table), spec.head_bias)?),
         };
         progress(total, total)?;
         let bytes = LoadedBytes {
-            used: loader.used_bytes,
-            copied: loader.arrays.copied_bytes(),
+            used: loader.used_bytes(),
+            copied: loader.copied_bytes(),
         };
         let weights = Weights {
             embedding,
@@ -97,216 +118,202 @@ impl Weights {
         match &self.embedding.weight {
             Weight::Float(table) => table.dtype(),
             Weight::Quantized(table) if table.mode == QuantMode::Affine => table.scales.dtype(),
-            Weight::Quantized(_) => self.final_norm.dtype(),
+            Weight::Quantized(_) => self.final_norm.weight.dtype(),
         }
     }
 }
 
-struct Loader<'a> {
-    checkpoint: &'a Checkpoint,
-    owner: Arc<dyn std::any::Any + Send + Sync>,
-    arrays: MappedArrays<'a>,
-    used_bytes: usize,
+fn norm(loader: &mut Loader<'_>, module: &str, bias: bool, length: usize) -> Result<NormWeights> {
+    let bias = bias.then(|| loader.vector(&format!("{module}.bias"), length));
+    Ok(NormWeights {
+        bias: bias.transpose()?,
+        weight: loader.vector(&format!("{module}.weight"), length)?,
+    })
 }
 
-impl Loader<'_> {
-    fn layer(&mut self, spec: &DecoderSpec, layer: usize) -> Result<LayerWeights> {
+/// A layer that is being loaded.
+struct Layer<'a, 'b> {
+    loader: &'a mut Loader<'b>,
+    spec: &'a DecoderSpec,
+    /// Of its tensors' names, without the dot.
+    prefix: String,
+}
+
+impl Layer<'_, '_> {
+    fn load(&mut self, index: usize, stream: &Stream) -> Result<LayerWeights> {
+        let (spec, names) = (self.spec, &self.spec.names);
         let hidden = spec.hidden_size;
         let queries = spec.n_heads * spec.head_dim;
         let keys = spec.n_kv_heads * spec.head_dim;
-        let prefix = format!("model.layers.{layer}");
-        let attention = format!("{prefix}.self_attn");
-        let mlp = format!("{prefix}.mlp");
-        let head_norm = |loader: &mut Self, name: &str| {
-            spec.qk_norm
-                .then(|| loader.vector(&format!("{attention}.{name}.weight"), spec.head_dim))
-                .transpose()
-        };
+        let attention = &names.attention;
+        let rows = [queries, keys, keys];
+        let linears = self.fused(attention.query_key_value, rows, hidden, spec.qkv_bias)?;
+        let [query, key, value] = linears;
+        let sinks = self.name(attention.sinks);
         Ok(LayerWeights {
-            attention_norm: self.vector(&format!("{prefix}.input_layernorm.weight"), hidden)?,
-            query: self.matrix(
-                &format!("{attention}.q_proj"),
-                [queries, hidden],
-                spec.qkv_bias,
-            )?,
-            key: self.matrix(
-                &format!("{attention}.k_proj"),
-                [keys, hidden],
-                spec.qkv_bias,
-            )?,
-            value: self.matrix(
-                &format!("{attention}.v_proj"),
-                [keys, hidden],
-                spec.qkv_bias,
-            )?,
-            query_norm: head_norm(self, "q_norm")?,
-            key_norm: head_norm(self, "k_norm")?,
-            output: self.matrix(
-                &format!("{attention}.o_proj"),
-                [hidden, queries],
-                spec.output_bias,
-            )?,
-            mlp_norm: self.vector(&format!("{prefix}.post_attention_layernorm.weight"), hidden)?,
-            gate: self.matrix(
-                &format!("{mlp}.gate_proj"),
-                [spec.intermediate_size, hidden],
-                spec.mlp_bias,
-            )?,
-            up: self.matrix(
-                &format!("{mlp}.up_proj"),
-                [spec.intermediate_size, hidden],
-                spec.mlp_bias,
-            )?,
-            down: self.matrix(
-                &format!("{mlp}.down_proj"),
-                [hidden, spec.intermediate_size],
-                spec.mlp_bias,
-            )?,
+            attention_norm: self.norm(names.attention_norm)?,
+            query,
+            key,
+            value,
+            query_norm: self.head_norm(attention.query_norm, queries)?,
+            key_norm: self.head_norm(attention.key_norm, keys)?,
+            sinks: match spec.has_sinks {
+                true => Some(self.loader.vector(&sinks, spec.n_heads)?),
+                false => None,
+            },
+            output: self.matrix(attention.output, [hidden, queries], spec.output_bias)?,
+            after_attention: self.norm(names.after_attention)?,
+            mlp_norm: self.norm(names.mlp_norm)?,
+            mlp: match &spec.mlps[index] {
+                MlpSpec::Dense(dense) => self.dense(dense)?,
+                MlpSpec::Experts(experts) => {
+                    let experts = self.experts(experts)?;
+                    experts.prepare(stream)?;
+                    MlpWeights::Experts(Arc::new(experts))
+                }
+            },
+            after_mlp: self.norm(names.after_mlp)?,
         })
+    }
+
+    fn name(&self, module: &str) -> String {
+        format!("{}.{module}", self.prefix)
+    }
+
+    fn norm(&mut self, module: Option<&str>) -> Result<Option<NormWeights>> {
+        let spec = self.spec;
+        let load = |module| {
+            let module = self.name(module);
+            norm(self.loader, &module, spec.norm.has_bias, spec.hidden_size)
+        };
+        module.map(load).transpose()
+    }
+
+    /// The norm of `width` values in heads, if there is one.
+    fn head_norm(&mut self, module: &str, width: usize) -> Result<Option<NormWeights>> {
+        let length = match self.spec.qk_norm {
+            QkNorm::None => return Ok(None),
+            QkNorm::Heads => self.spec.head_dim,
+            QkNorm::Rows => width,
+        };
+        let module = self.name(module);
+        norm(self.loader, &module, false, length).map(Some)
     }
 
     fn matrix(&mut self, module: &str, shape: [usize; 2], bias: bool) -> Result<Linear> {
-        let has_scales = self
-            .checkpoint
-            .tensor(&format!("{module}.scales"))
-            .is_some();
-        let quantization = self.checkpoint.quantization();
-        let weight = match quantization.spec_for(module, has_scales) {
-            Some(quant) => Weight::Quantized(self.quantized(module, shape, quant)?),
-            None => Weight::Float(self.dense(module, &shape)?),
-        };
-        let bias = bias
-            .then(|| self.vector(&format!("{module}.bias"), shape[0]))
-            .transpose()?;
-        Ok(Linear { weight, bias })
+        let module = self.name(module);
+        self.loader.matrix(&Place::whole(&module, shape), bias)
     }
 
-    fn dense(&mut self, module: &str, shape: &[usize]) -> Result<Array> {
-        let name = format!("{module}.weight");
-        let is_packed = |tensor: &TensorInfo| tensor.dtype == checkpoint::Dtype::U32;
-        let is_quantized = self.checkpoint.quantization().default.is_some();
-        if is_quantized && self.checkpoint.tensor(&name).is_some_and(is_packed) {
-            return Err(Error::format(format!(
-                "tensor {name} is packed, but there is no {module}.scales to unpack it with, or \
-                 config.json says that {module} is not quantized"
-            )));
+    /// Matrices that may be parts of one.
+    fn fused<const N: usize>(
+        &mut self,
+        names: Fused<N>,
+        rows: [usize; N],
+        columns: usize,
+        bias: bool,
+    ) -> Result<[Linear; N]> {
+        let total = rows.iter().sum();
+        let mut first = 0;
+        let mut linears = Vec::with_capacity(N);
+        for (index, rows) in rows.into_iter().enumerate() {
+            linears.push(match names {
+                Fused::Separate(names) => self.matrix(names[index], [rows, columns], bias)?,
+                Fused::Together(name) => {
+                    let module = self.name(name);
+                    let place = Place::part(&module, [total, columns], first..first + rows);
+                    self.loader.matrix(&place, bias)?
+                }
+            });
+            first += rows;
         }
-        self.floats(&name, shape)
+        Ok(linears
+            .try_into()
+            .unwrap_or_else(|_| unreachable!("N were made")))
     }
 
-    fn quantized(
+    fn dense(&mut self, dense: &DenseSpec) -> Result<MlpWeights> {
+        let (names, hidden) = (&self.spec.names.mlp, self.spec.hidden_size);
+        let (inner, bias) = (dense.intermediate_size, dense.has_bias);
+        let down = self.matrix(names.down, [hidden, inner], bias)?;
+        if let (DenseForm::Plain(_), Fused::Separate([_, up])) = (dense.form, names.gate_up) {
+            let up = self.matrix(up, [inner, hidden], bias)?;
+            return Ok(MlpWeights::Plain { up, down });
+        }
+        let [gate, up] = self.fused(names.gate_up, [inner; 2], hidden, bias)?;
+        Ok(MlpWeights::Gated(GatedLinears { gate, up, down }))
+    }
+
+    fn experts(&mut self, experts: &ExpertsSpec) -> Result<Experts> {
+        let (names, hidden) = (&experts.names, self.spec.hidden_size);
+        let n = experts.n_experts;
+        let inner = experts.intermediate_size;
+        let stacked = self.name(names.stacked);
+        let has_stacked = self
+            .loader
+            .has_module(&format!("{stacked}.{}", STACKED_NAMES[0]));
+        let weights = match has_stacked {
+            true => {
+                let bias = experts.has_bias;
+                let stacks = self.gated(&stacked, STACKED_NAMES, inner, bias, Some(n))?;
+                ExpertWeights::Stacked(stacks)
+            }
+            false => {
+                self.loader.refuse_fused_experts(&stacked)?;
+                let module = self.name(names.separate);
+                let expert = |index: usize| {
+                    let module = format!("{module}.{index}");
+                    self.gated(&module, names.linears, inner, experts.has_bias, None)
+                };
+                ExpertWeights::Separate((0..n).map(expert).collect::<Result<_>>()?)
+            }
+        };
+        let shared = experts.shared.map(|shared| {
+            let module = self.name(shared.name);
+            let inner = shared.intermediate_size;
+            let share = shared.share_name;
+            let share = share.map(|name| self.matrix(name, [1, hidden], false));
+            Ok(SharedExpert {
+                share: share.transpose()?,
+                weights: self.gated(&module, STACKED_NAMES, inner, false, None)?,
+            })
+        });
+        Ok(Experts {
+            shared: shared.transpose()?,
+            weights,
+            router: self.matrix(names.router, [n, hidden], experts.has_bias)?,
+            routing: experts.routing,
+            gate: experts.gate,
+        })
+    }
+
+    /// The matrices of one expert, or of `n_stacked`.
+    fn gated(
         &mut self,
         module: &str,
-        [rows, columns]: [usize; 2],
-        quant: QuantSpec,
-    ) -> Result<QuantizedWeight> {
-        if !columns.is_multiple_of(quant.group_size) {
-            return Err(Error::format(format!(
-                "{module} has rows of {columns} values, which do not divide into quantization \
-                 groups of {}",
-                quant.group_size
-            )));
-        }
-        let groups = [rows, columns / quant.group_size];
-        let codes = [rows, columns * quant.bits / 32];
-        let is_affine = quant.mode == Mode::Affine;
-        let scale_types = if is_affine { FLOATS } else { &[Dtype::U8] };
-        let mut part = |suffix: &str, shape: &[usize], types: &[Dtype]| {
-            self.quantized_part(&format!("{module}.{suffix}"), shape, types, quant)
+        [gate, up, down]: [&str; 3],
+        inner: usize,
+        bias: bool,
+        n_stacked: Option<usize>,
+    ) -> Result<GatedLinears> {
+        let hidden = self.spec.hidden_size;
+        let mut linear = |name: &str, shape| {
+            let module = format!("{module}.{name}");
+            let place = match n_stacked {
+                Some(n) => Place::stacked(&module, n, shape),
+                None => Place::whole(&module, shape),
+            };
+            self.loader.matrix(&place, bias)
         };
-        Ok(QuantizedWeight {
-            codes: part("weight", &codes, &[Dtype::U32])?,
-            scales: part("scales", &groups, scale_types)?,
-            biases: is_affine
-                .then(|| part("biases", &groups, FLOATS))
-                .transpose()?,
-            mode: mlx_mode(quant.mode),
-            group_size: quant.group_size as i32,
-            bits: quant.bits as i32,
-        })
-    }
-
-    fn quantized_part(
-        &mut self,
-        name: &str,
-        shape: &[usize],
-        types: &[Dtype],
-        quant: QuantSpec,
-    ) -> Result<Array> {
-        let stored = self.checkpoint.required(name)?.dtype;
-        if !mlx_dtype(stored).is_some_and(|dtype| types.contains(&dtype)) {
-            return Err(Error::format(format!(
-                "tensor {name} is stored as {stored}; as a part of the {quant} that config.json \
-                 says it would be one of {types:?}"
-            )));
-        }
-        self.of_type(name, shape, types)
-    }
-
-    fn vector(&mut self, name: &str, length: usize) -> Result<Array> {
-        self.floats(name, &[length])
-    }
-
-    fn floats(&mut self, name: &str, shape: &[usize]) -> Result<Array> {
-        self.of_type(name, shape, FLOATS)
-    }
-
-    fn of_type(&mut self, name: &str, shape: &[usize], types: &[Dtype]) -> Result<Array> {
-        let tensor = self.checkpoint.required(name)?;
-        if tensor.shape != shape {
-            return Err(Error::format(format!(
-                "tensor {name} has the shape {:?}; config.json implies {shape:?}",
-                tensor.shape
-            )));
-        }
-        let dtype = mlx_dtype(tensor.dtype)
-            .filter(|dtype| types.contains(dtype))
-            .ok_or_else(|| {
-                Error::unsupported(format!(
-                    "tensor {name} is stored as {}; expected one of {types:?}",
-                    tensor.dtype
-                ))
-            })?;
-        self.used_bytes += tensor.bytes;
-        self.array(tensor, dtype)
-    }
-
-    fn array(&mut self, tensor: &TensorInfo, dtype: Dtype) -> Result<Array> {
-        let shape: Vec<i32> = tensor
-            .shape
-            .iter()
-            .map(|&length| i32::try_from(length))
-            .collect::<std::result::Result<_, _>>()
-            .map_err(|_| Error::unsupported(format!("tensor {} is too large", tensor.name)))?;
-        self.arrays.array(&TensorView {
-            file: self.checkpoint.maps()[tensor.file].as_slice(),
-            owner: &self.owner,
-            start: tensor.offset,
-            shape: &shape,
-            dtype,
+        Ok(GatedLinears {
+            gate: linear(gate, [inner, hidden])?,
+            up: linear(up, [inner, hidden])?,
+            down: linear(down, [hidden, inner])?,
         })
     }
 }
 
-fn mlx_mode(mode: Mode) -> QuantMode {
-    match mode {
-        Mode::Affine => QuantMode::Affine,
-        Mode::Mxfp4 => QuantMode::Mxfp4,
-        Mode::Mxfp8 => QuantMode::Mxfp8,
-        Mode::Nvfp4 => QuantMode::Nvfp4,
-    }
-}
-
-fn mlx_dtype(stored: checkpoint::Dtype) -> Option<Dtype> {
-    match stored {
-        checkpoint::Dtype::U8 => Some(Dtype::U8),
-        checkpoint::Dtype::U32 => Some(Dtype::U32),
-        checkpoint::Dtype::F16 => Some(Dtype::F16),
-        checkpoint::Dtype::BF16 => Some(Dtype::Bf16),
-        checkpoint::Dtype::F32 => Some(Dtype::F32),
-        _ => None,
-    }
-}
+const STACKED_NAMES: [&str; 3] = ["gate_proj", "up_proj", "down_proj"];
 
 #[cfg(test)]
 mod tests {
@@ -337,7 +344,7 @@ mod tests {
     fn weights_are_used_where_the_file_is_mapped() {
         let (checkpoint, weights, bytes) = load("llama3-f32");
         assert_eq!(bytes.copied, 0);
-        assert_in_place(&checkpoint, "model.norm.weight", &weights.final_norm);
+        assert_in_place(&checkpoint, "model.norm.weight", &weights.final_norm.weight);
         let Weight::Float(query) = &weights.layers[1].query.weight else {
             panic!("stored as floats");
         };

@@ -44,6 +44,10 @@ impl<'a> Floats<'a> {
         self.float.get(self.bytes, index)
     }
 
+    pub fn to_vec(&self) -> Vec<f32> {
+        (0..self.len()).map(|index| self.get(index)).collect()
+    }
+
     /// Row `index` of rows of `columns`.
     pub fn row(&self, index: usize, columns: usize) -> Floats<'a> {
         let row_bytes = columns * self.float.bytes();

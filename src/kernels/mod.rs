@@ -2,9 +2,10 @@
 //!
 //! - `linear`: [`linear`], `x W^T` for float and quantized `W`, with the norm
 //!   before and the addition or gate behind it
+//! - `experts`: [`mix_experts`], the feed-forward networks that a router chooses
 //! - `cache`: [`CacheBlock`], memory of keys and values
 //! - `attention`: [`attention`] over such memory, which stores new keys and values
-//! - `norm`, `rope`, `activation`, `embedding`, `convert`: what is computed row by
+//! - `norm`, `residual`, `rope`, `activation`, `embedding`, `convert`: what is computed row by
 //!   row, written once for all vectors (`lanes`, `math`)
 //! - `quantized`: rows of codes as floats or whole numbers
 //! - `float`, `floats`: 16-bit and 32-bit floats as bytes at any alignment
@@ -22,6 +23,7 @@ mod attention;
 mod cache;
 mod convert;
 mod embedding;
+mod experts;
 mod float;
 mod floats;
 mod lanes;
@@ -32,6 +34,7 @@ mod norm;
 mod output;
 mod pool;
 mod quantized;
+mod residual;
 mod rope;
 mod scratch;
 mod share;
@@ -45,13 +48,15 @@ pub use cache::{
     CacheBlock, CacheFormat, CacheLayout, CacheRows, LayerLayout, LayerShape, RowsLayout,
 };
 pub use embedding::{float_rows, gather};
+pub use experts::{Choice, Expert, Experts, Routing, mix_experts};
 pub use float::Float;
 pub use floats::{Floats, FloatsMut};
 pub use level::Level;
 pub use linear::{Finish, Matrix, Projection, Rows, linear};
-pub use norm::Norm;
+pub use norm::{Norm, normalize_parts};
 pub use pool::Pool;
 pub use quantized::{Format, QuantizedRows};
+pub use residual::add_onto;
 pub use rope::{Pairing, RopeTable};
 pub use scratch::{AttentionShape, ProductShape, Stored};
 pub use threads::default_threads;

@@ -104,6 +104,32 @@ impl Norm<'_> {
     }
 }
 
+/// Normalizes parts of rows of `columns`, each norm the next so many of them, and
+/// copies what is behind.
+///
+/// # Panics
+/// If there are fewer, or the lengths differ.
+pub fn normalize_parts(
+    pool: &Pool,
+    x: Floats<'_>,
+    columns: usize,
+    norms: &[(usize, Norm<'_>)],
+    y: FloatsMut<'_>,
+) {
+    assert_eq!(x.len(), y.len());
+    let level = Level::detect();
+    share_rows(pool, [y], columns, &|row, [y]| {
+        let (mut from, mut to) = (x.row(row, columns), y);
+        for (length, norm) in norms {
+            let (part, rest) = from.split_at(*length);
+            let (normalized, rest_out) = to.split_at(*length);
+            norm.row(level, part, normalized);
+            (from, to) = (rest, rest_out);
+        }
+        level.convert(from, to);
+    });
+}
+
 struct Rms<'a> {
     x: Floats<'a>,
     weight: Option<Floats<'a>>,

@@ -197,6 +197,13 @@ impl Array {
         Ok(unsafe { std::slice::from_raw_parts(address.cast(), element_count(self.shape())) })
     }
 
+    /// The bytes of an evaluated, row-contiguous array, in place.
+    pub(super) fn as_bytes(&self) -> Result<&[u8]> {
+        let address = self.readable(self.dtype()?)?;
+        // SAFETY: as above.
+        Ok(unsafe { std::slice::from_raw_parts(address, self.bytes()) })
+    }
+
     fn readable(&self, dtype: Dtype) -> Result<*const u8> {
         let mut dense = false;
         // SAFETY: writes one bool.

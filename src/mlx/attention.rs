@@ -5,13 +5,13 @@
 use std::sync::Arc;
 
 use super::array::Array;
+use super::inputs::Inputs;
+use super::norms::Norm;
 use super::ops::Ops;
 use super::primitive::kernel;
-use super::projections::{Norm, float_of};
+use super::rotation::Rotation;
 use crate::error::Result;
-use crate::kernels::{
-    self, AttentionStep, CacheBlock, CacheLayout, Float, Floats, Pairing, RopeTable, Segment,
-};
+use crate::kernels::{self, AttentionStep, CacheBlock, CacheLayout, Segment};
 
 /// One layer's attention.
 #[derive(Clone, Copy)]
@@ -23,11 +23,16 @@ pub struct AttentionLayer<'a> {
     /// Of single heads, before they are rotated.
     pub query_norm: Option<Norm<'a>>,
     pub key_norm: Option<Norm<'a>>,
-    pub rotation: &'a Rotation<'a>,
+    /// `None`: positions do not matter.
+    pub rotation: Option<&'a Rotation<'a>>,
     /// Scores are `scale * query . key`.
     pub scale: f32,
     /// How many positions a query sees at most, the last of them its own.
     pub window: Option<usize>,
+    /// Turns a score into `cap * tanh(score / cap)`.
+    pub soft_cap: Option<f32>,
+    /// `[n_heads]` scores that take part in the softmax without a value.
+    pub sinks: Option<&'a Array>,
 }
 
 /// The next tokens of a sequence: which rows of a step they are, and where their
@@ -39,33 +44,10 @@ pub struct Place {
     pub start: usize,
 }
 
-/// How positions rotate queries and keys.
-pub struct Rope {
-    /// Positions per radian of each pair: `[rotated dimensions / 2]`
-    pub(super) wavelengths: Array,
-    values: Vec<f32>,
-}
-
-/// How the positions of a step's tokens do.
-pub struct Rotation<'a> {
-    pub(super) rope: &'a Rope,
-    /// Cosines and sines for our kernels.
-    table: Option<Arc<RopeTable>>,
-}
-
 /// The sequences of a step, as our kernels see them.
 pub struct StepBlocks {
     layout: Arc<CacheLayout>,
     segments: Vec<Segment>,
-}
-
-impl Rope {
-    pub fn new(wavelengths: &[f32]) -> Result<Rope> {
-        Ok(Rope {
-            wavelengths: Array::from_f32(wavelengths, &[wavelengths.len() as i32])?,
-            values: wavelengths.to_vec(),
-        })
-    }
 }
 
 impl StepBlocks {
@@ -89,19 +71,6 @@ impl StepBlocks {
 }
 
 impl Ops {
-    /// For tokens at these positions.
-    pub fn rotation<'a>(
-        &self,
-        rope: &'a Rope,
-        positions: impl IntoIterator<Item = usize>,
-    ) -> Rotation<'a> {
-        let table = || RopeTable::new(Pairing::Halves, &rope.values, 1.0, positions);
-        Rotation {
-            rope,
-            table: self.pool().map(|_| Arc::new(table())),
-        }
-    }
-
     /// Stores the tokens' keys and values in the blocks, and gives what their
     /// queries see there. `rows` are queries, keys and values next to each other;
     /// the result is `[rows, n_heads * head_dim]`.
@@ -117,21 +86,29 @@ impl Ops {
         let pool = self.pool().expect("our kernels are in use").clone();
         let blocks = blocks.clone();
         let cache = blocks.layout.layers()[layer.index];
-        let (n_heads, float) = (layer.n_heads, float_of(rows)?);
-        let mut inputs = vec![rows];
-        let query_norm = HeadNorm::input(layer.query_norm, &mut inputs)?;
-        let key_norm = HeadNorm::input(layer.key_norm, &mut inputs)?;
-        let (scale, window) = (layer.scale, layer.window);
-        let table = layer.rotation.table.clone();
+        let n_heads = layer.n_heads;
+        let mut inputs = Inputs::default();
+        let projected = inputs.floats(rows)?;
+        let mut norm = |norm: Option<_>| norm.map(|norm| inputs.norm(norm)).transpose();
+        let (query_norm, key_norm) = (norm(layer.query_norm)?, norm(layer.key_norm)?);
+        let sinks = layer.sinks.map(|sinks| inputs.floats(sinks)).transpose()?;
+        let &AttentionLayer {
+            scale,
+            window,
+            soft_cap,
+            ..
+        } = layer;
+        let table = layer.rotation.and_then(|rotation| rotation.table.clone());
         let made = [rows.dim(0), (n_heads * cache.values.dim) as i32];
         kernel(
             self.stream(),
-            &inputs,
+            inputs.as_slice(),
             &made,
             rows.dtype()?,
             move |inputs, out| {
+                let sinks = sinks.map(|sinks| sinks.of(inputs).to_vec());
                 let step = AttentionStep {
-                    rows: Floats::new(float, inputs[0]),
+                    rows: projected.of(inputs),
                     n_heads,
                     cache,
                     query_norm: query_norm.map(|norm| norm.of(inputs)),
@@ -139,8 +116,8 @@ impl Ops {
                     table: table.as_deref(),
                     window,
                     scale,
-                    soft_cap: None,
-                    sinks: None,
+                    soft_cap,
+                    sinks: sinks.as_deref(),
                 };
                 // SAFETY: a stream runs its nodes one after the other, and the nodes of
                 // the other layers use other parts of the blocks. A graph is evaluated
@@ -150,32 +127,5 @@ impl Ops {
                 unsafe { kernels::attention(&pool, &step, &blocks.segments, out) };
             },
         )
-    }
-}
-
-/// A norm whose weight is an input of a node.
-#[derive(Clone, Copy)]
-struct HeadNorm {
-    index: usize,
-    float: Float,
-    eps: f32,
-}
-
-impl HeadNorm {
-    fn input<'a>(norm: Option<Norm<'a>>, inputs: &mut Vec<&'a Array>) -> Result<Option<Self>> {
-        let Some(Norm { weight, eps }) = norm else {
-            return Ok(None);
-        };
-        let (index, float) = (inputs.len(), float_of(weight)?);
-        inputs.push(weight);
-        Ok(Some(HeadNorm { index, float, eps }))
-    }
-
-    fn of<'a>(self, inputs: &[&'a [u8]]) -> kernels::Norm<'a> {
-        kernels::Norm::Rms {
-            weight: Some(Floats::new(self.float, inputs[self.index])),
-            offset: 0.0,
-            eps: self.eps,
-        }
     }
 }

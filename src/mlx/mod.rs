@@ -5,8 +5,10 @@
 //! - `array`: [`Array`], an owned reference to a node of MLX's graph
 //! - `stream`: [`Stream`], where work runs, and the evaluation boundary
 //! - `ops`: [`Ops`], the operations the decoder is made of
-//! - `projections`, `attention`: those that our kernels fuse: products with weights,
-//!   attention and its cache; `stock_attention`: that of MLX's operations
+//! - `projections`, `norms`, `experts`, `attention`: those that our kernels fuse:
+//!   products with weights, norms, mixtures of experts, attention and its cache;
+//!   `stock_experts`, `stock_attention`, `stock_capped`: those of MLX's operations
+//! - `elementwise`: stock arithmetic; `inputs`: what a kernel's node reads
 //! - `quantized`: [`QuantizedWeight`]
 //! - `mapped`: weights as arrays over mapped files
 //! - `memory`: what MLX's allocator holds
@@ -16,25 +18,37 @@
 mod array;
 mod attention;
 mod bridge;
+mod elementwise;
 mod error;
+mod experts;
+mod inputs;
 mod mapped;
 mod memory;
+mod norms;
 mod ops;
 mod primitive;
 mod projections;
 mod quantized;
+mod rotation;
 mod stock_attention;
+mod stock_capped;
+mod stock_experts;
 mod stream;
+mod visible;
 
+pub use crate::kernels::{Activation, Gate, Pairing, Routing};
 pub use array::{Array, Dtype};
-pub use attention::{AttentionLayer, Place, Rope, Rotation, StepBlocks};
+pub use attention::{AttentionLayer, Place, StepBlocks};
+pub use experts::{ExpertWeights, Experts, GatedLinears, SharedExpert};
 pub use mapped::{MappedArrays, TensorView, maps_in_place};
 pub use memory::{
     MemoryUse, clear_cache, gpu_working_set, memory_use, reset_peak, set_cache_limit,
     set_memory_limit,
 };
+pub use norms::{Norm, NormKind};
 pub use ops::{CpuOps, Ops};
-pub use projections::{Linear, Norm, Projected, Weight};
+pub use projections::{Linear, Projected, Weight};
 pub use quantized::{QuantMode, QuantizedWeight};
+pub use rotation::{Rope, Rotation};
 pub use stock_attention::CachedArrays;
 pub use stream::{Device, Stream, gpu_available, version};

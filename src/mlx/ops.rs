@@ -10,8 +10,9 @@ use mlx_sys as sys;
 
 use super::array::{Array, Dtype};
 use super::error::last_error;
+use super::inputs::{float_of, format_of, quantized_rows};
 use super::primitive::kernel;
-use super::projections::{Weight, float_of, format_of, quantized_rows};
+use super::projections::Weight;
 use super::quantized::{QuantMode, QuantizedWeight, raw_or_null};
 use super::stream::{Device, Stream};
 use crate::error::Result;
@@ -73,27 +74,6 @@ impl Ops {
     /// What our kernels run on, if they are in use.
     pub(super) fn pool(&self) -> Option<&Arc<Pool>> {
         self.pool.as_ref()
-    }
-
-    pub fn add(&self, a: &Array, b: &Array) -> Result<Array> {
-        Array::build(|out| {
-            // SAFETY: see above.
-            unsafe { sys::mlx_add(out, a.raw(), b.raw(), self.stream.raw()) }
-        })
-    }
-
-    pub(super) fn sigmoid(&self, a: &Array) -> Result<Array> {
-        Array::build(|out| {
-            // SAFETY: see above.
-            unsafe { sys::mlx_sigmoid(out, a.raw(), self.stream.raw()) }
-        })
-    }
-
-    pub(super) fn multiply(&self, a: &Array, b: &Array) -> Result<Array> {
-        Array::build(|out| {
-            // SAFETY: see above.
-            unsafe { sys::mlx_multiply(out, a.raw(), b.raw(), self.stream.raw()) }
-        })
     }
 
     pub fn astype(&self, a: &Array, dtype: Dtype) -> Result<Array> {
@@ -208,12 +188,26 @@ impl Ops {
         })
     }
 
-    /// Rows of a table of embeddings by token, in `dtype`: i32 `[n]` ->
-    /// `[n, columns]`. The tokens are rows of the table.
-    pub fn embed(&self, table: &Weight, tokens: &Array, dtype: Dtype) -> Result<Array> {
+    /// Rows of a table of embeddings by token, times `scale`, in `dtype`: i32 `[n]`
+    /// -> `[n, columns]`. The tokens are rows of the table.
+    pub fn embed(
+        &self,
+        table: &Weight,
+        tokens: &Array,
+        scale: Option<f32>,
+        dtype: Dtype,
+    ) -> Result<Array> {
         if let Some(pool) = &self.pool {
-            return self.gather(pool, table, tokens, dtype);
+            return self.gather(pool, table, tokens, scale, dtype);
         }
+        let Some(scale) = scale else {
+            return self.stock_embed(table, tokens, dtype);
+        };
+        let rows = self.stock_embed(table, tokens, Dtype::F32)?;
+        self.astype(&self.scale(&rows, scale)?, dtype)
+    }
+
+    fn stock_embed(&self, table: &Weight, tokens: &Array, dtype: Dtype) -> Result<Array> {
         match table {
             Weight::Float(table) => self.astype(&self.take_rows(table, tokens)?, dtype),
             Weight::Quantized(table) => {
@@ -234,6 +228,7 @@ impl Ops {
         pool: &Arc<Pool>,
         table: &Weight,
         tokens: &Array,
+        scale: Option<f32>,
         dtype: Dtype,
     ) -> Result<Array> {
         let pool = pool.clone();
@@ -253,7 +248,7 @@ impl Ops {
                         let read_row = kernels::float_rows(Floats::new(float, inputs[1]));
                         let out = FloatsMut::new(out_float, out);
                         let ids = ids(inputs[0]);
-                        kernels::gather(&pool, &ids, (n_rows, columns), &read_row, None, out);
+                        kernels::gather(&pool, &ids, (n_rows, columns), &read_row, scale, out);
                     },
                 )
             }
@@ -275,7 +270,7 @@ impl Ops {
                         };
                         let out = FloatsMut::new(out_float, out);
                         let ids = ids(inputs[0]);
-                        kernels::gather(&pool, &ids, (n_rows, columns), &read_row, None, out);
+                        kernels::gather(&pool, &ids, (n_rows, columns), &read_row, scale, out);
                     },
                 )
             }
@@ -316,14 +311,6 @@ impl Ops {
                     self.stream.raw(),
                 )
             }
-        })
-    }
-
-    /// Root-mean-square norm over the last axis, times `weight`.
-    pub(super) fn rms_norm(&self, x: &Array, weight: &Array, eps: f32) -> Result<Array> {
-        Array::build(|out| {
-            // SAFETY: see above.
-            unsafe { sys::mlx_fast_rms_norm(out, x.raw(), weight.raw(), eps, self.stream.raw()) }
         })
     }
 }

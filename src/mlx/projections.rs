@@ -6,11 +6,13 @@ use std::sync::Arc;
 use mlx_sys as sys;
 
 use super::array::{Array, Dtype};
+use super::inputs::{Input, Inputs, LinearInput, NormInput, float_of};
+use super::norms::Norm;
 use super::ops::{Ops, some};
 use super::primitive::kernel;
-use super::quantized::{QuantMode, QuantizedWeight, raw_or_null};
-use crate::error::{Error, Result};
-use crate::kernels::{self, Finish, Float, Floats, Format, Gate, Matrix, Pool, QuantizedRows};
+use super::quantized::{QuantizedWeight, raw_or_null};
+use crate::error::Result;
+use crate::kernels::{self, Activation, Finish, FloatsMut, Gate, Pool};
 
 /// A weight matrix `[outputs, inputs]`, as stored.
 pub enum Weight {
@@ -24,13 +26,6 @@ pub struct Linear {
     pub bias: Option<Array>,
 }
 
-/// A root-mean-square norm with its weight.
-#[derive(Clone, Copy)]
-pub struct Norm<'a> {
-    pub weight: &'a Array,
-    pub eps: f32,
-}
-
 /// What several projections of the same rows gave.
 pub enum Projected {
     /// Next to each other: `[n, sum of outputs]`
@@ -38,8 +33,21 @@ pub enum Projected {
     Separate(Vec<Array>),
 }
 
+impl Weight {
+    /// The arrays that it consists of.
+    pub(super) fn parts(&self) -> Vec<&Array> {
+        match self {
+            Weight::Float(weight) => vec![weight],
+            Weight::Quantized(weight) => [&weight.codes, &weight.scales]
+                .into_iter()
+                .chain(&weight.biases)
+                .collect(),
+        }
+    }
+}
+
 impl Linear {
-    fn outputs(&self) -> i32 {
+    pub(super) fn outputs(&self) -> i32 {
         match &self.weight {
             Weight::Float(weight) => weight.dim(0),
             Weight::Quantized(weight) => weight.codes.dim(0),
@@ -48,29 +56,45 @@ impl Linear {
 }
 
 impl Ops {
-    /// `x W^T + b` of the normalized rows for each of `linears`.
-    pub fn project(&self, x: &Array, norm: Norm<'_>, linears: &[&Linear]) -> Result<Projected> {
+    /// `x W^T + b` of the perhaps normalized rows for each of `linears`.
+    pub fn project(
+        &self,
+        x: &Array,
+        norm: Option<Norm<'_>>,
+        linears: &[&Linear],
+    ) -> Result<Projected> {
         if let Some(pool) = self.pool() {
-            let product = Product::new(x, Some(norm), linears)?;
+            let product = Product::new(x, norm, linears)?;
             return product.node(self, pool, x.dtype()?).map(Projected::Joined);
         }
-        let x = self.rms_norm(x, norm.weight, norm.eps)?;
+        let x = self.stock_input(x, norm)?;
         let products = linears.iter().map(|linear| self.stock_linear(&x, linear));
         Ok(Projected::Separate(products.collect::<Result<_>>()?))
     }
 
-    /// `x W^T + b` of the normalized rows, in `dtype`.
+    /// The projections next to each other, by our kernels.
+    pub(super) fn project_joined(
+        &self,
+        pool: &Arc<Pool>,
+        x: &Array,
+        linears: &[&Linear],
+        dtype: Dtype,
+    ) -> Result<Array> {
+        Product::new(x, None, linears)?.node(self, pool, dtype)
+    }
+
+    /// `x W^T + b` of the perhaps normalized rows, in `dtype`.
     pub fn project_one(
         &self,
         x: &Array,
-        norm: Norm<'_>,
+        norm: Option<Norm<'_>>,
         linear: &Linear,
         dtype: Dtype,
     ) -> Result<Array> {
         if let Some(pool) = self.pool() {
-            return Product::new(x, Some(norm), &[linear])?.node(self, pool, dtype);
+            return Product::new(x, norm, &[linear])?.node(self, pool, dtype);
         }
-        let x = self.rms_norm(x, norm.weight, norm.eps)?;
+        let x = self.stock_input(x, norm)?;
         self.astype(&self.stock_linear(&x, linear)?, dtype)
     }
 
@@ -78,32 +102,55 @@ impl Ops {
     pub fn project_onto(&self, residual: &Array, x: &Array, linear: &Linear) -> Result<Array> {
         if let Some(pool) = self.pool() {
             let mut product = Product::new(x, None, &[linear])?;
-            product.addend = Some(product.input(residual)?);
+            product.addend = Some(product.inputs.floats(residual)?);
             return product.node(self, pool, residual.dtype()?);
         }
         self.add(residual, &self.stock_linear(x, linear)?)
     }
 
-    /// `silu(gate) * up` of the normalized rows' projections.
+    /// The projection to `up` through the gate.
     pub fn project_gated(
         &self,
         x: &Array,
-        norm: Norm<'_>,
+        norm: Option<Norm<'_>>,
+        function: Gate,
         gate: &Linear,
         up: &Linear,
     ) -> Result<Array> {
         if let Some(pool) = self.pool() {
-            let mut product = Product::new(x, Some(norm), &[gate, up])?;
-            product.gate = Some(Gate::Times(kernels::Activation::Silu));
+            let mut product = Product::new(x, norm, &[gate, up])?;
+            product.gate = Some(function);
             return product.node(self, pool, x.dtype()?);
         }
-        let x = self.rms_norm(x, norm.weight, norm.eps)?;
+        let x = self.stock_input(x, norm)?;
         let gate = self.stock_linear(&x, gate)?;
-        let up = self.stock_linear(&x, up)?;
-        self.multiply(&self.multiply(&gate, &self.sigmoid(&gate)?)?, &up)
+        self.stock_gate(function, &gate, &self.stock_linear(&x, up)?)
     }
 
-    fn stock_linear(&self, x: &Array, linear: &Linear) -> Result<Array> {
+    /// `activation(x)`
+    pub fn activate(&self, activation: Activation, x: &Array) -> Result<Array> {
+        let Some(pool) = self.pool() else {
+            return self.stock_activation(activation, x);
+        };
+        let mut inputs = Inputs::default();
+        let rows = inputs.floats(x)?;
+        let (pool, columns) = (pool.clone(), x.dim(1) as usize);
+        let (dtype, float) = (x.dtype()?, float_of(x)?);
+        let body = move |inputs: &[&[u8]], out: &mut [u8]| {
+            let out = FloatsMut::new(float, out);
+            activation.rows(&pool, rows.of(inputs), columns, out);
+        };
+        kernel(self.stream(), inputs.as_slice(), x.shape(), dtype, body)
+    }
+
+    fn stock_input(&self, x: &Array, norm: Option<Norm<'_>>) -> Result<Array> {
+        match norm {
+            Some(norm) => self.stock_norm(x, norm),
+            None => Ok(x.clone()),
+        }
+    }
+
+    pub(super) fn stock_linear(&self, x: &Array, linear: &Linear) -> Result<Array> {
         let weight = match &linear.weight {
             Weight::Float(weight) => weight,
             Weight::Quantized(weight) => {
@@ -158,85 +205,35 @@ impl Ops {
 
 /// A node to be made: which of its inputs is what.
 struct Product<'a> {
-    inputs: Vec<&'a Array>,
+    inputs: Inputs<'a>,
+    n_rows: i32,
     columns: usize,
     x: Input,
-    norm: Option<(Input, f32)>,
-    parts: Vec<Part>,
+    norm: Option<NormInput>,
+    parts: Vec<LinearInput>,
     addend: Option<Input>,
     gate: Option<Gate>,
     width: i32,
 }
 
-/// An input of floats.
-#[derive(Clone, Copy)]
-struct Input {
-    index: usize,
-    float: Float,
-}
-
-#[derive(Clone, Copy)]
-struct Part {
-    matrix: PartMatrix,
-    rows: usize,
-    bias: Option<Input>,
-}
-
-#[derive(Clone, Copy)]
-enum PartMatrix {
-    Float(Input),
-    /// Codes, scales and perhaps biases are the inputs from `index` on.
-    Quantized {
-        index: usize,
-        format: Format,
-    },
-}
-
 impl<'a> Product<'a> {
     fn new(x: &'a Array, norm: Option<Norm<'a>>, linears: &[&'a Linear]) -> Result<Product<'a>> {
-        let mut product = Product {
-            inputs: Vec::new(),
-            columns: x.dim(1) as usize,
-            x: Input {
-                index: 0,
-                float: float_of(x)?,
-            },
-            norm: None,
-            parts: Vec::with_capacity(linears.len()),
+        let mut inputs = Inputs::default();
+        let columns = x.dim(1) as usize;
+        let rows = inputs.floats(x)?;
+        let norm = norm.map(|norm| inputs.norm(norm)).transpose()?;
+        let parts = linears.iter().map(|linear| inputs.linear(linear, columns));
+        Ok(Product {
+            n_rows: x.dim(0),
+            columns,
+            x: rows,
+            norm,
+            parts: parts.collect::<Result<_>>()?,
             addend: None,
             gate: None,
             width: linears.iter().map(|linear| linear.outputs()).sum(),
-        };
-        product.input(x)?;
-        if let Some(norm) = norm {
-            product.norm = Some((product.input(norm.weight)?, norm.eps));
-        }
-        for linear in linears {
-            let matrix = product.matrix(&linear.weight)?;
-            let bias = linear.bias.as_ref();
-            let bias = bias.map(|bias| product.input(bias)).transpose()?;
-            let rows = linear.outputs() as usize;
-            product.parts.push(Part { matrix, rows, bias });
-        }
-        Ok(product)
-    }
-
-    fn input(&mut self, array: &'a Array) -> Result<Input> {
-        let (index, float) = (self.inputs.len(), float_of(array)?);
-        self.inputs.push(array);
-        Ok(Input { index, float })
-    }
-
-    fn matrix(&mut self, weight: &'a Weight) -> Result<PartMatrix> {
-        let weight = match weight {
-            Weight::Float(weight) => return self.input(weight).map(PartMatrix::Float),
-            Weight::Quantized(weight) => weight,
-        };
-        let index = self.inputs.len();
-        self.inputs.extend([&weight.codes, &weight.scales]);
-        self.inputs.extend(&weight.biases);
-        let format = format_of(weight)?;
-        Ok(PartMatrix::Quantized { index, format })
+            inputs,
+        })
     }
 
     fn node(self, ops: &Ops, pool: &Arc<Pool>, dtype: Dtype) -> Result<Array> {
@@ -244,10 +241,11 @@ impl<'a> Product<'a> {
             Some(_) => self.width / 2,
             None => self.width,
         };
-        let shape = [self.inputs[0].dim(0), width];
         let out_float = dtype.float()?;
+        let pool = pool.clone();
         let Product {
             inputs,
+            n_rows,
             columns,
             x,
             norm,
@@ -256,83 +254,21 @@ impl<'a> Product<'a> {
             gate,
             ..
         } = self;
-        let pool = pool.clone();
-        kernel(ops.stream(), &inputs, &shape, dtype, move |inputs, out| {
-            let floats = |input: Input| Floats::new(input.float, inputs[input.index]);
+        let body = move |inputs: &[&[u8]], out: &mut [u8]| {
             let rows = kernels::Rows {
-                values: floats(x),
+                values: x.of(inputs),
                 columns,
-                norm: norm.map(|(weight, eps)| kernels::Norm::Rms {
-                    weight: Some(floats(weight)),
-                    offset: 0.0,
-                    eps,
-                }),
+                norm: norm.map(|norm| norm.of(inputs)),
             };
-            let projection = |part: &Part| kernels::Projection {
-                matrix: part.matrix.of(inputs, columns),
-                rows: part.rows,
-                bias: part.bias.map(floats),
-            };
-            let projections: Vec<_> = parts.iter().map(projection).collect();
+            let projections: Vec<_> = parts.iter().map(|part| part.of(inputs)).collect();
             let finish = match (addend, gate) {
-                (Some(addend), _) => Finish::Add(floats(addend)),
+                (Some(addend), _) => Finish::Add(addend.of(inputs)),
                 (None, Some(gate)) => Finish::Gated(gate),
                 (None, None) => Finish::Store,
             };
             kernels::linear(&pool, &rows, &projections, finish, out, out_float);
-        })
+        };
+        let shape = [n_rows, width];
+        kernel(ops.stream(), inputs.as_slice(), &shape, dtype, body)
     }
-}
-
-impl PartMatrix {
-    fn of<'a>(self, inputs: &[&'a [u8]], columns: usize) -> Matrix<'a> {
-        match self {
-            PartMatrix::Float(input) => {
-                Matrix::Float(Floats::new(input.float, inputs[input.index]))
-            }
-            PartMatrix::Quantized { index, format } => {
-                Matrix::Quantized(quantized_rows(&inputs[index..], format, columns))
-            }
-        }
-    }
-}
-
-/// A quantized matrix whose parts come first among `inputs`.
-pub(super) fn quantized_rows<'a>(
-    inputs: &[&'a [u8]],
-    format: Format,
-    columns: usize,
-) -> QuantizedRows<'a> {
-    let is_affine = matches!(format, Format::Affine { .. });
-    QuantizedRows {
-        codes: inputs[0],
-        scales: inputs[1],
-        biases: is_affine.then(|| inputs[2]),
-        format,
-        columns,
-    }
-}
-
-pub(super) fn format_of(weight: &QuantizedWeight) -> Result<Format> {
-    match weight.mode {
-        QuantMode::Affine => {
-            let float = float_of(&weight.scales)?;
-            let bias_float = weight.biases.as_ref().map(float_of).transpose()?;
-            if bias_float != Some(float) {
-                return Err(Error::unsupported("scales and biases of different types"));
-            }
-            Ok(Format::Affine {
-                bits: weight.bits as usize,
-                group_size: weight.group_size as usize,
-                float,
-            })
-        }
-        QuantMode::Mxfp4 => Ok(Format::Mxfp4),
-        QuantMode::Mxfp8 => Ok(Format::Mxfp8),
-        QuantMode::Nvfp4 => Ok(Format::Nvfp4),
-    }
-}
-
-pub(super) fn float_of(array: &Array) -> Result<Float> {
-    array.dtype()?.float()
 }

@@ -7,9 +7,10 @@ use mlx_sys as sys;
 use super::array::{Array, Dtype};
 use super::attention::{AttentionLayer, Place};
 use super::error::last_error;
+use super::norms::Norm;
 use super::ops::{NULL, Ops, some};
-use super::projections::Norm;
 use super::quantized::{QuantMode, QuantizedWeight};
+use super::visible::Visible;
 use crate::error::Result;
 use crate::kernels::{CacheFormat, RowsLayout};
 
@@ -100,14 +101,31 @@ impl Ops {
         let dtype = queries.dtype()?;
         let loaded = |cached: &CachedArrays| self.loaded(cached, seen.clone(), format, dtype);
         let (keys, values) = (loaded(&cache[0])?, loaded(&cache[1])?);
+        let attended = match layer.soft_cap {
+            Some(cap) => self.capped(&queries, [&keys, &values], &visible, layer.scale, cap)?,
+            None => self.fused(&queries, [&keys, &values], &visible, layer)?,
+        };
+        let attended = self.transpose(&attended, &[0, 2, 1, 3])?;
+        let width = (layer.n_heads * layer.head_dim) as i32;
+        self.reshape(&attended, &[place.n as i32, width])
+    }
+
+    fn fused(
+        &self,
+        queries: &Array,
+        [keys, values]: [&Array; 2],
+        visible: &Visible,
+        layer: &AttentionLayer<'_>,
+    ) -> Result<Array> {
         let mask = visible.mask()?;
         let (mode, mask) = match &mask {
             Some(mask) => (c"array", mask.raw()),
-            None if place.n > 1 => (c"causal", NULL),
+            None if visible.n > 1 => (c"causal", NULL),
             None => (c"", NULL),
         };
-        let attended = Array::build(|out| {
-            // SAFETY: live handles and a literal; mlx-c keeps references of its own.
+        Array::build(|out| {
+            // SAFETY: live handles or null, and a literal; mlx-c keeps references of
+            // its own.
             unsafe {
                 sys::mlx_fast_scaled_dot_product_attention(
                     out,
@@ -117,15 +135,12 @@ impl Ops {
                     layer.scale,
                     mode.as_ptr(),
                     mask,
-                    NULL,
+                    layer.sinks.map_or(NULL, Array::raw),
                     false,
                     self.stream().raw(),
                 )
             }
-        })?;
-        let attended = self.transpose(&attended, &[0, 2, 1, 3])?;
-        let width = (layer.n_heads * layer.head_dim) as i32;
-        self.reshape(&attended, &[place.n as i32, width])
+        })
     }
 
     /// The place's heads of a step's rows, `[1, n_heads, n, head_dim]`.
@@ -148,10 +163,13 @@ impl Ops {
         place: Place,
     ) -> Result<Array> {
         let heads = match norm {
-            Some(norm) => self.rms_norm(&heads, norm.weight, norm.eps)?,
+            Some(norm) => self.stock_norm(&heads, norm)?,
             None => heads,
         };
-        self.rotate(&heads, &layer.rotation.rope.wavelengths, place.start as i32)
+        match layer.rotation {
+            Some(rotation) => self.rotate(&heads, rotation.rope, place.start as i32),
+            None => Ok(heads),
+        }
     }
 
     /// Heads as a cache of this format stores them.
@@ -218,66 +236,6 @@ impl Ops {
             sys::mlx_vector_array_free(parts);
             arrays
         }
-    }
-
-    /// Rotates pairs (i, i + dims/2) of the last axis of `[1, heads, n, head_dim]`
-    /// by position / `wavelengths[i]`; the first of the n has position `offset`.
-    fn rotate(&self, x: &Array, wavelengths: &Array, offset: i32) -> Result<Array> {
-        let no_base = sys::mlx_optional_float {
-            value: 0.0,
-            has_value: false,
-        };
-        Array::build(|out| {
-            // SAFETY: live handles; mlx-c keeps references of its own.
-            unsafe {
-                sys::mlx_fast_rope(
-                    out,
-                    x.raw(),
-                    wavelengths.dim(0) * 2,
-                    false,
-                    no_base,
-                    1.0,
-                    offset,
-                    wavelengths.raw(),
-                    self.stream().raw(),
-                )
-            }
-        })
-    }
-}
-
-/// Which cached positions the tokens `start..start + n` of a sequence see.
-struct Visible {
-    start: usize,
-    n: usize,
-    window: Option<usize>,
-    /// The first position that any of them sees.
-    first: usize,
-}
-
-impl Visible {
-    fn new(start: usize, n: usize, window: Option<usize>) -> Self {
-        Self {
-            start,
-            n,
-            window,
-            first: window.map_or(0, |window| (start + 1).saturating_sub(window)),
-        }
-    }
-
-    /// A mask `[n, positions from first]` where being causal doesn't say it all.
-    fn mask(&self) -> Result<Option<Array>> {
-        let end = self.start + self.n;
-        let Some(window) = self.window.filter(|window| self.n > 1 && end > *window) else {
-            return Ok(None);
-        };
-        let mask: Vec<bool> = (self.start..end)
-            .flat_map(|query| {
-                (self.first..end).map(move |key| key <= query && query < key + window)
-            })
-            .collect();
-        let shape = [self.n as i32, (end - self.first) as i32];
-        Array::from_bool(&mask, &shape).map(Some)
     }
 }
 

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::admission::{ContextBytes, ContextPlan, ModelBytes, ModelCaps, apply_limits, within};
 use super::context::ContextOptions;
-use super::model::{ModelInfo, ModelOptions, info_of, native_dtype};
+use super::model::{ModelInfo, ModelOptions, info_of};
 use crate::checkpoint::{Checkpoint, Dtype, Manifest};
 use crate::decoder::{DecoderSpec, Precision};
 use crate::error::{Error, Result};
@@ -73,7 +73,7 @@ pub fn estimate(
     let spec = DecoderSpec::from_config(manifest.config())?;
     let info = info_of(&manifest, spec)?;
     let dtype = match model.precision {
-        Precision::Native => native_dtype(&manifest)?,
+        Precision::Native => info.spec.native_dtype(&manifest)?,
         Precision::Float32 => mlx::Dtype::F32,
     };
     let place = (model.device.resolve(), model.cpu_ops);

@@ -12,7 +12,7 @@ use super::residency::{Residence, make_room};
 use super::scratch::float_of;
 use super::stats::ModelMemory;
 use super::text::ModelText;
-use crate::checkpoint::{Checkpoint, Dtype, LoadMode, Manifest, Mode};
+use crate::checkpoint::{Checkpoint, LoadMode, Manifest, Mode};
 use crate::decoder::{Decoder, DecoderSpec, Precision};
 use crate::error::{Error, Result};
 use crate::kernels::Stored;
@@ -101,11 +101,11 @@ pub(super) fn info_of(manifest: &Manifest, spec: DecoderSpec) -> Result<ModelInf
     Ok(ModelInfo {
         n_parameters: parameters(manifest),
         weight_bytes: manifest.tensor_bytes_total(),
-        kv_bytes_per_token: spec.kv_elements_per_token() * native_dtype(manifest)?.bytes(),
+        kv_bytes_per_token: spec.kv_elements_per_token() * spec.native_dtype(manifest)?.bytes(),
         quant_bits: quant.map_or(0, |quant| quant.bits),
         quant_group_size: quant.map_or(0, |quant| quant.group_size),
         stored: match quant {
-            None => Stored::Float(float_of(native_dtype(manifest)?)),
+            None => Stored::Float(float_of(spec.native_dtype(manifest)?)),
             Some(quant) if quant.mode == Mode::Mxfp8 => Stored::Other,
             Some(quant) => Stored::Codes {
                 group_size: quant.group_size,
@@ -138,25 +138,6 @@ fn parameters(manifest: &Manifest) -> u64 {
         }
     };
     manifest.tensors().iter().map(values).sum()
-}
-
-/// The type of activations: the embedding's, or that of its scales, or where
-/// these are no floats that of the norms.
-pub(super) fn native_dtype(manifest: &Manifest) -> Result<mlx::Dtype> {
-    let tensor = match manifest.tensor("model.embed_tokens.scales") {
-        Some(scales) if scales.dtype == Dtype::U8 => manifest.required("model.norm.weight")?,
-        Some(scales) => scales,
-        None => manifest.required("model.embed_tokens.weight")?,
-    };
-    match tensor.dtype {
-        Dtype::F32 => Ok(mlx::Dtype::F32),
-        Dtype::F16 => Ok(mlx::Dtype::F16),
-        Dtype::BF16 => Ok(mlx::Dtype::Bf16),
-        other => Err(Error::unsupported(format!(
-            "tensor {} is stored as {other}; expected a float",
-            tensor.name
-        ))),
-    }
 }
 
 /// An opened checkpoint. Immutable.

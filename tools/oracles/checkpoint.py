@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from model_specs import ModelSpec
+from model_specs import ModelSpec, Wrapping
 
 # Attention must be far from uniform, the blocks must not drown in the residual, and the logits must
 # spread over several units, or a mistake would hide in the tolerance.
@@ -29,6 +30,8 @@ def write_checkpoint(spec: ModelSpec, folder: Path) -> None:
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             values = random_tensor(spec.seed, name, tuple(parameter.shape))
+            if "embed_tokens" in name:
+                values *= spec.embedding_gain
             parameter.copy_(torch.from_numpy(values))
     model = model.to(getattr(torch, spec.dtype))
     model.save_pretrained(folder, max_shard_size=spec.max_shard_size)
@@ -61,7 +64,12 @@ def edit_json(path: Path, edit: Any) -> None:
 def legacy_rope(config: dict[str, Any]) -> dict[str, Any]:
     """`rope_parameters` as the two top-level keys of checkpoints from before transformers 5."""
     rope = dict(config["rope_parameters"])
+    if "full_attention" in rope:
+        local = rope["sliding_attention"]["rope_theta"]
+        legacy = legacy_rope({"rope_parameters": rope["full_attention"]})
+        return legacy | {"rope_local_base_freq": local}
     theta = rope.pop("rope_theta")
+    rope.pop("partial_rotary_factor", None)
     scaling = None if rope.get("rope_type", "default") == "default" else rope
     return {"rope_theta": theta, "rope_scaling": scaling}
 
@@ -75,6 +83,48 @@ def _restyle(config: dict[str, Any], spec: ModelSpec) -> dict[str, Any]:
         config.pop("layer_types", None)
     config |= spec.extra_keys
     return {key: value for key, value in config.items() if key not in spec.absent_keys}
+
+
+def wrap(source: Path, target: Path, wrapping: Wrapping) -> None:
+    """Writes a text model as the part of a larger one that it is in multimodal checkpoints."""
+    target.mkdir(parents=True, exist_ok=True)
+    text = json.loads((source / "config.json").read_text())
+    outer = {"model_type": wrapping.model_type, "text_config": text}
+    (target / "config.json").write_text(json.dumps(outer, indent=2) + "\n")
+    tensors = {
+        wrapping.prefix + name: tensor
+        for name, tensor in load_file(source / "model.safetensors").items()
+    }
+    save_file(tensors, target / "model.safetensors", metadata={"format": "pt"})
+
+
+def rename_tensors(
+    folder: Path, change: Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]]
+) -> None:
+    """Rewrites a checkpoint's tensors by other names."""
+    path = folder / "model.safetensors"
+    state = load_file(path)
+    dtype = next(iter(state.values())).dtype
+    changed = change({name: tensor.float().numpy() for name, tensor in state.items()})
+    tensors = {name: torch.from_numpy(value).to(dtype) for name, value in changed.items()}
+    save_file(tensors, path, metadata={"format": "pt"})
+
+
+def separate_experts(state: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Stacked experts by mlx-lm's names as single ones by those of the publishers."""
+    separate: dict[str, np.ndarray] = {}
+    for name, value in state.items():
+        before, stacked, linear = name.partition(".switch_mlp.")
+        if not stacked:
+            separate[name] = value
+            continue
+        if before.endswith("block_sparse_moe"):
+            short = {"gate_proj": "w1", "up_proj": "w3", "down_proj": "w2"}
+            module, _, kind = linear.partition(".")
+            linear = f"{short[module]}.{kind}"
+        for index, expert in enumerate(value):
+            separate[f"{before}.experts.{index}.{linear}"] = expert
+    return separate
 
 
 def _add_tensors(path: Path, spec: ModelSpec) -> None:

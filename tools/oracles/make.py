@@ -12,6 +12,7 @@ import torch
 import transformers
 
 from chat_fixture import make_chat_fixture
+from family_specs import FAMILY_MODELS
 from model_fixture import make_model_fixture
 from model_specs import MODELS
 from tokenizer_fixture import make_tokenizer_fixtures
@@ -31,7 +32,7 @@ def main() -> None:
     def wanted(name: str) -> bool:
         return arguments.only is None or arguments.only in name
 
-    for spec in MODELS:
+    for spec in (*MODELS, *FAMILY_MODELS):
         if wanted(spec.name):
             fixture = make_model_fixture(spec, arguments.out / "models" / spec.name)
             print(_summary(fixture), flush=True)

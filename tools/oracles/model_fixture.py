@@ -14,7 +14,8 @@ import torch
 from safetensors.numpy import save_file as save_numpy
 from safetensors.torch import save_file as save_torch
 
-from checkpoint import write_checkpoint
+from checkpoint import rename_tensors, separate_experts, wrap, write_checkpoint
+from fused_experts import join_experts, split_experts
 from json_file import write_json
 from model_chat import chat_candidates, write_chat_files
 from model_specs import DECODE_TOKENS, GREEDY_TOKENS, PROMPT_TOKENS, Chat, ModelSpec
@@ -61,7 +62,7 @@ def _record(spec: ModelSpec, folder: Path, exact: Path) -> dict[str, Any]:
     """Asks the references about `folder`; `exact` has its weights in a form for transformers."""
     f32 = TorchReference(exact, "float32")
     prompt = _choose_prompt(spec, f32)
-    references = {"f32": Reference("transformers", "float32", f32)} | _native(spec, folder)
+    references = {"f32": Reference("transformers", "float32", f32)} | _native(spec, folder, exact)
     logits = {
         name: reference.model.logits(prompt.prompt_ids, prompt.decode_ids)
         for name, reference in references.items()
@@ -96,25 +97,33 @@ def _write_model(spec: ModelSpec, folder: Path, scratch: Path) -> Path:
     """Fills `folder`; returns a folder with the same weights in a form that transformers reads."""
     if spec.chat is not None:
         write_chat_files(spec.chat, folder)
+    if spec.wrapping is not None:
+        write_checkpoint(spec, scratch / "text")
+        wrap(scratch / "text", folder, spec.wrapping)
+        return scratch / "text"
     if spec.quantization is None:
         write_checkpoint(spec, folder)
         return folder
     source, exact = scratch / "source", scratch / "dequantized"
     write_checkpoint(spec, source)
+    if spec.family == "gpt_oss":
+        rename_tensors(source, split_experts)
     quantize_checkpoint(source, folder, spec.quantization)
     exact.mkdir()
     shutil.copy(source / "config.json", exact)
-    state = {name: torch.from_numpy(value) for name, value in dequantized_state(folder).items()}
+    values = dequantized_state(folder)
+    values = join_experts(values) if spec.family == "gpt_oss" else separate_experts(values)
+    state = {name: torch.from_numpy(np.ascontiguousarray(v)) for name, v in values.items()}
     save_torch(state, exact / "model.safetensors", metadata={"format": "pt"})
     return exact
 
 
-def _native(spec: ModelSpec, folder: Path) -> dict[str, Reference]:
+def _native(spec: ModelSpec, folder: Path, exact: Path) -> dict[str, Reference]:
     """The reference that computes in the checkpoint's own type, where that is not float32."""
     if spec.quantization is None:
         if spec.dtype == "float32":
             return {}
-        model = TorchReference(folder, spec.dtype)
+        model = TorchReference(exact, spec.dtype)
         return {"native": Reference("transformers", spec.dtype, model)}
     if not spec.mlx_supports:
         return {}

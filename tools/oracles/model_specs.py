@@ -43,6 +43,14 @@ class Chat:
 
 
 @dataclass(frozen=True)
+class Wrapping:
+    """How a multimodal checkpoint has a text model in it."""
+
+    model_type: str
+    prefix: str
+
+
+@dataclass(frozen=True)
 class ModelSpec:
     """One checkpoint.
 
@@ -51,6 +59,7 @@ class ModelSpec:
     `absent_keys` are taken out of config.json, so that the family's default must be known;
     `extra_keys` are put in.
     `extra_tensors` are on disk and must be ignored.
+    `embedding_gain` makes room for the blocks where embeddings are scaled up.
     `mlx_supports` is False where mlx-lm ignores a feature of this checkpoint.
     """
 
@@ -67,10 +76,12 @@ class ModelSpec:
     max_shard_size: str = "1GB"
     quantization: Quantization | None = None
     chat: Chat | None = None
+    wrapping: Wrapping | None = None
+    embedding_gain: float = 1.0
     mlx_supports: bool = True
 
 
-def _config(
+def base_config(
     hidden: int, intermediate: int, heads: int, kv_heads: int, **rest: Any
 ) -> dict[str, Any]:
     return {
@@ -89,12 +100,12 @@ def _config(
     } | rest
 
 
-def _rope(theta: float, **scaling: Any) -> dict[str, Any]:
+def rope(theta: float, **scaling: Any) -> dict[str, Any]:
     return {"rope_type": "default", "rope_theta": theta} | scaling
 
 
 # With head dimension 16 the first frequency is kept, the second blended, the others divided.
-_LLAMA3_ROPE = _rope(
+_LLAMA3_ROPE = rope(
     50000.0,
     rope_type="llama3",
     factor=8.0,
@@ -103,7 +114,7 @@ _LLAMA3_ROPE = _rope(
     original_max_position_embeddings=32,
 )
 _LEGACY_LLAMA_ABSENT = ("head_dim", "attention_bias", "mlp_bias", "pretraining_tp")
-_WINDOW = 8
+WINDOW = 8
 
 
 MODELS: tuple[ModelSpec, ...] = (
@@ -111,7 +122,7 @@ MODELS: tuple[ModelSpec, ...] = (
         name="llama2-f32",
         family="llama",
         features=("mha", "untied", "legacy-config", "unused-tensors-on-disk"),
-        config=_config(48, 96, 3, 3),
+        config=base_config(48, 96, 3, 3),
         seed=101,
         legacy_config=True,
         absent_keys=_LEGACY_LLAMA_ABSENT,
@@ -124,11 +135,11 @@ MODELS: tuple[ModelSpec, ...] = (
         name="qwen3-f32",
         family="qwen3",
         features=("gqa", "tied", "qk-norm", "head-dim", "rope-parameters"),
-        config=_config(
+        config=base_config(
             *(48, 96, 2, 1),
             head_dim=32,
             tie_word_embeddings=True,
-            rope_parameters=_rope(1000000.0),
+            rope_parameters=rope(1000000.0),
         ),
         seed=102,
     ),
@@ -136,14 +147,14 @@ MODELS: tuple[ModelSpec, ...] = (
         name="llama3-f32",
         family="llama",
         features=("gqa", "untied", "rope-parameters", "llama3-rope"),
-        config=_config(64, 64, 4, 2, rope_parameters=_LLAMA3_ROPE),
+        config=base_config(64, 64, 4, 2, rope_parameters=_LLAMA3_ROPE),
         seed=103,
     ),
     ModelSpec(
         name="llama3-tied-bf16",
         family="llama",
         features=("gqa", "tied", "legacy-config", "llama3-rope"),
-        config=_config(
+        config=base_config(
             *(64, 96, 4, 1),
             num_hidden_layers=3,
             tie_word_embeddings=True,
@@ -157,14 +168,14 @@ MODELS: tuple[ModelSpec, ...] = (
         name="llama-bias-f32",
         family="llama",
         features=("gqa", "untied", "rope-parameters", "attention-bias", "mlp-bias"),
-        config=_config(48, 80, 3, 1, attention_bias=True, mlp_bias=True),
+        config=base_config(48, 80, 3, 1, attention_bias=True, mlp_bias=True),
         seed=105,
     ),
     ModelSpec(
         name="llama-sharded-f16",
         family="llama",
         features=("gqa", "untied", "rope-parameters", "sharded"),
-        config=_config(64, 128, 4, 2),
+        config=base_config(64, 128, 4, 2),
         seed=106,
         dtype="float16",
         max_shard_size="64KB",
@@ -173,7 +184,7 @@ MODELS: tuple[ModelSpec, ...] = (
         name="mistral-bf16",
         family="mistral",
         features=("gqa", "untied", "legacy-config", "head-dim"),
-        config=_config(64, 96, 4, 2, head_dim=32, sliding_window=None),
+        config=base_config(64, 96, 4, 2, head_dim=32, sliding_window=None),
         seed=107,
         dtype="bfloat16",
         legacy_config=True,
@@ -182,7 +193,7 @@ MODELS: tuple[ModelSpec, ...] = (
         name="mistral-window-f32",
         family="mistral",
         features=("gqa", "untied", "rope-parameters", "sliding-window"),
-        config=_config(48, 80, 3, 1, sliding_window=_WINDOW),
+        config=base_config(48, 80, 3, 1, sliding_window=WINDOW),
         seed=108,
         mlx_supports=False,
     ),
@@ -190,25 +201,25 @@ MODELS: tuple[ModelSpec, ...] = (
         name="qwen2-f16",
         family="qwen2",
         features=("gqa", "tied", "legacy-config", "qkv-bias", "unused-sliding-window"),
-        config=_config(
+        config=base_config(
             *(64, 128, 4, 2),
             tie_word_embeddings=True,
-            rope_parameters=_rope(1000000.0),
+            rope_parameters=rope(1000000.0),
         ),
         seed=109,
         dtype="float16",
         legacy_config=True,
-        extra_keys={"use_sliding_window": False, "sliding_window": _WINDOW, "max_window_layers": 0},
+        extra_keys={"use_sliding_window": False, "sliding_window": WINDOW, "max_window_layers": 0},
     ),
     ModelSpec(
         name="qwen2-window-f32",
         family="qwen2",
         features=("gqa", "tied", "legacy-config", "qkv-bias", "sliding-window"),
-        config=_config(
+        config=base_config(
             *(48, 96, 3, 1),
             tie_word_embeddings=True,
             use_sliding_window=True,
-            sliding_window=_WINDOW,
+            sliding_window=WINDOW,
             max_window_layers=1,
         ),
         seed=110,
@@ -219,12 +230,12 @@ MODELS: tuple[ModelSpec, ...] = (
         name="qwen3-window-f32",
         family="qwen3",
         features=("gqa", "untied", "rope-parameters", "qk-norm", "attention-bias", "layer-types"),
-        config=_config(
+        config=base_config(
             *(48, 64, 2, 1),
             head_dim=32,
             attention_bias=True,
             use_sliding_window=True,
-            sliding_window=_WINDOW,
+            sliding_window=WINDOW,
             layer_types=["sliding_attention", "full_attention"],
         ),
         seed=111,
@@ -234,7 +245,7 @@ MODELS: tuple[ModelSpec, ...] = (
         name="qwen3-default-head-dim-bf16",
         family="qwen3",
         features=("gqa", "tied", "legacy-config", "qk-norm", "absent-head-dim"),
-        config=_config(48, 80, 2, 1, head_dim=128, tie_word_embeddings=True),
+        config=base_config(48, 80, 2, 1, head_dim=128, tie_word_embeddings=True),
         seed=112,
         dtype="bfloat16",
         legacy_config=True,
@@ -245,7 +256,7 @@ MODELS: tuple[ModelSpec, ...] = (
         name="llama3-chat-f16",
         family="llama",
         features=("gqa", "tied", "rope-parameters", "tokenizer", "padded-vocabulary", "two-eos"),
-        config=_config(
+        config=base_config(
             *(64, 96, 4, 2),
             vocab_size=TINY_TOKENIZER.vocab_size + 16,
             tie_word_embeddings=True,
@@ -265,7 +276,7 @@ MODELS: tuple[ModelSpec, ...] = (
         name="llama3-q4-g64-f16",
         family="llama",
         features=("gqa", "tied", "legacy-config", "llama3-rope", "quantized-embedding"),
-        config=_config(64, 128, 4, 2, tie_word_embeddings=True, rope_parameters=_LLAMA3_ROPE),
+        config=base_config(64, 128, 4, 2, tie_word_embeddings=True, rope_parameters=_LLAMA3_ROPE),
         seed=201,
         dtype="float16",
         legacy_config=True,
@@ -275,7 +286,7 @@ MODELS: tuple[ModelSpec, ...] = (
         name="llama-q8-g32-f32",
         family="llama",
         features=("gqa", "untied", "rope-parameters", "quantized-embedding"),
-        config=_config(64, 96, 4, 2),
+        config=base_config(64, 96, 4, 2),
         seed=202,
         quantization=Quantization(bits=8, group_size=32),
     ),
@@ -283,7 +294,7 @@ MODELS: tuple[ModelSpec, ...] = (
         name="llama-q4-mixed-bf16",
         family="llama",
         features=("gqa", "untied", "legacy-config", "per-layer-quantization"),
-        config=_config(64, 128, 4, 2),
+        config=base_config(64, 128, 4, 2),
         seed=203,
         dtype="bfloat16",
         legacy_config=True,
@@ -302,7 +313,7 @@ MODELS: tuple[ModelSpec, ...] = (
         name="mistral-q4-g128-bf16",
         family="mistral",
         features=("gqa", "untied", "legacy-config", "quantized-embedding"),
-        config=_config(128, 256, 4, 2, sliding_window=None),
+        config=base_config(128, 256, 4, 2, sliding_window=None),
         seed=204,
         dtype="bfloat16",
         legacy_config=True,
@@ -312,7 +323,7 @@ MODELS: tuple[ModelSpec, ...] = (
         name="mistral-window-q4-g64-f16",
         family="mistral",
         features=("gqa", "untied", "rope-parameters", "sliding-window", "quantized-embedding"),
-        config=_config(64, 128, 4, 2, sliding_window=_WINDOW),
+        config=base_config(64, 128, 4, 2, sliding_window=WINDOW),
         seed=205,
         dtype="float16",
         quantization=Quantization(bits=4, group_size=64),
@@ -322,7 +333,7 @@ MODELS: tuple[ModelSpec, ...] = (
         name="qwen2-q8-g64-bf16",
         family="qwen2",
         features=("gqa", "tied", "legacy-config", "qkv-bias", "quantized-embedding"),
-        config=_config(64, 128, 4, 2, tie_word_embeddings=True),
+        config=base_config(64, 128, 4, 2, tie_word_embeddings=True),
         seed=206,
         dtype="bfloat16",
         legacy_config=True,
@@ -332,11 +343,11 @@ MODELS: tuple[ModelSpec, ...] = (
         name="qwen3-q4-g32-bf16",
         family="qwen3",
         features=("gqa", "tied", "rope-parameters", "qk-norm", "head-dim", "quantized-embedding"),
-        config=_config(
+        config=base_config(
             *(64, 96, 4, 2),
             head_dim=32,
             tie_word_embeddings=True,
-            rope_parameters=_rope(1000000.0),
+            rope_parameters=rope(1000000.0),
         ),
         seed=207,
         dtype="bfloat16",
@@ -346,7 +357,7 @@ MODELS: tuple[ModelSpec, ...] = (
         name="qwen3-q8-g128-f16",
         family="qwen3",
         features=("gqa", "untied", "rope-parameters", "qk-norm", "quantized-embedding"),
-        config=_config(128, 128, 4, 2, head_dim=32),
+        config=base_config(128, 128, 4, 2, head_dim=32),
         seed=208,
         dtype="float16",
         quantization=Quantization(bits=8, group_size=128),
@@ -355,7 +366,7 @@ MODELS: tuple[ModelSpec, ...] = (
         name="llama-q2-g32-bf16",
         family="llama",
         features=("gqa", "untied", "rope-parameters", "quantized-embedding"),
-        config=_config(64, 96, 4, 2),
+        config=base_config(64, 96, 4, 2),
         seed=209,
         dtype="bfloat16",
         quantization=Quantization(bits=2, group_size=32),
@@ -364,7 +375,7 @@ MODELS: tuple[ModelSpec, ...] = (
         name="qwen3-q3-g64-bf16",
         family="qwen3",
         features=("gqa", "tied", "rope-parameters", "qk-norm", "quantized-embedding"),
-        config=_config(64, 128, 4, 2, head_dim=32, tie_word_embeddings=True),
+        config=base_config(64, 128, 4, 2, head_dim=32, tie_word_embeddings=True),
         seed=210,
         dtype="bfloat16",
         quantization=Quantization(bits=3, group_size=64),
@@ -373,7 +384,7 @@ MODELS: tuple[ModelSpec, ...] = (
         name="qwen2-q5-g32-f16",
         family="qwen2",
         features=("gqa", "tied", "legacy-config", "qkv-bias", "quantized-embedding"),
-        config=_config(64, 96, 4, 2, tie_word_embeddings=True),
+        config=base_config(64, 96, 4, 2, tie_word_embeddings=True),
         seed=211,
         dtype="float16",
         legacy_config=True,
@@ -383,7 +394,7 @@ MODELS: tuple[ModelSpec, ...] = (
         name="mistral-q6-g64-f16",
         family="mistral",
         features=("gqa", "untied", "legacy-config", "quantized-embedding"),
-        config=_config(64, 128, 4, 2, sliding_window=None),
+        config=base_config(64, 128, 4, 2, sliding_window=None),
         seed=212,
         dtype="float16",
         legacy_config=True,
@@ -393,7 +404,7 @@ MODELS: tuple[ModelSpec, ...] = (
         name="llama-q3-q6-mixed-bf16",
         family="llama",
         features=("gqa", "untied", "rope-parameters", "quantization-recipe"),
-        config=_config(64, 128, 4, 2),
+        config=base_config(64, 128, 4, 2),
         seed=213,
         dtype="bfloat16",
         quantization=Quantization(bits=4, group_size=64, recipe="mixed_3_6"),
@@ -402,7 +413,7 @@ MODELS: tuple[ModelSpec, ...] = (
         name="qwen3-mxfp4-bf16",
         family="qwen3",
         features=("gqa", "tied", "rope-parameters", "qk-norm", "quantized-embedding"),
-        config=_config(64, 96, 4, 2, head_dim=32, tie_word_embeddings=True),
+        config=base_config(64, 96, 4, 2, head_dim=32, tie_word_embeddings=True),
         seed=214,
         dtype="bfloat16",
         quantization=Quantization(bits=4, group_size=32, mode="mxfp4"),
@@ -411,7 +422,7 @@ MODELS: tuple[ModelSpec, ...] = (
         name="qwen2-mxfp8-bf16",
         family="qwen2",
         features=("gqa", "untied", "rope-parameters", "qkv-bias", "quantized-embedding"),
-        config=_config(64, 96, 4, 2),
+        config=base_config(64, 96, 4, 2),
         seed=215,
         dtype="bfloat16",
         quantization=Quantization(bits=8, group_size=32, mode="mxfp8"),
@@ -420,7 +431,7 @@ MODELS: tuple[ModelSpec, ...] = (
         name="llama-nvfp4-bf16",
         family="llama",
         features=("gqa", "tied", "legacy-config", "llama3-rope", "quantized-embedding"),
-        config=_config(64, 80, 4, 2, tie_word_embeddings=True, rope_parameters=_LLAMA3_ROPE),
+        config=base_config(64, 80, 4, 2, tie_word_embeddings=True, rope_parameters=_LLAMA3_ROPE),
         seed=216,
         dtype="bfloat16",
         legacy_config=True,
@@ -430,7 +441,7 @@ MODELS: tuple[ModelSpec, ...] = (
         name="llama-mxfp4-mixed-bf16",
         family="llama",
         features=("gqa", "untied", "rope-parameters", "per-layer-quantization"),
-        config=_config(64, 128, 4, 2),
+        config=base_config(64, 128, 4, 2),
         seed=217,
         dtype="bfloat16",
         quantization=Quantization(

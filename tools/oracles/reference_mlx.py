@@ -89,4 +89,9 @@ def cast_floats(model: nn.Module, dtype: str) -> None:
 def _known_rope_keys(folder: Path) -> dict[str, Any]:
     # Several mlx-lm families read only the old keys.
     config = json.loads((folder / "config.json").read_text())
-    return legacy_rope(config) if "rope_parameters" in config else {}
+    if "rope_parameters" not in config:
+        return {}
+    known = legacy_rope(config)
+    if known["rope_scaling"] is not None:
+        known["rope_scaling"]["type"] = known["rope_scaling"]["rope_type"]
+    return known

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,19 +24,61 @@ def sensitivities(folder: Path, reference: TorchReference, ids: list[int]) -> di
     return {name: round(float(np.abs(v - exact).max()), 3) for name, v in changed.items()}
 
 
+# What a value is mistaken for, where the configuration has one.
+_MISTAKES: dict[str, Callable[[Any], Any]] = {
+    "rms_norm_eps": lambda _: 1e-6,
+    "layer_norm_eps": lambda _: 1e-6,
+    "norm_epsilon": lambda _: 1e-6,
+    "attn_logit_softcapping": lambda _: None,
+    "final_logit_softcapping": lambda _: None,
+    "query_pre_attn_scalar": lambda value: 2 * value,
+    "embedding_multiplier": lambda _: 1.0,
+    "residual_multiplier": lambda _: 1.0,
+    "attention_multiplier": lambda _: 1.0,
+    "logits_scaling": lambda _: 1.0,
+    "logit_scale": lambda _: 1.0,
+    "num_experts_per_tok": lambda value: value - 1,
+    "norm_topk_prob": lambda value: not value,
+    "no_rope_layers": lambda layers: [1] * len(layers),
+}
+
+
 def _config_mistakes(folder: Path) -> dict[str, dict[str, Any]]:
     config = AutoConfig.from_pretrained(folder)
-    rope = config.rope_parameters
-    theta = rope["rope_theta"]
     mistakes: dict[str, dict[str, Any]] = {
-        "rms_norm_eps": {"rms_norm_eps": 1e-6},
-        "rope_theta": {"rope_parameters": rope | {"rope_theta": theta * 2}},
+        key: {key: mistake(getattr(config, key))}
+        for key, mistake in _MISTAKES.items()
+        if getattr(config, key, None) is not None and key not in _IGNORED.get(config.model_type, ())
     }
-    if rope["rope_type"] != "default":
-        unscaled = {"rope_type": "default", "rope_theta": theta}
-        mistakes["rope_scaling"] = {"rope_parameters": unscaled}
-    if getattr(config, "sliding_window", None) is not None:
-        full = ["full_attention"] * config.num_hidden_layers
-        mistakes["sliding_window"] = {"sliding_window": None, "layer_types": full}
+    mistakes |= _rope_mistakes(config.rope_parameters)
+    layer_types = getattr(config, "layer_types", None)
+    is_windowed = layer_types is None or "sliding_attention" in layer_types
+    if getattr(config, "sliding_window", None) is not None and is_windowed:
+        mistakes["sliding_window"] = {"sliding_window": config.max_position_embeddings}
         mistakes["sliding_window + 1"] = {"sliding_window": config.sliding_window + 1}
+    return mistakes
+
+
+# Keys that a configuration has and the model does not read.
+_IGNORED = {"gemma3_text": ("attn_logit_softcapping",), "mixtral": ("norm_topk_prob",)}
+
+
+def _rope_mistakes(rope: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    if "full_attention" in rope:
+        return {
+            f"{layer_type} {name}": {"rope_parameters": rope | mistake["rope_parameters"]}
+            for layer_type in ("full_attention", "sliding_attention")
+            for name, mistake in _rope_mistakes(rope[layer_type]).items()
+            for mistake in [{"rope_parameters": {layer_type: mistake["rope_parameters"]}}]
+        }
+    mistakes = {"rope_theta": {"rope_parameters": rope | {"rope_theta": rope["rope_theta"] * 2}}}
+    if rope.get("partial_rotary_factor", 1.0) != 1.0 and "long_factor" not in rope:
+        mistakes["partial_rotary_factor"] = {
+            "rope_parameters": rope | {"partial_rotary_factor": 1.0}
+        }
+    # A dynamic base begins to move behind the trained length.
+    if rope["rope_type"] not in ("default", "dynamic"):
+        kept = ("rope_theta", "partial_rotary_factor")
+        unscaled = {"rope_type": "default"} | {key: rope[key] for key in kept if key in rope}
+        mistakes["rope_scaling"] = {"rope_parameters": unscaled}
     return mistakes

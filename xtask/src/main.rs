@@ -12,6 +12,7 @@ mod header;
 mod installed;
 mod library;
 mod mlx;
+mod models;
 mod python;
 mod setup;
 mod test;
@@ -29,6 +30,7 @@ cargo xtask <command>
   build                         the release library, ready to link with
   demo [PROMPT] [-- ARGS]       generate text with the bundled model through C
   header [--check]              write include/umrt.h, or check that it is up to date
+  models                        write docs/models.md: the families, and how exactly they agree
   test [--only STEPS] [FILTER]  everything that has to hold before a merge; STEPS is a
                                 comma-separated part of
                                 fmt,clippy,header,rust,c,python,symbols,apple,arm
@@ -62,6 +64,7 @@ fn dispatch(args: &[String]) -> Result<()> {
         "build" => library::command(rest),
         "demo" => demo::command(rest),
         "header" => header::command(rest),
+        "models" => models::command(rest),
         "test" => test::command(rest),
         "bench" => bench::command(rest),
         "check-apple" => apple::command(rest),

@@ -1,0 +1,353 @@
+//! The table of families: each row says how it differs from another.
+
+mod bases;
+
+use self::bases::{
+    COHERE, FUSED_MLP, GEMMA, GEMMA2, GLM, GLM4, LAYER_NORM, LLAMA, LLAMA_NAMES, OLMO2, PLAIN,
+    QWEN_EXPERTS, QWEN2, QWEN3, RMS_1E5,
+};
+use super::family::{
+    AttentionNames, AttentionScale, Bias, Cap, EmbeddingScale, ExpertNames, ExpertsForm, Family,
+    Fixed, Fused, LogitScale, MlpForm, MlpNames, Names, NormForm, Normalized, QkNorm, RopeForm,
+    RopeLayers, Scales, SharedForm, Windows,
+};
+use crate::mlx::{Activation, Gate, Pairing};
+
+pub const FAMILIES: &[Family] = &[
+    LLAMA,
+    Family {
+        model_types: &["mistral"],
+        windows: Windows::Every { absent: Some(4096) },
+        ..PLAIN
+    },
+    QWEN2,
+    QWEN3,
+    Family {
+        model_types: &["mixtral"],
+        windows: Windows::Every { absent: None },
+        experts: Some(ExpertsForm {
+            n_experts: &["num_local_experts"],
+            intermediate_size: "intermediate_size",
+            normalized: Normalized::Always,
+            names: ExpertNames {
+                router: "block_sparse_moe.gate",
+                stacked: "block_sparse_moe.switch_mlp",
+                separate: "block_sparse_moe.experts",
+                linears: ["w1", "w3", "w2"],
+            },
+            ..QWEN_EXPERTS
+        }),
+        ..PLAIN
+    },
+    Family {
+        model_types: &["qwen2_moe"],
+        qkv_bias: Bias::Configured("qkv_bias", true),
+        experts: Some(ExpertsForm {
+            shared: Some(SharedForm {
+                intermediate_size: "shared_expert_intermediate_size",
+                name: "mlp.shared_expert",
+                share_name: Some("mlp.shared_expert_gate"),
+            }),
+            ..QWEN_EXPERTS
+        }),
+        ..QWEN2
+    },
+    Family {
+        model_types: &["qwen3_moe"],
+        defaults: &[],
+        windows: Windows::EveryIfUsed,
+        experts: Some(QWEN_EXPERTS),
+        ..QWEN3
+    },
+    GEMMA,
+    GEMMA2,
+    Family {
+        model_types: &["gemma3_text", "gemma3"],
+        qk_norm: QkNorm::Heads,
+        // Published files leave most of these out.
+        defaults: &[
+            ("vocab_size", 262_208),
+            ("hidden_size", 2304),
+            ("intermediate_size", 9216),
+            ("num_hidden_layers", 26),
+            ("num_attention_heads", 8),
+            ("num_key_value_heads", 4),
+            ("head_dim", 256),
+            ("max_position_embeddings", 131_072),
+        ],
+        windows: Windows::AllButEach {
+            absent: 6,
+            window: 4096,
+        },
+        rope: RopeForm {
+            theta: 1e6,
+            local: Some(("rope_local_base_freq", 10_000.0)),
+            ..LLAMA.rope
+        },
+        scales: Scales {
+            logit_cap: Some(Cap {
+                key: "final_logit_softcapping",
+                absent: None,
+            }),
+            score_cap: None,
+            ..GEMMA2.scales
+        },
+        fixed: &[("use_bidirectional_attention", Fixed::False)],
+        ..GEMMA2
+    },
+    Family {
+        model_types: &["phi3"],
+        norm: RMS_1E5,
+        windows: Windows::Every { absent: None },
+        rope: RopeForm {
+            yarn_is_longrope: true,
+            ..LLAMA.rope
+        },
+        names: Names {
+            attention: AttentionNames {
+                query_key_value: Fused::Together("self_attn.qkv_proj"),
+                ..LLAMA_NAMES.attention
+            },
+            mlp: FUSED_MLP,
+            ..LLAMA_NAMES
+        },
+        ..PLAIN
+    },
+    Family {
+        model_types: &["phi"],
+        norm: LAYER_NORM,
+        is_parallel: true,
+        qkv_bias: Bias::Always,
+        output_bias: Bias::Always,
+        mlp_bias: Bias::Always,
+        has_head_bias: true,
+        rope: RopeForm {
+            share: 0.5,
+            ..LLAMA.rope
+        },
+        mlp: MlpForm {
+            is_gated: false,
+            activation: Activation::GeluTanh,
+            ..LLAMA.mlp
+        },
+        names: Names {
+            final_norm: "final_layernorm",
+            mlp_norm: LLAMA_NAMES.attention_norm,
+            attention: AttentionNames {
+                output: "self_attn.dense",
+                ..LLAMA_NAMES.attention
+            },
+            mlp: MlpNames {
+                gate_up: Fused::Separate(["", "mlp.fc1"]),
+                down: "mlp.fc2",
+            },
+            ..LLAMA_NAMES
+        },
+        fixed: &[("qk_layernorm", Fixed::False)],
+        ..LLAMA
+    },
+    Family {
+        model_types: &["gpt_oss"],
+        norm: RMS_1E5,
+        qkv_bias: Bias::Configured("attention_bias", true),
+        output_bias: Bias::Configured("attention_bias", true),
+        defaults: &[("head_dim", 64)],
+        windows: Windows::AllButEach {
+            absent: 2,
+            window: 128,
+        },
+        rope: RopeForm {
+            theta: 150_000.0,
+            ..LLAMA.rope
+        },
+        experts: Some(ExpertsForm {
+            n_experts: &["num_local_experts", "num_experts"],
+            intermediate_size: "intermediate_size",
+            normalized: Normalized::Always,
+            bias: true,
+            gate: Some(Gate::ClampedSwiglu {
+                alpha: 1.702,
+                limit: 7.0,
+            }),
+            names: ExpertNames {
+                router: "mlp.router",
+                stacked: "mlp.experts",
+                ..QWEN_EXPERTS.names
+            },
+            ..QWEN_EXPERTS
+        }),
+        has_sinks: true,
+        ..PLAIN
+    },
+    Family {
+        model_types: &["smollm3"],
+        rope: RopeForm {
+            theta: 2e6,
+            layers: RopeLayers::Listed,
+            ..LLAMA.rope
+        },
+        windows: Windows::Chosen,
+        is_tied: true,
+        ..LLAMA
+    },
+    Family {
+        model_types: &["granite"],
+        scales: Scales {
+            embedding: EmbeddingScale::Key("embedding_multiplier"),
+            residual: Some("residual_multiplier"),
+            attention: AttentionScale::Factor("attention_multiplier"),
+            logits: LogitScale::Divisor("logits_scaling"),
+            ..LLAMA.scales
+        },
+        ..LLAMA
+    },
+    OLMO2,
+    Family {
+        model_types: &["olmo3"],
+        windows: Windows::AllButEach {
+            absent: 4,
+            window: 4096,
+        },
+        rope: RopeForm {
+            theta: 500_000.0,
+            local: Some(("rope_theta", 500_000.0)),
+            ..LLAMA.rope
+        },
+        ..OLMO2
+    },
+    Family {
+        model_types: &["olmoe"],
+        norm: RMS_1E5,
+        qk_norm: QkNorm::Rows,
+        experts: Some(ExpertsForm {
+            intermediate_size: "intermediate_size",
+            ..QWEN_EXPERTS
+        }),
+        fixed: &[("clip_qkv", Fixed::Null)],
+        ..LLAMA
+    },
+    COHERE,
+    Family {
+        model_types: &["cohere2"],
+        windows: Windows::AllButEach {
+            absent: 4,
+            window: 4096,
+        },
+        rope: RopeForm {
+            theta: 10_000.0,
+            layers: RopeLayers::Windowed,
+            ..COHERE.rope
+        },
+        ..COHERE
+    },
+    GLM,
+    GLM4,
+    Family {
+        model_types: &["stablelm"],
+        norm: LAYER_NORM,
+        qkv_bias: Bias::Configured("use_qkv_bias", false),
+        rope: RopeForm {
+            share: 0.25,
+            ..LLAMA.rope
+        },
+        fixed: &[
+            ("use_parallel_residual", Fixed::False),
+            ("qk_layernorm", Fixed::False),
+        ],
+        ..PLAIN
+    },
+    Family {
+        model_types: &["starcoder2"],
+        norm: LAYER_NORM,
+        qkv_bias: Bias::Configured("use_bias", true),
+        output_bias: Bias::Configured("use_bias", true),
+        mlp_bias: Bias::Configured("use_bias", true),
+        windows: Windows::Every { absent: None },
+        mlp: MlpForm {
+            is_gated: false,
+            activation: Activation::GeluTanh,
+            ..LLAMA.mlp
+        },
+        is_tied: true,
+        names: Names {
+            mlp: MlpNames {
+                gate_up: Fused::Separate(["", "mlp.c_fc"]),
+                down: "mlp.c_proj",
+            },
+            ..LLAMA_NAMES
+        },
+        ..LLAMA
+    },
+    Family {
+        model_types: &["seed_oss"],
+        qkv_bias: Bias::Configured("attention_bias", true),
+        output_bias: Bias::Configured("attention_out_bias", false),
+        defaults: &[("head_dim", 128)],
+        ..LLAMA
+    },
+    Family {
+        model_types: &["exaone4"],
+        windows: Windows::AllButEach {
+            absent: 4,
+            window: 4096,
+        },
+        rope: RopeForm {
+            layers: RopeLayers::Windowed,
+            ..LLAMA.rope
+        },
+        qk_norm: QkNorm::Heads,
+        qkv_bias: Bias::Never,
+        output_bias: Bias::Never,
+        mlp_bias: Bias::Never,
+        ..OLMO2
+    },
+    Family {
+        model_types: &["ernie4_5"],
+        norm: RMS_1E5,
+        qkv_bias: Bias::Configured("use_bias", false),
+        output_bias: Bias::Configured("use_bias", false),
+        mlp_bias: Bias::Configured("use_bias", false),
+        defaults: &[("head_dim", 128)],
+        rope: RopeForm {
+            pairing: Pairing::Neighbours,
+            theta: 500_000.0,
+            ..LLAMA.rope
+        },
+        is_tied: true,
+        ..LLAMA
+    },
+    Family {
+        model_types: &["helium"],
+        norm: NormForm {
+            eps: 1e-8,
+            ..LLAMA.norm
+        },
+        output_bias: Bias::Never,
+        defaults: &[("head_dim", 128)],
+        rope: RopeForm {
+            pairing: Pairing::Neighbours,
+            theta: 100_000.0,
+            ..LLAMA.rope
+        },
+        ..LLAMA
+    },
+    Family {
+        model_types: &["internlm3"],
+        norm: RMS_1E5,
+        qkv_bias: Bias::Configured("qkv_bias", false),
+        output_bias: Bias::Configured("bias", false),
+        mlp_bias: Bias::Configured("bias", false),
+        defaults: &[("head_dim", 128)],
+        ..LLAMA
+    },
+    Family {
+        model_types: &["arcee"],
+        norm: RMS_1E5,
+        mlp: MlpForm {
+            is_gated: false,
+            activation: Activation::ReluSquared,
+            ..LLAMA.mlp
+        },
+        ..LLAMA
+    },
+];

@@ -1,0 +1,249 @@
+//! [`Family`]: the features by which model families differ. `families` has the
+//! table.
+
+use crate::mlx::{Activation, Gate, NormKind, Pairing};
+
+/// What distinguishes a family from the others.
+#[derive(Clone, Copy)]
+pub struct Family {
+    /// Values of `model_type`.
+    pub model_types: &'static [&'static str],
+    pub norm: NormForm,
+    /// Attention and feed-forward network read the same input, not each other.
+    pub is_parallel: bool,
+    pub qkv_bias: Bias,
+    pub output_bias: Bias,
+    pub mlp_bias: Bias,
+    pub has_head_bias: bool,
+    pub qk_norm: QkNorm,
+    /// Sizes that config.json may leave out. A `head_dim` that isn't here either
+    /// is hidden size / heads.
+    pub defaults: &'static [(&'static str, usize)],
+    pub windows: Windows,
+    pub rope: RopeForm,
+    pub mlp: MlpForm,
+    pub experts: Option<ExpertsForm>,
+    pub scales: Scales,
+    /// When config.json has no `tie_word_embeddings`.
+    pub is_tied: bool,
+    /// Each head has a score that takes part in the softmax without a value.
+    pub has_sinks: bool,
+    pub names: Names,
+    /// Keys of config.json whose values, other than these, change the
+    /// architecture in ways that this version lacks.
+    pub fixed: &'static [(&'static str, Fixed)],
+}
+
+/// Norms of the whole model.
+#[derive(Clone, Copy)]
+pub struct NormForm {
+    pub kind: NormKind,
+    pub has_bias: bool,
+    /// When config.json has none.
+    pub eps: f32,
+}
+
+/// Whether a projection has a bias.
+#[derive(Clone, Copy)]
+pub enum Bias {
+    Never,
+    Always,
+    /// As this key says, or else as given here.
+    Configured(&'static str, bool),
+}
+
+/// How queries and keys are normalized before they are rotated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum QkNorm {
+    None,
+    /// Each head by itself, with one weight for all.
+    Heads,
+    /// All heads of a token as one row.
+    Rows,
+}
+
+/// Which layers see only the last tokens.
+#[derive(Clone, Copy)]
+pub enum Windows {
+    None,
+    /// Every layer, `sliding_window` tokens; null: none; absent: as given here.
+    Every {
+        absent: Option<u32>,
+    },
+    /// Every layer, if `use_sliding_window` says so.
+    EveryIfUsed,
+    /// Those `layer_types` names, or from layer `max_window_layers` on, if
+    /// `use_sliding_window` says so.
+    Chosen,
+    /// Those `layer_types` names, or all but each n-th; n is
+    /// `sliding_window_pattern` or else as given here.
+    AllButEach {
+        absent: u32,
+        window: u32,
+    },
+}
+
+/// Rotary position embeddings.
+#[derive(Clone, Copy)]
+pub struct RopeForm {
+    pub pairing: Pairing,
+    /// When config.json has no `rope_theta`.
+    pub theta: f64,
+    /// The part of a head that rotates, when config.json doesn't say it.
+    pub share: f64,
+    pub layers: RopeLayers,
+    /// Layers with windows rotate unscaled, with the base that this key or else
+    /// this value says.
+    pub local: Option<(&'static str, f64)>,
+    /// `yarn` is another name of `longrope`.
+    pub yarn_is_longrope: bool,
+}
+
+/// Which layers know positions.
+#[derive(Clone, Copy)]
+pub enum RopeLayers {
+    All,
+    /// Those with windows; all where no layer has one.
+    Windowed,
+    /// Those with a 1 in `no_rope_layers`, or all but each
+    /// `no_rope_layer_interval`-th.
+    Listed,
+}
+
+/// The feed-forward network.
+#[derive(Clone, Copy)]
+pub struct MlpForm {
+    pub is_gated: bool,
+    /// When config.json has none.
+    pub activation: Activation,
+    /// What "gelu" means.
+    pub gelu: Activation,
+}
+
+/// Mixtures of experts.
+#[derive(Clone, Copy)]
+pub struct ExpertsForm {
+    pub n_experts: &'static [&'static str],
+    pub intermediate_size: &'static str,
+    pub normalized: Normalized,
+    pub shared: Option<SharedForm>,
+    pub bias: bool,
+    /// In place of the activation.
+    pub gate: Option<Gate>,
+    pub names: ExpertNames,
+}
+
+/// Whether the shares of a token's experts are made to add up to 1.
+#[derive(Clone, Copy)]
+pub enum Normalized {
+    Always,
+    /// As this key says, or else as given here.
+    Configured(&'static str, bool),
+}
+
+#[derive(Clone, Copy)]
+pub struct SharedForm {
+    pub intermediate_size: &'static str,
+    pub name: &'static str,
+    /// Of the projection to its share; `None`: the share is 1.
+    pub share_name: Option<&'static str>,
+}
+
+/// Factors and bounds.
+#[derive(Clone, Copy)]
+pub struct Scales {
+    pub embedding: EmbeddingScale,
+    /// The key of the factor of a block's output.
+    pub residual: Option<&'static str>,
+    pub attention: AttentionScale,
+    pub logits: LogitScale,
+    pub logit_cap: Option<Cap>,
+    pub score_cap: Option<Cap>,
+}
+
+#[derive(Clone, Copy)]
+pub enum EmbeddingScale {
+    One,
+    RootOfHiddenSize,
+    Key(&'static str),
+}
+
+#[derive(Clone, Copy)]
+pub enum AttentionScale {
+    /// `1 / sqrt(head_dim)`
+    HeadDim,
+    /// `1 / sqrt` of this key's value, or else of this one.
+    InverseRoot(&'static str, f32),
+    /// This key's value, or else 1.
+    Factor(&'static str),
+}
+
+#[derive(Clone, Copy)]
+pub enum LogitScale {
+    One,
+    /// This key's value, or else this one.
+    Factor(&'static str, f32),
+    Divisor(&'static str),
+}
+
+/// A soft bound: the key of config.json, and what its absence means.
+#[derive(Clone, Copy)]
+pub struct Cap {
+    pub key: &'static str,
+    pub absent: Option<f32>,
+}
+
+#[derive(Clone, Copy)]
+pub enum Fixed {
+    False,
+    Null,
+}
+
+/// Names of modules, below the model or the layer they belong to.
+#[derive(Clone, Copy, Debug)]
+pub struct Names {
+    pub embedding: &'static str,
+    pub final_norm: &'static str,
+    /// In front of, and behind attention and feed-forward network.
+    pub attention_norm: Option<&'static str>,
+    pub after_attention: Option<&'static str>,
+    pub mlp_norm: Option<&'static str>,
+    pub after_mlp: Option<&'static str>,
+    pub attention: AttentionNames,
+    pub mlp: MlpNames,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct AttentionNames {
+    pub query_key_value: Fused<3>,
+    pub output: &'static str,
+    pub query_norm: &'static str,
+    pub key_norm: &'static str,
+    pub sinks: &'static str,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct MlpNames {
+    /// The first is not there without a gate.
+    pub gate_up: Fused<2>,
+    pub down: &'static str,
+}
+
+/// Matrices with the same input.
+#[derive(Clone, Copy, Debug)]
+pub enum Fused<const N: usize> {
+    Separate([&'static str; N]),
+    /// One matrix whose rows are those of all, one after the other.
+    Together(&'static str),
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct ExpertNames {
+    pub router: &'static str,
+    /// Of the module whose tensors have a dimension for the expert.
+    pub stacked: &'static str,
+    /// Of the module that has the experts by number.
+    pub separate: &'static str,
+    /// Gate, up and down of a separate expert.
+    pub linears: [&'static str; 3],
+}

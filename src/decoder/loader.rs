@@ -1,0 +1,267 @@
+//! [`Loader`]: tensors by name, checked and mapped in place.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use crate::checkpoint::{self, Checkpoint, Mode, QuantSpec, TensorInfo};
+use crate::error::{Error, Result};
+use crate::mlx::{
+    Array, Dtype, Linear, MappedArrays, QuantMode, QuantizedWeight, Stream, TensorView, Weight,
+};
+
+const FLOATS: &[Dtype] = &[Dtype::F32, Dtype::F16, Dtype::Bf16];
+
+pub struct Loader<'a> {
+    checkpoint: &'a Checkpoint,
+    owner: Arc<dyn std::any::Any + Send + Sync>,
+    arrays: MappedArrays<'a>,
+    used_bytes: usize,
+}
+
+/// Where a matrix `[outputs, inputs]` is: in which module, and what that module
+/// has.
+#[derive(Clone)]
+pub struct Place<'a> {
+    pub module: &'a str,
+    /// Matrices of the module, if it has another dimension for them.
+    n_stacked: Option<usize>,
+    /// Rows of the module's matrix.
+    n_rows: usize,
+    /// Those among them that are wanted; `None`: all.
+    rows: Option<Range<usize>>,
+    columns: usize,
+}
+
+impl<'a> Place<'a> {
+    pub fn whole(module: &'a str, [n_rows, columns]: [usize; 2]) -> Place<'a> {
+        Place {
+            module,
+            n_stacked: None,
+            n_rows,
+            rows: None,
+            columns,
+        }
+    }
+
+    /// Some rows of a matrix that has others too.
+    pub fn part(module: &'a str, shape: [usize; 2], rows: Range<usize>) -> Place<'a> {
+        Place {
+            rows: Some(rows),
+            ..Place::whole(module, shape)
+        }
+    }
+
+    /// Several matrices in one tensor.
+    pub fn stacked(module: &'a str, n: usize, shape: [usize; 2]) -> Place<'a> {
+        Place {
+            n_stacked: Some(n),
+            ..Place::whole(module, shape)
+        }
+    }
+
+    /// The shape of a tensor with `columns` per row.
+    fn stored(&self, columns: Option<usize>) -> Vec<usize> {
+        let rows = std::iter::once(self.n_rows);
+        self.n_stacked
+            .into_iter()
+            .chain(rows)
+            .chain(columns)
+            .collect()
+    }
+}
+
+impl<'a> Loader<'a> {
+    pub fn new(checkpoint: &'a Arc<Checkpoint>, stream: &'a Stream) -> Loader<'a> {
+        Loader {
+            checkpoint,
+            owner: checkpoint.clone(),
+            arrays: MappedArrays::new(stream),
+            used_bytes: 0,
+        }
+    }
+
+    /// Bytes of tensors that were asked for.
+    pub fn used_bytes(&self) -> usize {
+        self.used_bytes
+    }
+
+    /// Those among them that could not be used where they are mapped.
+    pub fn copied_bytes(&self) -> usize {
+        self.arrays.copied_bytes()
+    }
+
+    pub fn has_module(&self, module: &str) -> bool {
+        let name = format!("{module}.weight");
+        self.checkpoint.tensor(&name).is_some()
+    }
+
+    /// Gate and up of all experts in one tensor are not supported.
+    pub fn refuse_fused_experts(&self, module: &str) -> Result<()> {
+        let names = ["gate_up_proj", "gate_up_proj_blocks", "gate_up_proj.weight"];
+        let names = names.map(|name| format!("{module}.{name}"));
+        match names
+            .iter()
+            .find(|name| self.checkpoint.tensor(name).is_some())
+        {
+            Some(name) => Err(Error::unsupported(format!(
+                "tensor {name} has the gates of experts and what goes through them in one, which \
+                 this version does not support; use a copy of the model that was converted by \
+                 mlx-lm"
+            ))),
+            None => Ok(()),
+        }
+    }
+
+    pub fn matrix(&mut self, place: &Place<'_>, bias: bool) -> Result<Linear> {
+        let module = place.module;
+        let scales = format!("{module}.scales");
+        let has_scales = self.checkpoint.tensor(&scales).is_some();
+        let quantization = self.checkpoint.quantization();
+        let weight = match quantization.spec_for(module, has_scales) {
+            Some(quant) => Weight::Quantized(self.quantized(place, quant)?),
+            None => Weight::Float(self.dense(place)?),
+        };
+        let bias = bias.then(|| {
+            let name = format!("{module}.bias");
+            self.of_type(&name, &place.stored(None), place.rows.clone(), FLOATS)
+        });
+        Ok(Linear {
+            weight,
+            bias: bias.transpose()?,
+        })
+    }
+
+    pub fn vector(&mut self, name: &str, length: usize) -> Result<Array> {
+        self.of_type(name, &[length], None, FLOATS)
+    }
+
+    fn dense(&mut self, place: &Place<'_>) -> Result<Array> {
+        let module = place.module;
+        let name = format!("{module}.weight");
+        let is_packed = |tensor: &TensorInfo| tensor.dtype == checkpoint::Dtype::U32;
+        let is_quantized = self.checkpoint.quantization().default.is_some();
+        if is_quantized && self.checkpoint.tensor(&name).is_some_and(is_packed) {
+            return Err(Error::format(format!(
+                "tensor {name} is packed, but there is no {module}.scales to unpack it with, or \
+                 config.json says that {module} is not quantized"
+            )));
+        }
+        let stored = place.stored(Some(place.columns));
+        self.of_type(&name, &stored, place.rows.clone(), FLOATS)
+    }
+
+    fn quantized(&mut self, place: &Place<'_>, quant: QuantSpec) -> Result<QuantizedWeight> {
+        let (module, columns) = (place.module, place.columns);
+        if !columns.is_multiple_of(quant.group_size) {
+            return Err(Error::format(format!(
+                "{module} has rows of {columns} values, which do not divide into quantization \
+                 groups of {}",
+                quant.group_size
+            )));
+        }
+        let groups = place.stored(Some(columns / quant.group_size));
+        let codes = place.stored(Some(columns * quant.bits / 32));
+        let is_affine = quant.mode == Mode::Affine;
+        let scale_types = if is_affine { FLOATS } else { &[Dtype::U8] };
+        let mut part = |suffix: &str, stored: &[usize], types: &[Dtype]| {
+            let name = format!("{module}.{suffix}");
+            self.check_quantized_part(&name, types, quant)?;
+            self.of_type(&name, stored, place.rows.clone(), types)
+        };
+        Ok(QuantizedWeight {
+            codes: part("weight", &codes, &[Dtype::U32])?,
+            scales: part("scales", &groups, scale_types)?,
+            biases: is_affine
+                .then(|| part("biases", &groups, FLOATS))
+                .transpose()?,
+            mode: mlx_mode(quant.mode),
+            group_size: quant.group_size as i32,
+            bits: quant.bits as i32,
+        })
+    }
+
+    fn check_quantized_part(&self, name: &str, types: &[Dtype], quant: QuantSpec) -> Result<()> {
+        let stored = self.checkpoint.required(name)?.dtype;
+        if mlx_dtype(stored).is_some_and(|dtype| types.contains(&dtype)) {
+            return Ok(());
+        }
+        Err(Error::format(format!(
+            "tensor {name} is stored as {stored}; as a part of the {quant} that config.json says \
+             it would be one of {types:?}"
+        )))
+    }
+
+    /// A tensor of the shape `stored`, or some of its rows.
+    fn of_type(
+        &mut self,
+        name: &str,
+        stored: &[usize],
+        rows: Option<Range<usize>>,
+        types: &[Dtype],
+    ) -> Result<Array> {
+        let tensor = self.checkpoint.required(name)?;
+        if tensor.shape != stored {
+            return Err(Error::format(format!(
+                "tensor {name} has the shape {:?}; config.json implies {stored:?}",
+                tensor.shape
+            )));
+        }
+        let dtype = mlx_dtype(tensor.dtype)
+            .filter(|dtype| types.contains(dtype))
+            .ok_or_else(|| {
+                Error::unsupported(format!(
+                    "tensor {name} is stored as {}; expected one of {types:?}",
+                    tensor.dtype
+                ))
+            })?;
+        self.array(tensor, rows, dtype)
+    }
+
+    fn array(
+        &mut self,
+        tensor: &TensorInfo,
+        rows: Option<Range<usize>>,
+        dtype: Dtype,
+    ) -> Result<Array> {
+        let mut shape = tensor.shape.clone();
+        let mut start = tensor.offset;
+        if let Some(rows) = rows {
+            start += tensor.bytes / shape[0] * rows.start;
+            shape[0] = rows.len();
+        }
+        let shape: Vec<i32> = shape
+            .into_iter()
+            .map(i32::try_from)
+            .collect::<std::result::Result<_, _>>()
+            .map_err(|_| Error::unsupported(format!("tensor {} is too large", tensor.name)))?;
+        let array = self.arrays.array(&TensorView {
+            file: self.checkpoint.maps()[tensor.file].as_slice(),
+            owner: &self.owner,
+            start,
+            shape: &shape,
+            dtype,
+        })?;
+        self.used_bytes += array.bytes();
+        Ok(array)
+    }
+}
+
+fn mlx_mode(mode: Mode) -> QuantMode {
+    match mode {
+        Mode::Affine => QuantMode::Affine,
+        Mode::Mxfp4 => QuantMode::Mxfp4,
+        Mode::Mxfp8 => QuantMode::Mxfp8,
+        Mode::Nvfp4 => QuantMode::Nvfp4,
+    }
+}
+
+fn mlx_dtype(stored: checkpoint::Dtype) -> Option<Dtype> {
+    match stored {
+        checkpoint::Dtype::U8 => Some(Dtype::U8),
+        checkpoint::Dtype::U32 => Some(Dtype::U32),
+        checkpoint::Dtype::F16 => Some(Dtype::F16),
+        checkpoint::Dtype::BF16 => Some(Dtype::Bf16),
+        checkpoint::Dtype::F32 => Some(Dtype::F32),
+        _ => None,
+    }
+}

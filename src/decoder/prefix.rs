@@ -1,0 +1,64 @@
+//! [`Prefix`]: where in a checkpoint's names the text model is.
+
+use super::spec::DecoderSpec;
+use crate::checkpoint::{Dtype, Manifest};
+use crate::error::{Error, Result};
+use crate::mlx;
+
+/// What comes before the names of modules.
+#[derive(Clone, Copy, Debug)]
+pub struct Prefix {
+    pub model: &'static str,
+    /// Before the output projection's.
+    pub head: &'static str,
+}
+
+/// Text models alone, and as parts of others by mlx-lm and by transformers.
+const PREFIXES: [Prefix; 3] = [
+    Prefix {
+        model: "model.",
+        head: "",
+    },
+    Prefix {
+        model: "language_model.model.",
+        head: "language_model.",
+    },
+    Prefix {
+        model: "model.language_model.",
+        head: "",
+    },
+];
+
+impl Prefix {
+    pub fn find(manifest: &Manifest, spec: &DecoderSpec) -> Prefix {
+        let has_table = |prefix: &&Prefix| {
+            let name = format!("{}{}.weight", prefix.model, spec.names.embedding);
+            manifest.tensor(&name).is_some()
+        };
+        *PREFIXES.iter().find(has_table).unwrap_or(&PREFIXES[0])
+    }
+}
+
+impl DecoderSpec {
+    /// The type of activations: the embedding's, or that of its scales, or where
+    /// these are no floats that of the norms.
+    pub fn native_dtype(&self, manifest: &Manifest) -> Result<mlx::Dtype> {
+        let prefix = Prefix::find(manifest, self).model;
+        let table = format!("{prefix}{}", self.names.embedding);
+        let norm = format!("{prefix}{}.weight", self.names.final_norm);
+        let tensor = match manifest.tensor(&format!("{table}.scales")) {
+            Some(scales) if scales.dtype == Dtype::U8 => manifest.required(&norm)?,
+            Some(scales) => scales,
+            None => manifest.required(&format!("{table}.weight"))?,
+        };
+        match tensor.dtype {
+            Dtype::F32 => Ok(mlx::Dtype::F32),
+            Dtype::F16 => Ok(mlx::Dtype::F16),
+            Dtype::BF16 => Ok(mlx::Dtype::Bf16),
+            other => Err(Error::unsupported(format!(
+                "tensor {} is stored as {other}; expected a float",
+                tensor.name
+            ))),
+        }
+    }
+}

@@ -1,0 +1,216 @@
+//! Mixtures of experts: each row goes through a few of many feed-forward
+//! networks, and their results are added. Only weights of experts that a row
+//! goes through are read.
+
+mod routing;
+
+use std::collections::BTreeMap;
+
+use super::activation::Gate;
+use super::float::Float;
+use super::floats::{Floats, FloatsMut};
+use super::lanes::{Kernel, Lanes};
+use super::level::Level;
+use super::linear::{Finish, Projection, Rows, linear};
+use super::output::Output;
+use super::pool::Pool;
+pub use routing::{Choice, Routing};
+
+/// One feed-forward network: `down(gate(x) through the gate, times up(x))`
+#[derive(Clone, Copy)]
+pub struct Expert<'a> {
+    pub gate: Projection<'a>,
+    pub up: Projection<'a>,
+    pub down: Projection<'a>,
+}
+
+/// What rows may go through.
+#[derive(Clone, Copy)]
+pub struct Experts<'a> {
+    /// By index.
+    pub all: &'a [Expert<'a>],
+    pub gate: Gate,
+}
+
+/// Rows that a piece of work adds up.
+const PIECE_ROWS: usize = 16;
+
+/// Writes the sum of `share * expert(row)` over the choices of each row of `x`,
+/// `[choices.len(), columns]`, plus the row of `addend`.
+///
+/// # Panics
+/// If the sizes of the arguments do not belong together.
+pub fn mix_experts(
+    pool: &Pool,
+    x: Floats<'_>,
+    choices: &[Vec<Choice>],
+    experts: Experts<'_>,
+    addend: Option<Floats<'_>>,
+    out: FloatsMut<'_>,
+) {
+    if choices.is_empty() {
+        return assert!(x.is_empty() && out.is_empty());
+    }
+    assert!(x.len().is_multiple_of(choices.len()));
+    let level = Level::detect();
+    let mut sums = vec![0.0; out.len()];
+    if let Some(addend) = addend {
+        level.convert(addend, FloatsMut::from(&mut sums[..]));
+    }
+    let mixture = Mixture {
+        pool,
+        level,
+        x,
+        columns: x.len() / choices.len(),
+        experts,
+    };
+    match choices {
+        [row] => mixture.add_one_row(row, &mut sums),
+        rows => mixture.add_by_expert(rows, &mut sums),
+    }
+    level.convert(Floats::from(&sums[..]), out);
+}
+
+struct Mixture<'a> {
+    pool: &'a Pool,
+    level: Level,
+    x: Floats<'a>,
+    columns: usize,
+    experts: Experts<'a>,
+}
+
+impl Mixture<'_> {
+    /// All experts see the same row: their first projections are one product.
+    fn add_one_row(&self, choices: &[Choice], sums: &mut [f32]) {
+        let expert = |choice: &Choice| self.experts.all[choice.expert];
+        let chosen: Vec<_> = choices.iter().map(expert).collect();
+        let first: Vec<_> = chosen.iter().flat_map(|e| [e.gate, e.up]).collect();
+        let products = self.product(self.x, self.columns, &first);
+        let mut rest = &products[..];
+        for (choice, expert) in choices.iter().zip(&chosen) {
+            let (gates, behind) = rest.split_at(expert.gate.rows);
+            let (up, behind) = behind.split_at(expert.up.rows);
+            rest = behind;
+            let mut gated = vec![0; gates.len() * self.float().bytes()];
+            let row = FloatsMut::new(self.float(), &mut gated);
+            let (gates, up) = (Floats::from(gates), Floats::from(up));
+            self.experts.gate.row(self.level, gates, up, row);
+            let gated = Floats::new(self.float(), &gated);
+            let result = self.product(gated, gated.len(), &[expert.down]);
+            self.level.add_scaled(sums, &result, choice.share);
+        }
+    }
+
+    /// One expert after the other, each with all of its rows.
+    fn add_by_expert(&self, choices: &[Vec<Choice>], sums: &mut [f32]) {
+        let row_bytes = self.columns * self.float().bytes();
+        for (index, rows) in by_expert(choices) {
+            let expert = self.experts.all[index];
+            let mut x = Vec::with_capacity(rows.len() * row_bytes);
+            for (row, _) in &rows {
+                x.extend_from_slice(self.x.row(*row, self.columns).bytes());
+            }
+            let mut gated = vec![0; rows.len() * expert.gate.rows * self.float().bytes()];
+            linear(
+                self.pool,
+                &plain_rows(Floats::new(self.float(), &x), self.columns),
+                &[expert.gate, expert.up],
+                Finish::Gated(self.experts.gate),
+                &mut gated,
+                self.float(),
+            );
+            let gated = Floats::new(self.float(), &gated);
+            let results = self.product(gated, expert.gate.rows, &[expert.down]);
+            self.add(&rows, &results, sums);
+        }
+    }
+
+    fn float(&self) -> Float {
+        self.x.float()
+    }
+
+    /// The products of rows with all projections, next to each other.
+    fn product(&self, x: Floats<'_>, columns: usize, projections: &[Projection<'_>]) -> Vec<f32> {
+        let x = plain_rows(x, columns);
+        let width: usize = projections.iter().map(|projection| projection.rows).sum();
+        let mut products = vec![0.0; x.n() * width];
+        let out = FloatsMut::from(&mut products[..]).into_bytes();
+        linear(self.pool, &x, projections, Finish::Store, out, Float::F32);
+        products
+    }
+
+    /// `sums[row] += share * result` for each row of an expert.
+    fn add(&self, rows: &[(usize, f32)], results: &[f32], sums: &mut [f32]) {
+        let columns = results.len() / rows.len();
+        let sums = Output::new(sums);
+        self.pool.run_ranges(rows.len(), PIECE_ROWS, &|range| {
+            for index in range {
+                let (row, share) = rows[index];
+                // SAFETY: a row goes through an expert once.
+                let sum = unsafe { sums.part(row * columns..(row + 1) * columns) };
+                let result = &results[index * columns..(index + 1) * columns];
+                self.level.add_scaled(sum, result, share);
+            }
+        });
+    }
+}
+
+/// The rows of each expert that is chosen, and its share in them.
+fn by_expert(choices: &[Vec<Choice>]) -> BTreeMap<usize, Vec<(usize, f32)>> {
+    let mut groups: BTreeMap<usize, Vec<(usize, f32)>> = BTreeMap::new();
+    for (row, choices) in choices.iter().enumerate() {
+        for choice in choices {
+            let rows = groups.entry(choice.expert).or_default();
+            assert!(rows.last().is_none_or(|(last, _)| *last != row));
+            rows.push((row, choice.share));
+        }
+    }
+    groups
+}
+
+fn plain_rows(values: Floats<'_>, columns: usize) -> Rows<'_> {
+    Rows {
+        values,
+        columns,
+        norm: None,
+    }
+}
+
+impl Level {
+    /// `values[i] += factor * addends[i]`
+    ///
+    /// # Panics
+    /// If the lengths differ.
+    pub fn add_scaled(self, values: &mut [f32], addends: &[f32], factor: f32) {
+        assert_eq!(values.len(), addends.len());
+        self.run(AddScaled {
+            values,
+            addends,
+            factor,
+        });
+    }
+}
+
+struct AddScaled<'a> {
+    values: &'a mut [f32],
+    addends: &'a [f32],
+    factor: f32,
+}
+
+impl Kernel for AddScaled<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<V: Lanes>(self) {
+        let addends = Floats::from(self.addends);
+        let mut values = FloatsMut::from(self.values);
+        for first in (0..values.len()).step_by(V::N) {
+            let value: V = values.as_floats().lanes(first, 0.0);
+            let addend: V = addends.lanes(first, 0.0);
+            values.set_lanes(first, addend.mul_add(V::splat(self.factor), value));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

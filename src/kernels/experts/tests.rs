@@ -1,0 +1,194 @@
+use super::*;
+use crate::kernels::activation::Activation;
+use crate::kernels::linear::Matrix;
+use crate::kernels::quantized::{Format, QuantizedRows};
+use crate::kernels::testing::{FLOATS, Packed, assert_all_close, values};
+use proptest::prelude::*;
+
+const N_EXPERTS: usize = 5;
+
+/// An expert's three matrices in one format of weights.
+struct Stored {
+    gate: Packed,
+    up: Packed,
+    down: Packed,
+    inner: usize,
+    columns: usize,
+}
+
+impl Stored {
+    fn new(seed: u32, float: Float, shift: usize, (columns, inner): (usize, usize)) -> Stored {
+        let matrix = |seed| {
+            let weights = values(seed, inner * columns);
+            Packed::of(float, shift, &weights)
+        };
+        Stored {
+            gate: matrix(3 * seed + 1),
+            up: matrix(3 * seed + 2),
+            down: matrix(3 * seed + 3),
+            inner,
+            columns,
+        }
+    }
+
+    fn expert(&self) -> Expert<'_> {
+        Expert {
+            gate: projection(&self.gate, self.inner),
+            up: projection(&self.up, self.inner),
+            down: projection(&self.down, self.columns),
+        }
+    }
+
+    /// `down(silu(gate x) * (up x))` in float64.
+    fn apply(&self, x: &[f64]) -> Vec<f64> {
+        let times = |packed: &Packed, x: &[f64]| -> Vec<f64> {
+            let weights = packed.f64s();
+            let rows = weights.chunks_exact(x.len());
+            rows.map(|row| row.iter().zip(x).map(|(w, x)| w * x).sum())
+                .collect()
+        };
+        let (gates, up) = (times(&self.gate, x), times(&self.up, x));
+        let silu = |x: f64| x / (1.0 + (-x).exp());
+        let gated: Vec<f64> = gates.iter().zip(up).map(|(g, u)| silu(*g) * u).collect();
+        times(&self.down, &gated)
+    }
+}
+
+fn projection(weights: &Packed, rows: usize) -> Projection<'_> {
+    Projection {
+        matrix: Matrix::Float(weights.floats()),
+        rows,
+        bias: None,
+    }
+}
+
+fn choices(seed: u32, n: usize, n_chosen: usize) -> Vec<Vec<Choice>> {
+    let routing = Routing {
+        n_chosen,
+        normalized: true,
+    };
+    let logits = values(seed, n * N_EXPERTS);
+    let rows = logits.chunks_exact(N_EXPERTS);
+    rows.map(|logits| routing.choose(logits)).collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(12))]
+
+    #[test]
+    fn rows_are_mixed_as_the_formula_says(
+        n in 0_usize..40,
+        n_chosen in 1..=N_EXPERTS,
+        columns in 1_usize..50,
+        inner in 1_usize..30,
+        shift in 0_usize..4,
+        weight_float in prop::sample::select(&FLOATS[..]),
+        has_addend: bool,
+        seed in 0_u32..1000,
+    ) {
+        let stored: Vec<_> = (0..N_EXPERTS as u32)
+            .map(|index| Stored::new(seed + index, weight_float, shift, (columns, inner)))
+            .collect();
+        let x = Packed::of(Float::F32, shift, &values(seed, n * columns));
+        let addend = Packed::of(Float::F32, shift, &values(seed + 7, n * columns));
+        let choices = choices(seed + 1, n, n_chosen);
+        let mut out = Packed::unset(Float::F32, shift, n * columns);
+        let all: Vec<_> = stored.iter().map(Stored::expert).collect();
+        let experts = Experts { all: &all, gate: Gate::Times(Activation::Silu) };
+        let addends = has_addend.then(|| addend.floats());
+        mix_experts(&Pool::new(2), x.floats(), &choices, experts, addends, out.floats_mut());
+
+        let mut expected = vec![0.0; n * columns];
+        if has_addend {
+            expected = addend.f64s();
+        }
+        for (row, choices) in choices.iter().enumerate() {
+            let range = row * columns..(row + 1) * columns;
+            for choice in choices {
+                let result = stored[choice.expert].apply(&x.f64s()[range.clone()]);
+                for (sum, value) in expected[range.clone()].iter_mut().zip(result) {
+                    *sum += f64::from(choice.share) * value;
+                }
+            }
+        }
+        let scale = expected.iter().fold(1.0, |most: f64, value| most.max(value.abs()));
+        assert_all_close(&out, &expected, (1e-5, 1e-5 * scale * inner as f64));
+    }
+}
+
+#[test]
+fn one_row_and_the_same_among_many_agree_for_codes() {
+    let (columns, inner) = (64, 32);
+    let codes: Vec<u8> = values(5, N_EXPERTS * inner * columns / 2)
+        .iter()
+        .map(|value| value.to_bits() as u8)
+        .collect();
+    let scales = vec![125; N_EXPERTS * inner * columns / 32];
+    let matrix = |index: usize, rows: usize, columns: usize| {
+        let part = rows * columns;
+        Projection {
+            matrix: Matrix::Quantized(QuantizedRows {
+                codes: &codes[index * part / 2..(index + 1) * part / 2],
+                scales: &scales[index * part / 32..(index + 1) * part / 32],
+                biases: None,
+                format: Format::Mxfp4,
+                columns,
+            }),
+            rows,
+            bias: None,
+        }
+    };
+    let expert = |index: usize| Expert {
+        gate: matrix(index, inner, columns),
+        up: matrix((index + 1) % N_EXPERTS, inner, columns),
+        down: matrix(index, columns, inner),
+    };
+    let all: Vec<_> = (0..N_EXPERTS).map(expert).collect();
+    let experts = Experts {
+        all: &all,
+        gate: Gate::Times(Activation::Silu),
+    };
+    let (pool, n) = (Pool::new(2), 20);
+    // Of this type, one row and several are multiplied alike.
+    let x = Packed::of(Float::F16, 1, &values(9, n * columns));
+    let choices = choices(11, n, 2);
+    let mut together = Packed::unset(Float::F32, 0, n * columns);
+    let all = together.floats_mut();
+    mix_experts(&pool, x.floats(), &choices, experts, None, all);
+    for row in 0..n {
+        let mut alone = Packed::unset(Float::F32, 0, columns);
+        let (x, choices) = (x.floats().row(row, columns), &choices[row..=row]);
+        mix_experts(&pool, x, choices, experts, None, alone.floats_mut());
+        let expected = &together.f64s()[row * columns..(row + 1) * columns];
+        let largest = expected.iter().fold(0.0, |most: f64, v| most.max(v.abs()));
+        assert_all_close(&alone, expected, (2e-3, 2e-3 * largest));
+    }
+}
+
+#[test]
+fn shares_are_a_softmax_over_all_or_over_the_chosen() {
+    let logits = [0.0, 3.0, 1.0, 3.0, -1.0];
+    let routing = |normalized| Routing {
+        n_chosen: 3,
+        normalized,
+    };
+    let chosen = routing(true).choose(&logits);
+    let order: Vec<_> = chosen.iter().map(|choice| choice.expert).collect();
+    assert_eq!(order, [1, 3, 2], "of equal logits the first");
+    let total: f32 = chosen.iter().map(|choice| choice.share).sum();
+    assert!((total - 1.0).abs() < 1e-6);
+    let all: f32 = logits.iter().map(|logit| logit.exp()).sum();
+    for (choice, of_chosen) in routing(false).choose(&logits).iter().zip(chosen) {
+        assert!((choice.share - logits[choice.expert].exp() / all).abs() < 1e-6);
+        assert!(choice.share < of_chosen.share);
+    }
+}
+
+#[test]
+fn logits_that_are_no_numbers_choose_without_failing() {
+    let routing = Routing {
+        n_chosen: 2,
+        normalized: true,
+    };
+    assert_eq!(routing.choose(&[f32::NAN, 1.0, f32::NAN]).len(), 2);
+}

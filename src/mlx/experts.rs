@@ -1,0 +1,196 @@
+//! Mixtures of experts. Our kernel is one node, which reads the weights of the
+//! experts that its rows go through where they are mapped.
+
+use std::sync::Arc;
+
+use super::array::{Array, Dtype};
+use super::inputs::{Inputs, float_of, format_of, quantized_rows};
+use super::ops::Ops;
+use super::primitive::kernel;
+use super::projections::{Linear, Weight};
+use super::stream::Stream;
+use crate::error::Result;
+use crate::kernels::{
+    self, Choice, Expert, Floats, FloatsMut, Gate, Matrix, Pool, Projection, Routing, mix_experts,
+};
+
+/// The projections of a gated feed-forward network, or of many.
+pub struct GatedLinears {
+    pub gate: Linear,
+    pub up: Linear,
+    pub down: Linear,
+}
+
+/// The experts that a router chooses from, as a checkpoint has them.
+pub enum ExpertWeights {
+    /// Each array has one more dimension, the first: the expert.
+    Stacked(GatedLinears),
+    Separate(Vec<GatedLinears>),
+}
+
+/// An expert that every row goes through.
+pub struct SharedExpert {
+    pub weights: GatedLinears,
+    /// One row, whose sigmoid is the expert's share; `None`: 1.
+    pub share: Option<Linear>,
+}
+
+/// A router, its experts, and how they are chosen and computed.
+pub struct Experts {
+    pub router: Linear,
+    pub weights: ExpertWeights,
+    pub shared: Option<SharedExpert>,
+    pub routing: Routing,
+    pub gate: Gate,
+}
+
+impl GatedLinears {
+    fn linears(&self) -> [&Linear; 3] {
+        [&self.gate, &self.up, &self.down]
+    }
+
+    /// One expert of stacks of `n`.
+    fn expert(&self, index: usize, n: usize) -> Expert<'_> {
+        Expert {
+            gate: self.gate.part(index, n),
+            up: self.up.part(index, n),
+            down: self.down.part(index, n),
+        }
+    }
+}
+
+impl Linear {
+    /// Where one of `n` equal parts lies. The arrays are evaluated.
+    fn part(&self, index: usize, n: usize) -> Projection<'_> {
+        let floats = |array| {
+            let float = float_of(array).expect("checked by `prepare`");
+            Floats::new(float, part_of(array, index, n))
+        };
+        let (matrix, shape) = match &self.weight {
+            Weight::Float(weight) => (Matrix::Float(floats(weight)), weight.shape()),
+            Weight::Quantized(weight) => {
+                let format = format_of(weight).expect("checked by `prepare`");
+                let columns = weight.codes.shape().last().copied().unwrap_or(0) * 32 / weight.bits;
+                let parts: Vec<_> = self.weight.parts();
+                let parts: Vec<_> = parts.iter().map(|array| part_of(array, index, n)).collect();
+                let rows = quantized_rows(&parts, format, columns as usize);
+                (Matrix::Quantized(rows), weight.codes.shape())
+            }
+        };
+        Projection {
+            matrix,
+            rows: shape[shape.len() - 2] as usize,
+            bias: self.bias.as_ref().map(floats),
+        }
+    }
+
+    /// Finds now what would fail in `part`.
+    fn check(&self) -> Result<()> {
+        if let Some(bias) = &self.bias {
+            float_of(bias)?;
+        }
+        match &self.weight {
+            Weight::Float(weight) => float_of(weight).map(|_| ()),
+            Weight::Quantized(weight) => format_of(weight).map(|_| ()),
+        }
+    }
+}
+
+fn part_of(array: &Array, index: usize, n: usize) -> &[u8] {
+    let bytes = array.as_bytes().expect("evaluated by `prepare`");
+    let length = bytes.len() / n;
+    &bytes[index * length..(index + 1) * length]
+}
+
+impl Experts {
+    /// Makes sure that the weights can be read in place.
+    pub fn prepare(&self, stream: &Stream) -> Result<()> {
+        let routed = match &self.weights {
+            ExpertWeights::Stacked(all) => std::slice::from_ref(all),
+            ExpertWeights::Separate(all) => &all[..],
+        };
+        let shared = self.shared.iter().map(|shared| &shared.weights);
+        let mut pending = Vec::new();
+        for linear in routed.iter().chain(shared).flat_map(GatedLinears::linears) {
+            linear.check()?;
+            let arrays = linear.weight.parts().into_iter().chain(&linear.bias);
+            pending.extend(arrays.filter(|array| !array.is_evaluated()));
+        }
+        stream.eval(pending)
+    }
+
+    /// By row: the experts that it goes through, the shared one behind the others.
+    pub(super) fn choices(&self, logits: Floats<'_>, n_rows: usize) -> Vec<Vec<Choice>> {
+        let n_experts = self.router.outputs() as usize;
+        let columns = logits.len() / n_rows.max(1);
+        let row = |row: usize| {
+            let logits = logits.row(row, columns).to_vec();
+            let (routed, share) = logits.split_at(n_experts);
+            let mut choices = self.routing.choose(routed);
+            choices.extend(self.shared.iter().map(|_| Choice {
+                expert: n_experts,
+                share: share.first().map_or(1.0, |x| 1.0 / (1.0 + (-x).exp())),
+            }));
+            choices
+        };
+        (0..n_rows).map(row).collect()
+    }
+
+    /// The routed experts, and the shared one behind them.
+    fn all(&self) -> Vec<Expert<'_>> {
+        let n_experts = self.router.outputs() as usize;
+        let routed: Vec<_> = match &self.weights {
+            ExpertWeights::Stacked(stacks) => (0..n_experts)
+                .map(|index| stacks.expert(index, n_experts))
+                .collect(),
+            ExpertWeights::Separate(all) => all.iter().map(|one| one.expert(0, 1)).collect(),
+        };
+        let shared = self.shared.iter().map(|shared| shared.weights.expert(0, 1));
+        routed.into_iter().chain(shared).collect()
+    }
+}
+
+impl Ops {
+    /// What the experts make of `x`, `[n, columns]`, plus `addend`.
+    pub fn mix_experts(
+        &self,
+        x: &Array,
+        experts: &Arc<Experts>,
+        addend: Option<&Array>,
+    ) -> Result<Array> {
+        match self.pool() {
+            Some(pool) => self.kernel_mixture(pool, x, experts, addend),
+            None => self.stock_mixture(x, experts, addend),
+        }
+    }
+
+    fn kernel_mixture(
+        &self,
+        pool: &Arc<Pool>,
+        x: &Array,
+        experts: &Arc<Experts>,
+        addend: Option<&Array>,
+    ) -> Result<Array> {
+        let shared = experts.shared.as_ref();
+        let share = shared.and_then(|shared| shared.share.as_ref());
+        let routers: Vec<_> = std::iter::once(&experts.router).chain(share).collect();
+        let logits = self.project_joined(pool, x, &routers, Dtype::F32)?;
+        let mut inputs = Inputs::default();
+        let (rows, logits) = (inputs.floats(x)?, inputs.floats(&logits)?);
+        let addend = addend.map(|addend| inputs.floats(addend)).transpose()?;
+        let (pool, experts) = (pool.clone(), experts.clone());
+        let (dtype, float) = (x.dtype()?, float_of(x)?);
+        let n_rows = x.dim(0) as usize;
+        let body = move |inputs: &[&[u8]], out: &mut [u8]| {
+            let choices = experts.choices(logits.of(inputs), n_rows);
+            let all = kernels::Experts {
+                all: &experts.all(),
+                gate: experts.gate,
+            };
+            let addend = addend.map(|addend| addend.of(inputs));
+            let out = FloatsMut::new(float, out);
+            mix_experts(&pool, rows.of(inputs), &choices, all, addend, out);
+        };
+        kernel(self.stream(), inputs.as_slice(), x.shape(), dtype, body)
+    }
+}

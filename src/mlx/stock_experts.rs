@@ -1,0 +1,197 @@
+//! Mixtures of experts by stock operations. Stacked weights are gathered inside
+//! of the graph; for separate ones the router is evaluated first, so that only the
+//! chosen experts are computed.
+
+use mlx_sys as sys;
+
+use super::array::{Array, Dtype};
+use super::experts::{ExpertWeights, Experts, GatedLinears, SharedExpert};
+use super::ops::{NULL, Ops, some};
+use super::projections::{Linear, Weight};
+use super::quantized::raw_or_null;
+use super::stream::Device;
+use crate::error::Result;
+use crate::kernels::{Choice, Gate};
+
+impl Ops {
+    pub(super) fn stock_mixture(
+        &self,
+        x: &Array,
+        experts: &Experts,
+        addend: Option<&Array>,
+    ) -> Result<Array> {
+        let logits = self.astype(&self.stock_linear(x, &experts.router)?, Dtype::F32)?;
+        let routed = match &experts.weights {
+            ExpertWeights::Stacked(stacks) => self.gathered(x, &logits, experts, stacks)?,
+            ExpertWeights::Separate(all) => self.one_by_one(x, &logits, experts, all)?,
+        };
+        let sum = match &experts.shared {
+            Some(shared) => self.add(&routed, &self.stock_shared(x, shared, experts.gate)?)?,
+            None => routed,
+        };
+        let sum = match addend {
+            Some(addend) => self.add(&sum, addend)?,
+            None => sum,
+        };
+        self.astype(&sum, x.dtype()?)
+    }
+
+    fn stock_shared(&self, x: &Array, shared: &SharedExpert, gate: Gate) -> Result<Array> {
+        let result = self.stock_expert(x, &shared.weights, gate)?;
+        let Some(share) = &shared.share else {
+            return Ok(result);
+        };
+        let share = self.astype(&self.stock_linear(x, share)?, Dtype::F32)?;
+        self.multiply(&result, &self.sigmoid(&share)?)
+    }
+
+    fn stock_expert(&self, x: &Array, weights: &GatedLinears, gate: Gate) -> Result<Array> {
+        let gates = self.stock_linear(x, &weights.gate)?;
+        let gated = self.stock_gate(gate, &gates, &self.stock_linear(x, &weights.up)?)?;
+        self.stock_linear(&gated, &weights.down)
+    }
+
+    /// The routed experts' sum, float32.
+    fn gathered(
+        &self,
+        x: &Array,
+        logits: &Array,
+        experts: &Experts,
+        stacks: &GatedLinears,
+    ) -> Result<Array> {
+        let (n, columns) = (x.dim(0), x.dim(1));
+        let n_chosen = experts.routing.n_chosen as i32;
+        let (chosen, shares) = self.stock_routes(logits, n_chosen, experts.routing.normalized)?;
+        let x = self.reshape(x, &[n, 1, 1, columns])?;
+        let gates = self.gathered_linear(&x, &stacks.gate, &chosen)?;
+        let up = self.gathered_linear(&x, &stacks.up, &chosen)?;
+        let gated = self.stock_gate(experts.gate, &gates, &up)?;
+        let results = self.gathered_linear(&gated, &stacks.down, &chosen)?;
+        let results = self.reshape(&results, &[n, n_chosen, columns])?;
+        let shares = self.reshape(&shares, &[n, n_chosen, 1])?;
+        self.sum(&self.multiply(&results, &shares)?, 1)
+    }
+
+    /// The largest logits' indices and shares, both `[n, n_chosen]`.
+    fn stock_routes(
+        &self,
+        logits: &Array,
+        n_chosen: i32,
+        normalized: bool,
+    ) -> Result<(Array, Array)> {
+        let negative = self.unary(sys::mlx_negative, logits)?;
+        let order = Array::build(|out| {
+            let stream = self.stream().raw();
+            // SAFETY: live handles; mlx-c keeps references of its own.
+            unsafe { sys::mlx_argpartition_axis(out, negative.raw(), n_chosen - 1, -1, stream) }
+        })?;
+        let chosen = self.slice(&order, &[0, 0], &[logits.dim(0), n_chosen])?;
+        let shares = match normalized {
+            true => self.softmax(&self.take_along_rows(logits, &chosen)?)?,
+            false => self.take_along_rows(&self.softmax(logits)?, &chosen)?,
+        };
+        Ok((chosen, shares))
+    }
+
+    /// `x W^T + b` with the chosen of stacked weights: `[n, n_chosen, 1, outputs]`.
+    fn gathered_linear(&self, x: &Array, stack: &Linear, chosen: &Array) -> Result<Array> {
+        let stream = self.stream().raw();
+        let product = match &stack.weight {
+            Weight::Float(weight) => {
+                // MLX's CPU backend gathers nothing but float32.
+                let wide = self.stream().device() == Device::Cpu;
+                let wide = if wide { Dtype::F32 } else { x.dtype()? };
+                let x = self.astype(x, wide)?;
+                let weight = self.transpose(weight, &[0, 2, 1])?;
+                Array::build(|out| {
+                    let (x, weight) = (x.raw(), weight.raw());
+                    // SAFETY: as above, or null.
+                    unsafe { sys::mlx_gather_mm(out, x, weight, NULL, chosen.raw(), false, stream) }
+                })?
+            }
+            Weight::Quantized(weight) => Array::build(|out| {
+                // SAFETY: as above, and a literal.
+                unsafe {
+                    sys::mlx_gather_qmm(
+                        out,
+                        x.raw(),
+                        weight.codes.raw(),
+                        weight.scales.raw(),
+                        raw_or_null(weight.biases.as_ref()),
+                        NULL,
+                        chosen.raw(),
+                        true,
+                        some(weight.group_size),
+                        some(weight.bits),
+                        weight.mode.name().as_ptr(),
+                        false,
+                        stream,
+                    )
+                }
+            })?,
+        };
+        let product = self.astype(&product, x.dtype()?)?;
+        let Some(bias) = &stack.bias else {
+            return Ok(product);
+        };
+        let bias = self.take_rows(bias, chosen)?;
+        let shape = [chosen.dim(0), chosen.dim(1), 1, bias.dim(2)];
+        self.add(&product, &self.reshape(&bias, &shape)?)
+    }
+
+    /// The routed experts' sum, float32.
+    fn one_by_one(
+        &self,
+        x: &Array,
+        logits: &Array,
+        experts: &Experts,
+        all: &[GatedLinears],
+    ) -> Result<Array> {
+        let (n, columns) = (x.dim(0), x.dim(1));
+        let n_chosen = experts.routing.n_chosen;
+        self.stream().eval([logits])?;
+        let routes: Vec<Choice> = logits
+            .as_f32()?
+            .chunks_exact(all.len())
+            .flat_map(|logits| experts.routing.choose(logits))
+            .collect();
+        let mut results = Vec::new();
+        // Where each of `routes` is found among the results.
+        let mut places = vec![0; routes.len()];
+        let mut n_placed = 0;
+        for (index, weights) in all.iter().enumerate() {
+            let mine = || (0..routes.len()).filter(|route| routes[*route].expert == index);
+            let rows: Vec<i32> = mine().map(|route| (route / n_chosen) as i32).collect();
+            if rows.is_empty() {
+                continue;
+            }
+            for route in mine() {
+                places[route] = n_placed;
+                n_placed += 1;
+            }
+            let rows = self.take_rows(x, &Array::from_i32(&rows, &[rows.len() as i32])?)?;
+            results.push(self.stock_expert(&rows, weights, experts.gate)?);
+        }
+        let places = Array::from_i32(&places, &[places.len() as i32])?;
+        let results = self.take_rows(&self.concatenate(&results, 0)?, &places)?;
+        let results = self.reshape(&results, &[n, n_chosen as i32, columns])?;
+        let shares: Vec<f32> = routes.iter().map(|choice| choice.share).collect();
+        let shares = Array::from_f32(&shares, &[n, n_chosen as i32, 1])?;
+        self.sum(&self.multiply(&results, &shares)?, 1)
+    }
+
+    fn take_along_rows(&self, x: &Array, indices: &Array) -> Result<Array> {
+        Array::build(|out| {
+            let stream = self.stream().raw();
+            // SAFETY: as above.
+            unsafe { sys::mlx_take_along_axis(out, x.raw(), indices.raw(), -1, stream) }
+        })
+    }
+
+    fn sum(&self, x: &Array, axis: i32) -> Result<Array> {
+        Array::build(|out| {
+            // SAFETY: as above.
+            unsafe { sys::mlx_sum_axis(out, x.raw(), axis, false, self.stream().raw()) }
+        })
+    }
+}
