@@ -232,7 +232,12 @@ fn direct_reads_leave_the_page_cache_alone() {
         drop(model);
 
         let model = open_as(directory.path(), LoadMode::Read);
-        assert_eq!(map.residency().expect("figures"), map.len());
+        // The system may need a few of the pages for something else.
+        let cached = map.residency().expect("figures");
+        assert!(
+            cached > map.len() / 10 * 9,
+            "{cached} bytes are in the page cache"
+        );
         assert_eq!(model.memory().expect("figures").weights_resident, 0);
     });
 }
