@@ -6,9 +6,10 @@
 use std::arch::x86_64::*;
 
 use super::codes::CodeRows;
+use super::panels::PANEL;
 use super::planes::Planes;
 use super::scalar;
-use super::tiles::{PANEL, Tile};
+use super::tiles::Tile;
 use crate::kernels::float::Float;
 use crate::kernels::floats::Floats;
 
@@ -20,6 +21,18 @@ const AHEAD: usize = 1536;
 /// See `Level::multiply_codes`; codes of 4 bits.
 #[target_feature(enable = "avx2,fma,f16c")]
 pub unsafe fn multiply_codes(rows: &CodeRows<'_>, x: &Planes, out: &mut [f32]) {
+    // SAFETY: the same contract.
+    unsafe {
+        match x.resolution.planes {
+            1 => multiply_codes_in::<1>(rows, x, out),
+            _ => multiply_codes_in::<2>(rows, x, out),
+        }
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn multiply_codes_in<const PLANES: usize>(rows: &CodeRows<'_>, x: &Planes, out: &mut [f32]) {
     let (n, n_rows) = (x.n(), rows.len());
     for row in 0..n_rows {
         let mut token = 0;
@@ -28,9 +41,9 @@ pub unsafe fn multiply_codes(rows: &CodeRows<'_>, x: &Planes, out: &mut [f32]) {
             let done = unsafe {
                 let out = &mut out[token * n_rows + row..];
                 match n - token {
-                    4.. => put(dot_codes::<4>(rows, x, (row, token)), n_rows, out),
-                    2.. => put(dot_codes::<2>(rows, x, (row, token)), n_rows, out),
-                    _ => put(dot_codes::<1>(rows, x, (row, token)), n_rows, out),
+                    4.. => put(dot_codes::<4, PLANES>(rows, x, (row, token)), n_rows, out),
+                    2.. => put(dot_codes::<2, PLANES>(rows, x, (row, token)), n_rows, out),
+                    _ => put(dot_codes::<1, PLANES>(rows, x, (row, token)), n_rows, out),
                 }
             };
             token += done;
@@ -48,17 +61,23 @@ fn put<const N: usize>(products: [f32; N], stride: usize, out: &mut [f32]) -> us
 
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn dot_codes<const N: usize>(
+unsafe fn dot_codes<const N: usize, const PLANES: usize>(
     rows: &CodeRows<'_>,
     x: &Planes,
     (row, first): (usize, usize),
 ) -> [f32; N] {
     const CHUNK: usize = 64;
-    let group_size = x.group_size;
+    let part_size = x.resolution.part_size;
+    let parts_per_group = x.parts / rows.groups;
     let mask = _mm256_set1_epi8(0xf);
     let ones = _mm256_set1_epi16(1);
     let lanes = _mm256_setr_epi32(0, 8, 16, 24, 32, 40, 48, 56);
-    let group_shift = _mm_cvtsi32_si128(group_size.trailing_zeros() as i32);
+    let shift = |by: usize| _mm_cvtsi32_si128(by.trailing_zeros() as i32);
+    let part_shift = shift(part_size);
+    let group_of_part = _mm256_srl_epi32(
+        _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7),
+        shift(parts_per_group),
+    );
     let mut sums = [_mm256_setzero_ps(); N];
     let mut codes = rows.row_codes(row).as_ptr();
     let end = rows.row_codes(row).as_ptr_range().end;
@@ -72,18 +91,21 @@ unsafe fn dot_codes<const N: usize>(
             rows.scales.row(row, rows.groups),
             rows.biases.row(row, rows.groups),
         );
-        for block in 0..rows.groups.div_ceil(LANES) {
-            let scales = load_at_most_8(&scales, block * LANES);
-            let biases = load_at_most_8(&biases, block * LANES);
+        for block in 0..x.parts.div_ceil(LANES) {
+            let of_parts = |floats: &Floats<'_>| {
+                let of_groups = load_at_most_8(floats, block * LANES / parts_per_group);
+                _mm256_permutevar8x32_ps(of_groups, group_of_part)
+            };
+            let (scales, biases) = (of_parts(&scales), of_parts(&biases));
             let mut factors = [_mm256_setzero_ps(); N];
             for token in 0..N {
-                let groups = (first + token) * x.groups_stride + block * LANES;
-                let x_scales = _mm256_loadu_ps(x.scales.as_ptr().add(groups));
-                let x_sums = _mm256_loadu_ps(x.sums.as_ptr().add(groups));
+                let parts = (first + token) * x.parts_stride + block * LANES;
+                let x_scales = _mm256_loadu_ps(x.scales.as_ptr().add(parts));
+                let x_sums = _mm256_loadu_ps(x.sums.as_ptr().add(parts));
                 factors[token] = _mm256_mul_ps(scales, x_scales);
                 sums[token] = _mm256_fmadd_ps(biases, x_sums, sums[token]);
             }
-            for chunk in 0..LANES * group_size / CHUNK {
+            for chunk in 0..LANES * part_size / CHUNK {
                 let left = end.offset_from(codes) as usize;
                 if left == 0 {
                     break;
@@ -98,8 +120,8 @@ unsafe fn dot_codes<const N: usize>(
                     high = _mm256_shuffle_epi8(table, high);
                 }
                 let columns = _mm256_add_epi32(lanes, _mm256_set1_epi32((chunk * CHUNK) as i32));
-                let groups = _mm256_srl_epi32(columns, group_shift);
-                let at = (block * LANES * group_size + chunk * CHUNK) * 2;
+                let parts = _mm256_srl_epi32(columns, part_shift);
+                let at = (block * LANES * part_size + chunk * CHUNK) * PLANES;
                 for token in 0..N {
                     let x = x
                         .bytes
@@ -112,9 +134,12 @@ unsafe fn dot_codes<const N: usize>(
                         let odd = _mm256_maddubs_epi16(high, _mm256_loadu_si256(x.add(1)));
                         _mm256_madd_epi16(_mm256_add_epi16(even, odd), ones)
                     };
-                    let above = _mm256_slli_epi32::<7>(plane(x));
-                    let sum = _mm256_add_epi32(above, plane(x.add(CHUNK)));
-                    let factor = _mm256_permutevar8x32_ps(factors[token], groups);
+                    let mut sum = plane(x);
+                    if PLANES == 2 {
+                        let above = _mm256_slli_epi32::<7>(sum);
+                        sum = _mm256_add_epi32(above, plane(x.add(CHUNK)));
+                    }
+                    let factor = _mm256_permutevar8x32_ps(factors[token], parts);
                     sums[token] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(sum), factor, sums[token]);
                 }
             }

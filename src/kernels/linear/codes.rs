@@ -20,7 +20,9 @@ pub struct CodeRows<'a> {
     pub groups: usize,
 }
 
-/// Twice the values of E2M1 codes, plus twelve.
+/// What makes twice the values of E2M1 codes unsigned.
+const E2M1_OFFSET: f32 = 12.0;
+/// Those values and the offset.
 const E2M1: [u8; 16] = [12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0];
 
 impl<'a> CodeRows<'a> {
@@ -60,11 +62,7 @@ impl<'a> CodeRows<'a> {
             .chunks_exact_mut(groups)
             .zip(biases.chunks_exact_mut(groups));
         for (row, (scales, biases)) in rows.clone().zip(parts) {
-            weights.scales(level, row, scales, biases);
-            for (scale, bias) in scales.iter_mut().zip(biases) {
-                *scale *= 0.5;
-                *bias = -12.0 * *scale;
-            }
+            self::scales(level, weights, row, scales, biases);
         }
         CodeRows {
             codes,
@@ -103,7 +101,7 @@ pub fn are_whole(weights: &QuantizedRows<'_>) -> bool {
     weights.format != Format::Mxfp8
 }
 
-/// The scales and biases that belong to `codes_as_bf16`.
+/// Scales and biases of a row, for codes as unsigned bytes.
 pub fn scales(
     level: Level,
     weights: &QuantizedRows<'_>,
@@ -113,22 +111,25 @@ pub fn scales(
 ) {
     weights.scales(level, row, scales, biases);
     if !matches!(weights.format, Format::Affine { .. }) {
-        // Their codes come out as twice their value.
-        scales.iter_mut().for_each(|scale| *scale *= 0.5);
+        for (scale, bias) in scales.iter_mut().zip(biases) {
+            *scale *= 0.5;
+            *bias = -E2M1_OFFSET * *scale;
+        }
     }
 }
 
-/// Codes of some columns of a row as bfloat16 numbers, exactly.
-pub fn as_bf16(
+/// Codes of some columns of a row as unsigned bytes.
+pub fn as_bytes(
     level: Level,
     weights: &QuantizedRows<'_>,
     row: usize,
     columns: &Range<usize>,
-    scratch: &mut Vec<u8>,
     out: &mut [u8],
 ) {
-    scratch.resize(columns.len(), 0);
-    weights.part(row, columns).unpack(level, 0, scratch);
-    let signed = !matches!(weights.format, Format::Affine { .. });
-    level.bytes_as_bf16(scratch, signed, out);
+    weights.part(row, columns).unpack(level, 0, out);
+    if !matches!(weights.format, Format::Affine { .. }) {
+        for code in out {
+            *code = code.wrapping_add(E2M1_OFFSET as u8);
+        }
+    }
 }

@@ -104,22 +104,29 @@ impl Level {
         }
     }
 
-    /// Bytes, signed or not, as bfloat16 numbers.
-    pub fn bytes_as_bf16(self, bytes: &[u8], signed: bool, out: &mut [u8]) {
-        assert_eq!(out.len(), 2 * bytes.len());
-        match (self, signed) {
+    /// A group of activations as bytes; gives their scale and their sum.
+    pub fn round_to_bytes(self, values: &[f32], out: &mut [i8]) -> (f32, f32) {
+        assert_eq!(values.len(), out.len());
+        assert!(values.len().is_multiple_of(16));
+        match self {
             // SAFETY: the level is there; the lengths were checked.
             #[cfg(target_arch = "x86_64")]
-            (Level::Avx512, true) => unsafe { avx512::bytes_as_bf16::<true>(bytes, out) },
-            // SAFETY: as above.
-            #[cfg(target_arch = "x86_64")]
-            (Level::Avx512, false) => unsafe { avx512::bytes_as_bf16::<false>(bytes, out) },
-            _ => unreachable!("`has_dot_halves` says so"),
+            Level::Avx512 => unsafe { avx512::round_to_bytes(values, out) },
+            _ => scalar::round_to_bytes(values, out),
         }
     }
 
     /// Whether there are products of bfloat16 numbers.
     pub fn has_dot_halves(self) -> bool {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx512 => true,
+            _ => false,
+        }
+    }
+
+    /// Whether tiles of codes are faster than those of float32.
+    pub fn has_code_tiles(self) -> bool {
         match self {
             #[cfg(target_arch = "x86_64")]
             Level::Avx512 => true,
@@ -198,11 +205,7 @@ impl Level {
     }
 
     /// # Safety
-    /// As for `tile_bf16`, with groups.
-    #[cfg_attr(
-        not(target_arch = "x86_64"),
-        expect(unused_variables, reason = "no other level has such products")
-    )]
+    /// As for `tile_f32`, with groups.
     pub unsafe fn tile_codes(self, tile: &Tile, panels: usize) {
         match (self, panels) {
             // SAFETY: the level is there; the rest is the caller's.
@@ -211,7 +214,12 @@ impl Level {
             // SAFETY: as above.
             #[cfg(target_arch = "x86_64")]
             (Level::Avx512, _) => unsafe { avx512::tile_codes::<1>(tile) },
-            _ => unreachable!("`has_dot_halves` says so"),
+            _ => {
+                for panel in 0..panels {
+                    // SAFETY: the caller's.
+                    unsafe { scalar::tile_codes(&tile.panel(panel), self.tile_rows(true)) };
+                }
+            }
         }
     }
 }

@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use std::ops::Range;
 
 use super::codes::CodeRows;
-use super::planes::Planes;
+use super::planes::{Planes, Resolution};
 use super::rows::Rows;
 use super::{Job, Matrix, PIECE_BYTES, Projection};
 use crate::kernels::float::Float;
@@ -191,14 +191,16 @@ fn choose_planes(
     if float == Float::F32 {
         return None;
     }
-    let (order, group_size) = (level.code_order(weights)?, weights.format.group_size());
-    let same = |made: &Planes| made.order == order && made.group_size == group_size;
+    let order = level.code_order(weights)?;
+    let n = values.len() / weights.columns;
+    let resolution = Resolution::choose(float, weights.format, n);
+    let same = |made: &Planes| made.order == order && made.resolution == resolution;
     planes.iter().position(same).or_else(|| {
         planes.push(Planes::new(
             level,
             values,
             weights.columns,
-            group_size,
+            resolution,
             order,
         )?);
         Some(planes.len() - 1)

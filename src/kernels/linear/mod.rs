@@ -10,6 +10,7 @@ mod dispatch;
 mod dots;
 #[cfg(target_arch = "aarch64")]
 mod neon;
+mod panels;
 mod planes;
 mod rows;
 mod scalar;

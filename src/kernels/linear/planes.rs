@@ -1,11 +1,13 @@
-//! [`Planes`]: rows of activations as integers of 15 bits in two bytes, so that
-//! products with codes are integer products. Each group of columns has a scale.
-//! The error is below 1/32000 of a group's largest value: a hundredth of what
-//! rounding to bfloat16 costs.
+//! [`Planes`]: rows of activations as whole numbers, so that products with codes
+//! are integer products. A few columns share a scale. In two bytes the error is
+//! below 1/32000 of their largest value, a hundredth of what rounding to bfloat16
+//! costs; in one byte it is below 1/254.
 
 use super::codes::CodeRows;
 use crate::kernels::aligned::Aligned;
+use crate::kernels::float::Float;
 use crate::kernels::level::Level;
+use crate::kernels::quantized::Format;
 
 /// In which order the codes of a row come out of their bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,24 +50,59 @@ impl Order {
     }
 }
 
-/// Rows of activations. A value is `scale * (128 * high + low)`.
+/// How exactly activations are represented.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Resolution {
+    /// Bytes of each: two are 15 bits.
+    pub planes: usize,
+    /// Columns that share a scale.
+    pub part_size: usize,
+}
+
+impl Resolution {
+    /// For products of `n` rows with codes.
+    ///
+    /// A byte has an error of the same order as rounding to bfloat16, which
+    /// bfloat16 activations just were. It is too coarse for float16, and for codes
+    /// in groups of 16, which are meant to be more exact than those of 32. A single
+    /// row gains nothing from it: memory is the limit.
+    pub fn choose(float: Float, format: Format, n: usize) -> Resolution {
+        let one_byte = float == Float::Bf16
+            && n > 1
+            && matches!(format, Format::Affine { .. } | Format::Mxfp4);
+        Resolution {
+            planes: if one_byte { 1 } else { 2 },
+            part_size: format.group_size().min(MAX_PART_SIZE),
+        }
+    }
+}
+
+/// As many as in llama.cpp's Q8_0.
+pub const MAX_PART_SIZE: usize = 32;
+
+/// Rows of activations. A value is `scale * byte`, or with two planes
+/// `scale * (128 * high + low)`.
 pub struct Planes {
     pub order: Order,
-    pub group_size: usize,
+    pub resolution: Resolution,
     columns: usize,
+    /// Parts of a row.
+    pub parts: usize,
     /// Bytes of one row: for each chunk its high bytes, then its low ones.
     pub row_bytes: usize,
     pub bytes: Aligned<i8>,
-    /// `[n, groups]`, with zeros up to a whole vector
+    /// `[n, parts]`, with zeros up to a whole vector
     pub scales: Vec<f32>,
-    /// The sums of the groups' represented values, in the same places.
+    /// The sums of the parts' represented values, in the same places.
     pub sums: Vec<f32>,
     /// From one row's scales to the next.
-    pub groups_stride: usize,
+    pub parts_stride: usize,
 }
 
 /// The largest whole number: its high byte is 127.
 pub const LARGEST: f32 = 127.0 * 128.0;
+/// The largest of a single byte.
+pub const LARGEST_BYTE: f32 = 127.0;
 /// What values are multiplied with to be whole numbers.
 pub fn inverse(scale: f32) -> f32 {
     if scale > 0.0 { 1.0 / scale } else { 0.0 }
@@ -83,7 +120,7 @@ pub fn sum_of(scale: f32, whole_sum: i32, sum: f32) -> f32 {
 }
 
 /// Scales are read in vectors of this many.
-const GROUPS_READ: usize = 16;
+const PARTS_READ: usize = 16;
 
 impl Planes {
     /// `values` are rows of `columns`; `None` if they aren't all finite.
@@ -91,69 +128,76 @@ impl Planes {
         level: Level,
         values: &[f32],
         columns: usize,
-        group_size: usize,
+        resolution: Resolution,
         order: Order,
     ) -> Option<Planes> {
+        let Resolution { planes, part_size } = resolution;
         let n = values.len() / columns;
-        let row_bytes = 2 * columns.next_multiple_of(order.chunk());
-        let groups_stride = (columns / group_size).next_multiple_of(GROUPS_READ);
-        let mut planes = Planes {
+        let row_bytes = planes * columns.next_multiple_of(order.chunk());
+        let parts = columns / part_size;
+        let parts_stride = parts.next_multiple_of(PARTS_READ);
+        let mut made = Planes {
             order,
-            group_size,
+            resolution,
             columns,
+            parts,
             row_bytes,
             bytes: Aligned::zeroed(n * row_bytes),
-            scales: vec![0.0; n * groups_stride],
-            sums: vec![0.0; n * groups_stride],
-            groups_stride,
+            scales: vec![0.0; n * parts_stride],
+            sums: vec![0.0; n * parts_stride],
+            parts_stride,
         };
-        let (mut high, mut low) = (vec![0; row_bytes / 2], vec![0; row_bytes / 2]);
+        let mut bytes = vec![0; row_bytes];
         for (index, row) in values.chunks_exact(columns).enumerate() {
-            let first = index * groups_stride;
-            let parts = high.chunks_mut(group_size).zip(low.chunks_mut(group_size));
-            for (group, (values, (high, low))) in
-                row.chunks_exact(group_size).zip(parts).enumerate()
-            {
-                let (scale, sum) = level.split(values, high, low);
-                planes.scales[first + group] = scale;
-                planes.sums[first + group] = sum;
-            }
-            let chunks = high
-                .chunks_exact(order.chunk())
-                .zip(low.chunks_exact(order.chunk()));
-            let out = &mut planes.bytes.as_mut_slice()[index * row_bytes..(index + 1) * row_bytes];
-            for ((high, low), out) in chunks.zip(out.chunks_exact_mut(2 * order.chunk())) {
-                let (out_high, out_low) = out.split_at_mut(order.chunk());
-                order.arrange(high, out_high);
-                order.arrange(low, out_low);
+            made.put(level, index, row, &mut bytes);
+        }
+        // What isn't finite shows in its part's sum.
+        made.sums.iter().all(|sum| sum.is_finite()).then_some(made)
+    }
+
+    /// `bytes` is scratch for a row: one plane after the other.
+    fn put(&mut self, level: Level, index: usize, row: &[f32], bytes: &mut [i8]) {
+        let Resolution { planes, part_size } = self.resolution;
+        let plane_bytes = self.row_bytes / planes;
+        let (high, low) = bytes.split_at_mut(plane_bytes);
+        for (part, values) in row.chunks_exact(part_size).enumerate() {
+            let columns = part * part_size..(part + 1) * part_size;
+            let high = &mut high[columns.clone()];
+            let (scale, sum) = match planes {
+                1 => level.round_to_bytes(values, high),
+                _ => level.split(values, high, &mut low[columns]),
+            };
+            self.scales[index * self.parts_stride + part] = scale;
+            self.sums[index * self.parts_stride + part] = sum;
+        }
+        let chunk = self.order.chunk();
+        let out = &mut self.bytes.as_mut_slice()[index * self.row_bytes..][..self.row_bytes];
+        for (plane, bytes) in bytes.chunks_exact(plane_bytes).enumerate() {
+            let places = out.chunks_exact_mut(chunk).skip(plane).step_by(planes);
+            for (columns, out) in bytes.chunks_exact(chunk).zip(places) {
+                self.order.arrange(columns, out);
             }
         }
-        // What isn't finite shows in its group's sum.
-        planes
-            .sums
-            .iter()
-            .all(|sum| sum.is_finite())
-            .then_some(planes)
     }
 
     /// The whole number that stands for a value.
     pub fn get(&self, row: usize, column: usize) -> i32 {
         let chunk = self.order.chunk();
-        let at = row * self.row_bytes + column / chunk * 2 * chunk;
-        let place = self.order.place(column % chunk);
-        let [high, low] =
-            [place, place + chunk].map(|place| i32::from(self.bytes.as_slice()[at + place]));
-        128 * high + low
+        let at = row * self.row_bytes + column / chunk * self.resolution.planes * chunk;
+        let place = at + self.order.place(column % chunk);
+        (0..self.resolution.planes).fold(0, |above, plane| {
+            128 * above + i32::from(self.bytes.as_slice()[place + plane * chunk])
+        })
     }
 
     pub fn n(&self) -> usize {
-        self.scales.len() / self.groups_stride
+        self.scales.len() / self.parts_stride
     }
 
     /// Whether the rows can be multiplied with codes.
     pub fn fit(&self, rows: &CodeRows<'_>) -> bool {
         rows.row_bytes * 8 == self.columns * rows.bits
-            && rows.groups * self.group_size == self.columns
+            && self.parts.is_multiple_of(rows.groups)
             && rows.scales.len() == rows.len() * rows.groups
             && rows.biases.len() == rows.scales.len()
     }

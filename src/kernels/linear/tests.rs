@@ -1,7 +1,9 @@
 use proptest::prelude::*;
 
 use super::codes::CodeRows;
-use super::planes::Planes;
+use super::panels::PANEL;
+use super::planes::{Planes, Resolution};
+use super::tiles::{CODES_STRIDE, Tile};
 use super::*;
 use crate::kernels::activation::Activation;
 use crate::kernels::norm::Norm;
@@ -12,6 +14,8 @@ use crate::kernels::quantized::Format;
 const FLOAT_TOLERANCE: f64 = 1e-5;
 /// The same with activations of 15 bits: six times their root mean square error.
 const CODES_TOLERANCE: f64 = 2e-4;
+/// The same with activations of 8 bits.
+const BYTES_TOLERANCE: f64 = 2.5e-2;
 
 /// Deterministic values between -1 and 1 from a seed.
 fn values(seed: u64, count: usize) -> Vec<f32> {
@@ -169,12 +173,22 @@ fn multiply(
         .collect()
 }
 
-fn tolerance(x: Float, kind: Kind) -> f64 {
-    match kind {
-        Kind::Quantized(_) if x != Float::F32 => CODES_TOLERANCE,
+fn in_bytes(level: Level, x: Float, weights: &QuantizedRows<'_>, n: usize) -> bool {
+    let whole = match n {
+        ..=MAX_DOT_ROWS => level.code_order(weights).is_some(),
+        _ => level.has_code_tiles(),
+    };
+    whole && Resolution::choose(x, weights.format, n).planes == 1
+}
+
+/// For products of `n` rows.
+fn tolerance(level: Level, x: Float, matrix: &Matrix<'_>, n: usize) -> f64 {
+    match matrix {
+        Matrix::Quantized(weights) if in_bytes(level, x, weights, n) => BYTES_TOLERANCE,
+        Matrix::Quantized(_) if x != Float::F32 => CODES_TOLERANCE,
         // The weights of a sum are of any size next to the sum.
-        Kind::Quantized(_) => 3.0 * FLOAT_TOLERANCE,
-        Kind::Float(_) => FLOAT_TOLERANCE,
+        Matrix::Quantized(_) => 3.0 * FLOAT_TOLERANCE,
+        Matrix::Float(_) => FLOAT_TOLERANCE,
     }
 }
 
@@ -204,7 +218,7 @@ proptest! {
             for (found, x) in found.chunks(rows).zip(&exact) {
                 for (found, (expected, size)) in found.iter().zip(weights.multiply(x)) {
                     let error = (f64::from(*found) - expected).abs();
-                    let bound = tolerance(x_float, kind) * size + 1e-7;
+                    let bound = tolerance(level, x_float, &weights.matrix(), n) * size + 1e-7;
                     prop_assert!(error <= bound, "{level:?} {kind:?}: {found} for {expected}");
                 }
             }
@@ -235,12 +249,13 @@ proptest! {
         let level = Level::detect();
         let values = Floats::new(Float::Bf16, &x);
         let normed = Rows { values, columns, norm: Some(norm) };
-        // The norm's result as a row of its own.
+        // The norm's result as rows of their own.
         let mut rounded = vec![0.0; n * columns];
         for (index, row) in rounded.chunks_mut(columns).enumerate() {
             normed.read(level, index, row);
         }
-        let plain = Rows { values: Floats::from(&rounded[..]), columns, norm: None };
+        let rounded = packed(Float::Bf16, &rounded, 0);
+        let plain = Rows { values: Floats::new(Float::Bf16, &rounded), columns, norm: None };
         let projections = stored.each_ref().map(|weights| Projection {
             matrix: weights.matrix(),
             rows,
@@ -254,35 +269,30 @@ proptest! {
         for (index, joined) in joined.chunks(2 * rows).enumerate() {
             let row = index * rows..(index + 1) * rows;
             let expected = [&single[0][row.clone()], &single[1][row]].concat();
-            prop_assert!(close(joined, &expected, columns));
+            prop_assert!(close(joined, &expected));
         }
         let finish = Finish::Add(addend);
         let added = multiply(level, 2, &normed, &projections[..1], finish, n * rows);
         let expected: Vec<f32> = (0..n * rows)
             .map(|index| single[0][index] + Float::Bf16.get(addend.bytes(), index))
             .collect();
-        prop_assert!(close(&added, &expected, columns));
+        prop_assert!(close(&added, &expected));
         let finish = Finish::Gated(Gate::Times(Activation::Relu));
         let gated = multiply(level, 2, &normed, &projections, finish, n * rows);
         let expected: Vec<f32> = (0..n * rows)
             .map(|index| single[0][index].max(0.0) * single[1][index])
             .collect();
-        let largest = |values: &[f32]| values.iter().fold(1.0_f32, |a, b| a.max(b.abs()));
-        let scale = largest(&single[0]) * largest(&single[1]);
-        for (found, expected) in gated.iter().zip(&expected) {
-            prop_assert!((found - expected).abs() <= 2e-3 * scale, "{found} for {expected}");
-        }
+        prop_assert!(close(&gated, &expected));
     }
 }
 
-/// Equal but for activations of 15 bits in one and float32 in the other.
-fn close(found: &[f32], expected: &[f32], columns: usize) -> bool {
+/// Equal but for what gates and additions round.
+fn close(found: &[f32], expected: &[f32]) -> bool {
     let largest = expected.iter().fold(1.0_f32, |a, b| a.max(b.abs()));
-    let bound = 2e-4 * largest * (columns as f32).sqrt();
-    found
-        .iter()
-        .zip(expected)
-        .all(|(a, b)| (a - b).abs() <= bound)
+    let pairs = found.iter().zip(expected);
+    pairs
+        .into_iter()
+        .all(|(a, b)| (a - b).abs() <= 1e-6 * largest)
 }
 
 #[test]
@@ -298,7 +308,7 @@ fn long_rows_are_summed_over_all_their_blocks() {
     for kind in kinds {
         let (rows, columns, n) = (13, 2 * 2048 + 192, 35);
         let weights = Stored::new(kind, rows, columns, 1, 5);
-        let x = packed(Float::Bf16, &values(6, n * columns), 0);
+        let x = packed(Float::F16, &values(6, n * columns), 0);
         for level in Level::available() {
             let projection = Projection {
                 matrix: weights.matrix(),
@@ -306,7 +316,7 @@ fn long_rows_are_summed_over_all_their_blocks() {
                 bias: None,
             };
             let x = Rows {
-                values: Floats::new(Float::Bf16, &x),
+                values: Floats::new(Float::F16, &x),
                 columns,
                 norm: None,
             };
@@ -316,7 +326,8 @@ fn long_rows_are_summed_over_all_their_blocks() {
                 x.read(level, index, &mut row);
                 let row: Vec<f64> = row.iter().map(|x| f64::from(*x)).collect();
                 for (found, (expected, size)) in found.iter().zip(weights.multiply(&row)) {
-                    assert!((f64::from(*found) - expected).abs() <= 5e-6 * size);
+                    let bound = tolerance(level, Float::F16, &weights.matrix(), n) * size;
+                    assert!((f64::from(*found) - expected).abs() <= bound);
                 }
             }
         }
@@ -379,19 +390,20 @@ proptest! {
     #[test]
     fn integer_products_are_the_scalar_ones(
         kind in kinds(), rows in 1_usize..9, wanted in 1_usize..700, n in 1_usize..8,
-        shift in 0_usize..4, seed in 0_u64..1 << 40,
+        x_float in prop_oneof![Just(Float::F16), Just(Float::Bf16)], shift in 0_usize..4, seed in 0_u64..1 << 40,
     ) {
         let columns = columns(kind, wanted);
         let stored = Stored::new(kind, rows, columns, shift, seed);
         let Matrix::Quantized(weights) = stored.matrix() else {
             return Ok(());
         };
-        let (x, group_size) = (values(seed + 3, n * columns), weights.format.group_size());
+        let x = values(seed + 3, n * columns);
+        let resolution = Resolution::choose(x_float, weights.format, n);
         for level in Level::available() {
             let Some(order) = level.code_order(&weights) else {
                 continue;
             };
-            let planes = Planes::new(level, &x, columns, group_size, order).expect("finite");
+            let planes = Planes::new(level, &x, columns, resolution, order).expect("finite");
             let mut scratch = Default::default();
             let codes = CodeRows::new(level, &weights, &(0..rows), &mut scratch);
             let (mut found, mut expected) = (vec![0.0; n * rows], vec![0.0; n * rows]);
@@ -404,6 +416,76 @@ proptest! {
                 let error = f64::from((found - expected).abs());
                 prop_assert!(error <= 3.0 * FLOAT_TOLERANCE * size + 1e-7, "{level:?} {kind:?}: {found} for {expected}");
             }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(60))]
+
+    #[test]
+    fn tiles_of_codes_are_the_scalar_ones(
+        planes in 1_usize..3, group in prop_oneof![Just((16, 16)), Just((32, 32)), Just((64, 32)), Just((128, 32))],
+        n_groups in 1_usize..5, n_panels in 1_usize..3, seed in 0_u64..1 << 40,
+    ) {
+        let (group_words, part_words) = (group.0 / 4, group.1 / 4);
+        let words = n_groups * group_words;
+        let parts = words / part_words;
+        let as_words = |bytes: Vec<u8>| -> Vec<u32> {
+            bytes.as_chunks().0.iter().map(|word| u32::from_le_bytes(*word)).collect()
+        };
+        for level in Level::available().into_iter().filter(|level| level.has_code_tiles()) {
+            let rows = level.tile_rows(true);
+            let weights = as_words(bytes(seed, 4 * rows * CODES_STRIDE));
+            let panel = as_words(bytes(seed + 1, 4 * n_panels * words * planes * PANEL));
+            let [scales, biases] = [2, 3].map(|other| values(seed + other, rows * n_groups));
+            let x_scales = values(seed + 4, n_panels * parts * PANEL);
+            let x_sums = values(seed + 5, n_panels * n_groups * PANEL);
+            let there = values(seed + 6, n_panels * rows * PANEL);
+            let [mut found, mut expected] = [there.clone(), there];
+            let tile = |out: &mut [f32]| Tile {
+                weights: weights.as_ptr(),
+                weights_stride: CODES_STRIDE,
+                panel: panel.as_ptr(),
+                panel_stride: words * planes * PANEL,
+                words,
+                out: out.as_mut_ptr(),
+                out_stride: rows * PANEL,
+                scales: scales.as_ptr(),
+                biases: biases.as_ptr(),
+                groups_stride: n_groups,
+                group_words,
+                part_words,
+                planes,
+                x_scales: (x_scales.as_ptr(), parts * PANEL),
+                x_sums: (x_sums.as_ptr(), n_groups * PANEL),
+            };
+            // SAFETY: the tiles describe the vectors above.
+            unsafe {
+                level.tile_codes(&tile(&mut found), n_panels);
+                for panel in 0..n_panels {
+                    scalar::tile_codes(&tile(&mut expected).panel(panel), rows);
+                }
+            }
+            let largest = expected.iter().fold(1.0_f32, |a, b| a.max(b.abs()));
+            for (found, expected) in found.iter().zip(&expected) {
+                prop_assert!((found - expected).abs() <= 1e-6 * largest, "{level:?}: {found} for {expected}");
+            }
+        }
+    }
+
+    #[test]
+    fn whole_numbers_are_the_scalar_ones(groups in 1_usize..5, scale in -30_i32..30, seed in 0_u64..1 << 40) {
+        let factor = 2.0_f32.powi(scale);
+        let values: Vec<f32> = values(seed, groups * 16).iter().map(|value| value * factor).collect();
+        let of = |level: Level| {
+            let [mut high, mut low, mut single] = [(); 3].map(|()| vec![0; values.len()]);
+            let split = level.split(&values, &mut high, &mut low);
+            let rounded = level.round_to_bytes(&values, &mut single);
+            (split, rounded, high, low, single)
+        };
+        for level in Level::available() {
+            prop_assert_eq!(of(level), of(Level::Scalar));
         }
     }
 }

@@ -5,17 +5,14 @@
 use std::cell::RefCell;
 use std::ops::Range;
 
+use super::panels::{Element, PANEL, Panels};
 use super::rows::Rows;
 use super::{Block, Job, Matrix, Projection, codes};
 use crate::kernels::aligned::Aligned;
-use crate::kernels::float::Float;
 use crate::kernels::floats::FloatsMut;
 use crate::kernels::level::Level;
-use crate::kernels::output::Output;
 use crate::kernels::pool::Pool;
 
-/// Rows of activations in a panel.
-pub const PANEL: usize = 16;
 /// Rows of weights in a block, at most.
 const BLOCK_ROWS: usize = 48;
 /// Columns of a block.
@@ -23,34 +20,10 @@ const BLOCK_COLUMNS: usize = 2048;
 /// Words of a tile: two panels of so many stay in the first-level cache while all
 /// rows of a block pass by.
 const TILE_WORDS: usize = 128;
-/// Bytes behind each row of a block, so that rows do not share cache sets.
-const ROW_PADDING: usize = 64;
-
-/// In what tiles are computed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Element {
-    /// Weights as float32.
-    F32,
-    /// Weights and activations that are bfloat16, two columns at a time.
-    Bf16,
-    /// Activations that are bfloat16 times codes, and the groups' sums times
-    /// scales: exact, as codes are bfloat16 numbers.
-    Bf16Codes,
-}
-
-impl Element {
-    fn bytes(self) -> usize {
-        match self {
-            Element::F32 => 4,
-            Element::Bf16 | Element::Bf16Codes => 2,
-        }
-    }
-
-    /// Columns that lie next to each other in a panel.
-    fn columns(self) -> usize {
-        4 / self.bytes()
-    }
-}
+/// Words behind each row of a block, so that rows do not share cache sets.
+const ROW_PADDING: usize = 16;
+/// Words from one row of a block of codes to the next.
+pub const CODES_STRIDE: usize = BLOCK_COLUMNS / 4 + ROW_PADDING;
 
 /// A tile of a block: what a micro kernel multiplies. Columns are counted in
 /// words of four bytes.
@@ -70,18 +43,26 @@ pub struct Tile {
     pub biases: *const f32,
     pub groups_stride: usize,
     pub group_words: usize,
-    /// The groups' sums of a panel, `[groups, 16]`, `sums_stride` apart.
-    pub sums: *const f32,
-    pub sums_stride: usize,
+    /// Words of weights that share a scale of the activations. For each, a panel
+    /// has so many words of each plane, the highest first.
+    pub part_words: usize,
+    pub planes: usize,
+    /// Of a panel: `[parts, 16]` scales, `[groups, 16]` sums, and how far apart
+    /// those of two panels are.
+    pub x_scales: (*const f32, usize),
+    pub x_sums: (*const f32, usize),
 }
 
 impl Tile {
     /// One of its panels.
     pub fn panel(&self, index: usize) -> Tile {
+        let behind =
+            |(from, stride): (*const f32, usize)| (from.wrapping_add(index * stride), stride);
         Tile {
             panel: self.panel.wrapping_add(index * self.panel_stride),
             out: self.out.wrapping_add(index * self.out_stride),
-            sums: self.sums.wrapping_add(index * self.sums_stride),
+            x_scales: behind(self.x_scales),
+            x_sums: behind(self.x_sums),
             ..*self
         }
     }
@@ -95,16 +76,6 @@ struct Place {
     weights_stride: usize,
     /// Its first word in the whole rows.
     first_word: usize,
-}
-
-/// Activations in panels.
-struct Panels {
-    element: Element,
-    /// `[n / 16][columns as words][16]`
-    words: Aligned<u32>,
-    /// Float32 `[n / 16][groups][16]`; for codes.
-    sums: Aligned<u32>,
-    group_size: usize,
 }
 
 /// Rows of activations in the panels that the weights want.
@@ -131,13 +102,8 @@ struct Scratch {
     sums: [Vec<f32>; 2],
     scales: Vec<f32>,
     biases: Vec<f32>,
-    fill: FillScratch,
-}
-
-#[derive(Default)]
-struct FillScratch {
+    /// Of a row that becomes float32.
     row: Vec<f32>,
-    codes: Vec<u8>,
 }
 
 impl<'a> Tiles<'a> {
@@ -151,14 +117,10 @@ impl<'a> Tiles<'a> {
         let choice = projections
             .iter()
             .map(|projection| {
-                let element = element(level, x.float(), &projection.matrix);
-                let group_size = match (&projection.matrix, element) {
-                    (Matrix::Quantized(weights), Element::Bf16Codes) => weights.format.group_size(),
-                    _ => 0,
-                };
-                let same = |made: &Panels| made.element == element && made.group_size == group_size;
+                let element = Element::choose(level, x.float(), &projection.matrix, x.n());
+                let same = |made: &Panels| made.element == element;
                 panels.iter().position(same).unwrap_or_else(|| {
-                    panels.push(Panels::new(level, pool, x, element, group_size));
+                    panels.push(Panels::new(level, pool, x, element));
                     panels.len() - 1
                 })
             })
@@ -186,8 +148,7 @@ impl<'a> Tiles<'a> {
             });
         });
         for panels in self.panels {
-            pool.give_back(panels.words);
-            pool.give_back(panels.sums);
+            panels.give_back(pool);
         }
     }
 
@@ -213,7 +174,7 @@ impl<'a> Tiles<'a> {
     /// Rows of a tile of a projection's weights.
     fn tile_rows(&self, projection: usize) -> usize {
         let panels = &self.panels[self.choice[projection]];
-        self.level.tile_rows(panels.element == Element::Bf16Codes)
+        self.level.tile_rows(panels.element.groups().is_some())
     }
 
     /// Fills `scratch.sums[index]`: `[panels, rows padded to tiles, 16]`
@@ -230,8 +191,10 @@ impl<'a> Tiles<'a> {
         let padded_rows = rows.len().next_multiple_of(self.tile_rows(projection));
         scratch.sums[index].clear();
         scratch.sums[index].resize(padded_rows * n_padded, 0.0);
-        if let (Matrix::Quantized(weights), Element::Bf16Codes) = (matrix, panels.element) {
-            let groups = self.columns / panels.group_size;
+        if let (Matrix::Quantized(weights), Element::Codes { group_size, .. }) =
+            (matrix, panels.element)
+        {
+            let groups = self.columns / group_size;
             scratch.scales.resize(padded_rows * groups, 0.0);
             scratch.biases.resize(padded_rows * groups, 0.0);
             let scales = scratch.scales.chunks_exact_mut(groups);
@@ -257,7 +220,7 @@ impl<'a> Tiles<'a> {
     ) {
         let element = panels.element;
         let words = columns.len().div_ceil(element.columns());
-        let weights_stride = words + ROW_PADDING / 4;
+        let weights_stride = BLOCK_COLUMNS / element.columns() + ROW_PADDING;
         scratch.weights.resize(padded_rows * weights_stride, 0);
         for (at, row) in rows.clone().enumerate() {
             let out = &mut scratch.weights[at * weights_stride..][..words];
@@ -268,7 +231,7 @@ impl<'a> Tiles<'a> {
                 row,
                 self.columns,
                 &columns,
-                &mut scratch.fill,
+                &mut scratch.row,
                 out,
             );
         }
@@ -279,11 +242,12 @@ impl<'a> Tiles<'a> {
             first_word: columns.start / element.columns(),
         };
         let n_panels = self.n.div_ceil(PANEL);
-        let tile_rows = self.level.tile_rows(element == Element::Bf16Codes);
+        let tile_rows = self.level.tile_rows(element.groups().is_some());
+        let tile_words = TILE_WORDS / element.planes();
         for panel in (0..n_panels).step_by(2) {
             let n_panels = (n_panels - panel).min(2);
-            for first_word in (0..words).step_by(TILE_WORDS) {
-                let tile_words = first_word..(first_word + TILE_WORDS).min(words);
+            for first_word in (0..words).step_by(tile_words) {
+                let tile_words = first_word..(first_word + tile_words).min(words);
                 for row in (0..padded_rows).step_by(tile_rows) {
                     let tile = self.tile(panels, scratch, &place, (row, panel), &tile_words);
                     // SAFETY: the tile's rows, words, panels and groups are inside
@@ -292,7 +256,7 @@ impl<'a> Tiles<'a> {
                         match element {
                             Element::F32 => self.level.tile_f32(&tile, n_panels),
                             Element::Bf16 => self.level.tile_bf16(&tile, n_panels),
-                            Element::Bf16Codes => self.level.tile_codes(&tile, n_panels),
+                            Element::Codes { .. } => self.level.tile_codes(&tile, n_panels),
                         }
                     }
                 }
@@ -309,40 +273,41 @@ impl<'a> Tiles<'a> {
         (row, panel): (usize, usize),
         words: &Range<usize>,
     ) -> Tile {
-        let row_words = self.columns.div_ceil(panels.element.columns());
+        let element = panels.element;
+        let row_words = self.columns.div_ceil(element.columns());
         let start = place.first_word + words.start;
-        let (group_words, groups, group) = match panels.group_size {
-            0 => (1, 0, 0),
-            size => (size / 2, self.columns / size, start / (size / 2)),
+        let (group_words, part_words) = element
+            .groups()
+            .map_or((row_words, row_words), |(group, part)| {
+                (group / 4, part / 4)
+            });
+        let (groups, parts) = (row_words / group_words, row_words / part_words);
+        let (group, part) = (start / group_words, start / part_words);
+        let of_weights = |all: &[f32]| all.as_ptr().wrapping_add(row * groups + group);
+        let of_panels = |all: &Aligned<u32>, index: usize, stride: usize| {
+            let first: *const f32 = all.as_slice().as_ptr().cast();
+            (
+                first.wrapping_add((panel * stride + index) * PANEL),
+                stride * PANEL,
+            )
         };
-        let scales = row * groups + group;
-        let sums = panels.sums.as_slice().as_ptr().cast::<f32>();
         Tile {
             weights: &scratch.weights[row * place.weights_stride + words.start],
             weights_stride: place.weights_stride,
-            panel: &panels.words.as_slice()[(panel * row_words + start) * PANEL],
-            panel_stride: row_words * PANEL,
+            panel: &panels.words.as_slice()[(panel * row_words + start) * element.planes() * PANEL],
+            panel_stride: row_words * element.planes() * PANEL,
             words: words.len(),
             out: &mut scratch.sums[place.operand][(panel * place.padded_rows + row) * PANEL],
             out_stride: place.padded_rows * PANEL,
-            scales: scratch.scales.as_ptr().wrapping_add(scales),
-            biases: scratch.biases.as_ptr().wrapping_add(scales),
+            scales: of_weights(&scratch.scales),
+            biases: of_weights(&scratch.biases),
             groups_stride: groups,
             group_words,
-            sums: sums.wrapping_add((panel * groups + group) * PANEL),
-            sums_stride: groups * PANEL,
+            part_words,
+            planes: element.planes(),
+            x_scales: of_panels(&panels.scales, part, parts),
+            x_sums: of_panels(&panels.sums, group, groups),
         }
-    }
-}
-
-fn element(level: Level, float: Float, matrix: &Matrix<'_>) -> Element {
-    if !level.has_dot_halves() || float != Float::Bf16 {
-        return Element::F32;
-    }
-    match matrix {
-        Matrix::Float(weights) if weights.float() == Float::Bf16 => Element::Bf16,
-        Matrix::Quantized(weights) if codes::are_whole(weights) => Element::Bf16Codes,
-        _ => Element::F32,
     }
 }
 
@@ -355,7 +320,7 @@ fn fill(
     row: usize,
     row_columns: usize,
     columns: &Range<usize>,
-    scratch: &mut FillScratch,
+    scratch: &mut Vec<f32>,
     out: &mut [u32],
 ) {
     match (element, matrix) {
@@ -367,20 +332,13 @@ fn fill(
                 bytes_of(out)[bytes.len()..].fill(0);
             }
         }
-        (Element::Bf16Codes, Matrix::Quantized(weights)) => {
-            codes::as_bf16(
-                level,
-                weights,
-                row,
-                columns,
-                &mut scratch.codes,
-                bytes_of(out),
-            );
+        (Element::Codes { .. }, Matrix::Quantized(weights)) => {
+            codes::as_bytes(level, weights, row, columns, bytes_of(out));
         }
         _ => {
-            scratch.row.resize(columns.len(), 0.0);
-            matrix.dequantize(level, row, row_columns, columns, &mut scratch.row);
-            for (out, value) in out.iter_mut().zip(&scratch.row) {
+            scratch.resize(columns.len(), 0.0);
+            matrix.dequantize(level, row, row_columns, columns, scratch);
+            for (out, value) in out.iter_mut().zip(&*scratch) {
                 *out = value.to_bits();
             }
         }
@@ -397,63 +355,6 @@ fn transpose(from: &[f32], n_rows: usize, to: &mut [f32]) {
     for (token, to) in to.chunks_exact_mut(n_rows).enumerate() {
         for (row, to) in to.iter_mut().enumerate() {
             *to = from[row * PANEL + token];
-        }
-    }
-}
-
-impl Panels {
-    fn new(level: Level, pool: &Pool, x: &Rows<'_>, element: Element, group_size: usize) -> Panels {
-        let columns = x.columns;
-        let n_panels = x.n().div_ceil(PANEL);
-        let panel_words = columns.div_ceil(element.columns()) * PANEL;
-        let panel_sums = match group_size {
-            0 => 0,
-            size => columns / size * PANEL,
-        };
-        let mut words = pool.buffer(n_panels * panel_words);
-        let mut sums = pool.buffer(n_panels * panel_sums);
-        let all_words = Output::new(words.as_mut_slice());
-        let all_sums = Output::new(sums.as_mut_slice());
-        pool.run(n_panels, &|panel| {
-            // SAFETY: each piece has a panel of its own.
-            let words = unsafe { all_words.part(panel * panel_words..(panel + 1) * panel_words) };
-            // SAFETY: as above.
-            let sums = unsafe { all_sums.part(panel * panel_sums..(panel + 1) * panel_sums) };
-            let mut row = vec![0.0; columns];
-            for lane in 0..PANEL.min(x.n() - panel * PANEL) {
-                x.read(level, panel * PANEL + lane, &mut row);
-                if group_size > 0 {
-                    for (group, values) in row.chunks_exact(group_size).enumerate() {
-                        sums[group * PANEL + lane] = values.iter().sum::<f32>().to_bits();
-                    }
-                }
-                scatter(element, &row, lane, words);
-            }
-        });
-        Panels {
-            element,
-            words,
-            sums,
-            group_size,
-        }
-    }
-}
-
-/// Writes a row as one of the sixteen of a panel.
-fn scatter(element: Element, row: &[f32], lane: usize, words: &mut [u32]) {
-    match element {
-        Element::F32 => {
-            for (value, words) in row.iter().zip(words.chunks_exact_mut(PANEL)) {
-                words[lane] = value.to_bits();
-            }
-        }
-        Element::Bf16 | Element::Bf16Codes => {
-            // The values are bfloat16 numbers already: their upper halves.
-            let pairs = row.chunks(2).zip(words.chunks_exact_mut(PANEL));
-            for (pair, words) in pairs {
-                let second = pair.get(1).map_or(0, |value| value.to_bits() & 0xffff_0000);
-                words[lane] = pair[0].to_bits() >> 16 | second;
-            }
         }
     }
 }
