@@ -263,6 +263,47 @@ inline T umrt_initialized() {
 #define UMRT_SPECIAL_MASK 6
 
 /**
+ * `umrt_ctx_params.kv_type`: keys and values are stored in the type that the model
+ * computes in.
+ */
+#define UMRT_KV_COMPUTED 0
+
+/**
+ * As 32-bit floats.
+ */
+#define UMRT_KV_F32 1
+
+/**
+ * As 16-bit floats of IEEE 754.
+ */
+#define UMRT_KV_F16 2
+
+/**
+ * As bfloat16.
+ */
+#define UMRT_KV_BF16 3
+
+/**
+ * As whole numbers of 8 bits, with a scale and a bias for every 64.
+ */
+#define UMRT_KV_Q8_G64 4
+
+/**
+ * As whole numbers of 8 bits, with a scale and a bias for every 32.
+ */
+#define UMRT_KV_Q8_G32 5
+
+/**
+ * As whole numbers of 4 bits, with a scale and a bias for every 64.
+ */
+#define UMRT_KV_Q4_G64 6
+
+/**
+ * As whole numbers of 4 bits, with a scale and a bias for every 32.
+ */
+#define UMRT_KV_Q4_G32 7
+
+/**
  * `umrt_generate_params.flags`: go on behind the token that ends a text.
  */
 #define UMRT_GENERATE_IGNORE_END 1
@@ -408,7 +449,7 @@ typedef struct {
    */
   uint64_t scratch_bytes;
   /**
-   * MLX's arrays: KV cache, logits, copied weights, scratch.
+   * MLX's arrays: logits, copied weights, scratch; on a GPU the KV cache.
    */
   uint64_t mlx_active_bytes;
   /**
@@ -575,6 +616,12 @@ typedef struct {
    * fewer to leave cores to the application.
    */
   uint32_t n_threads;
+  /**
+   * How keys and values are stored, `UMRT_KV_*`. Fewer bits take less memory,
+   * and less time behind long prompts, and cost accuracy: with 8 bits hardly
+   * any, with 4 bits some. Groups must divide the dimensions of the model's heads.
+   */
+  uint32_t kv_type;
 } umrt_ctx_params;
 
 /**
@@ -1057,9 +1104,10 @@ void umrt_detok_free(umrt_detok *detok);
  * - `params`: NULL for defaults.
  * - `ctx`: receives the handle. Free it with `umrt_ctx_free`.
  *
- * Returns INVALID_ARGUMENT (`n_threads` above 1024), OVER_BUDGET (full sequences
- * would take more than models may use; the message says how much), BACKEND. Any
- * thread.
+ * Returns INVALID_ARGUMENT (`n_threads` above 1024, an unknown `kv_type`),
+ * UNSUPPORTED (a `kv_type` whose groups the model's heads do not divide into),
+ * OVER_BUDGET (full sequences would take more than models may use; the message says
+ * how much), BACKEND. Any thread.
  */
 umrt_status umrt_ctx_new(const umrt_model *model,
                          const umrt_ctx_params *params,
@@ -1100,8 +1148,17 @@ umrt_status umrt_ctx_memory_stats(const umrt_ctx *ctx, umrt_memory_info *memory)
 umrt_status umrt_seq_length(const umrt_ctx *ctx, int32_t seq, uint32_t *n_tokens);
 
 /**
- * Keeps the first `keep` tokens of a sequence and forgets the rest. With 0 its
- * memory is given back.
+ * Makes sequence `to` hold the same tokens as sequence `from`, in place of its own.
+ * It takes no time and no memory: what both hold is shared until one of them
+ * changes it.
+ *
+ * Returns INVALID_ARGUMENT (no such sequence), BUSY. Any thread.
+ */
+umrt_status umrt_seq_fork(umrt_ctx *ctx, int32_t from, int32_t to);
+
+/**
+ * Keeps the first `keep` tokens of a sequence and forgets the rest. Memory for 256
+ * tokens is given back where none of them is left; with 0 all of it.
  *
  * Returns INVALID_ARGUMENT (no such sequence, or it holds fewer), BUSY. Any thread.
  */

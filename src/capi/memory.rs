@@ -33,7 +33,7 @@ pub struct umrt_memory_info {
     pub logits_bytes: u64,
     /// The rest of MLX's active memory: intermediate results.
     pub scratch_bytes: u64,
-    /// MLX's arrays: KV cache, logits, copied weights, scratch.
+    /// MLX's arrays: logits, copied weights, scratch; on a GPU the KV cache.
     pub mlx_active_bytes: u64,
     /// Freed buffers that MLX keeps for reuse.
     pub mlx_cache_bytes: u64,
@@ -79,8 +79,7 @@ impl umrt_memory_info {
 
     fn of_process() -> Result<Self> {
         let stats = runtime::memory_stats()?;
-        let accounted =
-            stats.contexts.kv_reserved + stats.contexts.logits + stats.weights.weights_copied;
+        let accounted = stats.kv_in_mlx + stats.contexts.logits + stats.weights.weights_copied;
         let contexts = Self::of_context(stats.contexts);
         Ok(Self {
             physical_bytes: stats.usable.physical_bytes as u64,

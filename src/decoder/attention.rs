@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use super::forward::Segment;
 use crate::error::Result;
-use crate::kernels;
 use crate::mlx::{Array, AttentionLayer, Ops, Place, Projected, StepBlocks};
 
 /// Where the tokens of a step are, for all of its layers.
@@ -27,22 +26,14 @@ impl StepPlaces {
             place
         };
         let places: Vec<Place> = segments.iter().map(place).collect();
-        let blocks = segments.iter().zip(&places).map(|(segment, place)| {
-            Some(kernels::Segment {
-                first_row: place.first_row,
-                n_tokens: place.n,
-                start: place.start,
-                blocks: segment.cache.blocks()?,
-            })
-        });
-        let blocks: Option<Vec<_>> = blocks.collect();
+        let caches = segments.iter().map(|segment| segment.cache.blocks());
+        let caches: Option<Vec<_>> = caches.collect();
         let shape = segments.first().map(|segment| segment.cache.shape());
-        StepPlaces {
-            blocks: blocks
-                .zip(shape)
-                .map(|(blocks, shape)| Arc::new(StepBlocks::new(shape.layout().clone(), blocks))),
-            places,
-        }
+        let blocks = caches.zip(shape).map(|(caches, shape)| {
+            let sequences = places.iter().copied().zip(caches);
+            Arc::new(StepBlocks::new(shape.layout().clone(), sequences))
+        });
+        StepPlaces { places, blocks }
     }
 
     /// The position of each token.

@@ -39,7 +39,9 @@ mod threads;
 
 pub use activation::{Activation, Gate};
 pub use attention::{AttentionStep, Segment, attention};
-pub use cache::{CacheBlock, CacheFormat, CacheLayout, LayerLayout, LayerShape, RowsLayout};
+pub use cache::{
+    CacheBlock, CacheFormat, CacheLayout, CacheRows, LayerLayout, LayerShape, RowsLayout,
+};
 pub use embedding::{float_rows, gather};
 pub use float::Float;
 pub use floats::{Floats, FloatsMut};

@@ -16,8 +16,23 @@ pub struct Arrays {
     /// Empty until the first token.
     layers: Vec<Option<[CachedArrays; 2]>>,
     capacity: usize,
-    /// Of all arrays; sequences that share them share it.
-    reserved: Arc<Entry>,
+    /// Sequences that share the arrays share it.
+    reserved: Arc<Reserved>,
+}
+
+/// Bytes of all arrays, as the ledger knows them.
+struct Reserved {
+    all: Entry,
+    _in_mlx: Entry,
+}
+
+impl Reserved {
+    fn new(bytes: usize) -> Arc<Reserved> {
+        Arc::new(Reserved {
+            all: Entry::new(Category::KvReserved, bytes),
+            _in_mlx: Entry::new(Category::KvInMlx, bytes),
+        })
+    }
 }
 
 impl Default for Arrays {
@@ -25,7 +40,7 @@ impl Default for Arrays {
         Arrays {
             layers: Vec::new(),
             capacity: 0,
-            reserved: Arc::new(Entry::new(Category::KvReserved, 0)),
+            reserved: Reserved::new(0),
         }
     }
 }
@@ -42,8 +57,8 @@ impl Arrays {
         }
         let bytes = capacity * shape.bytes_per_token();
         // Whoever writes first has arrays of its own from then on.
-        if Arc::strong_count(&self.reserved) > 1 || self.reserved.bytes() != bytes {
-            self.reserved = Arc::new(Entry::new(Category::KvReserved, bytes));
+        if Arc::strong_count(&self.reserved) > 1 || self.reserved.all.bytes() != bytes {
+            self.reserved = Reserved::new(bytes);
         }
         Ok(())
     }
@@ -95,7 +110,7 @@ impl Arrays {
         Part {
             is_shared: Arc::strong_count(&self.reserved) > 1,
             identity: Arc::as_ptr(&self.reserved).addr(),
-            reserved_bytes: self.reserved.bytes(),
+            reserved_bytes: self.reserved.all.bytes(),
             n_tokens: length,
         }
     }

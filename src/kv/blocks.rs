@@ -74,3 +74,88 @@ impl Blocks {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernels::LayerShape;
+    use crate::kv::KvType;
+    use crate::mlx::Dtype;
+
+    fn shape(max_tokens: usize) -> CacheShape {
+        let layer = LayerShape {
+            n_kv_heads: 1,
+            key_dim: 32,
+            value_dim: 32,
+        };
+        CacheShape::new(&[layer], Dtype::F16, KvType::Computed, max_tokens).expect("a shape")
+    }
+
+    fn reserved(blocks: &Blocks) -> usize {
+        blocks.parts(0).map(|part| part.reserved_bytes).sum()
+    }
+
+    fn same(a: &Arc<CacheBlock>, b: &Arc<CacheBlock>) -> bool {
+        Arc::ptr_eq(a, b)
+    }
+
+    #[test]
+    fn growing_adds_blocks_and_moves_none() {
+        let shape = shape(1000);
+        let mut blocks = Blocks::default();
+        blocks.reserve(&shape, 0, 256).expect("memory");
+        let first = blocks.memory();
+        blocks.reserve(&shape, 256, 257).expect("memory");
+        blocks.reserve(&shape, 257, 1000).expect("memory");
+        assert!(same(&first[0], &blocks.memory()[0]));
+        assert_eq!(reserved(&blocks), 1000 * shape.bytes_per_token());
+        blocks.truncate(513);
+        assert_eq!(reserved(&blocks), 768 * shape.bytes_per_token());
+        blocks.truncate(512);
+        assert_eq!(reserved(&blocks), 512 * shape.bytes_per_token());
+    }
+
+    #[test]
+    fn a_short_sequence_takes_no_whole_block() {
+        let shape = shape(40);
+        let mut blocks = Blocks::default();
+        blocks.reserve(&shape, 0, 1).expect("memory");
+        assert_eq!(reserved(&blocks), 40 * shape.bytes_per_token());
+    }
+
+    #[test]
+    fn shared_blocks_are_copied_where_they_are_about_to_be_written() {
+        let shape = shape(1000);
+        let mut blocks = Blocks::default();
+        blocks.reserve(&shape, 0, 300).expect("memory");
+        let before = blocks.memory();
+        let mut fork = blocks.clone();
+        fork.reserve(&shape, 300, 301).expect("memory");
+        assert!(same(&fork.memory()[0], &before[0]), "full and shared");
+        assert!(
+            !same(&fork.memory()[1], &before[1]),
+            "written by one of two"
+        );
+        blocks.reserve(&shape, 300, 301).expect("memory");
+        assert!(same(&blocks.memory()[1], &before[1]), "no longer shared");
+        // Graphs that hold memory are no sequences.
+        let graph = fork.memory();
+        fork.reserve(&shape, 301, 302).expect("memory");
+        assert!(same(&fork.memory()[1], &graph[1]));
+    }
+
+    #[test]
+    fn a_system_without_memory_is_an_error() {
+        let layer = LayerShape {
+            n_kv_heads: 1 << 20,
+            key_dim: 1 << 20,
+            value_dim: 1 << 20,
+        };
+        let shape = CacheShape::new(&[layer], Dtype::F32, KvType::Computed, 256).expect("one");
+        let error = Blocks::default()
+            .reserve(&shape, 0, 1)
+            .expect_err("too much");
+        assert_eq!(error.status(), crate::error::Status::OutOfMemory);
+        assert!(error.message().contains("trim"), "{error}");
+    }
+}

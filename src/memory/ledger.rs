@@ -11,7 +11,9 @@ pub enum Category {
     WeightsCopied,
     /// Keys and values: allocated.
     KvReserved,
-    /// Keys and values: of that, filled with tokens.
+    /// Of these, in MLX's arrays.
+    KvInMlx,
+    /// Of the allocated ones, filled with tokens.
     KvUsed,
     /// Logits of the last evaluation of each context.
     Logits,

@@ -10,7 +10,7 @@ use super::primitive::kernel;
 use super::projections::{Norm, float_of};
 use crate::error::Result;
 use crate::kernels::{
-    self, AttentionStep, CacheLayout, Float, Floats, Pairing, RopeTable, Segment,
+    self, AttentionStep, CacheBlock, CacheLayout, Float, Floats, Pairing, RopeTable, Segment,
 };
 
 /// One layer's attention.
@@ -28,6 +28,15 @@ pub struct AttentionLayer<'a> {
     pub scale: f32,
     /// How many positions a query sees at most, the last of them its own.
     pub window: Option<usize>,
+}
+
+/// The next tokens of a sequence: which rows of a step they are, and where their
+/// positions begin.
+#[derive(Clone, Copy)]
+pub struct Place {
+    pub first_row: usize,
+    pub n: usize,
+    pub start: usize,
 }
 
 /// How positions rotate queries and keys.
@@ -60,10 +69,22 @@ impl Rope {
 }
 
 impl StepBlocks {
-    /// While a graph with nodes of these is evaluated, the segments' blocks belong
-    /// to it from their `start` on, and what is in front of that is not written.
-    pub(crate) fn new(layout: Arc<CacheLayout>, segments: Vec<Segment>) -> StepBlocks {
-        StepBlocks { layout, segments }
+    /// While a graph with nodes of these is evaluated, the blocks belong to it from
+    /// each place's `start` on, and what is in front of that is not written.
+    pub(crate) fn new(
+        layout: Arc<CacheLayout>,
+        sequences: impl IntoIterator<Item = (Place, Vec<Arc<CacheBlock>>)>,
+    ) -> StepBlocks {
+        let segment = |(place, blocks): (Place, _)| Segment {
+            first_row: place.first_row,
+            n_tokens: place.n,
+            start: place.start,
+            blocks,
+        };
+        StepBlocks {
+            layout,
+            segments: sequences.into_iter().map(segment).collect(),
+        }
     }
 }
 

@@ -27,11 +27,11 @@ mod stock_attention;
 mod stream;
 
 pub use array::{Array, Dtype};
-pub use attention::{AttentionLayer, Rope, Rotation, StepBlocks};
+pub use attention::{AttentionLayer, Place, Rope, Rotation, StepBlocks};
 pub use mapped::{MappedArrays, TensorView};
 pub use memory::{MemoryUse, clear_cache, memory_use, reset_peak, set_cache_limit};
 pub use ops::{CpuOps, Ops};
 pub use projections::{Linear, Norm, Projected, Weight};
 pub use quantized::{QuantMode, QuantizedWeight};
-pub use stock_attention::{CachedArrays, Place};
+pub use stock_attention::CachedArrays;
 pub use stream::{Device, Stream, gpu_available, version};

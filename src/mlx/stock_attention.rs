@@ -1,9 +1,11 @@
 //! Attention of MLX's operations, and the arrays that it caches keys and values in.
 
+use std::ops::Range;
+
 use mlx_sys as sys;
 
 use super::array::{Array, Dtype};
-use super::attention::AttentionLayer;
+use super::attention::{AttentionLayer, Place};
 use super::error::last_error;
 use super::ops::{NULL, Ops, some};
 use super::projections::Norm;
@@ -14,15 +16,6 @@ use crate::kernels::{CacheFormat, RowsLayout};
 /// One layer's keys, or values: `[1, n_kv_heads, capacity, head_dim]`, or codes,
 /// scales and biases of such shapes.
 pub type CachedArrays = Vec<Array>;
-
-/// The next tokens of a sequence: which rows of a step they are, and where their
-/// positions begin.
-#[derive(Clone, Copy)]
-pub struct Place {
-    pub first_row: usize,
-    pub n: usize,
-    pub start: usize,
-}
 
 impl Ops {
     /// Arrays for `capacity` tokens that begin with what `old` ones hold.
@@ -175,7 +168,7 @@ impl Ops {
     fn loaded(
         &self,
         cached: &[Array],
-        tokens: std::ops::Range<usize>,
+        tokens: Range<usize>,
         format: CacheFormat,
         dtype: Dtype,
     ) -> Result<Array> {
@@ -291,6 +284,111 @@ impl Visible {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kernels::{CacheBlock, CacheLayout, CacheRows, Floats, LayerShape, Level};
+    use crate::mlx::{CpuOps, Device, Stream};
+
+    fn stock() -> Ops {
+        Ops::new(
+            Stream::acquire(Device::Cpu).expect("a stream"),
+            CpuOps::Stock,
+            0,
+        )
+    }
+
+    fn bytes_of(array: &Array) -> &[u8] {
+        let start = array.data_address().expect("evaluated");
+        // SAFETY: the array was just made and is dense.
+        unsafe { std::slice::from_raw_parts(start, array.bytes()) }
+    }
+
+    /// Rows of 128 of many kinds.
+    fn rows() -> Vec<Vec<f32>> {
+        let wave = |scale: f32, shift: f32| {
+            let x = |i: u16| (f32::from(i) * 0.7).sin() * scale + shift;
+            (0..128).map(x).collect::<Vec<f32>>()
+        };
+        let mut spike = vec![0.0; 128];
+        (spike[3], spike[70]) = (1.0, -5.0);
+        let mut rows = vec![vec![0.0; 128], vec![2.5; 128], vec![-1e-9; 128], spike];
+        for (scale, shift) in [
+            (1.0, 0.0),
+            (3.0, 10.0),
+            (0.5, -4.0),
+            (30_000.0, 1.0),
+            (1e-6, 0.0),
+        ] {
+            rows.push(wave(scale, shift));
+        }
+        rows
+    }
+
+    #[test]
+    fn our_kernels_quantize_as_mlx_does() {
+        let ops = stock();
+        let layer = LayerShape {
+            n_kv_heads: 1,
+            key_dim: 128,
+            value_dim: 128,
+        };
+        let (floats, sizes) = ([Dtype::F32, Dtype::F16, Dtype::Bf16], [32, 64]);
+        let kinds = floats
+            .iter()
+            .flat_map(|dtype| sizes.map(|size| (dtype, size)));
+        for ((&dtype, group_size), bits) in kinds.flat_map(|kind| [(kind, 4), (kind, 8)]) {
+            let format = CacheFormat::Affine {
+                bits,
+                group_size,
+                float: dtype.float().expect("floats"),
+            };
+            let layout = CacheLayout::new(&[layer], format);
+            let keys = layout.layers()[0].keys;
+            for row in rows() {
+                // Both get what the type can hold.
+                let exact = Array::from_f32(&row, &[1, 128]).expect("an array");
+                let rounded = ops.astype(&exact, dtype).expect("a node");
+                let parts = ops.quantize(&rounded, bits, group_size).expect("nodes");
+                let widened = ops.astype(&rounded, Dtype::F32).expect("a node");
+                ops.stream()
+                    .eval(parts.iter().chain([&widened]))
+                    .expect("evaluated");
+                let row = Floats::from(widened.as_f32().expect("floats"));
+                for level in Level::available() {
+                    let block = CacheBlock::zeroed(&layout, 1).expect("memory");
+                    // SAFETY: nobody else has the block.
+                    let found = unsafe {
+                        keys.write(level, &block, (0, 0), |out| level.convert(row, out));
+                        keys.read(&block, 0, 0..1)
+                    };
+                    let CacheRows::Affine(found) = found else {
+                        panic!("quantized rows");
+                    };
+                    let found = [found.codes, found.scales, found.biases.expect("affine")];
+                    for (found, expected) in found.into_iter().zip(&parts) {
+                        assert_eq!(found, bytes_of(expected), "{level:?} {format:?}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn arrays_that_somebody_else_holds_are_copied_before_they_are_written() {
+        let ops = stock();
+        let target = vec![Array::from_f32(&[1.0, 2.0], &[1, 1, 2, 1]).expect("an array")];
+        let new = [Array::from_f32(&[9.0], &[1, 1, 1, 1]).expect("an array")];
+        let overwritten = |target: CachedArrays| {
+            let result = ops.overwrite(target, &new, 1).expect("nodes").remove(0);
+            ops.stream().eval([&result]).expect("evaluated");
+            result
+        };
+        let address = target[0].data_address();
+        let copy = overwritten(target.clone());
+        assert_eq!(copy.as_f32().expect("floats"), [1.0, 9.0]);
+        assert_eq!(target[0].as_f32().expect("floats"), [1.0, 2.0]);
+        let same = overwritten(target);
+        assert_eq!(same.as_f32().expect("floats"), [1.0, 9.0]);
+        assert_eq!(same.data_address(), address);
+    }
 
     #[test]
     fn a_window_hides_what_lies_before_it() {

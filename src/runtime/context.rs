@@ -23,6 +23,10 @@ const UNCHECKED_LOGITS: usize = 16 << 20;
 /// On the CPU, steps of more tokens than this are evaluated layer by layer:
 /// it bounds scratch memory and the time until a cancellation is noticed.
 const LAYERWISE_FROM: usize = 16;
+/// Layers of our kernels that are evaluated together at most. MLX schedules about
+/// 50 nodes ahead; beyond, its thread and the scheduling one wake each other for
+/// every few nodes.
+const LAYERS_AHEAD: usize = 8;
 
 /// Zero means the default.
 #[derive(Clone, Copy, Debug, Default)]
@@ -278,8 +282,11 @@ impl Context {
         let flag = || cancel.map(Cancel::flag);
         let layerwise = ops.stream().device() == Device::Cpu
             && (step.tokens.len() >= LAYERWISE_FROM || (cancel.is_some() && !ops.uses_kernels()));
+        let mut n_layers = 0;
         let mut after_layer = |hidden: &Array| {
-            if layerwise {
+            n_layers += 1;
+            let is_far_ahead = ops.uses_kernels() && n_layers % LAYERS_AHEAD == 0;
+            if layerwise || is_far_ahead {
                 ops.stream().eval_until([hidden], flag())?;
                 cancel.map_or(Ok(()), Cancel::check)?;
             }

@@ -34,6 +34,8 @@ pub struct MemoryStats {
     pub usable: Usable,
     pub weights: ModelMemory,
     pub contexts: ContextMemory,
+    /// Of the allocated keys and values, those in MLX's arrays.
+    pub kv_in_mlx: usize,
     pub mlx: mlx::MemoryUse,
     pub process: ProcessMemory,
 }
@@ -70,6 +72,7 @@ pub fn memory_stats() -> Result<MemoryStats> {
             kv_used: bytes(Category::KvUsed),
             logits: bytes(Category::Logits),
         },
+        kv_in_mlx: bytes(Category::KvInMlx),
         mlx: mlx::memory_use()?,
         process: memory::process_memory(),
     })

@@ -68,6 +68,40 @@ def test_trimmed_tokens_are_forgotten(plain_model: umrt.Model) -> None:
             context.trim(0, 4)
 
 
+def test_a_fork_goes_on_like_its_source(plain_model: umrt.Model) -> None:
+    with plain_model.context(n_seq=2) as context:
+        context.eval([1, 2, 3])
+        reserved = context.memory().kv_reserved_bytes
+        context.fork(0, 1)
+        assert context.length(1) == 3
+        assert context.memory().kv_reserved_bytes == reserved
+        assert context.eval([4, 4], seq_ids=[0, 1]) == 2
+        np.testing.assert_array_equal(context.logits(0), context.logits(1))
+        context.eval([5, 6], seq_ids=[0, 1])
+        assert not np.allclose(context.logits(0), context.logits(1))
+        assert context.memory().kv_reserved_bytes == 2 * reserved
+        with pytest.raises(umrt.InvalidArgumentError, match="sequence 2"):
+            context.fork(0, 2)
+
+
+def test_fewer_bits_of_keys_and_values_take_less_memory(
+    plain_model: umrt.Model,
+) -> None:
+    with plain_model.context(kv_type=umrt.KvType.F16) as context:
+        assert context.info.kv_bytes_per_token * 2 == (
+            plain_model.info.kv_bytes_per_token
+        )
+        context.eval([1, 2, 3])
+        halved = context.logits()
+    with plain_model.context() as context:
+        context.eval([1, 2, 3])
+        np.testing.assert_allclose(halved, context.logits(), rtol=0.02, atol=0.02)
+    with pytest.raises(umrt.UnsupportedError, match="groups of 64"):
+        plain_model.context(kv_type=umrt.KvType.Q8_G64)
+    with pytest.raises(TypeError, match="kv_type"):
+        plain_model.context(kv_type=4)  # type: ignore[arg-type]
+
+
 def test_a_copy_of_logits_stays_and_is_writable(plain_model: umrt.Model) -> None:
     with plain_model.context() as context:
         context.eval([1, 2, 3])

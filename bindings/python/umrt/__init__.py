@@ -14,7 +14,7 @@ one call at a time. Objects may be closed and collected in any order.
 
 from . import errors
 from ._cancel import Cancel
-from ._context import Context, ContextInfo, Perf
+from ._context import Context, ContextInfo, KvType, Perf
 from ._generation import Generation, GenerationResult, StopReason
 from ._library import (
     DeviceInfo,
@@ -62,6 +62,7 @@ __all__ = [
     "InternalError",
     "InvalidArgumentError",
     "IoError",
+    "KvType",
     "MemoryStats",
     "Model",
     "ModelInfo",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import enum
 import functools
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -30,6 +31,26 @@ if TYPE_CHECKING:
 
 # Fewer tokens are over before anyone could press Ctrl-C.
 _INTERRUPTIBLE_FROM_TOKENS = 16
+
+
+class KvType(enum.Enum):
+    """How keys and values are stored.
+
+    Fewer bits take less memory, and less time behind long prompts, and cost
+    accuracy: with 8 bits hardly any, with 4 bits some.
+    """
+
+    COMPUTED = _ffi.KV_COMPUTED
+    """In the type that the model computes in."""
+    F32 = _ffi.KV_F32
+    F16 = _ffi.KV_F16
+    BF16 = _ffi.KV_BF16
+    Q8_G64 = _ffi.KV_Q8_G64
+    """Whole numbers of 8 bits, with a scale and a bias for every 64."""
+    Q8_G32 = _ffi.KV_Q8_G32
+    Q4_G64 = _ffi.KV_Q4_G64
+    """Whole numbers of 4 bits, with a scale and a bias for every 64."""
+    Q4_G32 = _ffi.KV_Q4_G32
 
 
 @dataclass(frozen=True)
@@ -89,6 +110,7 @@ class Context(Closeable):
         *,
         prefill_chunk: int = 0,
         n_threads: int = 0,
+        kv_type: KvType = KvType.COMPUTED,
     ) -> None:
         """KV memory is taken as sequences grow, never beyond `n_ctx`.
 
@@ -100,15 +122,18 @@ class Context(Closeable):
         - `n_threads`: threads that compute on the CPU, at most 1024; contexts with
           the same number share them. 0: the physical cores that the process may
           use. More gain nothing; use fewer to leave cores to the application.
+        - `kv_type`: how keys and values are stored.
 
         Raises OverBudgetError if full sequences would take more than models may
-        use (the message says how much), BackendError.
+        use (the message says how much), UnsupportedError (the model's heads do not
+        divide into the groups of `kv_type`), BackendError.
         """
         params = _ffi.CtxParams(
             n_ctx=_arguments.u32("n_ctx", n_ctx),
             n_seq=_arguments.integer("n_seq", n_seq, 1, _arguments.U32_MAX),
             prefill_chunk=_arguments.u32("prefill_chunk", prefill_chunk),
             n_threads=_arguments.u32("n_threads", n_threads),
+            kv_type=_arguments.instance("kv_type", kv_type, KvType).value,
         )
         with model_handle(model) as address:
             handle = Handle.create(
@@ -230,9 +255,21 @@ class Context(Closeable):
         self._call(_ffi.lib.umrt_seq_length, seq, ctypes.byref(n_tokens))
         return n_tokens.value
 
+    def fork(self, source: SupportsIndex, target: SupportsIndex) -> None:
+        """Makes sequence `target` hold the same tokens as sequence `source`, in place
+        of its own. It takes no time and no memory: what both hold is shared until
+        one of them changes it.
+
+        Raises InvalidArgumentError (no such sequence).
+        """
+        source = _arguments.i32("source", source)
+        target = _arguments.i32("target", target)
+        self._call(_ffi.lib.umrt_seq_fork, source, target)
+
     def trim(self, seq: SupportsIndex, keep: SupportsIndex) -> None:
-        """Keeps the first `keep` tokens of a sequence and forgets the rest. With
-        0 its memory is given back.
+        """Keeps the first `keep` tokens of a sequence and forgets the rest.
+        Memory for 256 tokens is given back where none of them is left; with 0 all
+        of it.
 
         Raises InvalidArgumentError (no such sequence, or it holds fewer).
         """

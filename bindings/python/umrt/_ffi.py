@@ -64,6 +64,15 @@ SPECIAL_PAD = 4
 SPECIAL_CLS = 5
 SPECIAL_MASK = 6
 
+KV_COMPUTED = 0
+KV_F32 = 1
+KV_F16 = 2
+KV_BF16 = 3
+KV_Q8_G64 = 4
+KV_Q8_G32 = 5
+KV_Q4_G64 = 6
+KV_Q4_G32 = 7
+
 GENERATE_IGNORE_END = 1
 
 STOP_END = 1
@@ -179,6 +188,7 @@ class CtxParams(Struct):
         ("n_seq", c_uint32),
         ("prefill_chunk", c_uint32),
         ("n_threads", c_uint32),
+        ("kv_type", c_uint32),
     ]
 
 
@@ -317,6 +327,7 @@ FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
     "umrt_ctx_perf": (STATUS, [HANDLE, POINTER(Perf)]),
     "umrt_ctx_memory_stats": (STATUS, [HANDLE, POINTER(MemoryInfo)]),
     "umrt_seq_length": (STATUS, [HANDLE, c_int32, POINTER(c_uint32)]),
+    "umrt_seq_fork": (STATUS, [HANDLE, c_int32, c_int32]),
     "umrt_seq_trim": (STATUS, [HANDLE, c_int32, c_uint32]),
     "umrt_eval": (STATUS, [HANDLE, POINTER(Batch), HANDLE, POINTER(EvalResult)]),
     "umrt_logits": (STATUS, [HANDLE, c_size_t, POINTER(c_float), c_size_t, NEEDED]),

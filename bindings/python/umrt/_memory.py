@@ -70,7 +70,7 @@ class MemoryStats:
     scratch_bytes: int
     """The rest of MLX's active memory: intermediate results."""
     mlx_active_bytes: int
-    """MLX's arrays: KV cache, logits, copied weights, scratch."""
+    """MLX's arrays: logits, copied weights, scratch; on a GPU the KV cache."""
     mlx_cache_bytes: int
     """Freed buffers that MLX keeps for reuse."""
     mlx_peak_bytes: int
@@ -92,7 +92,7 @@ class MemoryStats:
                 *_weight_rows(self),
                 *_context_rows(self),
                 ("scratch", self.scratch_bytes, "intermediate results"),
-                ("MLX arrays", self.mlx_active_bytes, "KV, logits, copies, scratch"),
+                ("MLX arrays", self.mlx_active_bytes, "logits, copies, scratch"),
                 ("  at most so far", self.mlx_peak_bytes, ""),
                 ("MLX free buffers", self.mlx_cache_bytes, "kept for reuse"),
                 ("process, private", self.process_anonymous_bytes, "resident"),

@@ -11,7 +11,7 @@ from typing import Any, Literal, SupportsIndex
 from . import _arguments, _ffi
 from ._arguments import Tokens
 from ._cancel import Cancel, optional_cancel
-from ._context import Context
+from ._context import Context, KvType
 from ._handle import Closeable, Handle
 from ._memory import ModelMemory, from_info
 from ._text import Detokenizer, SpecialTokens, TokenInfo, text_of
@@ -186,10 +186,16 @@ class Model(Closeable):
         *,
         prefill_chunk: int = 0,
         n_threads: int = 0,
+        kv_type: KvType = KvType.COMPUTED,
     ) -> Context:
         """A new `Context` of this model."""
         return Context(
-            self, n_ctx, n_seq, prefill_chunk=prefill_chunk, n_threads=n_threads
+            self,
+            n_ctx,
+            n_seq,
+            prefill_chunk=prefill_chunk,
+            n_threads=n_threads,
+            kv_type=kv_type,
         )
 
     def tokenize(
