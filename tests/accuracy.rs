@@ -28,10 +28,17 @@ struct Bounds {
     perplexity: f64,
 }
 
-/// Over 1,800 tokens, activations in bfloat16 between kernels measure up to 4e-6
-/// and 9e-5; integers of 8 bits would measure a divergence of 2.4e-5.
+/// Over 1,800 tokens, one row at a time, activations in bfloat16 between kernels
+/// measure up to 4e-6 and 9e-5.
 const NATIVE: Bounds = Bounds {
     mean_divergence: 1.2e-5,
+    perplexity: 1e-3,
+};
+
+/// Products of several rows at a time have activations of 8 bits in groups of 32:
+/// up to 1.5e-5 and 1e-4. Groups of 64 would measure 2.2e-5.
+const NATIVE_ROWS: Bounds = Bounds {
+    mean_divergence: 2e-5,
     perplexity: 1e-3,
 };
 
@@ -267,12 +274,18 @@ fn assert_within(bounds: &Bounds, precision: Precision, kv_type: KvType, forms: 
 
 #[test]
 fn prefill_in_native_precision_predicts_what_float32_does() {
-    assert_within(&NATIVE, Precision::Native, KvType::Computed, &PREFILL);
+    assert_within(&NATIVE_ROWS, Precision::Native, KvType::Computed, &PREFILL);
 }
 
 #[test]
 fn decoding_in_native_precision_predicts_what_float32_does() {
-    assert_within(&NATIVE, Precision::Native, KvType::Computed, &DECODING);
+    assert_within(&NATIVE, Precision::Native, KvType::Computed, &DECODING[..1]);
+    assert_within(
+        &NATIVE_ROWS,
+        Precision::Native,
+        KvType::Computed,
+        &DECODING[1..],
+    );
 }
 
 #[test]

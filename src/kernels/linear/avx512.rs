@@ -4,6 +4,7 @@
 //! pointers of the sizes that its comment names. All loads are unaligned loads.
 
 mod codes;
+mod nibbles;
 mod planes;
 mod tiles;
 

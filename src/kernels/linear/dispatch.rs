@@ -3,6 +3,8 @@
 use super::codes::{self, CodeRows};
 #[cfg(target_arch = "aarch64")]
 use super::neon;
+#[cfg(target_arch = "x86_64")]
+use super::planes::part_size;
 use super::planes::{Order, Planes};
 use super::scalar;
 use super::tiles::Tile;
@@ -58,17 +60,22 @@ impl Level {
     /// In which order codes are multiplied as integers; `None`: they aren't.
     pub fn code_order(self, weights: &QuantizedRows<'_>) -> Option<Order> {
         let nibbles = weights.format.bits() == 4;
-        let unit = match (self, nibbles) {
+        let order = match (self, nibbles) {
             (Level::Scalar, _) => None,
             #[cfg(target_arch = "x86_64")]
-            (Level::Avx2, _) => nibbles.then_some(32),
+            (Level::Avx2, _) => nibbles.then_some(Order::Nibbles { unit: 32 }),
             #[cfg(target_arch = "x86_64")]
-            (Level::Avx512, _) => Some(64),
+            (Level::Avx512, true) => Some(Order::Parts {
+                size: part_size(weights.format),
+            }),
+            #[cfg(target_arch = "x86_64")]
+            (Level::Avx512, false) => Some(Order::Plain { unit: 64 }),
             #[cfg(target_arch = "aarch64")]
-            (Level::Neon | Level::NeonDot, _) => Some(neon::UNIT),
+            (Level::Neon | Level::NeonDot, true) => Some(Order::Nibbles { unit: neon::UNIT }),
+            #[cfg(target_arch = "aarch64")]
+            (Level::Neon | Level::NeonDot, false) => Some(Order::Plain { unit: neon::UNIT }),
         };
-        let unit = unit.filter(|_| codes::are_whole(weights))?;
-        Some(Order { unit, nibbles })
+        order.filter(|_| codes::are_whole(weights))
     }
 
     /// The products of all rows of codes with all of `x`: `out` is `[n, rows]`.

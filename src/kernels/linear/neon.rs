@@ -10,7 +10,7 @@ use std::arch::asm;
 
 use super::codes::CodeRows;
 use super::panels::PANEL;
-use super::planes::Planes;
+use super::planes::{Order, Planes};
 use super::scalar;
 use super::tiles::Tile;
 use crate::kernels::float::Float;
@@ -97,25 +97,25 @@ unsafe fn multiply_all<B: ByteProducts>(rows: &CodeRows<'_>, x: &Planes, out: &m
             [vandq_u8(pairs, vdupq_n_u8(0xf)), vshrq_n_u8::<4>(pairs)]
         };
         let (bits, shift) = (rows.bits, 0.0);
-        match (x.order.nibbles, rows.table) {
-            (true, None) => {
+        match (x.order, rows.table) {
+            (Order::Nibbles { .. }, None) => {
                 let load = |codes: &[u8]| nibbles(codes).map(|unit| vreinterpretq_s8_u8(unit));
                 let bytes = UNIT;
                 multiply_rows::<B, _, 2>(rows, x, &Chunks { bytes, shift, load }, out);
             }
-            (true, Some(table)) => {
+            (Order::Nibbles { .. }, Some(table)) => {
                 let table = vld1q_s8(table.as_ptr().cast());
                 let load = |codes: &[u8]| nibbles(codes).map(|unit| vqtbl1q_s8(table, unit));
                 let bytes = UNIT;
                 multiply_rows::<B, _, 2>(rows, x, &Chunks { bytes, shift, load }, out);
             }
-            (false, _) if bits == 8 => {
+            _ if bits == 8 => {
                 let sign = vdupq_n_u8(0x80);
                 let load = |codes: &[u8]| [vreinterpretq_s8_u8(veorq_u8(load_padded(codes), sign))];
                 let (bytes, shift) = (UNIT, 128.0);
                 multiply_rows::<B, _, 1>(rows, x, &Chunks { bytes, shift, load }, out);
             }
-            (false, _) => {
+            _ => {
                 let unpacker = Unpacker::new(bits);
                 let load = |codes: &[u8]| [vreinterpretq_s8_u8(unpacker.bytes(codes))];
                 let bytes = UNIT * bits / 8;

@@ -9,43 +9,50 @@ use crate::kernels::float::Float;
 use crate::kernels::level::Level;
 use crate::kernels::quantized::Format;
 
-/// In which order the codes of a row come out of their bytes.
+/// In which order the codes of a row are multiplied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Order {
-    /// Codes that are multiplied at once.
-    pub unit: usize,
-    /// Codes come in pairs of units: those of the low halves of the bytes, which
-    /// are the even columns, and those of the high ones.
-    pub nibbles: bool,
+pub enum Order {
+    /// As they are, so many at once.
+    Plain { unit: usize },
+    /// So many of the low halves of the bytes, which are the even columns, then
+    /// those of the high ones.
+    Nibbles { unit: usize },
+    /// Blocks of sixteen parts of so many columns, each of which is a lane of
+    /// four bytes in several vectors: the even columns of its first eight, the odd
+    /// ones, the even columns of the next eight. The codes of 64 bytes fill every
+    /// fourth lane (with parts of 16 every other pair of lanes).
+    Parts { size: usize },
 }
 
 impl Order {
-    /// Columns of a chunk: one unit, or both of a pair.
+    /// Columns of a chunk, in which columns change places.
     pub fn chunk(self) -> usize {
-        if self.nibbles {
-            2 * self.unit
-        } else {
-            self.unit
-        }
-    }
-
-    /// Bytes of one chunk's columns in this order.
-    fn arrange(self, columns: &[i8], out: &mut [i8]) {
-        if self.nibbles {
-            let (even, odd) = out.split_at_mut(self.unit);
-            for ((pair, even), odd) in columns.as_chunks::<2>().0.iter().zip(even).zip(odd) {
-                [*even, *odd] = *pair;
-            }
-        } else {
-            out.copy_from_slice(columns);
+        match self {
+            Order::Plain { unit } => unit,
+            Order::Nibbles { unit } => 2 * unit,
+            Order::Parts { size } => 16 * size,
         }
     }
 
     /// Where column `index` of a chunk goes.
     fn place(self, index: usize) -> usize {
-        match self.nibbles {
-            true => index / 2 + index % 2 * self.unit,
-            false => index,
+        match self {
+            Order::Plain { .. } => index,
+            Order::Nibbles { unit } => index / 2 + index % 2 * unit,
+            Order::Parts { size } => {
+                let (part, column) = (index / size, index % size);
+                let vector = column / 8 * 2 + column % 2;
+                vector * 64 + self.lane(part) * 4 + column % 8 / 2
+            }
+        }
+    }
+
+    /// Where the scale of a part goes, of sixteen.
+    pub fn lane(self, part: usize) -> usize {
+        match self {
+            Order::Parts { size: 32 } => part % 4 * 4 + part / 4,
+            Order::Parts { .. } => part % 8 / 2 * 4 + part / 8 * 2 + part % 2,
+            _ => part,
         }
     }
 }
@@ -72,13 +79,18 @@ impl Resolution {
             && matches!(format, Format::Affine { .. } | Format::Mxfp4);
         Resolution {
             planes: if one_byte { 1 } else { 2 },
-            part_size: format.group_size().min(MAX_PART_SIZE),
+            part_size: part_size(format),
         }
     }
 }
 
 /// As many as in llama.cpp's Q8_0.
 pub const MAX_PART_SIZE: usize = 32;
+
+/// Columns that share a scale: whole groups or parts of them.
+pub fn part_size(format: Format) -> usize {
+    format.group_size().min(MAX_PART_SIZE)
+}
 
 /// Rows of activations. A value is `scale * byte`, or with two planes
 /// `scale * (128 * high + low)`.
@@ -91,7 +103,7 @@ pub struct Planes {
     /// Bytes of one row: for each chunk its high bytes, then its low ones.
     pub row_bytes: usize,
     pub bytes: Aligned<i8>,
-    /// `[n, parts]`, with zeros up to a whole vector
+    /// `[n, parts]`, with zeros up to a whole vector of sixteen, in the order's lanes
     pub scales: Vec<f32>,
     /// The sums of the parts' represented values, in the same places.
     pub sums: Vec<f32>,
@@ -148,15 +160,16 @@ impl Planes {
             parts_stride,
         };
         let mut bytes = vec![0; row_bytes];
+        let places: Vec<usize> = (0..order.chunk()).map(|index| order.place(index)).collect();
         for (index, row) in values.chunks_exact(columns).enumerate() {
-            made.put(level, index, row, &mut bytes);
+            made.put(level, index, row, &places, &mut bytes);
         }
         // What isn't finite shows in its part's sum.
         made.sums.iter().all(|sum| sum.is_finite()).then_some(made)
     }
 
     /// `bytes` is scratch for a row: one plane after the other.
-    fn put(&mut self, level: Level, index: usize, row: &[f32], bytes: &mut [i8]) {
+    fn put(&mut self, level: Level, index: usize, row: &[f32], places: &[usize], bytes: &mut [i8]) {
         let Resolution { planes, part_size } = self.resolution;
         let plane_bytes = self.row_bytes / planes;
         let (high, low) = bytes.split_at_mut(plane_bytes);
@@ -167,15 +180,18 @@ impl Planes {
                 1 => level.round_to_bytes(values, high),
                 _ => level.split(values, high, &mut low[columns]),
             };
-            self.scales[index * self.parts_stride + part] = scale;
-            self.sums[index * self.parts_stride + part] = sum;
+            let at = self.part(index, part);
+            self.scales[at] = scale;
+            self.sums[at] = sum;
         }
-        let chunk = self.order.chunk();
+        let chunk = places.len();
         let out = &mut self.bytes.as_mut_slice()[index * self.row_bytes..][..self.row_bytes];
         for (plane, bytes) in bytes.chunks_exact(plane_bytes).enumerate() {
-            let places = out.chunks_exact_mut(chunk).skip(plane).step_by(planes);
-            for (columns, out) in bytes.chunks_exact(chunk).zip(places) {
-                self.order.arrange(columns, out);
+            let chunks = out.chunks_exact_mut(chunk).skip(plane).step_by(planes);
+            for (columns, out) in bytes.chunks_exact(chunk).zip(chunks) {
+                for (column, place) in columns.iter().zip(places) {
+                    out[*place] = *column;
+                }
             }
         }
     }
@@ -188,6 +204,12 @@ impl Planes {
         (0..self.resolution.planes).fold(0, |above, plane| {
             128 * above + i32::from(self.bytes.as_slice()[place + plane * chunk])
         })
+    }
+
+    /// Where the scale and the sum of a part are.
+    pub fn part(&self, row: usize, part: usize) -> usize {
+        let (block, part) = (part / PARTS_READ * PARTS_READ, part % PARTS_READ);
+        row * self.parts_stride + block + self.order.lane(part)
     }
 
     pub fn n(&self) -> usize {

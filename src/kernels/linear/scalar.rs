@@ -38,7 +38,7 @@ fn dot_codes(rows: &CodeRows<'_>, x: &Planes, row: usize, index: usize) -> f32 {
             let group = part * rows.groups / x.parts;
             let [scale, bias] =
                 [rows.scales, rows.biases].map(|all| all.get(row * rows.groups + group));
-            let at = index * x.parts_stride + part;
+            let at = x.part(index, part);
             scale * x.scales[at] * whole as f32 + bias * x.sums[at]
         })
         .sum()

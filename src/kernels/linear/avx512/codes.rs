@@ -3,15 +3,14 @@
 
 use std::arch::x86_64::*;
 
-use super::{LANES, load_from, prefetch};
+use super::{LANES, load_from, nibbles, prefetch};
 use crate::kernels::floats::Floats;
 use crate::kernels::linear::codes::CodeRows;
-use crate::kernels::linear::planes::Planes;
+use crate::kernels::linear::planes::{Order, Planes};
 
-/// How 64 codes (with nibbles twice 64) come out of their bytes.
+/// How 64 codes come out of their bytes.
 #[derive(Clone, Copy)]
 struct Unpack {
-    nibbles: bool,
     bytes: usize,
     /// The bytes of eight codes to each quarter of 32 bits.
     spread: __m512i,
@@ -22,7 +21,7 @@ struct Unpack {
 impl Unpack {
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi")]
-    fn new(bits: usize, nibbles: bool) -> Unpack {
+    fn new(bits: usize) -> Unpack {
         let (mut spread, mut shifts) = ([0_u8; 64], [0_u8; 64]);
         for (place, (spread, shift)) in spread.iter_mut().zip(&mut shifts).enumerate() {
             let (eight, code) = (place / 8, place % 8);
@@ -33,43 +32,39 @@ impl Unpack {
             };
             *shift = (code * bits) as u8;
         }
-        let mask = if nibbles { 0xf } else { (1 << bits) - 1 };
         // SAFETY: the arrays are 64 bytes long.
         unsafe {
             Unpack {
-                nibbles,
-                bytes: if nibbles { 64 } else { 8 * bits },
+                bytes: 8 * bits,
                 spread: _mm512_loadu_epi8(spread.as_ptr().cast()),
                 shifts: _mm512_loadu_epi8(shifts.as_ptr().cast()),
-                mask: _mm512_set1_epi8(mask as u8 as i8),
+                mask: _mm512_set1_epi8(((1 << bits) - 1) as u8 as i8),
             }
         }
     }
 
-    /// Codes of one chunk at `from`, of which `left` bytes are there.
+    /// The codes at `from`, of whose bytes `left` are there.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi")]
-    unsafe fn load(&self, from: *const u8, left: usize) -> [__m512i; 2] {
-        // SAFETY: only bytes that are there are read.
-        let packed = unsafe {
-            if left >= 64 {
-                _mm512_loadu_epi8(from.cast())
-            } else {
-                _mm512_maskz_loadu_epi8(u64::MAX >> (64 - left), from.cast())
-            }
-        };
-        if self.nibbles {
-            let high = _mm512_srli_epi16::<4>(packed);
-            [
-                _mm512_and_si512(packed, self.mask),
-                _mm512_and_si512(high, self.mask),
-            ]
-        } else {
-            let spread = _mm512_permutexvar_epi8(self.spread, packed);
-            let codes = _mm512_multishift_epi64_epi8(self.shifts, spread);
-            [_mm512_and_si512(codes, self.mask), _mm512_setzero_si512()]
-        }
+    unsafe fn load(&self, from: *const u8, left: usize) -> __m512i {
+        // SAFETY: the same contract.
+        let packed = unsafe { load_at_most_64(from, left) };
+        let spread = _mm512_permutexvar_epi8(self.spread, packed);
+        let codes = _mm512_multishift_epi64_epi8(self.shifts, spread);
+        _mm512_and_si512(codes, self.mask)
     }
+}
+
+/// Bytes at `from`, of which `left` are there.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+pub unsafe fn load_at_most_64(from: *const u8, left: usize) -> __m512i {
+    let mask = match left {
+        64.. => u64::MAX,
+        _ => (1 << left) - 1,
+    };
+    // SAFETY: only bytes that are there are read.
+    unsafe { _mm512_maskz_loadu_epi8(mask, from.cast()) }
 }
 
 /// See `Level::multiply_codes`.
@@ -77,25 +72,18 @@ impl Unpack {
 pub unsafe fn multiply_codes(rows: &CodeRows<'_>, x: &Planes, out: &mut [f32]) {
     // SAFETY: the same contract.
     unsafe {
-        match (x.order.nibbles, rows.table, x.resolution.planes) {
-            (true, None, 1) => multiply_codes_in::<2, 1, false>(rows, x, out),
-            (true, None, _) => multiply_codes_in::<2, 2, false>(rows, x, out),
-            (true, Some(_), 1) => multiply_codes_in::<2, 1, true>(rows, x, out),
-            (true, Some(_), _) => multiply_codes_in::<2, 2, true>(rows, x, out),
-            (false, _, 1) => multiply_codes_in::<1, 1, false>(rows, x, out),
-            (false, _, _) => multiply_codes_in::<1, 2, false>(rows, x, out),
+        match (x.order, x.resolution.planes) {
+            (Order::Parts { size }, _) => nibbles::multiply(rows, x, size, out),
+            (_, 1) => multiply_in::<1>(rows, x, out),
+            (_, _) => multiply_in::<2>(rows, x, out),
         }
     }
 }
 
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,f16c")]
-unsafe fn multiply_codes_in<const UNITS: usize, const PLANES: usize, const TABLE: bool>(
-    rows: &CodeRows<'_>,
-    x: &Planes,
-    out: &mut [f32],
-) {
-    let codes = Codes::<UNITS, PLANES, TABLE>::new(rows, x);
+unsafe fn multiply_in<const PLANES: usize>(rows: &CodeRows<'_>, x: &Planes, out: &mut [f32]) {
+    let codes = Codes::<PLANES>::new(rows, x);
     let (n, n_rows) = (x.n(), rows.len());
     for row in 0..n_rows {
         let mut token = 0;
@@ -114,48 +102,36 @@ unsafe fn multiply_codes_in<const UNITS: usize, const PLANES: usize, const TABLE
 }
 
 /// Writes every `stride`th element; gives the number of products.
-fn put<const N: usize>(products: [f32; N], stride: usize, out: &mut [f32]) -> usize {
+pub fn put<const N: usize>(products: [f32; N], stride: usize, out: &mut [f32]) -> usize {
     for (product, out) in products.iter().zip(out.iter_mut().step_by(stride)) {
         *out = *product;
     }
     N
 }
 
-/// What all rows of codes have in common. A chunk is UNITS vectors of 64 codes,
-/// multiplied with as many vectors of each of PLANES.
-struct Codes<const UNITS: usize, const PLANES: usize, const TABLE: bool> {
+/// What all rows of codes have in common. A chunk is 64 codes, multiplied with a
+/// vector of each of PLANES.
+struct Codes<const PLANES: usize> {
     unpack: Unpack,
-    table: __m512i,
     /// The first column of each sum of a chunk; this by `part_size` is its part.
     columns: __m512i,
     part_shift: __m128i,
-    parts_per_group: usize,
-    /// The group of each of sixteen parts.
-    group_of_part: __m512i,
+    parts: Parts,
 }
 
-impl<const UNITS: usize, const PLANES: usize, const TABLE: bool> Codes<UNITS, PLANES, TABLE> {
-    const CHUNK: usize = 64 * UNITS;
+impl<const PLANES: usize> Codes<PLANES> {
+    const CHUNK: usize = 64;
 
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi")]
     fn new(rows: &CodeRows<'_>, x: &Planes) -> Self {
-        let table = match rows.table {
-            // SAFETY: sixteen bytes.
-            Some(table) => _mm512_broadcast_i32x4(unsafe { _mm_loadu_epi8(table.as_ptr().cast()) }),
-            None => _mm512_setzero_si512(),
-        };
         let lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
         let columns_per_sum = _mm512_set1_epi32((Self::CHUNK / LANES) as i32);
-        let shift = |by: usize| _mm_cvtsi32_si128(by.trailing_zeros() as i32);
-        let parts_per_group = x.parts / rows.groups;
         Codes {
-            unpack: Unpack::new(rows.bits, UNITS == 2),
-            table,
+            unpack: Unpack::new(rows.bits),
             columns: _mm512_mullo_epi32(lanes, columns_per_sum),
-            part_shift: shift(x.resolution.part_size),
-            parts_per_group,
-            group_of_part: _mm512_srl_epi32(lanes, shift(parts_per_group)),
+            part_shift: _mm_cvtsi32_si128(x.resolution.part_size.trailing_zeros() as i32),
+            parts: Parts::new(rows, x),
         }
     }
 
@@ -177,8 +153,8 @@ impl<const UNITS: usize, const PLANES: usize, const TABLE: bool> Codes<UNITS, PL
         unsafe {
             let mut planes = x.bytes.as_slice().as_ptr().add(first * x.row_bytes);
             for block in (0..x.parts).step_by(LANES) {
-                let scales = self.of_parts(&rows.scales, rows.groups, row, block);
-                let biases = self.of_parts(&rows.biases, rows.groups, row, block);
+                let scales = self.parts.read::<false>(&rows.scales, row, block / LANES);
+                let biases = self.parts.read::<false>(&rows.biases, row, block / LANES);
                 let mut factors = [_mm512_setzero_ps(); N];
                 for token in 0..N {
                     let parts = (first + token) * x.parts_stride + block;
@@ -190,14 +166,11 @@ impl<const UNITS: usize, const PLANES: usize, const TABLE: bool> Codes<UNITS, PL
                 let mut columns = self.columns;
                 for _ in 0..LANES * x.resolution.part_size / Self::CHUNK {
                     prefetch(codes);
-                    let mut units = self.unpack.load(codes, left);
-                    if TABLE {
-                        units = units.map(|unit| _mm512_shuffle_epi8(self.table, unit));
-                    }
+                    let unit = self.unpack.load(codes, left);
                     let parts = _mm512_srl_epi32(columns, self.part_shift);
                     columns = _mm512_add_epi32(columns, _mm512_set1_epi32(Self::CHUNK as i32));
                     for token in 0..N {
-                        let whole = Self::multiply(&units, planes.add(token * x.row_bytes));
+                        let whole = Self::multiply(unit, planes.add(token * x.row_bytes));
                         let factor = _mm512_permutexvar_ps(parts, factors[token]);
                         let whole = _mm512_cvtepi32_ps(whole);
                         sums[token] = _mm512_fmadd_ps(whole, factor, sums[token]);
@@ -214,39 +187,67 @@ impl<const UNITS: usize, const PLANES: usize, const TABLE: bool> Codes<UNITS, PL
         sums.map(|sum| _mm512_reduce_add_ps(sum))
     }
 
-    /// For each of sixteen parts from `block` on what its group has in a row, or
-    /// zero behind the last.
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,f16c")]
-    unsafe fn of_parts(
-        &self,
-        floats: &Floats<'_>,
-        groups: usize,
-        row: usize,
-        block: usize,
-    ) -> __m512 {
-        let first = block / self.parts_per_group;
-        let mask = u16::MAX >> (LANES - (groups - first).min(LANES / self.parts_per_group));
-        // SAFETY: the row has so many groups.
-        let of_groups = unsafe { load_from(floats, row * groups + first, mask) };
-        _mm512_permutexvar_ps(self.group_of_part, of_groups)
-    }
-
     /// A chunk's codes times the planes of a row of activations.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-    unsafe fn multiply(units: &[__m512i; 2], planes: *const i8) -> __m512i {
+    unsafe fn multiply(unit: __m512i, planes: *const i8) -> __m512i {
         let mut whole = _mm512_setzero_si512();
         for plane in 0..PLANES {
             if plane > 0 {
                 whole = _mm512_slli_epi32::<7>(whole);
             }
-            for (index, unit) in units[..UNITS].iter().enumerate() {
-                // SAFETY: see the top of the file.
-                let x = unsafe { _mm512_loadu_epi8(planes.add(plane * Self::CHUNK + index * 64)) };
-                whole = _mm512_dpbusd_epi32(whole, *unit, x);
-            }
+            // SAFETY: see the top of the file.
+            let x = unsafe { _mm512_loadu_epi8(planes.add(plane * Self::CHUNK)) };
+            whole = _mm512_dpbusd_epi32(whole, unit, x);
         }
         whole
+    }
+}
+
+/// Where the groups of sixteen parts are.
+pub struct Parts {
+    groups: usize,
+    /// A group is two to this many parts.
+    shift: u32,
+    /// Of the part in each lane.
+    group: __m512i,
+}
+
+impl Parts {
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    pub fn new(rows: &CodeRows<'_>, x: &Planes) -> Parts {
+        let shift = (x.parts / rows.groups).trailing_zeros();
+        let mut group = [0; LANES];
+        for part in 0..LANES {
+            group[x.order.lane(part)] = (part >> shift) as i32;
+        }
+        Parts {
+            groups: rows.groups,
+            shift,
+            // SAFETY: sixteen numbers.
+            group: unsafe { _mm512_loadu_epi32(group.as_ptr()) },
+        }
+    }
+
+    /// For each of sixteen parts what its group has in a row; zero behind the last,
+    /// which a WHOLE block does not reach.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,f16c")]
+    pub unsafe fn read<const WHOLE: bool>(
+        &self,
+        floats: &Floats<'_>,
+        row: usize,
+        block: usize,
+    ) -> __m512 {
+        let groups = LANES >> self.shift;
+        let first = block * groups;
+        let mask = match WHOLE {
+            true => u16::MAX >> (LANES - groups),
+            false => u16::MAX >> (LANES - groups.min(self.groups - first)),
+        };
+        // SAFETY: the row has so many groups.
+        let of_groups = unsafe { load_from(floats, row * self.groups + first, mask) };
+        _mm512_permutexvar_ps(self.group, of_groups)
     }
 }
