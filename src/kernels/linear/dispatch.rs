@@ -5,7 +5,7 @@ use super::codes::{self, CodeRows};
 use super::neon;
 #[cfg(target_arch = "x86_64")]
 use super::planes::part_size;
-use super::planes::{Order, Planes, Resolution};
+use super::planes::{Order, Planes};
 use super::scalar;
 use super::tiles::Tile;
 #[cfg(target_arch = "x86_64")]
@@ -78,19 +78,6 @@ impl Level {
         order.filter(|_| codes::largest(weights.format).is_some())
     }
 
-    /// How exactly activations are multiplied with codes in that order, if they are
-    /// `n` rows of `float`.
-    pub fn resolution(self, order: Order, float: Float, format: Format, n: usize) -> Resolution {
-        match self {
-            #[cfg(target_arch = "aarch64")]
-            Level::Neon | Level::NeonDot => Resolution {
-                planes: 2,
-                part_size: format.group_size(),
-            },
-            _ => Resolution::choose(float, format, n).in_order(order, format),
-        }
-    }
-
     /// The products of all rows of codes with all of `x`: `out` is `[n, rows]`.
     pub fn multiply_codes(self, rows: &CodeRows<'_>, x: &Planes, out: &mut [f32]) {
         assert!(x.fit(rows) && out.len() == x.n() * rows.len());
@@ -147,15 +134,15 @@ impl Level {
 
     /// Whether tiles multiply such codes as whole numbers.
     pub fn has_code_tiles(self, format: Format) -> bool {
-        match self {
-            Level::Scalar => false,
+        let most = match self {
             #[cfg(target_arch = "x86_64")]
-            Level::Avx2 => codes::largest(format).is_some_and(|code| code <= avx2::LARGEST_CODE),
+            Level::Avx2 => Some(avx2::LARGEST_CODE),
             #[cfg(target_arch = "x86_64")]
-            Level::Avx512 => codes::largest(format).is_some(),
-            #[cfg(target_arch = "aarch64")]
-            Level::Neon | Level::NeonDot => false,
-        }
+            Level::Avx512 => Some(u8::MAX),
+            _ => None,
+        };
+        let largest = codes::largest(format);
+        largest.zip(most).is_some_and(|(code, most)| code <= most)
     }
 
     /// The products of a bfloat16 row with the first N rows of `x`.

@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use std::ops::Range;
 
 use super::codes::CodeRows;
-use super::planes::Planes;
+use super::planes::{Planes, Resolution};
 use super::rows::Rows;
 use super::{Job, Matrix, PIECE_BYTES, Projection};
 use crate::kernels::float::Float;
@@ -199,7 +199,7 @@ fn choose_planes(
     }
     let order = level.code_order(weights)?;
     let n = values.len() / weights.columns;
-    let resolution = level.resolution(order, float, weights.format, n);
+    let resolution = Resolution::choose(float, weights.format, n).in_order(order, weights.format);
     let same = |made: &Planes| made.order == order && made.resolution == resolution;
     planes.iter().position(same).or_else(|| {
         planes.push(Planes::new(

@@ -97,26 +97,25 @@ unsafe fn multiply_all<B: ByteProducts>(rows: &CodeRows<'_>, x: &Planes, out: &m
             [vandq_u8(pairs, vdupq_n_u8(0xf)), vshrq_n_u8::<4>(pairs)]
         };
         let (bits, shift) = (rows.bits, 0.0);
-        let in_nibbles = matches!(x.order, Order::Nibbles { .. });
-        match (in_nibbles, rows.table) {
-            (true, None) => {
+        match (x.order, rows.table) {
+            (Order::Nibbles { .. }, None) => {
                 let load = |codes: &[u8]| nibbles(codes).map(|unit| vreinterpretq_s8_u8(unit));
                 let bytes = UNIT;
                 multiply_rows::<B, _, 2>(rows, x, &Chunks { bytes, shift, load }, out);
             }
-            (true, Some(table)) => {
+            (Order::Nibbles { .. }, Some(table)) => {
                 let table = vld1q_s8(table.as_ptr().cast());
                 let load = |codes: &[u8]| nibbles(codes).map(|unit| vqtbl1q_s8(table, unit));
                 let bytes = UNIT;
                 multiply_rows::<B, _, 2>(rows, x, &Chunks { bytes, shift, load }, out);
             }
-            (false, _) if bits == 8 => {
+            _ if bits == 8 => {
                 let sign = vdupq_n_u8(0x80);
                 let load = |codes: &[u8]| [vreinterpretq_s8_u8(veorq_u8(load_padded(codes), sign))];
                 let (bytes, shift) = (UNIT, 128.0);
                 multiply_rows::<B, _, 1>(rows, x, &Chunks { bytes, shift, load }, out);
             }
-            (false, _) => {
+            _ => {
                 let unpacker = Unpacker::new(bits);
                 let load = |codes: &[u8]| [vreinterpretq_s8_u8(unpacker.bytes(codes))];
                 let bytes = UNIT * bits / 8;
@@ -141,10 +140,13 @@ unsafe fn multiply_rows<B: ByteProducts, F, const UNITS: usize>(
             let place = (row, token);
             // SAFETY: the same contract.
             token += unsafe {
-                match x.n() - token {
-                    4.. => multiply_row::<B, F, UNITS, 4>(rows, x, chunks, place, out),
-                    2.. => multiply_row::<B, F, UNITS, 2>(rows, x, chunks, place, out),
-                    _ => multiply_row::<B, F, UNITS, 1>(rows, x, chunks, place, out),
+                match (x.resolution.planes, x.n() - token) {
+                    (1, 4..) => multiply_row::<B, F, UNITS, 1, 4>(rows, x, chunks, place, out),
+                    (1, 2..) => multiply_row::<B, F, UNITS, 1, 2>(rows, x, chunks, place, out),
+                    (1, _) => multiply_row::<B, F, UNITS, 1, 1>(rows, x, chunks, place, out),
+                    (_, 4..) => multiply_row::<B, F, UNITS, 2, 4>(rows, x, chunks, place, out),
+                    (_, 2..) => multiply_row::<B, F, UNITS, 2, 2>(rows, x, chunks, place, out),
+                    (_, _) => multiply_row::<B, F, UNITS, 2, 1>(rows, x, chunks, place, out),
                 }
             };
         }
@@ -153,7 +155,13 @@ unsafe fn multiply_rows<B: ByteProducts, F, const UNITS: usize>(
 
 /// The products of a row of codes with N rows of `x` from `first` on; gives N.
 #[inline(always)]
-unsafe fn multiply_row<B: ByteProducts, F, const UNITS: usize, const N: usize>(
+unsafe fn multiply_row<
+    B: ByteProducts,
+    F,
+    const UNITS: usize,
+    const PLANES: usize,
+    const N: usize,
+>(
     rows: &CodeRows<'_>,
     x: &Planes,
     chunks: &Chunks<F>,
@@ -164,9 +172,10 @@ where
     F: Fn(&[u8]) -> [int8x16_t; UNITS],
 {
     let chunk = UNITS * UNIT;
-    // Sums are those of a group, or of two that share a chunk.
-    let groups_per_sum = (chunk / x.resolution.part_size).max(1);
+    // Sums are those of a part, or of two that share a chunk.
+    let parts_per_sum = (chunk / x.resolution.part_size).max(1);
     let chunks_per_sum = (x.resolution.part_size / chunk).max(1);
+    let parts_per_group = x.parts / rows.groups;
     let (scales, biases) = (
         rows.scales.row(row, rows.groups),
         rows.biases.row(row, rows.groups),
@@ -177,22 +186,23 @@ where
     // vectors, planes to chunks.
     unsafe {
         let mut sums = [vdupq_n_f32(0.0); N];
-        for block in (0..rows.groups).step_by(LANES) {
-            let scales = load_at_most_4(&scales, block);
-            let biases = vfmaq_n_f32(load_at_most_4(&biases, block), scales, chunks.shift);
+        for block in (0..x.parts).step_by(LANES) {
+            let scales = load_parts(&scales, block, parts_per_group);
+            let biases = load_parts(&biases, block, parts_per_group);
+            let biases = vfmaq_n_f32(biases, scales, chunks.shift);
             let mut factors = [[0.0; LANES]; N];
             for (token, factors) in factors.iter_mut().enumerate() {
-                let groups = (first + token) * x.parts_stride + block;
-                let x_scales = vld1q_f32(x.scales.as_ptr().add(groups));
-                let x_sums = vld1q_f32(x.sums.as_ptr().add(groups));
+                let parts = (first + token) * x.parts_stride + block;
+                let x_scales = vld1q_f32(x.scales.as_ptr().add(parts));
+                let x_sums = vld1q_f32(x.sums.as_ptr().add(parts));
                 vst1q_f32(factors.as_mut_ptr(), vmulq_f32(scales, x_scales));
                 sums[token] = vfmaq_f32(sums[token], biases, x_sums);
             }
-            for group in (0..LANES).step_by(groups_per_sum) {
+            for part in (0..LANES).step_by(parts_per_sum) {
                 if codes.is_empty() {
                     break;
                 }
-                let mut wholes = [[vdupq_n_s32(0); 2]; N];
+                let mut wholes = [[vdupq_n_s32(0); PLANES]; N];
                 for _ in 0..chunks_per_sum {
                     let units = (chunks.load)(codes);
                     for (token, wholes) in wholes.iter_mut().enumerate() {
@@ -205,15 +215,18 @@ where
                         }
                     }
                     codes = codes.get(chunks.bytes..).unwrap_or_default();
-                    planes = planes.add(2 * chunk);
+                    planes = planes.add(PLANES * chunk);
                 }
-                for (token, [high, low]) in wholes.into_iter().enumerate() {
-                    let whole = vcvtq_f32_s32(vaddq_s32(vshlq_n_s32::<7>(high), low));
+                for (token, wholes) in wholes.into_iter().enumerate() {
+                    let mut whole = wholes[0];
+                    if PLANES == 2 {
+                        whole = vaddq_s32(vshlq_n_s32::<7>(whole), wholes[1]);
+                    }
                     let factor = vcombine_f32(
-                        vdup_n_f32(factors[token][group]),
-                        vdup_n_f32(factors[token][(group + groups_per_sum - 1) % LANES]),
+                        vdup_n_f32(factors[token][part]),
+                        vdup_n_f32(factors[token][(part + parts_per_sum - 1) % LANES]),
                     );
-                    sums[token] = vfmaq_f32(sums[token], whole, factor);
+                    sums[token] = vfmaq_f32(sums[token], vcvtq_f32_s32(whole), factor);
                 }
             }
         }
@@ -222,6 +235,18 @@ where
         }
     }
     N
+}
+
+/// What four parts from `block` on have of their groups' floats.
+#[inline]
+#[target_feature(enable = "neon")]
+fn load_parts(floats: &Floats<'_>, block: usize, parts_per_group: usize) -> float32x4_t {
+    let groups = load_at_most_4(floats, block / parts_per_group);
+    match parts_per_group {
+        1 => groups,
+        2 => vzip1q_f32(groups, groups),
+        _ => vdupq_laneq_f32::<0>(groups),
+    }
 }
 
 /// Four floats from `first` on, with zeros behind the last.

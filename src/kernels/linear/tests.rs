@@ -176,7 +176,9 @@ fn multiply(
 fn in_bytes(level: Level, x: Float, weights: &QuantizedRows<'_>, n: usize) -> bool {
     let format = weights.format;
     let resolution = match level.code_order(weights) {
-        Some(order) if n <= MAX_DOT_ROWS => Some(level.resolution(order, x, format, n)),
+        Some(order) if n <= MAX_DOT_ROWS => {
+            Some(Resolution::choose(x, format, n).in_order(order, format))
+        }
         _ if n <= MAX_DOT_ROWS || !level.has_code_tiles(format) => None,
         _ => Some(Resolution::choose(x, format, n)),
     };
@@ -404,7 +406,7 @@ proptest! {
             let Some(order) = level.code_order(&weights) else {
                 continue;
             };
-            let resolution = level.resolution(order, x_float, weights.format, n);
+            let resolution = Resolution::choose(x_float, weights.format, n).in_order(order, weights.format);
             let planes = Planes::new(level, &x, columns, resolution, order).expect("finite");
             let mut scratch = Default::default();
             let codes = CodeRows::new(level, &weights, &(0..rows), &mut scratch);

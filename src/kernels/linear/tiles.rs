@@ -25,6 +25,7 @@ const TILE_WORDS: usize = 128;
 /// Words behind each row of a block, so that rows do not share cache sets.
 const ROW_PADDING: usize = 16;
 /// Words from one row of a block of codes to the next.
+#[cfg(any(target_arch = "x86_64", test))]
 pub const CODES_STRIDE: usize = BLOCK_COLUMNS / 4 + ROW_PADDING;
 
 /// A tile of a block: what a micro kernel multiplies. Columns are counted in
