@@ -119,7 +119,7 @@ impl Decoder {
     pub fn logits(&self, ops: &Ops, hidden: &Array, rows: &[i32]) -> Result<Array> {
         let chosen = match (0..hidden.dim(0)).eq(rows.iter().copied()) {
             true => hidden.clone(),
-            false => ops.take_rows(hidden, &Array::from_i32(rows, &[rows.len() as i32])?)?,
+            false => ops.rows(hidden, &Array::from_i32(rows, &[rows.len() as i32])?)?,
         };
         let norm = self.norm(&self.weights.final_norm);
         let logits = ops.project_one(&chosen, Some(norm), self.weights.head(), Dtype::F32)?;

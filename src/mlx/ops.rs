@@ -181,7 +181,7 @@ impl Ops {
     }
 
     /// Rows of `table` by index: `[rows, ...]`, i32 `[n]` -> `[n, ...]`
-    pub fn take_rows(&self, table: &Array, indices: &Array) -> Result<Array> {
+    pub(super) fn take_rows(&self, table: &Array, indices: &Array) -> Result<Array> {
         Array::build(|out| {
             // SAFETY: see above.
             unsafe { sys::mlx_take_axis(out, table.raw(), indices.raw(), 0, self.stream.raw()) }
@@ -205,6 +205,14 @@ impl Ops {
         };
         let rows = self.stock_embed(table, tokens, Dtype::F32)?;
         self.astype(&self.scale(&rows, scale)?, dtype)
+    }
+
+    /// Those rows of a matrix of floats.
+    pub fn rows(&self, x: &Array, indices: &Array) -> Result<Array> {
+        match &self.pool {
+            Some(pool) => self.gather(pool, &Weight::Float(x.clone()), indices, None, x.dtype()?),
+            None => self.take_rows(x, indices),
+        }
     }
 
     fn stock_embed(&self, table: &Weight, tokens: &Array, dtype: Dtype) -> Result<Array> {

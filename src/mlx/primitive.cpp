@@ -1,7 +1,9 @@
-// Nodes of MLX's graph whose values a Rust function computes on the CPU.
+// Arrays whose values a Rust function computes on the CPU: at once, or as nodes of
+// MLX's graph.
 
 #include <cstddef>
 #include <memory>
+#include <new>
 #include <stdexcept>
 #include <vector>
 
@@ -62,6 +64,39 @@ class RustKernel : public mx::Primitive {
 };
 
 }  // namespace
+
+// An array with memory of its own, at `*data`, which the caller is to fill before
+// anybody else sees it. Null if there is none; the message is in mlx-c's error
+// handler.
+extern "C" void* umrt_mlx_unfilled(
+    const int* shape,
+    std::size_t rank,
+    mlx_dtype dtype,
+    void** data) noexcept {
+  try {
+    auto type = dtype_of(dtype);
+    if (type == nullptr) {
+      throw std::invalid_argument("no such element type");
+    }
+    mx::Shape dims(shape, shape + rank);
+    std::size_t bytes = mx::size_of(*type);
+    for (auto length : dims) {
+      bytes *= static_cast<std::size_t>(length);
+    }
+    auto buffer = mx::allocator::malloc(bytes);
+    if (buffer.ptr() == nullptr) {
+      throw std::bad_alloc();
+    }
+    auto* made = new mx::array(buffer, std::move(dims), *type);
+    *data = made->data<void>();
+    return made;
+  } catch (const std::exception& error) {
+    mlx_error("%s", error.what());
+  } catch (...) {
+    mlx_error("making an array failed");
+  }
+  return nullptr;
+}
 
 // An array of the given shape and type that `compute` will fill from `inputs`.
 // `release(kernel)` is called once, when nothing needs the kernel any more; also

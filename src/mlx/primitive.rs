@@ -1,10 +1,10 @@
-//! The Rust side of `primitive.cpp`: kernels of ours as nodes of MLX's graph.
+//! The Rust side of `primitive.cpp`: kernels of ours make MLX's arrays.
 
 use std::ffi::{c_int, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::ptr;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use mlx_sys as sys;
 
@@ -26,25 +26,21 @@ unsafe extern "C" {
         kernel: *mut c_void,
         release: extern "C" fn(*mut c_void),
     ) -> *mut c_void;
+    fn umrt_mlx_unfilled(
+        shape: *const c_int,
+        rank: usize,
+        dtype: sys::mlx_dtype,
+        data: *mut *mut c_void,
+    ) -> *mut c_void;
 }
 
 /// What a kernel computes: the output's bytes from those of the inputs, all of
 /// them row-contiguous.
 type Body = Box<dyn Fn(&[&[u8]], &mut [u8]) + Send + Sync>;
 
-/// How long kernels wait at most for an evaluation to schedule the others. MLX
-/// may want some of them to finish before it schedules more.
-const LONGEST_SCHEDULING: Duration = Duration::from_micros(60);
-
 /// What a stream's kernels and its evaluations tell each other.
 #[derive(Clone, Default)]
-pub(super) struct Signal(Arc<SignalParts>);
-
-#[derive(Default)]
-struct SignalParts {
-    state: Mutex<SignalState>,
-    scheduled: Condvar,
-}
+pub(super) struct Signal(Arc<Mutex<SignalState>>);
 
 #[derive(Default)]
 struct SignalState {
@@ -52,45 +48,25 @@ struct SignalState {
     failure: Option<String>,
     /// Kernels do nothing any more when it is set.
     stop: Option<Arc<AtomicBool>>,
-    /// An evaluation is scheduling kernels. The stream's thread would be done with
-    /// a small one before the next comes, and go to sleep and be woken each time.
-    is_scheduling: bool,
 }
 
 impl Signal {
     /// The failure of a kernel since the last call.
     pub(super) fn check(&self) -> Result<()> {
-        self.lock().failure.take().map_or(Ok(()), |what| {
-            Err(Error::internal(format!("a CPU kernel failed: {what}")))
-        })
+        self.lock().failure.take().map_or(Ok(()), |what| Err(failed(&what)))
     }
 
     pub(super) fn set_stop(&self, stop: Option<Arc<AtomicBool>>) {
         self.lock().stop = stop;
     }
 
-    pub(super) fn set_scheduling(&self, is_scheduling: bool) {
-        self.lock().is_scheduling = is_scheduling;
-        if !is_scheduling {
-            self.0.scheduled.notify_all();
-        }
+    fn is_stopped(&self) -> bool {
+        let stopped = |stop: &Arc<AtomicBool>| stop.load(Ordering::Relaxed);
+        self.lock().stop.as_ref().is_some_and(stopped)
     }
 
-    /// Waits until kernels are scheduled, and says whether there is a reason to
-    /// compute nothing.
-    fn stops(&self) -> bool {
-        let mut state = self.lock();
-        if state.is_scheduling {
-            let waiting = |state: &mut SignalState| state.is_scheduling;
-            let woken = self
-                .0
-                .scheduled
-                .wait_timeout_while(state, LONGEST_SCHEDULING, waiting);
-            state = woken.unwrap_or_else(PoisonError::into_inner).0;
-            state.is_scheduling = false;
-        }
-        let stopped = |stop: &Arc<AtomicBool>| stop.load(Ordering::Relaxed);
-        state.failure.is_some() || state.stop.as_ref().is_some_and(stopped)
+    fn has_failed(&self) -> bool {
+        self.lock().failure.is_some()
     }
 
     fn fail(&self, what: String) {
@@ -98,8 +74,12 @@ impl Signal {
     }
 
     fn lock(&self) -> MutexGuard<'_, SignalState> {
-        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn failed(what: &str) -> Error {
+    Error::internal(format!("a CPU kernel failed: {what}"))
 }
 
 struct Kernel {
@@ -109,8 +89,11 @@ struct Kernel {
     signal: Signal,
 }
 
-/// A node `shape` that `body` computes on the CPU. The inputs must be
-/// row-contiguous when they are evaluated.
+/// An array `shape` that `body` computes on the CPU, from row-contiguous inputs.
+///
+/// If these have their values, that is done here and now, on the caller's thread: a
+/// node would have to be handed to the stream's thread, which takes longer than
+/// many a kernel. Otherwise it becomes a node of MLX's graph behind them.
 pub(super) fn kernel(
     stream: &Stream,
     inputs: &[&Array],
@@ -118,8 +101,48 @@ pub(super) fn kernel(
     dtype: Dtype,
     body: impl Fn(&[&[u8]], &mut [u8]) + Send + Sync + 'static,
 ) -> Result<Array> {
+    let values: Option<Vec<_>> = inputs.iter().map(|input| input.as_bytes().ok()).collect();
+    match values {
+        Some(values) => compute_now(stream.signal(), &values, shape, dtype, body),
+        None => node(stream, inputs, shape, dtype, Box::new(body)),
+    }
+}
+
+fn compute_now(
+    signal: &Signal,
+    inputs: &[&[u8]],
+    shape: &[i32],
+    dtype: Dtype,
+    body: impl Fn(&[&[u8]], &mut [u8]),
+) -> Result<Array> {
+    if signal.is_stopped() {
+        return Err(Error::cancelled("stopped in front of a kernel"));
+    }
+    let mut data = ptr::null_mut();
+    // SAFETY: the shape comes with its length; `data` receives an address.
+    let raw = unsafe { umrt_mlx_unfilled(shape.as_ptr(), shape.len(), dtype.raw(), &mut data) };
+    let array = Array::from_raw(sys::mlx_array { ctx: raw })?;
+    let n_bytes = element_count(shape) * dtype.bytes();
+    let run = || {
+        // SAFETY: the array has so many bytes of its own, which nobody else knows.
+        let output = unsafe { std::slice::from_raw_parts_mut(data.cast::<u8>(), n_bytes) };
+        body(inputs, output);
+    };
+    match catch_unwind(AssertUnwindSafe(run)) {
+        Ok(()) => Ok(array),
+        Err(panic) => Err(failed(panic_text(panic.as_ref()))),
+    }
+}
+
+fn node(
+    stream: &Stream,
+    inputs: &[&Array],
+    shape: &[i32],
+    dtype: Dtype,
+    body: Body,
+) -> Result<Array> {
     let kernel = Box::new(Kernel {
-        body: Box::new(body),
+        body,
         input_bytes: inputs.iter().map(|input| input.bytes()).collect(),
         output_bytes: element_count(shape) * dtype.bytes(),
         signal: stream.signal().clone(),
@@ -146,7 +169,7 @@ pub(super) fn kernel(
 extern "C" fn compute(kernel: *mut c_void, inputs: *const *const c_void, output: *mut c_void) {
     // SAFETY: the box made in `node`, alive until `release`.
     let kernel = unsafe { &*kernel.cast::<Kernel>() };
-    if kernel.signal.stops() {
+    if kernel.signal.has_failed() || kernel.signal.is_stopped() {
         return;
     }
     let run = || {
@@ -177,47 +200,82 @@ mod tests {
     use crate::error::Status;
     use crate::mlx::Device;
 
-    fn one(stream: &Stream, body: impl Fn(&[&[u8]], &mut [u8]) + Send + Sync + 'static) -> Array {
-        kernel(stream, &[], &[1], Dtype::F32, body).expect("a node")
+    /// Of which the values are not there yet.
+    fn pending(stream: &Stream) -> Array {
+        let body = |_: &[&[u8]], output: &mut [u8]| output.fill(0);
+        node(stream, &[], &[1], Dtype::F32, Box::new(body)).expect("a node")
+    }
+
+    fn behind(
+        input: &Array,
+        stream: &Stream,
+        body: impl Fn(&[&[u8]], &mut [u8]) + Send + Sync + 'static,
+    ) -> Result<Array> {
+        kernel(stream, &[input], &[1], Dtype::F32, body)
+    }
+
+    fn stream() -> Stream {
+        Stream::acquire(Device::Cpu).expect("a stream")
     }
 
     #[test]
-    fn a_kernel_computes_inside_the_graph() {
-        let stream = Stream::acquire(Device::Cpu).expect("a stream");
+    fn a_kernel_with_values_computes_at_once() {
         let x = Array::from_f32(&[1.0, 2.0, 3.0], &[3]).expect("an array");
-        let reversed = kernel(&stream, &[&x], &[3], Dtype::F32, |inputs, output| {
+        let reversed = kernel(&stream(), &[&x], &[3], Dtype::F32, |inputs, output| {
             for (from, to) in inputs[0].chunks(4).rev().zip(output.chunks_mut(4)) {
                 to.copy_from_slice(from);
             }
         });
-        let reversed = reversed.expect("a node");
-        stream.eval([&reversed]).expect("evaluated");
+        let reversed = reversed.expect("an array");
         assert_eq!(reversed.as_f32().expect("values"), [3.0, 2.0, 1.0]);
     }
 
     #[test]
-    fn a_failing_kernel_is_an_error_of_the_evaluation_and_of_no_later_one() {
-        let stream = Stream::acquire(Device::Cpu).expect("a stream");
-        let failing = one(&stream, |_, _| panic!("on purpose"));
-        let error = stream.eval([&failing]).expect_err("fails");
+    fn a_kernel_without_values_computes_inside_the_graph() {
+        let stream = stream();
+        let sum = behind(&pending(&stream), &stream, |inputs, output| {
+            let value = f32::from_le_bytes(inputs[0].try_into().expect("one")) + 1.0;
+            output.copy_from_slice(&value.to_le_bytes());
+        });
+        let sum = sum.expect("a node");
+        assert!(!sum.is_evaluated());
+        stream.eval([&sum]).expect("evaluated");
+        assert_eq!(sum.as_f32().expect("values"), [1.0]);
+    }
+
+    #[test]
+    fn a_failing_kernel_is_an_error_of_its_call_and_of_no_later_one() {
+        let stream = stream();
+        let x = Array::from_f32(&[1.0], &[1]).expect("an array");
+        let error = behind(&x, &stream, |_, _| panic!("on purpose")).expect_err("fails");
         assert_eq!(error.status(), Status::Internal);
         assert!(error.message().contains("on purpose"), "{error}");
-        let fine = one(&stream, |_, output| output.fill(0));
-        stream.eval([&fine]).expect("evaluated");
+
+        let failing = behind(&pending(&stream), &stream, |_, _| panic!("on purpose"));
+        let error = stream.eval([&failing.expect("a node")]).expect_err("fails");
+        assert_eq!(error.status(), Status::Internal);
+        assert!(error.message().contains("on purpose"), "{error}");
+        stream.eval([&pending(&stream)]).expect("evaluated");
     }
 
     #[test]
     fn kernels_do_nothing_once_they_are_told_to_stop() {
-        let stream = Stream::acquire(Device::Cpu).expect("a stream");
-        let stop = Arc::new(AtomicBool::new(true));
+        let stream = stream();
+        let stop = Some(Arc::new(AtomicBool::new(true)));
         let ran = Arc::new(AtomicBool::new(false));
-        let node = || {
+        let x = Array::from_f32(&[1.0], &[1]).expect("an array");
+        let runs = |input: &Array| {
             let ran = ran.clone();
-            one(&stream, move |_, _| ran.store(true, Ordering::Relaxed))
+            behind(input, &stream, move |_, _| ran.store(true, Ordering::Relaxed))
         };
-        stream.eval_until([&node()], Some(stop)).expect("evaluated");
+        stream.until(stop, || {
+            let error = runs(&x).expect_err("stopped");
+            assert_eq!(error.status(), Status::Cancelled);
+            let node = runs(&pending(&stream)).expect("a node");
+            stream.eval([&node]).expect("evaluated");
+        });
         assert!(!ran.load(Ordering::Relaxed));
-        stream.eval([&node()]).expect("evaluated");
+        runs(&x).expect("computed");
         assert!(ran.load(Ordering::Relaxed));
     }
 }

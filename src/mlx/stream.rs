@@ -113,7 +113,11 @@ impl Stream {
     /// be read and nothing of the graph is left.
     pub fn eval<'a>(&self, arrays: impl IntoIterator<Item = &'a Array>) -> Result<()> {
         host::ensure_not_forked()?;
-        let handles: Vec<_> = arrays.into_iter().map(Array::raw).collect();
+        let pending = arrays.into_iter().filter(|array| !array.is_evaluated());
+        let handles: Vec<_> = pending.map(Array::raw).collect();
+        if handles.is_empty() {
+            return Ok(());
+        }
         let _reading = ENCODERS.read().unwrap_or_else(PoisonError::into_inner);
         // SAFETY: the handles live through the call; the vector holds references
         // of its own. MLX would make a default stream for a thread that has
@@ -134,31 +138,26 @@ impl Stream {
         self.signal().check()
     }
 
-    /// Lets the stream's thread begin when all is scheduled: in turns the two
-    /// threads would wake each other for each kernel.
+    /// Waits for the stream as well, which holds intermediate results until its
+    /// thread has let go of them.
     ///
     /// # Safety
     /// `vector` is a live handle.
     unsafe fn schedule_and_wait(&self, vector: sys::mlx_vector_array) -> Result<()> {
-        self.signal().set_scheduling(true);
         // SAFETY: the caller's.
         let scheduled = check(unsafe { sys::mlx_async_eval(vector) });
-        self.signal().set_scheduling(false);
         // Also after a failure: what was scheduled before it still runs.
         // SAFETY: a live handle.
         let finished = check(unsafe { sys::mlx_synchronize(self.raw()) });
         scheduled.and(finished)
     }
 
-    /// As `eval`; once `stop` is set, kernels of ours do nothing any more, and
-    /// what they should have computed is undefined.
-    pub fn eval_until<'a>(
-        &self,
-        arrays: impl IntoIterator<Item = &'a Array>,
-        stop: Option<Arc<AtomicBool>>,
-    ) -> Result<()> {
+    /// Runs `call`; once `stop` is set, kernels of ours do nothing any more: those
+    /// that would begin fail as cancelled, and what nodes should have computed is
+    /// undefined.
+    pub fn until<T>(&self, stop: Option<Arc<AtomicBool>>, call: impl FnOnce() -> T) -> T {
         self.signal().set_stop(stop);
-        let result = self.eval(arrays);
+        let result = call();
         self.signal().set_stop(None);
         result
     }

@@ -8,7 +8,7 @@ use super::batch::{Batch, Share};
 use super::cancel::Cancel;
 use super::model::Model;
 use super::pressure;
-use super::scratch::{LAYERS_AHEAD, LAYERWISE_FROM, StepSize};
+use super::scratch::{LAYERWISE_FROM, StepSize};
 use super::stats::ContextMemory;
 use crate::decoder::Segment;
 use crate::error::{Error, Result};
@@ -305,16 +305,12 @@ impl Context {
             ..
         } = self;
         let decoder = model.decoder();
-        // Our kernels look at the flag themselves; MLX's operations do not.
-        let flag = || cancel.map(Cancel::flag);
         let layerwise = ops.stream().device() == Device::Cpu
-            && (step.tokens.len() >= LAYERWISE_FROM || (cancel.is_some() && !ops.uses_kernels()));
-        let mut n_layers = 0;
+            && !ops.uses_kernels()
+            && (step.tokens.len() >= LAYERWISE_FROM || cancel.is_some());
         let mut after_layer = |hidden: &Array| {
-            n_layers += 1;
-            let is_far_ahead = ops.uses_kernels() && n_layers % LAYERS_AHEAD == 0;
-            if layerwise || is_far_ahead {
-                ops.stream().eval_until([hidden], flag())?;
+            if layerwise {
+                ops.stream().eval([hidden])?;
                 cancel.map_or(Ok(()), Cancel::check)?;
             }
             Ok(())
@@ -323,15 +319,22 @@ impl Context {
         let rows: Vec<i32> = step.wanted.iter().map(|(row, _)| *row).collect();
         let tokens = &step.tokens;
         let wants_states = !rows.is_empty();
-        let hidden = decoder.forward(ops, tokens, &mut segments, wants_states, &mut after_layer)?;
-        let logits = match rows.is_empty() {
-            true => None,
-            false => Some(decoder.logits(ops, &hidden, &rows)?),
+        let mut compute = || {
+            let hidden =
+                decoder.forward(ops, tokens, &mut segments, wants_states, &mut after_layer)?;
+            let logits = match rows.is_empty() {
+                true => None,
+                false => Some(decoder.logits(ops, &hidden, &rows)?),
+            };
+            let caches = segments.iter().flat_map(|segment| segment.cache.arrays());
+            let last = logits.as_ref().unwrap_or(&hidden);
+            ops.stream().eval(caches.chain([last]))?;
+            Ok(logits)
         };
-        let caches = segments.iter().flat_map(|segment| segment.cache.arrays());
-        let last = logits.as_ref().unwrap_or(&hidden);
-        ops.stream().eval_until(caches.chain([last]), flag())?;
+        // Our kernels look at the flag themselves; MLX's operations do not.
+        let computed = ops.stream().until(cancel.map(Cancel::flag), &mut compute);
         cancel.map_or(Ok(()), Cancel::check)?;
+        let logits = computed?;
         for segment in segments {
             segment.cache.advance(segment.n_tokens);
         }
