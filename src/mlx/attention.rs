@@ -119,11 +119,11 @@ impl Ops {
                     soft_cap,
                     sinks: sinks.as_deref(),
                 };
-                // SAFETY: a stream runs its nodes one after the other, and the nodes of
-                // the other layers use other parts of the blocks. A graph is evaluated
-                // under the exclusive borrow of the context that has its stream and
-                // its sequences; those share blocks with others only in front of
-                // `start`, where nobody writes. The segments hold the blocks.
+                // SAFETY: kernels of a context run one after the other, and those of the
+                // other layers use other parts of the blocks. They run under the
+                // exclusive borrow of the context that has the sequences; those share
+                // blocks with others only in front of `start`, where nobody writes. The
+                // segments hold the blocks.
                 unsafe { kernels::attention(&pool, &step, &blocks.segments, out) };
             },
         )

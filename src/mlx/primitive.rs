@@ -53,7 +53,10 @@ struct SignalState {
 impl Signal {
     /// The failure of a kernel since the last call.
     pub(super) fn check(&self) -> Result<()> {
-        self.lock().failure.take().map_or(Ok(()), |what| Err(failed(&what)))
+        self.lock()
+            .failure
+            .take()
+            .map_or(Ok(()), |what| Err(failed(&what)))
     }
 
     pub(super) fn set_stop(&self, stop: Option<Arc<AtomicBool>>) {
@@ -266,7 +269,9 @@ mod tests {
         let x = Array::from_f32(&[1.0], &[1]).expect("an array");
         let runs = |input: &Array| {
             let ran = ran.clone();
-            behind(input, &stream, move |_, _| ran.store(true, Ordering::Relaxed))
+            behind(input, &stream, move |_, _| {
+                ran.store(true, Ordering::Relaxed)
+            })
         };
         stream.until(stop, || {
             let error = runs(&x).expect_err("stopped");
