@@ -33,6 +33,7 @@ mod math;
 mod norm;
 mod output;
 mod pool;
+mod prefetch;
 mod quantized;
 mod residual;
 mod rope;

@@ -18,12 +18,10 @@
 //! - `merge`: from partial results to the result
 //! - `product`: products of small matrices in registers
 //! - `vector`: [`lanes`](super::lanes) at addresses
-//! - `prefetch`: asking for memory in time
 
 mod heads;
 mod merge;
 mod plan;
-mod prefetch;
 mod product;
 mod tile;
 mod vector;

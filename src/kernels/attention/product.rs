@@ -1,7 +1,7 @@
 //! Products of small matrices in registers: scores and weighted sums of values.
 
-use super::prefetch::{CACHE_LINE, prefetch_line};
 use super::vector::Vector;
+use crate::kernels::prefetch::{CACHE_LINE, prefetch_line};
 
 /// How the rows of the right-hand matrix are stored.
 pub trait Operand<V: Vector> {

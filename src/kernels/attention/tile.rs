@@ -5,7 +5,6 @@ use std::cell::Cell;
 use std::mem;
 use std::ops::Range;
 
-use super::prefetch::{CACHE_LINE, prefetch};
 use super::product::{Bf16, Bf16Pairs, F16, F32, Operand, Product, ROWS};
 use super::vector::Vector;
 use super::{Attention, PADDING};
@@ -13,6 +12,7 @@ use crate::kernels::aligned::Aligned;
 use crate::kernels::cache::{CacheFormat, CacheRows};
 use crate::kernels::level::Level;
 use crate::kernels::math::{exp_or_zero, tanh};
+use crate::kernels::prefetch::{CACHE_LINE, prefetch};
 use crate::kernels::{Float, FloatsMut};
 
 /// Positions of a tile, which begin at a multiple of it: the width of the score

@@ -1,6 +1,7 @@
 //! `x W^T`, what decoding consists of: for few rows of `x` one row of `W` after
 //! the other ([`dots`]), for many in tiles ([`tiles`]).
 
+mod ahead;
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]

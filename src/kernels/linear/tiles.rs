@@ -5,6 +5,7 @@
 use std::cell::RefCell;
 use std::ops::Range;
 
+use super::ahead::Ahead;
 use super::panels::{Element, PANEL, Panels};
 use super::planes::Resolution;
 use super::rows::Rows;
@@ -183,8 +184,16 @@ impl<'a> Tiles<'a> {
         pool.run(blocks.len(), &|piece| {
             SCRATCH.with_borrow_mut(|scratch| {
                 let block = &blocks[piece];
-                for (index, projection) in job.projections_of(block).enumerate() {
-                    self.multiply(projection, index, &block.rows, scratch);
+                let projections = job.projections_of(block);
+                // Threads take blocks in turns.
+                let later = blocks.get(piece + pool.n_threads());
+                let later = later.map(|block| (job.projections_of(block).start, &block.rows));
+                for (index, projection) in projections.clone().enumerate() {
+                    let next = match projection + 1 < projections.end {
+                        true => Some((projection + 1, &block.rows)),
+                        false => later,
+                    };
+                    self.multiply(projection, index, &block.rows, next, scratch);
                 }
                 self.finish(job, block, scratch);
             });
@@ -219,12 +228,14 @@ impl<'a> Tiles<'a> {
         self.level.tile_rows(panels.element.groups().is_some())
     }
 
-    /// Fills `scratch.sums[index]`: `[panels, rows padded to tiles, 16]`
+    /// Fills `scratch.sums[index]`: `[panels, rows padded to tiles, 16]`. `next` are
+    /// the projection and rows that follow.
     fn multiply(
         &self,
         projection: usize,
         index: usize,
         rows: &Range<usize>,
+        next: Option<(usize, &Range<usize>)>,
         scratch: &mut Scratch,
     ) {
         let matrix = &self.projections[projection].matrix;
@@ -245,9 +256,18 @@ impl<'a> Tiles<'a> {
                 codes::scales(self.level, weights, row, scales, biases);
             }
         }
+        let block_from = |first: usize| first..(first + BLOCK_COLUMNS).min(self.columns);
+        let ahead = |projection: usize, rows: &Range<usize>, columns| {
+            let matrix = &self.projections[projection].matrix;
+            Ahead::new(matrix, self.columns, rows.clone(), columns)
+        };
         for first in (0..self.columns).step_by(BLOCK_COLUMNS) {
-            let columns = first..(first + BLOCK_COLUMNS).min(self.columns);
-            self.multiply_columns(matrix, panels, (index, rows), padded_rows, columns, scratch);
+            let columns = block_from(first);
+            let ahead = match columns.end < self.columns {
+                true => Some(ahead(projection, rows, block_from(columns.end))),
+                false => next.map(|(projection, rows)| ahead(projection, rows, block_from(0))),
+            };
+            self.multiply_columns(matrix, panels, (index, rows), columns, ahead, scratch);
         }
     }
 
@@ -256,11 +276,13 @@ impl<'a> Tiles<'a> {
         matrix: &Matrix<'_>,
         panels: &Panels,
         (index, rows): (usize, &Range<usize>),
-        padded_rows: usize,
         columns: Range<usize>,
+        mut ahead: Option<Ahead<'_>>,
         scratch: &mut Scratch,
     ) {
         let element = panels.element;
+        let tile_rows = self.level.tile_rows(element.groups().is_some());
+        let padded_rows = rows.len().next_multiple_of(tile_rows);
         let words = columns.len().div_ceil(element.columns());
         let weights_stride = weights_stride(element);
         scratch.weights.resize(padded_rows * weights_stride, 0);
@@ -288,13 +310,17 @@ impl<'a> Tiles<'a> {
             },
         };
         let n_panels = self.n.div_ceil(PANEL);
-        let tile_rows = self.level.tile_rows(element.groups().is_some());
         let tile_words = TILE_WORDS / element.planes();
+        let n_tiles = n_panels.div_ceil(2) * words.div_ceil(tile_words) * padded_rows / tile_rows;
+        let lines_per_tile = ahead.as_ref().map_or(0, Ahead::n_lines).div_ceil(n_tiles);
         for panel in (0..n_panels).step_by(2) {
             let n_panels = (n_panels - panel).min(2);
             for first_word in (0..words).step_by(tile_words) {
                 let tile_words = first_word..(first_word + tile_words).min(words);
                 for row in (0..padded_rows).step_by(tile_rows) {
+                    if let Some(ahead) = &mut ahead {
+                        ahead.ask(lines_per_tile);
+                    }
                     let tile = self.tile(panels, scratch, &place, (row, panel), &tile_words);
                     // SAFETY: the tile's rows, words, panels and groups are inside
                     // of the blocks made above, which nobody else uses.

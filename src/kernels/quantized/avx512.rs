@@ -33,18 +33,44 @@ pub unsafe fn dequantize(span: &Span<'_>, out: &mut [f32]) {
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vbmi")]
 pub unsafe fn unpack(codes: &[u8], format: Format, out: &mut [u8]) {
-    let unpacker = Unpacker::new(format.bits());
     let doubled_e2m1 = _mm_setr_epi8(0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12);
     let doubled_e2m1 = _mm512_broadcast_i32x4(doubled_e2m1);
-    for (index, out) in out.chunks_mut(CODES).enumerate() {
-        let bytes = unpacker.codes(codes, index);
-        let bytes = match format {
-            Format::Affine { .. } => bytes,
-            _ => _mm512_shuffle_epi8(doubled_e2m1, bytes),
-        };
+    let bytes = |codes| match format {
+        Format::Affine { .. } => codes,
+        _ => _mm512_shuffle_epi8(doubled_e2m1, codes),
+    };
+    let in_nibbles = format.bits() == 4;
+    let (whole, rest) = out.split_at_mut(if in_nibbles {
+        out.len() / CODES * CODES
+    } else {
+        0
+    });
+    let (packed, codes) = codes.split_at(whole.len() / 2);
+    for (packed, out) in packed
+        .chunks_exact(CODES / 2)
+        .zip(whole.chunks_exact_mut(CODES))
+    {
+        // SAFETY: chunks of so many bytes.
+        unsafe {
+            let packed = _mm256_loadu_si256(packed.as_ptr().cast());
+            _mm512_storeu_si512(out.as_mut_ptr().cast(), bytes(nibbles(packed)));
+        }
+    }
+    let unpacker = Unpacker::new(format.bits());
+    for (index, out) in rest.chunks_mut(CODES).enumerate() {
+        let bytes = bytes(unpacker.codes(codes, index));
         // SAFETY: the mask covers `out`.
         unsafe { _mm512_mask_storeu_epi8(out.as_mut_ptr().cast(), first(out.len()), bytes) };
     }
+}
+
+/// Codes of four bits, the lower ones of each byte first.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+fn nibbles(packed: __m256i) -> __m512i {
+    let pairs = _mm512_cvtepu8_epi16(packed);
+    let halves = _mm512_or_si512(pairs, _mm512_slli_epi16::<4>(pairs));
+    _mm512_and_si512(halves, _mm512_set1_epi8(0xf))
 }
 
 /// Writes `value(codes, group)` for sixteen codes, as bytes, after the other.
