@@ -80,9 +80,9 @@ impl RandomFamily {
                     named("post_feedforward_layernorm.weight", [hidden]),
                 ]
             }),
-            Form::Phi => self.to_phi(&mut shapes),
-            Form::Olmo2 => self.to_olmo2(&mut shapes),
-            Form::Mixture(mixture) => self.to_mixture(&mut shapes, &mixture),
+            Form::Phi => self.make_phi(&mut shapes),
+            Form::Olmo2 => self.make_olmo2(&mut shapes),
+            Form::Mixture(mixture) => self.make_mixture(&mut shapes, &mixture),
         }
         shapes
     }
@@ -100,7 +100,7 @@ impl RandomFamily {
         }
     }
 
-    fn to_olmo2(&self, shapes: &mut Shapes) {
+    fn make_olmo2(&self, shapes: &mut Shapes) {
         let RandomModel {
             n_heads,
             n_kv_heads,
@@ -118,7 +118,7 @@ impl RandomFamily {
     }
 
     /// Everything has a bias.
-    fn to_phi(&self, shapes: &mut Shapes) {
+    fn make_phi(&self, shapes: &mut Shapes) {
         shapes.retain(|(name, _)| {
             !name.ends_with("post_attention_layernorm.weight") && !name.contains("gate_proj")
         });
@@ -137,7 +137,7 @@ impl RandomFamily {
         shapes.extend(biases);
     }
 
-    fn to_mixture(&self, shapes: &mut Shapes, mixture: &Mixture) {
+    fn make_mixture(&self, shapes: &mut Shapes, mixture: &Mixture) {
         let RandomModel {
             n_heads,
             n_kv_heads,
