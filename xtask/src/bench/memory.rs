@@ -22,7 +22,7 @@ const SHORT_PROMPT: u32 = 32;
 const DECODED: u32 = 2;
 /// mlx-lm takes ten seconds for a token.
 const MLX_LM_PROMPT: u32 = 1;
-const SWITCHES: usize = 3;
+const SWITCHES: usize = 5;
 
 pub fn command(args: &[String]) -> Result<()> {
     let models: Vec<&str> = match args {
@@ -187,14 +187,16 @@ struct Switch {
 }
 
 impl Switch {
+    /// Both kinds in turns, so that they see the same noise.
     fn median(mut seconds: impl FnMut(bool) -> Result<f64>) -> Result<Self> {
-        let mut of = |is_cold| {
-            let rounds = (0..SWITCHES).map(|_| seconds(is_cold));
-            rounds.collect::<Result<Vec<_>>>().map(|all| median(&all))
-        };
+        let (mut warm, mut cold) = (Vec::new(), Vec::new());
+        for _ in 0..SWITCHES {
+            warm.push(seconds(false)?);
+            cold.push(seconds(true)?);
+        }
         Ok(Self {
-            warm: of(false)?,
-            cold: of(true)?,
+            warm: median(&warm),
+            cold: median(&cold),
         })
     }
 }

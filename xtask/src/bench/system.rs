@@ -138,7 +138,9 @@ pub fn drop_from_cache(file: &Path) -> Result<()> {
     let mut input = std::ffi::OsString::from("if=");
     input.push(file);
     let mut program = Command::new("dd");
-    program.arg(input).args(["iflag=nocache", "count=0"]);
+    program
+        .arg(input)
+        .args(["iflag=nocache", "count=0", "status=none"]);
     output(&mut program).map(|_| ())
 }
 
