@@ -150,7 +150,13 @@ fn an_estimate_is_what_is_reserved_and_what_is_reserved_is_enough() {
     isolated(
         "an_estimate_is_what_is_reserved_and_what_is_reserved_is_enough",
         || {
-            for name in ["llama3-f32", "llama-q4-mixed-bf16", "qwen3-q8-g128-f16"] {
+            for name in [
+                "llama3-f32",
+                "llama-q4-mixed-bf16",
+                "qwen3-q8-g128-f16",
+                "gemma2-q4-g32-bf16",
+                "qwen2-moe-q8-g32-f16",
+            ] {
                 let options = ContextOptions {
                     n_ctx: 700,
                     n_sequences: 2,

@@ -8,6 +8,7 @@ mod common;
 use std::sync::Arc;
 
 use common::process::{anonymous_bytes, isolated};
+use common::random_family::{Form, Mixture, RandomFamily};
 use common::random_model::RandomModel;
 use common::{context_of, open, token_ids};
 use umrt::checkpoint::Dtype;
@@ -49,6 +50,16 @@ const DEEP: RandomModel = RandomModel {
     vocab_size: 8192,
     dtype: Dtype::BF16,
 };
+
+const MIXTURE: Form = Form::Mixture(Mixture {
+    n_experts: 16,
+    n_chosen: 4,
+    intermediate_size: 704,
+    shared_size: 2816,
+});
+
+/// Forms of layers that `RandomModel` does not have.
+const OTHER_FORMS: [Form; 4] = [MIXTURE, Form::Gemma2, Form::Phi, Form::Olmo2];
 
 /// What one evaluation took.
 struct Measured {
@@ -115,6 +126,38 @@ fn with_chunk(model: &Arc<Model>, n_ctx: usize, n_sequences: usize, chunk: usize
     context_of(model, options)
 }
 
+/// Prompts of several lengths, and single tokens.
+fn assert_predicts_steps(family: &RandomFamily) {
+    let RandomModel {
+        dtype,
+        hidden_size,
+        vocab_size,
+        ..
+    } = family.shape;
+    let directory = family.write();
+    let model = open(directory.path());
+    for (n_ctx, n_sequences, chunk) in [(1024, 1, 512), (768, 2, 512), (512, 1, 100)] {
+        let what = format!(
+            "{:?} {dtype} {hidden_size} x {chunk} of {n_ctx}",
+            family.form
+        );
+        let mut context = with_chunk(&model, n_ctx, n_sequences, chunk);
+        let bytes = context.planned_bytes();
+        let logits = bytes.logits / 2;
+        let step = measure(&mut context, vocab_size, chunk / n_sequences);
+        assert_predicts(bytes.prefill_arrays + logits, step.arrays, &what);
+        assert!(step.kernels <= bytes.prefill_scratch - bytes.prefill_arrays);
+        assert!(
+            step.anonymous <= bytes.prefill_scratch + logits + MIB,
+            "{what}: grown by {}, predicted {}",
+            step.anonymous,
+            bytes.prefill_scratch
+        );
+        let step = measure(&mut context, vocab_size, 1);
+        assert_predicts(bytes.decode_arrays + logits, step.arrays, &what);
+    }
+}
+
 #[test]
 fn the_prediction_of_a_step_is_what_it_takes() {
     isolated("the_prediction_of_a_step_is_what_it_takes", || {
@@ -124,27 +167,28 @@ fn the_prediction_of_a_step_is_what_it_takes() {
             (DEEP, &[Dtype::BF16]),
         ] {
             for &dtype in dtypes {
-                let shape = RandomModel { dtype, ..shape };
-                let directory = shape.write();
-                let model = open(directory.path());
-                for (n_ctx, n_sequences, chunk) in [(1024, 1, 512), (768, 2, 512), (512, 1, 100)] {
-                    let what = format!("{dtype} {} x {chunk} of {n_ctx}", shape.hidden_size);
-                    let mut context = with_chunk(&model, n_ctx, n_sequences, chunk);
-                    let bytes = context.planned_bytes();
-                    let logits = bytes.logits / 2;
-                    let step = measure(&mut context, shape.vocab_size, chunk / n_sequences);
-                    assert_predicts(bytes.prefill_arrays + logits, step.arrays, &what);
-                    assert!(step.kernels <= bytes.prefill_scratch - bytes.prefill_arrays);
-                    assert!(
-                        step.anonymous <= bytes.prefill_scratch + logits + MIB,
-                        "{what}: grown by {}, predicted {}",
-                        step.anonymous,
-                        bytes.prefill_scratch
-                    );
-                    let step = measure(&mut context, shape.vocab_size, 1);
-                    assert_predicts(bytes.decode_arrays + logits, step.arrays, &what);
-                }
+                assert_predicts_steps(&RandomFamily {
+                    shape: RandomModel { dtype, ..shape },
+                    form: Form::Llama,
+                });
             }
+        }
+    });
+}
+
+#[test]
+fn layers_of_other_forms_take_what_is_predicted() {
+    isolated("layers_of_other_forms_take_what_is_predicted", || {
+        for form in OTHER_FORMS {
+            let shape = match form {
+                // Of a dense layer it takes less than of one with experts.
+                Form::Mixture(_) => RandomModel {
+                    intermediate_size: 512,
+                    ..GROUPED
+                },
+                _ => GROUPED,
+            };
+            assert_predicts_steps(&RandomFamily { shape, form });
         }
     });
 }
@@ -152,26 +196,34 @@ fn the_prediction_of_a_step_is_what_it_takes() {
 #[test]
 fn stock_operations_take_no_more_than_predicted() {
     isolated("stock_operations_take_no_more_than_predicted", || {
-        for dtype in [Dtype::F16, Dtype::F32] {
-            let shape = RandomModel { dtype, ..SMALL };
-            let directory = shape.write();
-            let options = ModelOptions {
-                cpu_ops: CpuOps::Stock,
-                ..ModelOptions::default()
-            };
-            let model = Model::open(directory.path(), options).expect("a model");
-            let mut context = with_chunk(&model, 1024, 1, 256);
-            let bytes = context.planned_bytes();
-            let step = measure(&mut context, shape.vocab_size, 256);
-            println!(
-                "predicted {}, measured {}",
-                bytes.prefill_scratch, step.arrays
-            );
-            assert!(step.arrays <= bytes.prefill_scratch + bytes.logits / 2);
-            assert!(
-                bytes.prefill_scratch < 2 * step.arrays,
-                "and not absurdly more"
-            );
+        for form in [Form::Llama].into_iter().chain(OTHER_FORMS) {
+            for dtype in [Dtype::F16, Dtype::F32] {
+                assert_stock_steps_fit(&RandomFamily {
+                    shape: RandomModel {
+                        dtype,
+                        intermediate_size: 2048,
+                        ..SMALL
+                    },
+                    form,
+                });
+            }
         }
     });
+}
+
+fn assert_stock_steps_fit(family: &RandomFamily) {
+    let directory = family.write();
+    let options = ModelOptions {
+        cpu_ops: CpuOps::Stock,
+        ..ModelOptions::default()
+    };
+    let model = Model::open(directory.path(), options).expect("a model");
+    let mut context = with_chunk(&model, 1024, 1, 256);
+    let bytes = context.planned_bytes();
+    let step = measure(&mut context, family.shape.vocab_size, 256);
+    let what = format!("{:?} {}", family.form, family.shape.dtype);
+    let predicted = bytes.prefill_scratch + bytes.logits / 2;
+    println!("{what}: predicted {predicted}, measured {}", step.arrays);
+    assert!(step.arrays <= predicted, "{what}: {predicted}");
+    assert!(predicted < 2 * step.arrays, "{what}: and not absurdly more");
 }

@@ -20,6 +20,40 @@ impl MlpSpec {
             MlpSpec::Experts(experts) => experts.intermediate_size,
         }
     }
+
+    pub fn experts(&self) -> Option<&ExpertsSpec> {
+        match self {
+            MlpSpec::Dense(_) => None,
+            MlpSpec::Experts(experts) => Some(experts),
+        }
+    }
+
+    /// The largest intermediate size of the networks in it.
+    pub fn widest(&self) -> usize {
+        self.experts()
+            .map_or(self.intermediate_size(), ExpertsSpec::widest)
+    }
+}
+
+impl ExpertsSpec {
+    /// The largest intermediate size, the shared expert's included.
+    pub fn widest(&self) -> usize {
+        let shared = self.shared.map_or(0, |shared| shared.intermediate_size);
+        self.intermediate_size.max(shared)
+    }
+
+    /// Experts that every token goes through, the shared one included.
+    pub fn n_per_token(&self) -> usize {
+        self.routing.n_chosen + usize::from(self.shared.is_some())
+    }
+
+    /// What a router and the share of the shared expert make of a token.
+    pub fn router_outputs(&self) -> usize {
+        let has_share = self
+            .shared
+            .is_some_and(|shared| shared.share_name.is_some());
+        self.n_experts + usize::from(has_share)
+    }
 }
 
 #[derive(Clone, Copy, Debug)]

@@ -18,7 +18,9 @@ mod rope;
 mod spec;
 mod weights;
 
+pub use family::QkNorm;
 pub use forward::{Decoder, Precision, Segment};
+pub use mlp::{DenseForm, ExpertsSpec, MlpSpec};
 pub use rope::Rope;
 pub use spec::{DecoderSpec, model_types};
 pub use weights::LoadedBytes;

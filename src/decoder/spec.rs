@@ -129,6 +129,18 @@ impl DecoderSpec {
         })
     }
 
+    pub fn has_norm_after_attention(&self) -> bool {
+        self.names.after_attention.is_some()
+    }
+
+    pub fn has_mlp_norm(&self) -> bool {
+        self.names.mlp_norm.is_some()
+    }
+
+    pub fn has_norm_after_mlp(&self) -> bool {
+        self.names.after_mlp.is_some()
+    }
+
     /// What each layer caches of a token.
     pub fn cache_layers(&self) -> Vec<LayerShape> {
         let layer = LayerShape {

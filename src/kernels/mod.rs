@@ -59,5 +59,5 @@ pub use pool::Pool;
 pub use quantized::{Format, QuantizedRows};
 pub use residual::add_onto;
 pub use rope::{Pairing, RopeTable};
-pub use scratch::{AttentionShape, ProductShape, Stored};
+pub use scratch::{AttentionShape, MixtureShape, ProductShape, Stored};
 pub use threads::default_threads;

@@ -1,6 +1,7 @@
 //! How much memory kernels take beside their inputs and outputs.
 
 use super::attention::attention_scratch_bytes;
+use super::experts::mixture_scratch_bytes;
 use super::float::Float;
 use super::linear::{MAX_DOT_ROWS, dots_scratch_bytes, panel_bytes, thread_scratch_bytes};
 
@@ -35,6 +36,19 @@ pub struct AttentionShape {
     pub float: Float,
 }
 
+/// Rows that go through some of many experts.
+#[derive(Clone, Copy, Debug)]
+pub struct MixtureShape {
+    pub n_rows: usize,
+    pub columns: usize,
+    /// Of the largest expert.
+    pub intermediate: usize,
+    pub n_experts: usize,
+    /// Of each row.
+    pub n_chosen: usize,
+    pub float: Float,
+}
+
 impl ProductShape {
     /// Of this product: activations as the weights want them. A pool keeps as much
     /// for the next product.
@@ -58,5 +72,13 @@ impl AttentionShape {
     /// Rotated queries, and partial results over parts of the positions.
     pub fn scratch_bytes(&self) -> usize {
         attention_scratch_bytes(self)
+    }
+}
+
+impl MixtureShape {
+    /// Sums, and what the largest group of rows takes: all of them, if they choose
+    /// the same expert.
+    pub fn scratch_bytes(&self) -> usize {
+        mixture_scratch_bytes(self)
     }
 }

@@ -103,6 +103,32 @@ static void two_contexts_share_the_budget(void) {
   CHECK_OK(umrt_memory_budget_set(NULL));
 }
 
+static void pinned_models_count_beside_the_others(void) {
+  umrt_model_policy pinned = UMRT_MODEL_POLICY_INIT;
+  umrt_model *first = open_model(CHAT_MODEL);
+  const uint64_t weights = estimate(256, 1).weights_mapped_bytes;
+  const uint64_t one = budget().taken_bytes;
+  umrt_model *second = open_model(CHAT_MODEL);
+  const uint64_t both = budget().taken_bytes;
+  /* They take turns: of the second only the tables are added. */
+  CHECK_EQUAL(one - weights, both - one);
+  CHECK_EQUAL(0, budget().pinned_bytes);
+  set_budget(both + weights - 1);
+  pinned.pinned = 1;
+  CHECK_FAILS(UMRT_OVER_BUDGET, "pinned", umrt_model_policy_set(first, &pinned));
+  CHECK_EQUAL(0, budget().pinned_bytes);
+  set_budget(both + weights);
+  CHECK_OK(umrt_model_policy_set(first, &pinned));
+  CHECK_EQUAL(weights, budget().pinned_bytes);
+  CHECK_EQUAL(both + weights, budget().taken_bytes);
+  CHECK_OK(umrt_model_policy_set(first, NULL));
+  CHECK_EQUAL(0, budget().pinned_bytes);
+  CHECK_EQUAL(both, budget().taken_bytes);
+  umrt_model_free(second);
+  umrt_model_free(first);
+  CHECK_OK(umrt_memory_budget_set(NULL));
+}
+
 static void weights_beyond_the_budget_need_permission_to_be_paged(void) {
   umrt_model_params params = UMRT_MODEL_PARAMS_INIT;
   umrt_model *model;
@@ -216,6 +242,7 @@ int main(void) {
   an_estimate_says_what_opening_takes();
   what_does_not_fit_is_refused_and_what_would_is_named();
   two_contexts_share_the_budget();
+  pinned_models_count_beside_the_others();
   weights_beyond_the_budget_need_permission_to_be_paged();
   a_context_stays_within_its_own_limit();
   logits_of_too_many_tokens_are_refused();

@@ -1,7 +1,7 @@
 //! What the tests of the runtime share.
 //!
 //! - here: opening, evaluating and comparing
-//! - `random_model`: checkpoints of any shape
+//! - `random_model`, `random_family`: checkpoints of any shape
 //! - `damaged`: copies of fixtures with something wrong in them
 //! - `process`: figures of this process, and tests in processes of their own
 
@@ -9,6 +9,7 @@
 
 pub mod damaged;
 pub mod process;
+pub mod random_family;
 pub mod random_model;
 
 use std::path::{Path, PathBuf};

@@ -48,54 +48,10 @@ impl RandomModel {
     }
 
     fn write_to(&self, directory: &Path) {
-        let config = directory.join("config.json");
-        std::fs::write(config, self.config().to_string()).expect("config.json");
-        let shapes = self.shapes();
-        let elements = |shape: &[usize]| shape.iter().product::<usize>();
-        let largest = shapes.iter().map(|(_, shape)| elements(shape)).max();
-        let pool_elements = largest.unwrap_or(0) + shapes.len();
-        // All tensors are parts of two pools, so that memory for the largest
-        // tensor is enough to write a checkpoint of any length.
-        let matrices = self.random_bytes(pool_elements, 0.0, 0.1);
-        let norms = self.random_bytes(self.hidden_size + shapes.len(), 1.0, 0.5);
-        let size = self.dtype.size();
-        let tensors: Vec<_> = shapes
-            .iter()
-            .enumerate()
-            .map(|(index, (name, shape))| {
-                let pool = if shape.len() == 1 { &norms } else { &matrices };
-                NewTensor {
-                    name,
-                    dtype: self.dtype,
-                    shape,
-                    bytes: &pool[index * size..(index + elements(shape)) * size],
-                }
-            })
-            .collect();
-        let path = directory.join("model.safetensors");
-        write_safetensors(&path, &tensors, &[("format", "mlx")]).expect("weights");
+        write_random(directory, &self.config(), &self.shapes(), self.dtype);
     }
 
-    /// Evenly distributed within `spread` around `center`.
-    fn random_bytes(&self, elements: usize, center: f32, spread: f32) -> Vec<u8> {
-        let mut random = Random(7);
-        let values = (0..PERIOD.min(elements)).map(|_| center + spread * random.next_f32());
-        let period: Vec<u8> = match self.dtype {
-            Dtype::F32 => values.flat_map(f32::to_le_bytes).collect(),
-            Dtype::F16 => values
-                .flat_map(|v| f16::from_f32(v).to_le_bytes())
-                .collect(),
-            Dtype::BF16 => values
-                .flat_map(|v| bf16::from_f32(v).to_le_bytes())
-                .collect(),
-            other => panic!("no random numbers of type {other}"),
-        };
-        let mut bytes = period.repeat(elements.div_ceil(PERIOD));
-        bytes.truncate(elements * self.dtype.size());
-        bytes
-    }
-
-    fn config(&self) -> Value {
+    pub fn config(&self) -> Value {
         json!({
             "model_type": "llama",
             "hidden_size": self.hidden_size,
@@ -111,7 +67,7 @@ impl RandomModel {
         })
     }
 
-    fn shapes(&self) -> Vec<(String, Vec<usize>)> {
+    pub fn shapes(&self) -> Vec<(String, Vec<usize>)> {
         let hidden = self.hidden_size;
         let queries = self.n_heads * self.head_dim;
         let keys = self.n_kv_heads * self.head_dim;
@@ -140,4 +96,64 @@ impl RandomModel {
         ];
         outer.into_iter().chain(layers).collect()
     }
+}
+
+/// A checkpoint of tensors of these names and shapes.
+pub fn write_random(
+    directory: &Path,
+    config: &Value,
+    shapes: &[(String, Vec<usize>)],
+    dtype: Dtype,
+) {
+    let path = directory.join("config.json");
+    std::fs::write(path, config.to_string()).expect("config.json");
+    let elements = |shape: &[usize]| shape.iter().product::<usize>();
+    let is_vector = |shape: &[usize]| shape.len() == 1;
+    // All tensors are parts of two pools, so that memory for the largest tensor is
+    // enough to write a checkpoint of any length.
+    let pool = |of_vectors: bool, center, spread| {
+        let lengths = shapes.iter().map(|(_, shape)| shape);
+        let lengths = lengths.filter(|shape| is_vector(shape) == of_vectors);
+        let largest = lengths.map(|shape| elements(shape)).max().unwrap_or(0);
+        random_bytes(dtype, largest + shapes.len(), center, spread)
+    };
+    let (matrices, vectors) = (pool(false, 0.0, 0.1), pool(true, 1.0, 0.5));
+    let tensors: Vec<_> = shapes
+        .iter()
+        .enumerate()
+        .map(|(index, (name, shape))| {
+            let pool = match is_vector(shape) {
+                true => &vectors,
+                false => &matrices,
+            };
+            let end = index + elements(shape);
+            NewTensor {
+                name,
+                dtype,
+                shape,
+                bytes: &pool[index * dtype.size()..end * dtype.size()],
+            }
+        })
+        .collect();
+    let path = directory.join("model.safetensors");
+    write_safetensors(&path, &tensors, &[("format", "mlx")]).expect("weights");
+}
+
+/// Evenly distributed within `spread` around `center`.
+fn random_bytes(dtype: Dtype, elements: usize, center: f32, spread: f32) -> Vec<u8> {
+    let mut random = Random(7);
+    let values = (0..PERIOD.min(elements)).map(|_| center + spread * random.next_f32());
+    let period: Vec<u8> = match dtype {
+        Dtype::F32 => values.flat_map(f32::to_le_bytes).collect(),
+        Dtype::F16 => values
+            .flat_map(|v| f16::from_f32(v).to_le_bytes())
+            .collect(),
+        Dtype::BF16 => values
+            .flat_map(|v| bf16::from_f32(v).to_le_bytes())
+            .collect(),
+        other => panic!("no random numbers of type {other}"),
+    };
+    let mut bytes = period.repeat(elements.div_ceil(PERIOD));
+    bytes.truncate(elements * dtype.size());
+    bytes
 }

@@ -72,3 +72,20 @@ static void engine_trim(int32_t seq, uint32_t keep) {
 static const float *engine_logits(void) {
   return llama_get_logits_ith(ctx, -1);
 }
+
+static void engine_close(void) {
+  llama_free(ctx);
+  llama_model_free(model);
+  ctx = NULL;
+  model = NULL;
+}
+
+static bool engine_obey(const char *line) {
+  (void)line;
+  return false;
+}
+
+static double engine_figure(const char *name) {
+  fail("llama.cpp does not tell %s", name);
+  return 0;
+}

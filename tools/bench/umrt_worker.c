@@ -5,9 +5,18 @@
 #include "umrt.h"
 #include "worker.h"
 
-static umrt_model *model;
-static umrt_ctx *ctx;
-static int32_t vocab_size;
+/* An open model. */
+struct slot {
+  char path[MAX_LINE];
+  umrt_model_params model_params;
+  umrt_ctx_params ctx_params;
+  umrt_model *model;
+  umrt_ctx *ctx;
+  int32_t vocab_size;
+};
+
+/* The one in use, and the one that is set aside. */
+static struct slot used, spare;
 static uint32_t n_rows;
 
 static void check(umrt_status status) {
@@ -18,9 +27,11 @@ static void engine_open(const char *path) {
   umrt_model_params params = UMRT_MODEL_PARAMS_INIT;
   umrt_model_info info = UMRT_MODEL_INFO_INIT;
   params.device = UMRT_DEVICE_CPU;
-  check(umrt_model_open(path, &params, &model));
-  check(umrt_model_info_get(model, &info));
-  vocab_size = (int32_t)info.vocab_size;
+  check(umrt_model_open(path, &params, &used.model));
+  check(umrt_model_info_get(used.model, &info));
+  used.vocab_size = (int32_t)info.vocab_size;
+  used.model_params = params;
+  snprintf(used.path, sizeof used.path, "%s", path);
 }
 
 static void engine_new_context(uint32_t n_ctx, uint32_t n_seq, int32_t n_threads) {
@@ -29,13 +40,20 @@ static void engine_new_context(uint32_t n_ctx, uint32_t n_seq, int32_t n_threads
   params.n_seq = n_seq;
   params.n_threads = (uint32_t)n_threads;
   params.prefill_chunk = CHUNK;
-  umrt_ctx_free(ctx);
-  ctx = NULL;
-  check(umrt_ctx_new(model, &params, &ctx));
+  umrt_ctx_free(used.ctx);
+  used.ctx = NULL;
+  check(umrt_ctx_new(used.model, &params, &used.ctx));
+  used.ctx_params = params;
+}
+
+static void engine_close(void) {
+  umrt_ctx_free(used.ctx);
+  umrt_model_free(used.model);
+  used = (struct slot){0};
 }
 
 static int32_t engine_vocab_size(void) {
-  return vocab_size;
+  return used.vocab_size;
 }
 
 static void engine_eval(const int32_t *tokens, const int32_t *seq_ids, const uint8_t *want_logits,
@@ -46,16 +64,57 @@ static void engine_eval(const int32_t *tokens, const int32_t *seq_ids, const uin
   batch.tokens = tokens;
   batch.seq_ids = seq_ids;
   batch.want_logits = want_logits;
-  check(umrt_eval(ctx, &batch, NULL, &result));
+  check(umrt_eval(used.ctx, &batch, NULL, &result));
   n_rows = result.n_logits;
 }
 
 static void engine_trim(int32_t seq, uint32_t keep) {
-  check(umrt_seq_trim(ctx, seq, keep));
+  check(umrt_seq_trim(used.ctx, seq, keep));
 }
 
 static const float *engine_logits(void) {
   const float *logits = NULL;
-  check(umrt_logits_view(ctx, n_rows - 1, &logits));
+  check(umrt_logits_view(used.ctx, n_rows - 1, &logits));
   return logits;
+}
+
+static bool engine_obey(const char *line) {
+  if (strcmp(line, "swap") == 0) {
+    struct slot other = spare;
+    spare = used;
+    used = other;
+    return true;
+  }
+  if (strcmp(line, "release") == 0) {
+    umrt_residency_params params = UMRT_RESIDENCY_PARAMS_INIT;
+    params.flags = UMRT_RESIDENCY_DROP_CACHE;
+    check(umrt_model_residency(used.model, UMRT_RESIDENCY_RELEASED, &params));
+    return true;
+  }
+  return false;
+}
+
+static double engine_figure(const char *name) {
+  umrt_memory_estimate estimate = UMRT_MEMORY_ESTIMATE_INIT;
+  umrt_memory_info memory = UMRT_MEMORY_INFO_INIT;
+  check(umrt_memory_stats(&memory));
+  check(umrt_model_estimate(used.path, &used.model_params, &used.ctx_params, &estimate));
+  const struct {
+    const char *name;
+    uint64_t bytes;
+  } figures[] = {
+      {"weights", memory.weights_mapped_bytes},
+      {"kv", memory.kv_peak_bytes},
+      /* Of MLX's arrays, and what kernels keep for their next call. */
+      {"step-peak", memory.mlx_peak_bytes + memory.scratch_bytes},
+      {"estimated-weights", estimate.weights_mapped_bytes},
+      {"estimated-kv", estimate.kv_bytes},
+      {"estimated-logits", estimate.logits_bytes},
+      {"estimated-scratch", estimate.scratch_prefill_bytes},
+      {"estimated-total", estimate.total_bytes},
+  };
+  for (size_t i = 0; i < sizeof figures / sizeof *figures; i++)
+    if (strcmp(figures[i].name, name) == 0) return (double)figures[i].bytes;
+  fail("no such figure: %s", name);
+  return 0;
 }

@@ -6,9 +6,14 @@
  *   prefill N_TOKENS N_SEQ LIMIT_S   appends so many tokens to each sequence; gives up after a time
  *   decode N_SEQ N_STEPS             appends one token to each sequence, so many times
  *   trim N_SEQ KEEP                  shortens the sequences
+ *   close                            frees the context and the model
+ *   swap                             exchanges model and context with those that are set aside
+ *   release                          the model's pages leave memory
  *   top                              the most likely token after the last one
+ *   figure NAME                      what the library says about its memory, in bytes
  *
- * Each is answered by "ok SECONDS" (`top`: the token) or "error MESSAGE", which ends the worker.
+ * Each is answered by "ok SECONDS" (`top`: the token, `figure`: bytes) or "error MESSAGE", which
+ * ends the worker. `swap`, `release` and `figure` are umrt's alone.
  * Between lines it waits in read(2). A program that includes this file defines the engine_
  * functions, which call `fail` if something goes wrong. */
 
@@ -34,6 +39,10 @@ static void engine_eval(const int32_t *tokens, const int32_t *seq_ids, const uin
 static void engine_trim(int32_t seq, uint32_t keep);
 /* Logits of the last token of the last evaluation. */
 static const float *engine_logits(void);
+static void engine_close(void);
+/* Commands that the library alone knows; false: not this one. */
+static bool engine_obey(const char *line);
+static double engine_figure(const char *name);
 
 static void fail(const char *format, ...) {
   va_list arguments;
@@ -102,8 +111,10 @@ static bool obey(char *line) {
     decode(a, b);
   else if (sscanf(line, "trim %d %d", &a, &b) == 2)
     while (a-- > 0) engine_trim(a, (uint32_t)b);
+  else if (strcmp(line, "close") == 0)
+    engine_close();
   else
-    return false;
+    return engine_obey(line);
   return true;
 }
 
@@ -113,6 +124,8 @@ int main(void) {
     line[strcspn(line, "\n")] = 0;
     if (strcmp(line, "top") == 0) {
       printf("ok %d\n", (int)top_token());
+    } else if (strncmp(line, "figure ", 7) == 0) {
+      printf("ok %.0f\n", engine_figure(line + 7));
     } else {
       double start = seconds();
       if (!obey(line)) fail("no such command: %s", line);

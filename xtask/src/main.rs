@@ -37,6 +37,7 @@ cargo xtask <command>
   bench [--quick] [--only NAMES] [--json FILE] [--chart FILE] [--readme] [--from FILE]
                                 umrt against llama.cpp and mlx-lm on this machine (see
                                 docs/benchmarks.md)
+  bench memory [--only MODELS]  what was predicted against what is taken, here and there
   check-apple                   clippy over the code for macOS and iOS, from Linux
   check-arm                     the kernels' tests on an emulated ARM processor
 

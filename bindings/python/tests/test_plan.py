@@ -57,6 +57,23 @@ def test_what_does_not_fit_is_refused(chat_model: umrt.Model, budget: None) -> N
         umrt.set_memory_budget(fraction=1.5)
 
 
+def test_pinning_is_refused_where_there_is_no_room(
+    chat_folder: Path, budget: None
+) -> None:
+    with umrt.Model.open(chat_folder) as model, umrt.Model.open(chat_folder):
+        weights = model.memory().weights_mapped_bytes
+        before = umrt.memory_budget()
+        umrt.set_memory_budget(n_bytes=before.taken_bytes)
+        with pytest.raises(umrt.OverBudgetError, match="pinned"):
+            model.set_policy(pinned=True)
+        assert umrt.memory_budget().pinned_bytes == before.pinned_bytes
+        umrt.set_memory_budget()
+        model.set_policy(pinned=True)
+        assert umrt.memory_budget().pinned_bytes == before.pinned_bytes + weights
+        model.set_policy()
+        assert umrt.memory_budget().pinned_bytes == before.pinned_bytes
+
+
 def test_weights_beyond_the_budget_can_be_paged(
     chat_folder: Path, budget: None
 ) -> None:

@@ -14,6 +14,7 @@ use super::level::Level;
 use super::linear::{Finish, Projection, Rows, linear};
 use super::output::Output;
 use super::pool::Pool;
+use super::scratch::MixtureShape;
 pub use routing::{Choice, Routing};
 
 /// One feed-forward network: `down(gate(x) through the gate, times up(x))`
@@ -166,6 +167,26 @@ fn by_expert(choices: &[Vec<Choice>]) -> BTreeMap<usize, Vec<(usize, f32)>> {
         }
     }
     groups
+}
+
+pub(super) fn mixture_scratch_bytes(shape: &MixtureShape) -> usize {
+    let (float, wide) = (shape.float.bytes(), size_of::<f32>());
+    let sums = shape.n_rows * shape.columns * wide;
+    let found = shape.n_experts * size_of::<Expert<'_>>();
+    let chosen = shape.n_rows * (shape.n_chosen * size_of::<Choice>() + size_of::<Vec<Choice>>());
+    let work = match shape.n_rows {
+        1 => {
+            let products = 2 * shape.n_chosen * shape.intermediate * wide;
+            products + shape.intermediate * float + shape.columns * wide
+        }
+        n_rows => {
+            // A vector that grows has room for up to twice as many.
+            let grouped = 2 * n_rows * shape.n_chosen * size_of::<(usize, f32)>();
+            let inner = shape.intermediate * float;
+            grouped + n_rows * (shape.columns * (float + wide) + inner)
+        }
+    };
+    sums + found + chosen + work
 }
 
 fn plain_rows(values: Floats<'_>, columns: usize) -> Rows<'_> {

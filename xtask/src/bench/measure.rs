@@ -321,7 +321,7 @@ impl Fresh {
         Ok(Self {
             open_s,
             first_token_s: start.elapsed().as_secs_f64(),
-            anonymous_bytes: memory.peak_bytes() as f64,
+            anonymous_bytes: memory.peak().anonymous as f64,
         })
     }
 }

@@ -3,6 +3,7 @@
 
 mod chart;
 mod measure;
+mod memory;
 mod models;
 mod options;
 mod peers;
@@ -43,6 +44,11 @@ const BANDWIDTH_PASSES: &str = "3";
 const MEMORY_SHARE: f64 = 0.8;
 
 pub fn command(args: &[String]) -> Result<()> {
+    if let [first, rest @ ..] = args
+        && first == "memory"
+    {
+        return memory::command(rest);
+    }
     let options = Options::parse(args)?;
     let report = match &options.from {
         Some(file) => Report::read(file)?,

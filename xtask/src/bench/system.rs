@@ -3,8 +3,8 @@
 use std::fs;
 use std::path::Path;
 use std::process::{Child, Command};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -41,10 +41,42 @@ pub fn end(child: &mut Child) {
     let _ = child.wait();
 }
 
-/// Follows a process's private memory until it is dropped.
+/// Resident memory of a process, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Resident {
+    /// Private.
+    pub anonymous: u64,
+    /// Pages of files: mapped weights and code.
+    pub file: u64,
+    /// Both at once.
+    pub all: u64,
+}
+
+impl Resident {
+    pub fn of(process: u32) -> Option<Self> {
+        let status = fs::read_to_string(format!("/proc/{process}/status")).ok()?;
+        let bytes = |field| kilobytes(&status, field).map(|kilobytes| kilobytes * 1024);
+        let (anonymous, file) = (bytes("RssAnon:")?, bytes("RssFile:")?);
+        Some(Self {
+            anonymous,
+            file,
+            all: anonymous + file,
+        })
+    }
+
+    fn max(self, other: Self) -> Self {
+        Self {
+            anonymous: self.anonymous.max(other.anonymous),
+            file: self.file.max(other.file),
+            all: self.all.max(other.all),
+        }
+    }
+}
+
+/// Follows a process's memory until it is dropped.
 pub struct MemoryWatch {
     process: u32,
-    peak: Arc<AtomicU64>,
+    peak: Arc<Mutex<Resident>>,
     stop: Arc<AtomicBool>,
     watcher: Option<JoinHandle<()>>,
 }
@@ -53,13 +85,13 @@ const WATCH_INTERVAL: Duration = Duration::from_millis(2);
 
 impl MemoryWatch {
     pub fn start(process: u32) -> Self {
-        let peak = Arc::new(AtomicU64::new(0));
+        let peak = Arc::new(Mutex::new(Resident::default()));
         let stop = Arc::new(AtomicBool::new(false));
         let watcher = thread::spawn({
             let (peak, stop) = (peak.clone(), stop.clone());
             move || {
                 while !stop.load(Ordering::Relaxed) {
-                    peak.fetch_max(anonymous_bytes(process).unwrap_or(0), Ordering::Relaxed);
+                    note(process, &peak);
                     thread::sleep(WATCH_INTERVAL);
                 }
             }
@@ -72,11 +104,17 @@ impl MemoryWatch {
         }
     }
 
-    /// The highest value seen, the present one included.
-    pub fn peak_bytes(&self) -> u64 {
-        let now = anonymous_bytes(self.process).unwrap_or(0);
-        self.peak.load(Ordering::Relaxed).max(now)
+    /// The highest values seen, the present ones included.
+    pub fn peak(&self) -> Resident {
+        note(self.process, &self.peak)
     }
+}
+
+fn note(process: u32, peak: &Mutex<Resident>) -> Resident {
+    let now = Resident::of(process).unwrap_or_default();
+    let mut peak = peak.lock().unwrap_or_else(PoisonError::into_inner);
+    *peak = peak.max(now);
+    *peak
 }
 
 impl Drop for MemoryWatch {
@@ -89,15 +127,21 @@ impl Drop for MemoryWatch {
     }
 }
 
-fn anonymous_bytes(process: u32) -> Option<u64> {
-    let status = fs::read_to_string(format!("/proc/{process}/status")).ok()?;
-    kilobytes(&status, "RssAnon:").map(|kilobytes| kilobytes * 1024)
-}
-
 /// A value of a file of /proc such as `RssAnon:     123 kB`.
 fn kilobytes(status: &str, field: &str) -> Option<u64> {
     let line = status.lines().find_map(|line| line.strip_prefix(field))?;
     line.trim().strip_suffix("kB")?.trim().parse().ok()
+}
+
+/// Asks the system to forget a file that nobody has mapped.
+pub fn drop_from_cache(file: &Path) -> Result<()> {
+    let mut input = std::ffi::OsString::from("if=");
+    input.push(file);
+    let mut program = Command::new("dd");
+    program
+        .arg(input)
+        .args(["iflag=nocache", "count=0", "status=none"]);
+    output(&mut program).map(|_| ())
 }
 
 /// A process that takes one core for itself until it is dropped.

@@ -47,7 +47,7 @@ pub fn terminal(report: &Report) -> String {
     text
 }
 
-fn columns<const N: usize>(lines: &[[String; N]]) -> String {
+pub fn columns<const N: usize>(lines: &[[String; N]]) -> String {
     let mut widths = [0; N];
     for line in lines {
         for (width, cell) in widths.iter_mut().zip(line) {

@@ -1,0 +1,186 @@
+//! Checkpoints of families whose layers are built otherwise than Llama's.
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use super::random_model::{RandomModel, write_random};
+
+/// How the layers differ.
+#[derive(Clone, Copy, Debug)]
+pub enum Form {
+    Llama,
+    /// Norms behind blocks too, bounded scores and logits.
+    Gemma2,
+    /// Attention beside a feed-forward network without a gate.
+    Phi,
+    /// Rows of queries and keys are normalized.
+    Olmo2,
+    /// Many small feed-forward networks behind a first layer with one, and one that
+    /// every token goes through.
+    Mixture(Mixture),
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct Mixture {
+    pub n_experts: usize,
+    pub n_chosen: usize,
+    pub intermediate_size: usize,
+    pub shared_size: usize,
+}
+
+/// A model of this shape and form.
+#[derive(Clone, Copy, Debug)]
+pub struct RandomFamily {
+    pub shape: RandomModel,
+    pub form: Form,
+}
+
+type Shapes = Vec<(String, Vec<usize>)>;
+
+impl RandomFamily {
+    pub fn write(&self) -> TempDir {
+        let directory = tempfile::tempdir().expect("a directory");
+        let (config, shapes) = (self.config(), self.shapes());
+        write_random(directory.path(), &config, &shapes, self.shape.dtype);
+        directory
+    }
+
+    fn config(&self) -> Value {
+        let mut config = self.shape.config();
+        match self.form {
+            Form::Llama => {}
+            Form::Gemma2 => {
+                config["model_type"] = json!("gemma2");
+                config["query_pre_attn_scalar"] = json!(self.shape.head_dim);
+                config["attn_logit_softcapping"] = json!(50.0);
+                config["final_logit_softcapping"] = json!(30.0);
+                config["sliding_window"] = json!(256);
+            }
+            Form::Phi => config["model_type"] = json!("phi"),
+            Form::Olmo2 => config["model_type"] = json!("olmo2"),
+            Form::Mixture(mixture) => {
+                config["model_type"] = json!("qwen2_moe");
+                config["num_experts"] = json!(mixture.n_experts);
+                config["num_experts_per_tok"] = json!(mixture.n_chosen);
+                config["moe_intermediate_size"] = json!(mixture.intermediate_size);
+                config["shared_expert_intermediate_size"] = json!(mixture.shared_size);
+                config["mlp_only_layers"] = json!([0]);
+            }
+        }
+        config
+    }
+
+    fn shapes(&self) -> Shapes {
+        let mut shapes = self.shape.shapes();
+        match self.form {
+            Form::Llama => {}
+            Form::Gemma2 => self.add_to_layers(&mut shapes, |hidden| {
+                vec![
+                    named("pre_feedforward_layernorm.weight", [hidden]),
+                    named("post_feedforward_layernorm.weight", [hidden]),
+                ]
+            }),
+            Form::Phi => self.make_phi(&mut shapes),
+            Form::Olmo2 => self.make_olmo2(&mut shapes),
+            Form::Mixture(mixture) => self.make_mixture(&mut shapes, &mixture),
+        }
+        shapes
+    }
+
+    fn add_to_layers(
+        &self,
+        shapes: &mut Shapes,
+        tensors: impl Fn(usize) -> Vec<(String, Vec<usize>)>,
+    ) {
+        for layer in 0..self.shape.n_layers {
+            let tensors = tensors(self.shape.hidden_size).into_iter();
+            shapes.extend(
+                tensors.map(|(name, shape)| (format!("model.layers.{layer}.{name}"), shape)),
+            );
+        }
+    }
+
+    fn make_olmo2(&self, shapes: &mut Shapes) {
+        let RandomModel {
+            n_heads,
+            n_kv_heads,
+            head_dim,
+            ..
+        } = self.shape;
+        shapes.retain(|(name, _)| !name.ends_with("input_layernorm.weight"));
+        self.add_to_layers(shapes, |hidden| {
+            vec![
+                named("post_feedforward_layernorm.weight", [hidden]),
+                named("self_attn.q_norm.weight", [n_heads * head_dim]),
+                named("self_attn.k_norm.weight", [n_kv_heads * head_dim]),
+            ]
+        });
+    }
+
+    /// Everything has a bias.
+    fn make_phi(&self, shapes: &mut Shapes) {
+        shapes.retain(|(name, _)| {
+            !name.ends_with("post_attention_layernorm.weight") && !name.contains("gate_proj")
+        });
+        for (name, _) in shapes.iter_mut() {
+            *name = name
+                .replace("model.norm", "model.final_layernorm")
+                .replace("o_proj", "dense")
+                .replace("up_proj", "fc1")
+                .replace("down_proj", "fc2");
+        }
+        let biases: Shapes = shapes
+            .iter()
+            .filter(|(name, _)| !name.contains("embed_tokens"))
+            .map(|(name, shape)| (name.replace(".weight", ".bias"), vec![shape[0]]))
+            .collect();
+        shapes.extend(biases);
+    }
+
+    fn make_mixture(&self, shapes: &mut Shapes, mixture: &Mixture) {
+        let RandomModel {
+            n_heads,
+            n_kv_heads,
+            head_dim,
+            n_layers,
+            hidden_size,
+            ..
+        } = self.shape;
+        let is_dense = |name: &str| name.starts_with("model.layers.0.");
+        shapes.retain(|(name, _)| is_dense(name) || !name.contains(".mlp."));
+        self.add_to_layers(shapes, |_| {
+            vec![
+                named("self_attn.q_proj.bias", [n_heads * head_dim]),
+                named("self_attn.k_proj.bias", [n_kv_heads * head_dim]),
+                named("self_attn.v_proj.bias", [n_kv_heads * head_dim]),
+            ]
+        });
+        for layer in 1..n_layers {
+            let mlp = format!("model.layers.{layer}.mlp");
+            let mut network = |module: String, inner: usize| {
+                for linear in ["gate_proj", "up_proj"] {
+                    shapes.push(named(
+                        &format!("{module}.{linear}.weight"),
+                        [inner, hidden_size],
+                    ));
+                }
+                shapes.push(named(
+                    &format!("{module}.down_proj.weight"),
+                    [hidden_size, inner],
+                ));
+            };
+            for expert in 0..mixture.n_experts {
+                network(format!("{mlp}.experts.{expert}"), mixture.intermediate_size);
+            }
+            network(format!("{mlp}.shared_expert"), mixture.shared_size);
+            let router = [mixture.n_experts, hidden_size];
+            shapes.push(named(&format!("{mlp}.gate.weight"), router));
+            let share = format!("{mlp}.shared_expert_gate.weight");
+            shapes.push(named(&share, [1, hidden_size]));
+        }
+    }
+}
+
+fn named<const N: usize>(name: &str, shape: [usize; N]) -> (String, Vec<usize>) {
+    (name.to_owned(), shape.to_vec())
+}
