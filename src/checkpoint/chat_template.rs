@@ -40,7 +40,7 @@ impl ChatTemplates {
         self.0.iter()
     }
 
-    fn single(source: String) -> ChatTemplates {
+    pub(super) fn single(source: String) -> ChatTemplates {
         ChatTemplates(vec![ChatTemplate {
             name: "default".to_owned(),
             source,

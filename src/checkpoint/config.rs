@@ -76,7 +76,7 @@ impl Config {
         read_bounded(path, LIMIT_BYTES)
     }
 
-    fn layered(file: &str, mut outer: Map<String, Value>) -> Result<Config> {
+    pub(super) fn layered(file: &str, mut outer: Map<String, Value>) -> Result<Config> {
         let layer = |prefix: &str, values| Layer {
             prefix: prefix.to_owned(),
             values,

@@ -15,24 +15,37 @@ const LIMIT_INDEX_BYTES: u64 = 100_000_000;
 const LIMIT_FILES: usize = 4096;
 
 /// A directory with a `config.json` and safetensors weights, laid out as on the
-/// Hugging Face hub. Symbolic links are followed, as in the hub's cache.
+/// Hugging Face hub, or a GGUF file in any directory. Symbolic links are followed,
+/// as in the hub's cache.
 #[derive(Clone, Debug)]
 pub struct ModelDirectory {
     root: PathBuf,
     weights: Vec<PathBuf>,
+    /// The only file of `weights` is a GGUF file, which has all settings too.
+    pub(super) is_gguf: bool,
     /// The index's file name for each tensor, where there is an index.
     pub(super) index: Option<BTreeMap<String, String>>,
 }
 
 impl ModelDirectory {
     /// `path` is the directory, or its `config.json`, its index or one of its
-    /// safetensors files.
+    /// safetensors files; or a GGUF file, or a directory with only one such model.
     pub fn find(path: &Path) -> Result<ModelDirectory> {
         // The process may change its directory while the model is open.
-        let root =
-            std::path::absolute(root_of(path)?).map_err(|error| Error::io("open", path, &error))?;
-        if !root.join("config.json").exists() {
-            return Err(no_config(&root)?);
+        let absolute = |path: &Path| {
+            std::path::absolute(path).map_err(|error| Error::io("open", path, &error))
+        };
+        if has_extension(path, "gguf") && path.is_file() {
+            return Ok(ModelDirectory::of_gguf(absolute(path)?));
+        }
+        let root = absolute(&root_of(path)?)?;
+        let has_config = root.join("config.json").exists();
+        if !(has_config && has_safetensors(&root)?) {
+            match only_gguf(&root)? {
+                Some(file) => return Ok(ModelDirectory::of_gguf(file)),
+                None if has_config => {}
+                None => return Err(no_config(&root)),
+            }
         }
         let index = if root.join("model.safetensors").exists() {
             None
@@ -46,8 +59,18 @@ impl ModelDirectory {
         Ok(ModelDirectory {
             root,
             weights,
+            is_gguf: false,
             index,
         })
+    }
+
+    fn of_gguf(file: PathBuf) -> ModelDirectory {
+        ModelDirectory {
+            root: file.parent().unwrap_or(Path::new("/")).to_owned(),
+            weights: vec![file],
+            is_gguf: true,
+            index: None,
+        }
     }
 
     pub fn root(&self) -> &Path {
@@ -58,7 +81,7 @@ impl ModelDirectory {
         self.root.join("config.json")
     }
 
-    /// The safetensors files, in the order in which their tensors are numbered.
+    /// The files of weights, in the order in which their tensors are numbered.
     pub fn weights(&self) -> &[PathBuf] {
         &self.weights
     }
@@ -115,30 +138,40 @@ fn root_of(path: &Path) -> Result<PathBuf> {
     }
 }
 
-fn no_config(root: &Path) -> Result<Error> {
-    for path in list(root)? {
-        if has_extension(&path, "gguf") {
-            let reason = other_format(&path).unwrap_or_default();
-            return Ok(Error::unsupported(format!("{} {reason}", path.display())));
-        }
+fn has_safetensors(root: &Path) -> Result<bool> {
+    let is_one = |path: &PathBuf| has_extension(path, "safetensors");
+    Ok(root.join(INDEX).exists() || list(root)?.iter().any(is_one))
+}
+
+/// The GGUF file in a directory that has no other.
+fn only_gguf(root: &Path) -> Result<Option<PathBuf>> {
+    let mut files = list(root)?;
+    files.retain(|path| has_extension(path, "gguf"));
+    match files.len() {
+        0 | 1 => Ok(files.pop()),
+        count => Err(Error::invalid(format!(
+            "{} has {count} GGUF files; pass one of them",
+            root.display()
+        ))),
     }
+}
+
+fn no_config(root: &Path) -> Error {
     let hint = match root.join("snapshots").is_dir() {
         true => "; it is a Hugging Face cache, pass one of the directories in its `snapshots`",
         false => "",
     };
-    Ok(Error::not_found(format!(
+    Error::not_found(format!(
         "{} is not a model directory: it has no config.json{hint}",
         root.display()
-    )))
+    ))
 }
 
 /// Why a file of weights in another format cannot be read.
 fn other_format(path: &Path) -> Option<&'static str> {
     let extension = path.extension()?.to_str()?.to_ascii_lowercase();
     match extension.as_str() {
-        "gguf" => Some(
-            "is a GGUF file, which cannot be read; use a copy of the model in safetensors format",
-        ),
+        "gguf" => Some("is a GGUF file, which is opened by its own path"),
         "bin" | "pt" | "pth" => Some(
             "is a PyTorch checkpoint, which is not read because it may contain code; \
              convert to safetensors",

@@ -103,7 +103,7 @@ fn read_json(file: &File, file_bytes: u64) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-fn truncated(needed_bytes: u64, file_bytes: u64) -> Error {
+pub(super) fn truncated(needed_bytes: u64, file_bytes: u64) -> Error {
     Error::format(format!(
         "is truncated: header says {needed_bytes} bytes, the file has {file_bytes}"
     ))
@@ -170,11 +170,12 @@ impl Layout {
             file: self.file_index,
             offset: data_start + begin,
             bytes,
+            blocks: None,
         })
     }
 }
 
-fn check_shape(shape: &[usize]) -> Result<()> {
+pub(super) fn check_shape(shape: &[usize]) -> Result<()> {
     if shape.len() > LIMIT_RANK {
         let rank = shape.len();
         return Err(Error::unsupported(format!(
@@ -190,7 +191,7 @@ fn check_shape(shape: &[usize]) -> Result<()> {
 }
 
 /// `tensors` are in the order of their offsets.
-fn refuse_overlap(tensors: &[TensorInfo]) -> Result<()> {
+pub(super) fn refuse_overlap(tensors: &[TensorInfo]) -> Result<()> {
     let mut occupied = tensors.iter().filter(|tensor| tensor.bytes > 0);
     let Some(mut before) = occupied.next() else {
         return Ok(());

@@ -4,10 +4,12 @@ use std::collections::BTreeMap;
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
 
+use super::chat_template::ChatTemplates;
 use super::config::Config;
 use super::directory::ModelDirectory;
 use super::file::{FileStamp, open_regular};
 use super::generation::GenerationDefaults;
+use super::gguf::{Gguf, Vocabulary};
 use super::header::{Header, LENGTH_BYTES, LIMIT_TENSORS};
 use super::identity::{Hasher, Identity};
 use super::mmap::{Advice, LoadMode, MappedFile};
@@ -15,7 +17,7 @@ use super::quantization::Quantization;
 use super::tensors::{TensorInfo, TensorTable};
 use crate::error::{Error, Result, ResultExt};
 
-/// One safetensors file.
+/// One safetensors or GGUF file.
 #[derive(Clone, Debug)]
 pub struct WeightFile {
     pub path: PathBuf,
@@ -23,7 +25,7 @@ pub struct WeightFile {
     pub stamp: FileStamp,
     /// Where the data starts.
     pub header_bytes: usize,
-    /// The strings under `__metadata__`.
+    /// The strings under `__metadata__` of a safetensors file.
     pub metadata: BTreeMap<String, String>,
 }
 
@@ -44,11 +46,62 @@ pub struct Manifest {
     files: Vec<WeightFile>,
     tensors: TensorTable,
     identity: Identity,
+    embedded: Option<EmbeddedText>,
+}
+
+/// What a GGUF file says about texts.
+#[derive(Clone, Debug)]
+struct EmbeddedText {
+    /// Of the tokenizer, if there is one.
+    vocabulary_bytes: Option<usize>,
+    chat_template: Option<String>,
 }
 
 impl Manifest {
     fn read(path: &Path) -> Result<Manifest> {
         let directory = ModelDirectory::find(path)?;
+        match directory.is_gguf {
+            true => Manifest::of_gguf(directory),
+            false => Manifest::of_safetensors(directory),
+        }
+    }
+
+    fn of_gguf(directory: ModelDirectory) -> Result<Manifest> {
+        let path = &directory.weights()[0];
+        let map = MappedFile::open(path)?;
+        let mut hasher = Hasher::new();
+        let gguf = Gguf::read(map.as_slice()).at(path.display())?;
+        gguf.identify(&mut hasher);
+        let file = WeightFile {
+            path: path.clone(),
+            stamp: map.stamp(),
+            header_bytes: gguf.data_start,
+            metadata: BTreeMap::new(),
+        };
+        let config = gguf.config(&file.name()).at(path.display())?;
+        let vocabulary = gguf.vocabulary();
+        let tensors = TensorTable::new(gguf.named_tensors()).map_err(|twice| {
+            Error::format(format!("tensor {:?} comes twice", twice.0.name)).context(path.display())
+        })?;
+        Ok(Manifest {
+            generation: GenerationDefaults::new(None, &config)?,
+            quantization: Quantization::default(),
+            identity: hasher.finish(),
+            embedded: Some(EmbeddedText {
+                vocabulary_bytes: vocabulary.is_there().then(|| vocabulary.bytes()),
+                chat_template: vocabulary
+                    .chat_template()
+                    .at(path.display())?
+                    .map(str::to_owned),
+            }),
+            files: vec![file],
+            directory,
+            config,
+            tensors,
+        })
+    }
+
+    fn of_safetensors(directory: ModelDirectory) -> Result<Manifest> {
         let config_bytes = Config::read_bytes(&directory.config())?;
         let config = Config::parse(&config_bytes, "config.json")?;
         let generation = match directory.generation_config() {
@@ -65,6 +118,7 @@ impl Manifest {
             generation: GenerationDefaults::new(generation.as_ref(), &config)?,
             quantization: Quantization::from_config(&config)?,
             identity: hasher.finish(),
+            embedded: None,
             directory,
             config,
             files,
@@ -124,6 +178,20 @@ impl Manifest {
 
     pub fn generation(&self) -> &GenerationDefaults {
         &self.generation
+    }
+
+    /// Those in a GGUF file come before those beside it.
+    pub fn chat_templates(&self) -> Result<ChatTemplates> {
+        let embedded = self.embedded.as_ref();
+        match embedded.and_then(|text| text.chat_template.clone()) {
+            Some(source) => Ok(ChatTemplates::single(source)),
+            None => self.directory.chat_templates(),
+        }
+    }
+
+    /// Bytes of the vocabulary in a GGUF file, if it has one.
+    pub fn embedded_vocabulary_bytes(&self) -> Option<usize> {
+        self.embedded.as_ref()?.vocabulary_bytes
     }
 
     pub fn quantization(&self) -> &Quantization {
@@ -266,6 +334,22 @@ impl Checkpoint {
     /// If `tensor` is not from this checkpoint and doesn't fit into it.
     pub fn tensor_bytes(&self, tensor: &TensorInfo) -> &[u8] {
         &self.maps[tensor.file].as_slice()[tensor.range()]
+    }
+
+    /// The tokenizer in a GGUF file, as a `tokenizer.json`.
+    pub fn embedded_tokenizer(&self) -> Result<Vec<u8>> {
+        self.with_vocabulary(|vocabulary| vocabulary.tokenizer_json())
+    }
+
+    /// What belongs to it, as a `tokenizer_config.json`.
+    pub fn embedded_tokenizer_config(&self) -> Result<String> {
+        self.with_vocabulary(|vocabulary| vocabulary.config_json())
+    }
+
+    fn with_vocabulary<T>(&self, read: impl FnOnce(Vocabulary<'_>) -> Result<T>) -> Result<T> {
+        let path = self.files()[0].path.display();
+        let gguf = Gguf::read(self.maps[0].as_slice()).at(&path)?;
+        read(gguf.vocabulary()).at(path)
     }
 
     /// Whether any weight file was replaced or modified since it was opened.

@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use super::dtype::Dtype;
+use crate::kernels::BlockFormat;
 
 /// One stored tensor. Its bytes lie inside of its file; that was checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,11 +16,24 @@ pub struct TensorInfo {
     /// In bytes from the beginning of the file; may be odd.
     pub offset: usize,
     pub bytes: usize,
+    /// Of a tensor of blocks, whose type and shape here are those of its bytes.
+    pub blocks: Option<BlockFormat>,
 }
 
 impl TensorInfo {
     pub fn elements(&self) -> usize {
-        self.bytes / self.dtype.size()
+        match self.blocks {
+            Some(blocks) => self.bytes / blocks.bytes() * blocks.values(),
+            None => self.bytes / self.dtype.size(),
+        }
+    }
+
+    /// How it is stored, for messages.
+    pub fn stored(&self) -> String {
+        match self.blocks {
+            Some(blocks) => blocks.to_string(),
+            None => self.dtype.to_string(),
+        }
     }
 
     /// The bytes in the file.
@@ -109,6 +123,7 @@ mod tests {
             file,
             offset,
             bytes: 12,
+            blocks: None,
         }
     }
 

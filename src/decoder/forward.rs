@@ -12,7 +12,7 @@ use crate::checkpoint::Checkpoint;
 use crate::error::Result;
 use crate::kv::Sequence;
 use crate::mlx::{
-    Array, AttentionLayer, Dtype, Linear, Norm, Ops, Projected, Rope, Rotation, Stream,
+    Array, AttentionLayer, CpuOps, Dtype, Linear, Norm, Ops, Projected, Rope, Rotation, Stream,
 };
 
 /// The next tokens of one sequence.
@@ -45,10 +45,10 @@ impl Decoder {
         checkpoint: &Arc<Checkpoint>,
         spec: DecoderSpec,
         precision: Precision,
-        stream: &Stream,
+        (stream, cpu_ops): (&Stream, CpuOps),
         progress: &mut dyn FnMut(usize, usize) -> Result<()>,
     ) -> Result<(Decoder, LoadedBytes)> {
-        let (weights, bytes) = Weights::load(checkpoint, &spec, stream, progress)?;
+        let (weights, bytes) = Weights::load(checkpoint, &spec, (stream, cpu_ops), progress)?;
         let decoder = Decoder {
             dtype: match precision {
                 Precision::Native => weights.dtype()?,

@@ -5,14 +5,17 @@ use std::sync::Arc;
 
 use crate::checkpoint::{self, Checkpoint, Mode, QuantSpec, TensorInfo};
 use crate::error::{Error, Result};
+use crate::kernels::BlockFormat;
 use crate::mlx::{
-    Array, Dtype, Linear, MappedArrays, QuantMode, QuantizedWeight, Stream, TensorView, Weight,
+    Array, BlockWeight, CpuOps, Device, Dtype, Linear, MappedArrays, QuantMode, QuantizedWeight,
+    Stream, TensorView, Weight,
 };
 
 const FLOATS: &[Dtype] = &[Dtype::F32, Dtype::F16, Dtype::Bf16];
 
 pub struct Loader<'a> {
     checkpoint: &'a Checkpoint,
+    uses_kernels: bool,
     owner: Arc<dyn std::any::Any + Send + Sync>,
     arrays: MappedArrays<'a>,
     used_bytes: usize,
@@ -71,9 +74,11 @@ impl<'a> Place<'a> {
 }
 
 impl<'a> Loader<'a> {
-    pub fn new(checkpoint: &'a Arc<Checkpoint>, stream: &'a Stream) -> Loader<'a> {
+    /// For computing on the stream's device, by our kernels if `cpu_ops` says so.
+    pub fn new(checkpoint: &'a Arc<Checkpoint>, stream: &'a Stream, cpu_ops: CpuOps) -> Loader<'a> {
         Loader {
             checkpoint,
+            uses_kernels: stream.device() == Device::Cpu && cpu_ops == CpuOps::Kernels,
             owner: checkpoint.clone(),
             arrays: MappedArrays::new(stream),
             used_bytes: 0,
@@ -117,9 +122,12 @@ impl<'a> Loader<'a> {
         let scales = format!("{module}.scales");
         let has_scales = self.checkpoint.tensor(&scales).is_some();
         let quantization = self.checkpoint.quantization();
-        let weight = match quantization.spec_for(module, has_scales) {
-            Some(quant) => Weight::Quantized(self.quantized(place, quant)?),
-            None => Weight::Float(self.dense(place)?),
+        let name = format!("{module}.weight");
+        let blocks = self.checkpoint.tensor(&name).and_then(|t| t.blocks);
+        let weight = match (quantization.spec_for(module, has_scales), blocks) {
+            (Some(quant), _) => Weight::Quantized(self.quantized(place, quant)?),
+            (None, Some(blocks)) => self.blocks(place, blocks)?,
+            (None, None) => Weight::Float(self.dense(place)?),
         };
         let bias = bias.then(|| {
             let name = format!("{module}.bias");
@@ -148,6 +156,26 @@ impl<'a> Loader<'a> {
         }
         let stored = place.stored(Some(place.columns));
         self.of_type(&name, &stored, place.rows.clone(), FLOATS)
+    }
+
+    fn blocks(&mut self, place: &Place<'_>, format: BlockFormat) -> Result<Weight> {
+        let name = format!("{}.weight", place.module);
+        if !self.uses_kernels {
+            return Err(Error::unsupported(format!(
+                "tensor {name} is stored in {format} blocks, which only umrt's kernels on the CPU \
+                 compute with"
+            )));
+        }
+        if !place.columns.is_multiple_of(format.values()) {
+            return Err(Error::format(format!(
+                "tensor {name} should have rows of {} values, which are no whole {format} blocks",
+                place.columns
+            )));
+        }
+        let row_bytes = place.columns / format.values() * format.bytes();
+        let stored = place.stored(Some(row_bytes));
+        let bytes = self.of_type(&name, &stored, place.rows.clone(), &[Dtype::U8])?;
+        Ok(Weight::Blocks(BlockWeight { bytes, format }))
     }
 
     fn quantized(&mut self, place: &Place<'_>, quant: QuantSpec) -> Result<QuantizedWeight> {
@@ -211,7 +239,7 @@ impl<'a> Loader<'a> {
             .ok_or_else(|| {
                 Error::unsupported(format!(
                     "tensor {name} is stored as {}; expected one of {types:?}",
-                    tensor.dtype
+                    tensor.stored()
                 ))
             })?;
         self.array(tensor, rows, dtype)

@@ -5,6 +5,10 @@ use crate::checkpoint::{Dtype, Manifest};
 use crate::error::{Error, Result};
 use crate::mlx;
 
+/// The type of activations that meet blocks of GGUF files: unlike float16 it has
+/// room for the largest of any model.
+pub const TYPE_OF_BLOCKS: mlx::Dtype = mlx::Dtype::Bf16;
+
 /// What comes before the names of modules.
 #[derive(Clone, Copy, Debug)]
 pub struct Prefix {
@@ -51,6 +55,9 @@ impl DecoderSpec {
             Some(scales) => scales,
             None => manifest.required(&format!("{table}.weight"))?,
         };
+        if tensor.blocks.is_some() {
+            return Ok(TYPE_OF_BLOCKS);
+        }
         match tensor.dtype {
             Dtype::F32 => Ok(mlx::Dtype::F32),
             Dtype::F16 => Ok(mlx::Dtype::F16),

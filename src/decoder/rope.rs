@@ -36,6 +36,13 @@ pub(super) fn from_config(
     head_dim: usize,
     windows: &[Option<usize>],
 ) -> Result<Ropes> {
+    let form = &RopeForm {
+        pairing: match config.opt_bool("rope_interleave")? {
+            Some(true) => Pairing::Neighbours,
+            _ => form.pairing,
+        },
+        ..*form
+    };
     let parameters = config.opt_object(["rope_parameters", "rope_scaling"])?;
     let by_type = |layer_type: &str| match &parameters {
         Some(parameters) => parameters.opt_object(layer_type),

@@ -6,13 +6,13 @@ use std::sync::Arc;
 use super::family::{Fused, QkNorm};
 use super::loader::{Loader, Place};
 use super::mlp::{DenseForm, DenseSpec, ExpertsSpec, MlpSpec};
-use super::prefix::Prefix;
+use super::prefix::{Prefix, TYPE_OF_BLOCKS};
 use super::spec::DecoderSpec;
 use crate::checkpoint::Checkpoint;
 use crate::error::Result;
 use crate::mlx::{
-    Array, Dtype, ExpertWeights, Experts, GatedLinears, Linear, QuantMode, SharedExpert, Stream,
-    Weight,
+    Array, CpuOps, Dtype, ExpertWeights, Experts, GatedLinears, Linear, QuantMode, SharedExpert,
+    Stream, Weight,
 };
 
 /// One decoder layer's parameters.
@@ -66,10 +66,10 @@ impl Weights {
     pub fn load(
         checkpoint: &Arc<Checkpoint>,
         spec: &DecoderSpec,
-        stream: &Stream,
+        (stream, cpu_ops): (&Stream, CpuOps),
         progress: &mut dyn FnMut(usize, usize) -> Result<()>,
     ) -> Result<(Weights, LoadedBytes)> {
-        let mut loader = Loader::new(checkpoint, stream);
+        let mut loader = Loader::new(checkpoint, stream, cpu_ops);
         let names = &spec.names;
         let prefix = Prefix::find(checkpoint, spec);
         let total = spec.n_layers + 1;
@@ -118,6 +118,7 @@ impl Weights {
         match &self.embedding.weight {
             Weight::Float(table) => table.dtype(),
             Weight::Quantized(table) if table.mode == QuantMode::Affine => table.scales.dtype(),
+            Weight::Blocks(_) => Ok(TYPE_OF_BLOCKS),
             Weight::Quantized(_) => self.final_norm.weight.dtype(),
         }
     }
@@ -328,8 +329,13 @@ mod tests {
         let checkpoint = Arc::new(Checkpoint::open(&path).expect("a checkpoint"));
         let spec = DecoderSpec::from_config(checkpoint.config()).expect("a spec");
         let stream = Stream::acquire(Device::Cpu).expect("a stream");
-        let (weights, bytes) =
-            Weights::load(&checkpoint, &spec, &stream, &mut |_, _| Ok(())).expect("weights");
+        let (weights, bytes) = Weights::load(
+            &checkpoint,
+            &spec,
+            (&stream, CpuOps::Kernels),
+            &mut |_, _| Ok(()),
+        )
+        .expect("weights");
         (checkpoint, weights, bytes)
     }
 

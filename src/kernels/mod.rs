@@ -56,7 +56,7 @@ pub use level::Level;
 pub use linear::{Finish, Matrix, Projection, Rows, linear};
 pub use norm::{Norm, normalize_parts};
 pub use pool::Pool;
-pub use quantized::{Format, QuantizedRows};
+pub use quantized::{BlockFormat, Format, QuantizedRows};
 pub use residual::add_onto;
 pub use rope::{Pairing, RopeTable};
 pub use scratch::{AttentionShape, MixtureShape, ProductShape, Stored};

@@ -11,7 +11,8 @@ use super::projections::{Linear, Weight};
 use super::stream::Stream;
 use crate::error::Result;
 use crate::kernels::{
-    self, Choice, Expert, Floats, FloatsMut, Gate, Matrix, Pool, Projection, Routing, mix_experts,
+    self, Choice, Expert, Floats, FloatsMut, Format, Gate, Matrix, Pool, Projection, Routing,
+    mix_experts,
 };
 
 /// The projections of a gated feed-forward network, or of many.
@@ -76,6 +77,12 @@ impl Linear {
                 let rows = quantized_rows(&parts, format, columns as usize);
                 (Matrix::Quantized(rows), weight.codes.shape())
             }
+            Weight::Blocks(weight) => {
+                let bytes = [part_of(&weight.bytes, index, n)];
+                let format = Format::Blocks(weight.format);
+                let rows = quantized_rows(&bytes, format, weight.columns());
+                (Matrix::Quantized(rows), weight.bytes.shape())
+            }
         };
         Projection {
             matrix,
@@ -92,6 +99,7 @@ impl Linear {
         match &self.weight {
             Weight::Float(weight) => float_of(weight).map(|_| ()),
             Weight::Quantized(weight) => format_of(weight).map(|_| ()),
+            Weight::Blocks(_) => Ok(()),
         }
     }
 }

@@ -39,7 +39,7 @@ pub(super) struct LinearInput {
 #[derive(Clone, Copy)]
 enum MatrixInput {
     Float(Input),
-    /// Codes, scales and perhaps biases are the inputs from `index` on.
+    /// Codes, scales and perhaps biases, or blocks alone, are the inputs from `index` on.
     Quantized {
         index: usize,
         format: Format,
@@ -81,6 +81,12 @@ impl<'a> Inputs<'a> {
         let weight = match weight {
             Weight::Float(weight) => return self.floats(weight).map(MatrixInput::Float),
             Weight::Quantized(weight) => weight,
+            Weight::Blocks(weight) => {
+                let index = self.0.len();
+                self.0.push(&weight.bytes);
+                let format = Format::Blocks(weight.format);
+                return Ok(MatrixInput::Quantized { index, format });
+            }
         };
         let index = self.0.len();
         self.0.extend([&weight.codes, &weight.scales]);
@@ -126,9 +132,10 @@ pub(super) fn quantized_rows<'a>(
     columns: usize,
 ) -> QuantizedRows<'a> {
     let is_affine = matches!(format, Format::Affine { .. });
+    let is_blocks = matches!(format, Format::Blocks(_));
     QuantizedRows {
         codes: inputs[0],
-        scales: inputs[1],
+        scales: if is_blocks { &[] } else { inputs[1] },
         biases: is_affine.then(|| inputs[2]),
         format,
         columns,

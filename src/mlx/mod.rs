@@ -48,7 +48,7 @@ pub use memory::{
 pub use norms::{Norm, NormKind};
 pub use ops::{CpuOps, Ops};
 pub use projections::{Linear, Projected, Weight};
-pub use quantized::{QuantMode, QuantizedWeight};
+pub use quantized::{BlockWeight, QuantMode, QuantizedWeight};
 pub use rotation::{Rope, Rotation};
 pub use stock_attention::CachedArrays;
 pub use stream::{Device, Stream, gpu_available, version};

@@ -13,10 +13,10 @@ use super::error::last_error;
 use super::inputs::{float_of, format_of, quantized_rows};
 use super::primitive::kernel;
 use super::projections::Weight;
-use super::quantized::{QuantMode, QuantizedWeight, raw_or_null};
+use super::quantized::{QuantMode, QuantizedWeight, no_blocks, raw_or_null};
 use super::stream::{Device, Stream};
 use crate::error::Result;
-use crate::kernels::{self, Floats, FloatsMut, Level, Pool};
+use crate::kernels::{self, Floats, FloatsMut, Format, Level, Pool};
 
 /// How operations are computed on the CPU.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -218,6 +218,7 @@ impl Ops {
     fn stock_embed(&self, table: &Weight, tokens: &Array, dtype: Dtype) -> Result<Array> {
         match table {
             Weight::Float(table) => self.astype(&self.take_rows(table, tokens)?, dtype),
+            Weight::Blocks(_) => Err(no_blocks()),
             Weight::Quantized(table) => {
                 let biases = table.biases.as_ref();
                 let rows = QuantizedWeight {
@@ -260,12 +261,18 @@ impl Ops {
                     },
                 )
             }
-            Weight::Quantized(table) => {
-                let n_rows = table.codes.dim(0) as usize;
-                let columns = (table.codes.dim(1) * 32 / table.bits) as usize;
-                let format = format_of(table)?;
-                let mut inputs = vec![tokens, &table.codes, &table.scales];
-                inputs.extend(&table.biases);
+            Weight::Quantized(_) | Weight::Blocks(_) => {
+                let (format, columns) = match table {
+                    Weight::Blocks(table) => (Format::Blocks(table.format), table.columns()),
+                    Weight::Quantized(table) => {
+                        let columns = table.codes.dim(1) * 32 / table.bits;
+                        (format_of(table)?, columns as usize)
+                    }
+                    Weight::Float(_) => unreachable!("matched above"),
+                };
+                let parts = table.parts();
+                let n_rows = parts[0].dim(0) as usize;
+                let inputs: Vec<_> = std::iter::once(tokens).chain(parts).collect();
                 kernel(
                     &self.stream,
                     &inputs,

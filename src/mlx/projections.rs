@@ -10,7 +10,7 @@ use super::inputs::{Input, Inputs, LinearInput, NormInput, float_of};
 use super::norms::Norm;
 use super::ops::{Ops, some};
 use super::primitive::kernel;
-use super::quantized::{QuantizedWeight, raw_or_null};
+use super::quantized::{BlockWeight, QuantizedWeight, no_blocks, raw_or_null};
 use crate::error::Result;
 use crate::kernels::{self, Activation, Finish, FloatsMut, Gate, Pool};
 
@@ -18,6 +18,7 @@ use crate::kernels::{self, Activation, Finish, FloatsMut, Gate, Pool};
 pub enum Weight {
     Float(Array),
     Quantized(QuantizedWeight),
+    Blocks(BlockWeight),
 }
 
 /// `x W^T + b`
@@ -38,6 +39,7 @@ impl Weight {
     pub(super) fn parts(&self) -> Vec<&Array> {
         match self {
             Weight::Float(weight) => vec![weight],
+            Weight::Blocks(weight) => vec![&weight.bytes],
             Weight::Quantized(weight) => [&weight.codes, &weight.scales]
                 .into_iter()
                 .chain(&weight.biases)
@@ -51,6 +53,7 @@ impl Linear {
         match &self.weight {
             Weight::Float(weight) => weight.dim(0),
             Weight::Quantized(weight) => weight.codes.dim(0),
+            Weight::Blocks(weight) => weight.bytes.dim(0),
         }
     }
 }
@@ -156,6 +159,7 @@ impl Ops {
             Weight::Quantized(weight) => {
                 return self.stock_quantized_linear(x, weight, linear.bias.as_ref());
             }
+            Weight::Blocks(_) => return Err(no_blocks()),
         };
         let transposed = self.transpose(weight, &[1, 0])?;
         let stream = self.stream().raw();

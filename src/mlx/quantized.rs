@@ -6,6 +6,8 @@ use std::ptr::null_mut;
 use mlx_sys as sys;
 
 use super::array::Array;
+use crate::error::Error;
+use crate::kernels::BlockFormat;
 
 /// A number format of MLX's quantized operations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,6 +42,26 @@ pub struct QuantizedWeight {
     pub mode: QuantMode,
     pub group_size: i32,
     pub bits: i32,
+}
+
+/// A weight matrix in blocks of a GGUF file, which only our kernels read.
+#[derive(Clone)]
+pub struct BlockWeight {
+    /// u8 `[rows, bytes of a row]`
+    pub bytes: Array,
+    pub format: BlockFormat,
+}
+
+impl BlockWeight {
+    pub(super) fn columns(&self) -> usize {
+        let row_bytes = self.bytes.shape().last().copied().unwrap_or(0) as usize;
+        row_bytes / self.format.bytes() * self.format.values()
+    }
+}
+
+/// That MLX's operations do not know blocks. The loader has refused them before.
+pub(super) fn no_blocks() -> Error {
+    Error::internal("blocks of a GGUF file without kernels")
 }
 
 /// An array that may be absent, as mlx-c takes it.

@@ -8,7 +8,7 @@ use super::array::{Array, Dtype};
 use super::experts::{ExpertWeights, Experts, GatedLinears, SharedExpert};
 use super::ops::{NULL, Ops, some};
 use super::projections::{Linear, Weight};
-use super::quantized::raw_or_null;
+use super::quantized::{no_blocks, raw_or_null};
 use super::stream::Device;
 use crate::error::Result;
 use crate::kernels::{Choice, Gate};
@@ -109,6 +109,7 @@ impl Ops {
                     unsafe { sys::mlx_gather_mm(out, x, weight, NULL, chosen.raw(), false, stream) }
                 })?
             }
+            Weight::Blocks(_) => return Err(no_blocks()),
             Weight::Quantized(weight) => Array::build(|out| {
                 // SAFETY: as above, and a literal.
                 unsafe {

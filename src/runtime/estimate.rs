@@ -100,6 +100,7 @@ fn by_type(manifest: &Manifest) -> TypeBytes {
             Dtype::F16 => &mut by_type.float16,
             Dtype::BF16 => &mut by_type.bfloat16,
             Dtype::U32 => &mut by_type.packed,
+            _ if tensor.blocks.is_some() => &mut by_type.packed,
             _ => &mut by_type.other,
         };
         *bytes += tensor.bytes;

@@ -15,7 +15,7 @@ use super::text::ModelText;
 use crate::checkpoint::{Checkpoint, LoadMode, Manifest, Mode};
 use crate::decoder::{Decoder, DecoderSpec, Precision};
 use crate::error::{Error, Result};
-use crate::kernels::Stored;
+use crate::kernels::{BlockFormat, Stored};
 use crate::log;
 use crate::memory::{self, Category, Entry};
 use crate::mlx::{self, CpuOps, Device, Stream};
@@ -98,23 +98,42 @@ pub fn inspect(path: &Path) -> Result<ModelInfo> {
 pub(super) fn info_of(manifest: &Manifest, spec: DecoderSpec) -> Result<ModelInfo> {
     let quant = manifest.quantization().default;
     let directory = manifest.directory();
+    let blocks = most_blocks(manifest);
     Ok(ModelInfo {
         n_parameters: parameters(manifest),
         weight_bytes: manifest.tensor_bytes_total(),
         kv_bytes_per_token: spec.kv_elements_per_token() * spec.native_dtype(manifest)?.bytes(),
-        quant_bits: quant.map_or(0, |quant| quant.bits),
-        quant_group_size: quant.map_or(0, |quant| quant.group_size),
+        quant_bits: quant.map_or(blocks.map_or(0, BlockFormat::bits), |quant| quant.bits),
+        quant_group_size: quant.map_or(blocks.map_or(0, BlockFormat::group_size), |quant| {
+            quant.group_size
+        }),
         stored: match quant {
+            None if blocks == Some(BlockFormat::Q6K) => Stored::Other,
+            None if let Some(blocks) = blocks => Stored::Codes {
+                group_size: blocks.group_size(),
+            },
             None => Stored::Float(float_of(spec.native_dtype(manifest)?)),
             Some(quant) if quant.mode == Mode::Mxfp8 => Stored::Other,
             Some(quant) => Stored::Codes {
                 group_size: quant.group_size,
             },
         },
-        has_tokenizer: directory.tokenizer().is_some(),
-        has_chat_template: !directory.chat_templates()?.is_empty(),
+        has_tokenizer: directory.tokenizer().is_some()
+            || manifest.embedded_vocabulary_bytes().is_some(),
+        has_chat_template: !manifest.chat_templates()?.is_empty(),
         spec,
     })
+}
+
+/// The type of blocks that has most of the weights, if any has some.
+fn most_blocks(manifest: &Manifest) -> Option<BlockFormat> {
+    let bytes_of = |format: &BlockFormat| -> usize {
+        let tensors = manifest.tensors().iter();
+        let tensors = tensors.filter(|tensor| tensor.blocks == Some(*format));
+        tensors.map(|tensor| tensor.bytes).sum()
+    };
+    let most = BlockFormat::ALL.into_iter().max_by_key(bytes_of)?;
+    (bytes_of(&most) > 0).then_some(most)
 }
 
 /// Values in all weights. Packed codes count as the values they stand for; the
@@ -183,7 +202,7 @@ impl Model {
             &checkpoint,
             spec,
             options.precision,
-            &stream,
+            (&stream, options.cpu_ops),
             &mut progress_of_layers,
         )?;
         info.kv_bytes_per_token = info.spec.kv_elements_per_token() * decoder.dtype().bytes();

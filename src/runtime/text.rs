@@ -6,15 +6,16 @@ use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
 use super::admission;
-use crate::checkpoint::{ChatTemplates, Manifest};
-use crate::error::{Error, Result, ResultExt};
+use crate::checkpoint::{ChatTemplates, Checkpoint};
+use crate::error::{Error, Result, ResultExt, Status};
 use crate::memory::{Category, Entry};
 use crate::text::{ChatTemplate, NamedTemplate, SpecialToken, Tokenizer, TokenizerConfig};
 
 /// The text side of a model.
 pub struct ModelText {
     root: PathBuf,
-    tokenizer_file: Option<PathBuf>,
+    /// The first that this version can read counts.
+    sources: Vec<TokenizerSource>,
     config_file: Option<PathBuf>,
     templates: ChatTemplates,
     /// Of the model; its tokenizer may know fewer.
@@ -23,6 +24,13 @@ pub struct ModelText {
     configured_ends: Vec<i32>,
     tokenizer: OnceLock<Result<Accounted<Arc<Tokenizer>>>>,
     chat: OnceLock<Result<Accounted<ChatTemplate>>>,
+}
+
+/// Where a tokenizer is.
+pub(super) enum TokenizerSource {
+    File(PathBuf),
+    /// In the weights' file.
+    Embedded(Arc<Checkpoint>),
 }
 
 /// Something with its bytes in the ledger.
@@ -44,14 +52,17 @@ impl<T> Accounted<T> {
 }
 
 impl ModelText {
-    pub(super) fn new(manifest: &Manifest, vocab_size: usize) -> Result<ModelText> {
-        let directory = manifest.directory();
-        let ends = &manifest.generation().eos_token_ids;
+    pub(super) fn new(checkpoint: &Arc<Checkpoint>, vocab_size: usize) -> Result<ModelText> {
+        let directory = checkpoint.directory();
+        let ends = &checkpoint.generation().eos_token_ids;
+        let embedded = checkpoint.embedded_vocabulary_bytes();
+        let embedded = embedded.map(|_| TokenizerSource::Embedded(checkpoint.clone()));
+        let file = directory.tokenizer().map(TokenizerSource::File);
         Ok(ModelText {
             root: directory.root().to_owned(),
-            tokenizer_file: directory.tokenizer(),
+            sources: embedded.into_iter().chain(file).collect(),
             config_file: directory.tokenizer_config(),
-            templates: directory.chat_templates()?,
+            templates: checkpoint.chat_templates()?,
             vocab_size,
             configured_ends: ends
                 .iter()
@@ -65,23 +76,35 @@ impl ModelText {
     /// The tokenizer; `NotFound` if the checkpoint has none.
     pub fn tokenizer(&self) -> Result<&Arc<Tokenizer>> {
         // A lack of memory passes, so it is not remembered as what the tokenizer is.
-        if let (None, Some(file)) = (self.tokenizer.get(), &self.tokenizer_file) {
-            admission::probe_tokenizer(file)?;
+        if let (None, Some(source)) = (self.tokenizer.get(), self.sources.first()) {
+            admission::probe_tokenizer(source)?;
         }
         let tokenizer = self.tokenizer.get_or_init(|| {
-            let file = self.tokenizer_file.as_deref().ok_or_else(|| {
-                Error::not_found(format!(
-                    "{} has no tokenizer.json; put the model's there, or work with token ids",
-                    self.root.display()
-                ))
-            })?;
-            let tokenizer = Tokenizer::from_file(file, &self.config()?)?;
+            let tokenizer = self.read_tokenizer()?;
             let bytes = tokenizer.estimated_bytes();
             let tokenizer = Arc::new(tokenizer.padded_to(self.vocab_size));
             Ok(Accounted::new(tokenizer, bytes))
         });
         let tokenizer = tokenizer.as_ref().map_err(Clone::clone)?;
         Ok(&tokenizer.value)
+    }
+
+    fn read_tokenizer(&self) -> Result<Tokenizer> {
+        let mut refusal = Error::not_found(format!(
+            "{} has no tokenizer.json; put the model's there, or work with token ids",
+            self.root.display()
+        ));
+        for source in &self.sources {
+            let read = match source {
+                TokenizerSource::File(file) => Tokenizer::from_file(file, &self.config()?),
+                TokenizerSource::Embedded(checkpoint) => embedded_tokenizer(checkpoint),
+            };
+            match read {
+                Err(error) if error.status() == Status::Unsupported => refusal = error,
+                read => return read,
+            }
+        }
+        Err(refusal)
     }
 
     /// What the tokenizer and the template hold, estimated from their entries; 0
@@ -133,6 +156,9 @@ impl ModelText {
     }
 
     fn config(&self) -> Result<TokenizerConfig> {
+        if let Some(TokenizerSource::Embedded(checkpoint)) = self.sources.first() {
+            return embedded_config(checkpoint);
+        }
         let Some(path) = &self.config_file else {
             return Ok(TokenizerConfig::default());
         };
@@ -140,4 +166,15 @@ impl ModelText {
             std::fs::read_to_string(path).map_err(|error| Error::io("read", path, &error))?;
         TokenizerConfig::from_json(&json).at(path.display())
     }
+}
+
+fn embedded_tokenizer(checkpoint: &Checkpoint) -> Result<Tokenizer> {
+    let json = checkpoint.embedded_tokenizer()?;
+    Tokenizer::from_bytes(&json, &embedded_config(checkpoint)?)
+        .at(checkpoint.files()[0].path.display())
+}
+
+fn embedded_config(checkpoint: &Checkpoint) -> Result<TokenizerConfig> {
+    TokenizerConfig::from_json(&checkpoint.embedded_tokenizer_config()?)
+        .at(checkpoint.files()[0].path.display())
 }

@@ -128,7 +128,7 @@ static const damage damages[] = {
     {weights_are_a_directory, UMRT_FORMAT, "model.safetensors"},
     {weights_are_a_pipe, UMRT_FORMAT, "model.safetensors"},
     {weights_are_a_link_to_itself, UMRT_IO, "model.safetensors"},
-    {only_gguf, UMRT_UNSUPPORTED, "x.gguf"},
+    {only_gguf, UMRT_FORMAT, "x.gguf"},
 };
 
 static void damaged_models_are_refused(void) {

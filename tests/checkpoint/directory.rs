@@ -45,16 +45,17 @@ fn what_is_not_a_model_directory_says_so() {
 }
 
 #[test]
-fn other_weight_formats_are_unsupported_by_name() {
+fn a_gguf_file_is_read_where_there_are_no_safetensors() {
     let gguf = Model::empty().with("tiny.Q4_K.gguf", "GGUF");
-    assert_fails(gguf.open(), Status::Unsupported, "is a GGUF file");
+    assert_fails(gguf.open(), Status::Format, "tiny.Q4_K.gguf");
     let file = gguf.path().join("tiny.Q4_K.gguf");
-    assert_fails(
-        Checkpoint::open(&file),
-        Status::Unsupported,
-        "is a GGUF file",
-    );
+    assert_fails(Checkpoint::open(&file), Status::Format, "truncated");
+    let beside_config = Model::new().with("tiny.gguf", "GGUF");
+    assert_fails(beside_config.open(), Status::Format, "tiny.gguf");
+}
 
+#[test]
+fn other_weight_formats_are_unsupported_by_name() {
     let pickle = Model::new()
         .with("training_args.bin", "")
         .with("pytorch_model.bin", "");

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use crate::kernels::floats::Floats;
 use crate::kernels::level::Level;
-use crate::kernels::quantized::{Format, QuantizedRows};
+use crate::kernels::quantized::{BlockFormat, Format, QuantizedRows};
 
 /// Rows of codes that are multiplied as unsigned integers.
 pub struct CodeRows<'a> {
@@ -20,6 +20,14 @@ pub struct CodeRows<'a> {
     pub groups: usize,
 }
 
+/// Room for what a file's codes and scales have to become first.
+#[derive(Default)]
+pub struct CodeScratch {
+    codes: Vec<u8>,
+    scales: Vec<f32>,
+    biases: Vec<f32>,
+}
+
 /// What makes twice the values of E2M1 codes unsigned.
 const E2M1_OFFSET: f32 = 12.0;
 /// Those values and the offset.
@@ -31,14 +39,28 @@ impl<'a> CodeRows<'a> {
         level: Level,
         weights: &QuantizedRows<'a>,
         rows: &Range<usize>,
-        scratch: &'a mut [Vec<f32>; 2],
+        scratch: &'a mut CodeScratch,
     ) -> CodeRows<'a> {
         let (bits, groups) = (
             weights.format.bits(),
             weights.columns / weights.format.group_size(),
         );
         let row_bytes = weights.columns * bits / 8;
-        let codes = &weights.codes[rows.start * row_bytes..rows.end * row_bytes];
+        let CodeScratch {
+            codes: unpacked,
+            scales,
+            biases,
+        } = scratch;
+        let codes = match weights.format {
+            Format::Blocks(_) => {
+                unpacked.resize(rows.len() * row_bytes, 0);
+                for (row, out) in rows.clone().zip(unpacked.chunks_exact_mut(row_bytes)) {
+                    weights.unpack(level, row, out);
+                }
+                &unpacked[..]
+            }
+            _ => &weights.codes[rows.start * row_bytes..rows.end * row_bytes],
+        };
         if let (Format::Affine { float, .. }, Some(biases)) = (weights.format, weights.biases) {
             let part = |bytes| {
                 let (_, from) = Floats::new(float, bytes).split_at(rows.start * groups);
@@ -55,7 +77,6 @@ impl<'a> CodeRows<'a> {
                 groups,
             };
         }
-        let [scales, biases] = scratch;
         scales.resize(rows.len() * groups, 0.0);
         biases.resize(rows.len() * groups, 0.0);
         let parts = scales
@@ -68,7 +89,7 @@ impl<'a> CodeRows<'a> {
             codes,
             row_bytes,
             bits,
-            table: Some(&E2M1),
+            table: is_e2m1(weights.format).then_some(&E2M1),
             scales: Floats::from(&scales[..]),
             biases: Floats::from(&biases[..]),
             groups,
@@ -101,8 +122,14 @@ pub fn largest(format: Format) -> Option<u8> {
     match format {
         Format::Affine { bits, .. } => Some(u8::MAX >> (8 - bits)),
         Format::Mxfp4 | Format::Nvfp4 => E2M1.iter().copied().max(),
-        Format::Mxfp8 => None,
+        // Groups of 16 have products of their own only in nibbles.
+        Format::Mxfp8 | Format::Blocks(BlockFormat::Q6K) => None,
+        Format::Blocks(blocks) => Some(blocks.largest_code()),
     }
+}
+
+fn is_e2m1(format: Format) -> bool {
+    matches!(format, Format::Mxfp4 | Format::Nvfp4)
 }
 
 /// Scales and biases of a row, for codes as unsigned bytes.
@@ -114,7 +141,7 @@ pub fn scales(
     biases: &mut [f32],
 ) {
     weights.scales(level, row, scales, biases);
-    if !matches!(weights.format, Format::Affine { .. }) {
+    if is_e2m1(weights.format) {
         for (scale, bias) in scales.iter_mut().zip(biases) {
             *scale *= 0.5;
             *bias = -E2M1_OFFSET * *scale;
@@ -131,7 +158,7 @@ pub fn as_bytes(
     out: &mut [u8],
 ) {
     weights.part(row, columns).unpack(level, 0, out);
-    if !matches!(weights.format, Format::Affine { .. }) {
+    if is_e2m1(weights.format) {
         for code in out {
             *code = code.wrapping_add(E2M1_OFFSET as u8);
         }

@@ -4,7 +4,7 @@
 use std::cell::RefCell;
 use std::ops::Range;
 
-use super::codes::CodeRows;
+use super::codes::{CodeRows, CodeScratch};
 use super::planes::{Planes, Resolution};
 use super::rows::Rows;
 use super::{Job, Matrix, PIECE_BYTES, Projection};
@@ -43,7 +43,7 @@ thread_local! {
 struct Scratch {
     values: Vec<f32>,
     row: Vec<f32>,
-    scales: [Vec<f32>; 2],
+    codes: CodeScratch,
 }
 
 impl<'a> Dots<'a> {
@@ -113,7 +113,7 @@ impl<'a> Dots<'a> {
             self.choice[projection],
         ) {
             (Matrix::Quantized(weights), Some(index)) => {
-                let rows = CodeRows::new(self.level, weights, rows, &mut scratch.scales);
+                let rows = CodeRows::new(self.level, weights, rows, &mut scratch.codes);
                 self.level.multiply_codes(&rows, &self.planes[index], out);
             }
             (Matrix::Float(weights), _)

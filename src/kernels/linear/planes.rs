@@ -76,7 +76,10 @@ impl Resolution {
     pub fn choose(float: Float, format: Format, n: usize) -> Resolution {
         let one_byte = float == Float::Bf16
             && n > 1
-            && matches!(format, Format::Affine { .. } | Format::Mxfp4);
+            && matches!(
+                format,
+                Format::Affine { .. } | Format::Mxfp4 | Format::Blocks(_)
+            );
         Resolution {
             planes: if one_byte { 1 } else { 2 },
             part_size: part_size(format),

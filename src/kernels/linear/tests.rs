@@ -7,7 +7,7 @@ use super::tiles::{CODES_STRIDE, Tile};
 use super::*;
 use crate::kernels::activation::Activation;
 use crate::kernels::norm::Norm;
-use crate::kernels::quantized::Format;
+use crate::kernels::quantized::{BlockFormat, Format};
 
 /// Relative to the root of the sum of the squares of a product's terms: what
 /// float32 sums of this length cost.
@@ -46,6 +46,20 @@ fn bytes(seed: u64, count: usize) -> Vec<u8> {
         .collect()
 }
 
+/// Lets the float16 factors of blocks be below 2.
+fn keep_factors_small(format: BlockFormat, blocks: &mut [u8]) {
+    let upper_bytes: &[usize] = match format {
+        BlockFormat::Q4_0 | BlockFormat::Q5_0 | BlockFormat::Q8_0 => &[1],
+        BlockFormat::Q6K => &[209],
+        _ => &[1, 3],
+    };
+    for block in blocks.chunks_exact_mut(format.bytes()) {
+        for at in upper_bytes {
+            block[*at] &= 0b1011_1111;
+        }
+    }
+}
+
 /// A matrix that owns its bytes.
 struct Stored {
     parts: [Vec<u8>; 3],
@@ -71,7 +85,11 @@ impl Stored {
             }
             Kind::Quantized(format) => {
                 let groups = rows * columns / format.group_size();
-                let codes = shifted(bytes(seed, rows * columns * format.bits() / 8));
+                let mut codes = bytes(seed, rows * format.code_bytes(columns));
+                if let Format::Blocks(blocks) = format {
+                    keep_factors_small(blocks, &mut codes);
+                }
+                let codes = shifted(codes);
                 match format {
                     Format::Affine { float, .. } => [
                         codes,
@@ -89,6 +107,7 @@ impl Stored {
                         let scales = scales.iter().map(|byte| 32 + byte % 32).collect();
                         [codes, shifted(scales), Vec::new()]
                     }
+                    Format::Blocks(_) => [codes, shifted(Vec::new()), Vec::new()],
                 }
             }
         };
@@ -146,6 +165,9 @@ fn kinds() -> impl Strategy<Value = Kind> {
         1 => Just(Kind::Quantized(Format::Mxfp4)),
         1 => Just(Kind::Quantized(Format::Mxfp8)),
         1 => Just(Kind::Quantized(Format::Nvfp4)),
+        2 => prop::sample::select(BlockFormat::ALL.to_vec()).prop_map(|blocks| {
+            Kind::Quantized(Format::Blocks(blocks))
+        }),
     ]
 }
 
@@ -153,6 +175,7 @@ fn kinds() -> impl Strategy<Value = Kind> {
 fn columns(kind: Kind, wanted: usize) -> usize {
     match kind {
         Kind::Float(_) => wanted,
+        Kind::Quantized(Format::Blocks(blocks)) => wanted.next_multiple_of(blocks.values()),
         Kind::Quantized(format) => wanted.next_multiple_of(format.group_size()),
     }
 }
@@ -308,9 +331,13 @@ fn long_rows_are_summed_over_all_their_blocks() {
             group_size: 64,
             float: Float::Bf16,
         }),
+        Kind::Quantized(Format::Blocks(BlockFormat::Q4_0)),
+        Kind::Quantized(Format::Blocks(BlockFormat::Q4K)),
+        Kind::Quantized(Format::Blocks(BlockFormat::Q6K)),
     ];
     for kind in kinds {
-        let (rows, columns, n) = (13, 2 * 2048 + 192, 35);
+        let (rows, n) = (13, 35);
+        let columns = columns(kind, 2 * 2048 + 192);
         let weights = Stored::new(kind, rows, columns, 1, 5);
         let x = packed(Float::F16, &values(6, n * columns), 0);
         for level in Level::available() {

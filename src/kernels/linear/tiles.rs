@@ -436,7 +436,7 @@ impl Matrix<'_> {
     pub fn row_bytes(&self, columns: usize) -> usize {
         match self {
             Matrix::Float(weights) => columns * weights.float().bytes(),
-            Matrix::Quantized(weights) => columns * weights.format.bits() / 8,
+            Matrix::Quantized(weights) => weights.format.code_bytes(columns),
         }
     }
 

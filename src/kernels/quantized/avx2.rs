@@ -25,6 +25,7 @@ pub unsafe fn dequantize(span: &Span<'_>, out: &mut [f32]) {
             Format::Mxfp8 => by_halves(span, out, |codes, group| {
                 _mm256_mul_ps(scale(group), e4m3(codes))
             }),
+            Format::Blocks(_) => unreachable!("blocks are no spans"),
         }
     }
 }

@@ -27,6 +27,7 @@ pub unsafe fn dequantize(span: &Span<'_>, out: &mut [f32]) {
             Format::Mxfp8 => by_quarters(span, out, |codes, group| {
                 _mm512_mul_ps(scale(group), e4m3(codes))
             }),
+            Format::Blocks(_) => unreachable!("blocks are no spans"),
         }
     }
 }

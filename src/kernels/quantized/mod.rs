@@ -1,6 +1,6 @@
 //! Rows of matrices in MLX's quantized formats, as float32 or whole numbers
 //! again. `scalar` says what each operation means; the others give the same
-//! bits with vectors. `quantize` makes such rows.
+//! bits with vectors. `quantize` makes such rows. `blocks` are GGUF's formats.
 //!
 //! The codes of a row are one string of bits, the first code in the least
 //! significant bits of the first byte; a code of 3, 5 or 6 bits may lie in two
@@ -11,6 +11,7 @@
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+mod blocks;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 mod quantize;
@@ -18,6 +19,7 @@ mod scalar;
 
 use std::ops::Range;
 
+pub use blocks::BlockFormat;
 pub use quantize::quantize;
 
 use super::float::Float;
@@ -42,15 +44,25 @@ pub enum Format {
     Mxfp8,
     /// E2M1 codes in groups of 16, scaled by E4M3 numbers.
     Nvfp4,
+    /// Codes and scales together in blocks, as GGUF files have them.
+    Blocks(BlockFormat),
 }
 
 impl Format {
-    /// Bits of a code.
+    /// Bits of a code; of blocks, once they are unpacked.
     pub fn bits(self) -> usize {
         match self {
             Format::Affine { bits, .. } => bits,
             Format::Mxfp4 | Format::Nvfp4 => 4,
-            Format::Mxfp8 => 8,
+            Format::Mxfp8 | Format::Blocks(_) => 8,
+        }
+    }
+
+    /// Bytes of so many codes of a row as stored; in blocks with their scales.
+    pub fn code_bytes(self, columns: usize) -> usize {
+        match self {
+            Format::Blocks(blocks) => columns / blocks.values() * blocks.bytes(),
+            _ => columns * self.bits() / 8,
         }
     }
 
@@ -60,14 +72,24 @@ impl Format {
             Format::Affine { group_size, .. } => group_size,
             Format::Mxfp4 | Format::Mxfp8 => 32,
             Format::Nvfp4 => 16,
+            Format::Blocks(blocks) => blocks.group_size(),
         }
     }
 
-    /// Bytes of one scale, and of one bias where there are any.
+    /// Codes between which a row can be cut.
+    fn unit(self) -> usize {
+        match self {
+            Format::Blocks(blocks) => blocks.values(),
+            _ => self.group_size(),
+        }
+    }
+
+    /// Bytes of one scale, and of one bias where there are any, apart from the codes.
     pub fn scale_bytes(self) -> usize {
         match self {
             Format::Affine { float, .. } => float.bytes(),
             Format::Mxfp4 | Format::Mxfp8 | Format::Nvfp4 => 1,
+            Format::Blocks(_) => 0,
         }
     }
 
@@ -76,7 +98,7 @@ impl Format {
             Format::Affine {
                 bits, group_size, ..
             } => matches!(bits, 2..=6 | 8) && matches!(group_size, 32 | 64 | 128),
-            Format::Mxfp4 | Format::Mxfp8 | Format::Nvfp4 => true,
+            Format::Mxfp4 | Format::Mxfp8 | Format::Nvfp4 | Format::Blocks(_) => true,
         }
     }
 }
@@ -84,9 +106,9 @@ impl Format {
 /// A quantized matrix in its file's bytes, row after row, at any alignment.
 #[derive(Clone, Copy)]
 pub struct QuantizedRows<'a> {
-    /// `[rows, columns * bits / 8]`
+    /// `[rows, columns * bits / 8]`, or all there is of blocks
     pub codes: &'a [u8],
-    /// `[rows, columns / group_size]` of `scale_bytes` each
+    /// `[rows, columns / group_size]` of `scale_bytes` each; empty with blocks
     pub scales: &'a [u8],
     /// As `scales`; affine formats have them.
     pub biases: Option<&'a [u8]>,
@@ -115,7 +137,7 @@ impl<'a> QuantizedRows<'a> {
     pub fn row(&self, row: usize) -> QuantizedRows<'a> {
         let format = self.format;
         assert!(format.is_known(), "{format:?}");
-        assert!(self.columns.is_multiple_of(format.group_size()));
+        assert!(self.columns.is_multiple_of(format.unit()));
         assert_eq!(
             self.biases.is_some(),
             matches!(format, Format::Affine { .. })
@@ -123,21 +145,21 @@ impl<'a> QuantizedRows<'a> {
         let part = |bytes: &'a [u8], length: usize| &bytes[row * length..(row + 1) * length];
         let scales = self.columns / format.group_size() * format.scale_bytes();
         QuantizedRows {
-            codes: part(self.codes, self.columns * format.bits() / 8),
+            codes: part(self.codes, format.code_bytes(self.columns)),
             scales: part(self.scales, scales),
             biases: self.biases.map(|biases| part(biases, scales)),
             ..*self
         }
     }
 
-    /// Some columns of one row, from and to the borders of groups.
+    /// Some columns of one row, from and to the borders of groups or blocks.
     pub fn part(&self, row: usize, columns: &Range<usize>) -> QuantizedRows<'a> {
         let (format, row) = (self.format, self.row(row));
         let groups = columns.start / format.group_size()..columns.end / format.group_size();
-        assert_eq!(groups.start * format.group_size(), columns.start);
-        assert_eq!(groups.end * format.group_size(), columns.end);
+        assert!(columns.start.is_multiple_of(format.unit()));
+        assert!(columns.end.is_multiple_of(format.unit()));
         let scales = groups.start * format.scale_bytes()..groups.end * format.scale_bytes();
-        let codes = columns.start * format.bits() / 8..columns.end * format.bits() / 8;
+        let codes = format.code_bytes(columns.start)..format.code_bytes(columns.end);
         QuantizedRows {
             codes: &row.codes[codes],
             scales: &row.scales[scales.clone()],
@@ -153,6 +175,9 @@ impl<'a> QuantizedRows<'a> {
         assert_eq!(out.len(), self.columns);
         let row = self.row(row);
         let format = self.format;
+        if let Format::Blocks(blocks) = format {
+            return blocks::dequantize(level, blocks, &row, out);
+        }
         for (index, out) in out.chunks_mut(SPAN).enumerate() {
             let groups = out.len() / format.group_size();
             let first_group = index * SPAN / format.group_size();
@@ -179,11 +204,15 @@ impl<'a> QuantizedRows<'a> {
     pub fn scales(&self, level: Level, row: usize, scales: &mut [f32], biases: &mut [f32]) {
         assert_eq!(scales.len(), self.columns / self.format.group_size());
         assert_eq!(biases.len(), scales.len());
-        self.row(row).widen_scales(level, 0, scales, biases);
+        let row = self.row(row);
+        match self.format {
+            Format::Blocks(blocks) => blocks::factors(blocks, &row, scales, biases),
+            _ => row.widen_scales(level, 0, scales, biases),
+        }
     }
 
     /// The codes of a row as bytes, so that products of whole numbers apply:
-    /// unsigned in affine formats; in mxfp4 and nvfp4 twice their value, signed.
+    /// unsigned in affine formats and blocks; in mxfp4 and nvfp4 twice their value, signed.
     ///
     /// # Panics
     /// For mxfp8, whose codes are no whole numbers.
@@ -191,6 +220,9 @@ impl<'a> QuantizedRows<'a> {
         assert_eq!(out.len(), self.columns);
         assert_ne!(self.format, Format::Mxfp8, "codes are no whole numbers");
         let row = self.row(row);
+        if let Format::Blocks(blocks) = self.format {
+            return blocks::unpack(level, blocks, &row, out);
+        }
         match level {
             Level::Scalar => scalar::unpack(row.codes, self.format, out),
             // SAFETY: the level was detected; `row` checked the lengths.
@@ -222,6 +254,7 @@ impl<'a> QuantizedRows<'a> {
             }
             Format::Mxfp4 | Format::Mxfp8 => scalar::widen_e8m0(stored, scales),
             Format::Nvfp4 => scalar::widen_e4m3(stored, scales),
+            Format::Blocks(_) => unreachable!("blocks have no scales apart"),
         }
         match (self.format, self.biases) {
             (Format::Affine { float, .. }, Some(stored)) => {

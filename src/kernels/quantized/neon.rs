@@ -23,6 +23,7 @@ pub fn dequantize(span: &Span<'_>, out: &mut [f32]) {
         Format::Mxfp8 => by_fours(span, out, |codes, group| {
             vmulq_f32(scale(group), e4m3(codes))
         }),
+        Format::Blocks(_) => unreachable!("blocks are no spans"),
     }
 }
 

@@ -15,6 +15,7 @@ pub fn dequantize(span: &Span<'_>, out: &mut [f32]) {
             Format::Affine { .. } => scale * f32::from(code) + span.biases[group],
             Format::Mxfp4 | Format::Nvfp4 => scale * e2m1(code),
             Format::Mxfp8 => scale * e4m3(code),
+            Format::Blocks(_) => unreachable!("blocks are no spans"),
         };
     }
 }

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::path::Path;
 
+use super::super::text::TokenizerSource;
 use super::{amount, probe, within};
 use crate::checkpoint::{LoadMode, Manifest};
 use crate::error::{Error, Result};
@@ -36,9 +37,11 @@ pub struct ModelBytes {
 impl ModelBytes {
     /// From the headers: what is used where it is mapped, and what is not.
     pub(in crate::runtime) fn of(manifest: &Manifest, load: LoadMode) -> Result<ModelBytes> {
-        let tokenizer = match manifest.directory().tokenizer() {
-            Some(file) => tokenizer_bytes(&file)?,
-            None => 0,
+        let file = manifest.directory().tokenizer();
+        let tokenizer = match (manifest.embedded_vocabulary_bytes(), file) {
+            (Some(bytes), _) => tokenizer_bytes(bytes as u64),
+            (None, Some(file)) => tokenizer_bytes(file_bytes(&file)?),
+            (None, None) => 0,
         };
         let mut bytes = ModelBytes {
             tables: manifest.tensors().len() * BYTES_PER_TENSOR + tokenizer,
@@ -100,15 +103,25 @@ impl ModelBytes {
 }
 
 /// Whether the system has what reading a tokenizer takes.
-pub(in crate::runtime) fn probe_tokenizer(file: &Path) -> Result<()> {
-    probe(tokenizer_bytes(file)?, || "the tokenizer".to_owned())
+pub(in crate::runtime) fn probe_tokenizer(source: &TokenizerSource) -> Result<()> {
+    let bytes = match source {
+        TokenizerSource::File(file) => file_bytes(file)?,
+        TokenizerSource::Embedded(checkpoint) => {
+            checkpoint.embedded_vocabulary_bytes().unwrap_or(0) as u64
+        }
+    };
+    probe(tokenizer_bytes(bytes), || "the tokenizer".to_owned())
+}
+
+fn file_bytes(file: &Path) -> Result<u64> {
+    let metadata = std::fs::metadata(file).map_err(|error| Error::io("read", file, &error))?;
+    Ok(metadata.len())
 }
 
 /// A tokenizer, once it was read.
-fn tokenizer_bytes(file: &Path) -> Result<usize> {
-    let metadata = std::fs::metadata(file).map_err(|error| Error::io("read", file, &error))?;
-    let tables = usize::try_from(metadata.len())
+fn tokenizer_bytes(stored_bytes: u64) -> usize {
+    let tables = usize::try_from(stored_bytes)
         .unwrap_or(usize::MAX)
         .saturating_mul(TOKENIZER_FACTOR);
-    Ok(tables.saturating_add(TOKENIZER_BYTES))
+    tables.saturating_add(TOKENIZER_BYTES)
 }

@@ -1,0 +1,284 @@
+"""GGUF files made of other fixtures, with transformers' logits for their exact weights.
+
+usage: gguf_fixture.py [--out tests/fixtures/gguf]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import gguf
+import numpy as np
+import torch
+from gguf import GGMLQuantizationType as Type
+from safetensors.numpy import save_file as save_numpy
+from safetensors.torch import load_file, save_file
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from reference_torch import TorchReference
+
+Array = np.ndarray
+
+_FIXTURES = Path(__file__).resolve().parents[2] / "tests" / "fixtures"
+_BLOCK_TYPES = [
+    *(Type.Q4_0, Type.Q4_1, Type.Q5_0, Type.Q5_1, Type.Q8_0),
+    *(Type.Q4_K, Type.Q5_K, Type.Q6_K),
+]
+# Where the float16 factors of a block are, and how many: blocks of arbitrary bytes need sane ones.
+_FACTORS = {Type.Q5_K: (0, 2), Type.Q4_K: (0, 2), Type.Q6_K: (208, 1)}
+_MODULES = {
+    "model.embed_tokens": "token_embd",
+    "model.norm": "output_norm",
+    "lm_head": "output",
+    "input_layernorm": "attn_norm",
+    "self_attn.q_proj": "attn_q",
+    "self_attn.k_proj": "attn_k",
+    "self_attn.v_proj": "attn_v",
+    "self_attn.o_proj": "attn_output",
+    "self_attn.q_norm": "attn_q_norm",
+    "self_attn.k_norm": "attn_k_norm",
+    "post_attention_layernorm": "ffn_norm",
+    "mlp.gate_proj": "ffn_gate",
+    "mlp.up_proj": "ffn_up",
+    "mlp.down_proj": "ffn_down",
+}
+
+
+@dataclass(frozen=True)
+class Spec:
+    name: str
+    source: str
+    """A fixture, whose weights are rounded to the types."""
+    types: list[Type]
+    """Of the matrices, in turn."""
+    config: dict[str, Any] = field(default_factory=dict)
+    """Changes; with any the weights are random."""
+    has_tokenizer: bool = False
+
+
+SPECS = [
+    Spec("llama-mixed", "llama3-f32", [Type.Q4_0, Type.Q8_0, Type.Q4_1, Type.Q5_0, Type.Q5_1]),
+    Spec("llama-chat-q4_0", "llama3-chat-f16", [Type.Q4_0], has_tokenizer=True),
+    Spec("qwen2-f16-q8_0", "qwen2-f16", [Type.F16, Type.Q8_0]),
+    Spec("qwen3-bf16", "qwen3-f32", [Type.BF16]),
+    Spec(
+        "llama-k",
+        "llama2-f32",
+        [Type.Q4_K, Type.Q5_K, Type.Q6_K],
+        {"hidden_size": 256, "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 16}
+        | {"intermediate_size": 32, "vocab_size": 96},
+    ),
+]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, default=_FIXTURES / "gguf")
+    out: Path = parser.parse_args().out
+    out.mkdir(parents=True, exist_ok=True)
+    torch.set_num_threads(1)
+    _write_blocks(out / "blocks.safetensors")
+    for spec in SPECS:
+        _write_model(spec, out)
+        print(spec.name, (out / f"{spec.name}.gguf").stat().st_size)
+    for name in ("byte-level-llama3", "byte-level-qwen", "sentencepiece-llama2"):
+        folder = _FIXTURES / "text" / "tokenizers" / name
+        writer = gguf.GGUFWriter(out / f"{name}.gguf", "llama")
+        _add_sizes(writer, {"num_hidden_layers": 1, "max_position_embeddings": 8, "hidden_size": 2}
+            | {"intermediate_size": 1, "num_attention_heads": 1})
+        _add_tokenizer(writer, folder)
+        _finish(writer)
+
+
+def _write_blocks(path: Path) -> None:
+    """Arbitrary blocks of each type and gguf's values of them."""
+    rng = np.random.Generator(np.random.PCG64(7))
+    tensors = {}
+    for type_ in _BLOCK_TYPES:
+        blocks = _arbitrary(rng, type_, 8, 1.0)
+        tensors[f"{type_.name}.bytes"] = blocks
+        tensors[f"{type_.name}.values"] = gguf.dequantize(blocks, type_).astype(np.float32)
+    save_numpy(tensors, path)
+
+
+def _arbitrary(rng: np.random.Generator, type_: Type, n: int, scale: float) -> Array:
+    """Blocks `[n, bytes]` of any codes, whose factors are at most `scale`."""
+    size = gguf.GGML_QUANT_SIZES[type_][1]
+    blocks = rng.integers(0, 256, (n, size), dtype=np.uint8)
+    at, count = _FACTORS.get(type_, (0, 2 if type_ in (Type.Q4_1, Type.Q5_1) else 1))
+    factors = (rng.uniform(-scale, scale, (n, count))).astype(np.float16)
+    blocks[:, at : at + 2 * count] = factors.view(np.uint8)
+    return blocks
+
+
+def _write_model(spec: Spec, out: Path) -> None:
+    folder = _FIXTURES / "models" / spec.source
+    config = json.loads((folder / "config.json").read_text()) | spec.config
+    weights = load_file(folder / "model.safetensors")
+    if spec.config:
+        torch.manual_seed(5)
+        settings = AutoConfig.from_pretrained(folder, **spec.config)
+        weights = AutoModelForCausalLM.from_config(settings).state_dict()
+    rng = np.random.Generator(np.random.PCG64(11))
+    writer = gguf.GGUFWriter(out / f"{spec.name}.gguf", config["model_type"])
+    _add_settings(writer, config)
+    if spec.has_tokenizer:
+        _add_tokenizer(writer, folder)
+        writer.add_chat_template((folder / "chat_template.jinja").read_text())
+    exact, n_matrices = {}, 0
+    for name, tensor in weights.items():
+        values = tensor.float().numpy()
+        is_matrix = values.ndim == 2
+        type_ = spec.types[n_matrices % len(spec.types)] if is_matrix else Type.F32
+        n_matrices += is_matrix
+        exact[name] = _add_weight(writer, name, values, type_, config, rng)
+    if config["model_type"] == "llama":
+        _add_rope_factors(writer, folder)
+    _finish(writer)
+    _write_expected(spec, config, exact, folder, out)
+
+
+def _add_weight(
+    writer: gguf.GGUFWriter,
+    name: str,
+    values: Array,
+    type_: Type,
+    config: dict[str, Any],
+    rng: np.random.Generator,
+) -> torch.Tensor:
+    """Gives the values that were stored, in the order that transformers wants."""
+    module, part = name.rsplit(".", 1)
+    heads = {"q_proj": "num_attention_heads", "k_proj": "num_key_value_heads"}.get(
+        module.rsplit(".", 1)[-1] if config["model_type"] == "llama" else ""
+    )
+    if heads is not None:
+        values = _interleaved(values, config[heads])
+    size, block_bytes = gguf.GGML_QUANT_SIZES[type_]
+    if values.shape[-1] % size:
+        type_ = Type.Q8_0
+    if type_ in _FACTORS:
+        blocks = _arbitrary(rng, type_, values.size // size, 1 / 4000)
+        data = blocks.reshape(values.shape[0], -1)
+    else:
+        data = gguf.quantize(values, type_)
+    writer.add_tensor(f"{_gguf_name(module)}.{part}", data, raw_dtype=type_)
+    stored = gguf.dequantize(data, type_).astype(np.float32).reshape(values.shape)
+    if heads is not None:
+        stored = _halved(stored, config[heads])
+    return torch.from_numpy(np.ascontiguousarray(stored))
+
+
+def _gguf_name(module: str) -> str:
+    if not module.startswith("model.layers."):
+        return _MODULES[module]
+    layer, part = module.removeprefix("model.layers.").split(".", 1)
+    return f"blk.{layer}.{_MODULES[part]}"
+
+
+def _interleaved(rows: Array, n_heads: int) -> Array:
+    """From rotating halves to rotating neighbours."""
+    halves = rows.reshape(n_heads, 2, -1, *rows.shape[1:])
+    return np.ascontiguousarray(halves.swapaxes(1, 2)).reshape(rows.shape)
+
+
+def _halved(rows: Array, n_heads: int) -> Array:
+    pairs = rows.reshape(n_heads, -1, 2, *rows.shape[1:])
+    return pairs.swapaxes(1, 2).reshape(rows.shape)
+
+
+def _add_sizes(writer: gguf.GGUFWriter, config: dict[str, Any]) -> None:
+    writer.add_block_count(config["num_hidden_layers"])
+    writer.add_context_length(config["max_position_embeddings"])
+    writer.add_embedding_length(config["hidden_size"])
+    writer.add_feed_forward_length(config["intermediate_size"])
+    writer.add_head_count(config["num_attention_heads"])
+
+
+def _add_settings(writer: gguf.GGUFWriter, config: dict[str, Any]) -> None:
+    _add_sizes(writer, config)
+    head_dim = config.get("head_dim", config["hidden_size"] // config["num_attention_heads"])
+    writer.add_head_count_kv(config["num_key_value_heads"])
+    writer.add_key_length(head_dim)
+    writer.add_value_length(head_dim)
+    writer.add_rope_dimension_count(head_dim)
+    writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
+    rope = config.get("rope_parameters", config)
+    writer.add_rope_freq_base(rope["rope_theta"])
+    writer.add_vocab_size(config["vocab_size"])
+
+
+def _add_rope_factors(writer: gguf.GGUFWriter, folder: Path) -> None:
+    """What llama.cpp's converter computes of Llama 3's scaling."""
+    rope = json.loads((folder / "config.json").read_text()).get("rope_parameters", {})
+    if rope.get("rope_type") != "llama3":
+        return
+    config = AutoConfig.from_pretrained(folder)
+    scaled = AutoModelForCausalLM.from_config(config).model.rotary_emb.inv_freq.double().numpy()
+    dims = 2 * len(scaled)
+    plain = rope["rope_theta"] ** -(np.arange(0, dims, 2) / dims)
+    writer.add_tensor("rope_freqs.weight", (plain / scaled).astype(np.float32))
+
+
+def _add_tokenizer(writer: gguf.GGUFWriter, folder: Path) -> None:
+    tokenizer = json.loads((folder / "tokenizer.json").read_text())
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    ids: dict[str, int] = dict(tokenizer["model"]["vocab"])
+    added = {token["content"]: token for token in tokenizer["added_tokens"]}
+    ids |= {content: token["id"] for content, token in added.items()}
+    tokens = sorted(ids, key=lambda token: ids[token])
+    merges = [tuple(merge) for merge in tokenizer["model"]["merges"]]
+    types = [gguf.TokenType.NORMAL] * len(tokens)
+    for content, token in added.items():
+        special = token["special"]
+        types[ids[content]] = gguf.TokenType.CONTROL if special else gguf.TokenType.USER_DEFINED
+    if tokenizer["model"].get("byte_fallback"):
+        ranks = {left + right: -float(rank) for rank, (left, right) in enumerate(merges)}
+        writer.add_tokenizer_model("llama")
+        writer.add_token_scores([ranks.get(token, -1e6) for token in tokens])
+        writer.add_add_bos_token(True)
+    else:
+        writer.add_tokenizer_model("gpt2")
+        is_qwen = tokenizer["normalizer"] is not None
+        writer.add_tokenizer_pre("qwen2" if is_qwen else "llama-bpe")
+        writer.add_token_merges([" ".join(merge) for merge in merges])
+        writer.add_add_bos_token(not is_qwen)
+    writer.add_token_list(tokens)
+    writer.add_token_types(types)
+    for key, add in {
+        "bos_token": writer.add_bos_token_id,
+        "eos_token": writer.add_eos_token_id,
+        "unk_token": writer.add_unk_token_id,
+        "pad_token": writer.add_pad_token_id,
+    }.items():
+        token = settings.get(key)
+        if token is not None:
+            add(ids[token if isinstance(token, str) else token["content"]])
+
+
+def _finish(writer: gguf.GGUFWriter) -> None:
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+def _write_expected(
+    spec: Spec, config: dict[str, Any], exact: dict[str, torch.Tensor], folder: Path, out: Path
+) -> None:
+    facts = json.loads((folder / "fixture.json").read_text())
+    ids = [token % config["vocab_size"] for token in facts["prompt_ids"] + facts["decode_ids"]]
+    with tempfile.TemporaryDirectory() as scratch:
+        (Path(scratch) / "config.json").write_text(json.dumps(config))
+        save_file(exact, Path(scratch) / "model.safetensors", metadata={"format": "pt"})
+        logits = TorchReference(Path(scratch), "float32").uncached_logits(ids)
+    expected = {"ids": np.array(ids, np.int32), "logits": logits}
+    save_numpy(expected, out / f"{spec.name}.safetensors")
+
+
+if __name__ == "__main__":
+    main()
