@@ -1,0 +1,136 @@
+//! MLX allocates a node's output when it schedules the node, which is long before the
+//! nodes in front of it have run, so that all outputs of what is scheduled together
+//! exist at once, but for elementwise ones, which write over inputs that nobody else
+//! needs. It is a bound.
+
+use super::{LAYERWISE_FROM, StepSize, n_sums, product};
+use crate::decoder::{DecoderSpec, DenseForm, MlpSpec};
+use crate::kernels::{Activation, Gate};
+use crate::mlx::Device;
+
+/// Layers that MLX schedules together at most.
+const LAYERS_AHEAD: usize = 8;
+
+/// A step of MLX's operations.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct StockShape {
+    n_layers: usize,
+    hidden: usize,
+    n_heads: usize,
+    n_kv_heads: usize,
+    head_dim: usize,
+    element: usize,
+    device: Device,
+    has_score_cap: bool,
+    /// Arrays of the hidden size that adding attention to the residual stream makes.
+    n_sums: usize,
+    /// What the feed-forward networks make of each token: that of one layer, and
+    /// those of all layers that are scheduled together.
+    mlp_bytes: usize,
+    mlps_bytes: usize,
+}
+
+impl StockShape {
+    pub fn new(spec: &DecoderSpec, element: usize, device: Device) -> Self {
+        let mlps = spec.mlps.iter();
+        let mlp_bytes: Vec<usize> = mlps.map(|mlp| mlp_bytes(spec, mlp, element)).collect();
+        Self {
+            n_layers: spec.n_layers,
+            hidden: spec.hidden_size,
+            n_heads: spec.n_heads,
+            n_kv_heads: spec.n_kv_heads,
+            head_dim: spec.head_dim,
+            element,
+            device,
+            has_score_cap: spec.score_cap.is_some(),
+            n_sums: n_sums(spec, spec.has_norm_after_attention()),
+            mlp_bytes: largest_group(&mlp_bytes, 1),
+            mlps_bytes: largest_group(&mlp_bytes, LAYERS_AHEAD),
+        }
+    }
+
+    /// Of all layers that are there at once.
+    pub fn bytes(&self, step: &StepSize) -> usize {
+        let layerwise = self.device == Device::Cpu && step.n_tokens >= LAYERWISE_FROM;
+        let (n_layers, mlp_bytes) = match layerwise {
+            true => (1, self.mlp_bytes),
+            false => (self.n_layers.min(LAYERS_AHEAD), self.mlps_bytes),
+        };
+        let columns = self.hidden + n_layers * self.attention_columns(step.n_sequences);
+        product([step.n_tokens, columns * self.element + mlp_bytes])
+            .saturating_add(product([n_layers, self.score_bytes(step)]))
+    }
+
+    /// What a layer's attention makes of each token.
+    fn attention_columns(&self, n_sequences: usize) -> usize {
+        let queries = self.n_heads * self.head_dim;
+        let projected = queries + 2 * self.n_kv_heads * self.head_dim;
+        // Each sequence's part by itself, and then all of them next to each other.
+        let attended = if n_sequences > 1 { 2 } else { 1 } * queries;
+        // Norms, rotations, biases and sums are nodes too.
+        4 * projected + 3 * attended + 4 * self.n_sums * self.hidden
+    }
+
+    /// MLX's attention on the CPU makes all scores before it weighs them, and a
+    /// mask; bounded ones, their mask, keys and values in float32.
+    fn score_bytes(&self, step: &StepSize) -> usize {
+        if self.device != Device::Cpu {
+            return 0;
+        }
+        let wide = size_of::<f32>();
+        let (per_position, cached) = match self.has_score_cap {
+            true => (
+                (self.n_heads + 1) * wide + 1,
+                2 * self.n_kv_heads * self.head_dim * wide,
+            ),
+            false => (self.n_heads * self.element + 1, 0),
+        };
+        product([step.n_tokens, step.n_positions, per_position])
+            .saturating_add(product([step.n_positions, cached]))
+    }
+}
+
+/// What a feed-forward network makes of each token.
+fn mlp_bytes(spec: &DecoderSpec, mlp: &MlpSpec, element: usize) -> usize {
+    let hidden = spec.hidden_size;
+    let sums = 2 * n_sums(spec, spec.has_norm_after_mlp()) * hidden * element;
+    match mlp {
+        MlpSpec::Dense(dense) => {
+            let gate = match dense.form {
+                DenseForm::Gated(gate) => gate,
+                DenseForm::Plain(activation) => Gate::Times(activation),
+            };
+            sums + dense.intermediate_size * gate_bytes(gate, element)
+        }
+        MlpSpec::Experts(experts) => {
+            let inner = |intermediate: usize| intermediate * gate_bytes(experts.gate, element);
+            // Rows of each expert, its results, and those times their shares.
+            let wide = size_of::<f32>();
+            let around = hidden * (2 * element + 2 * wide);
+            let chosen = inner(experts.intermediate_size) + around;
+            let shared = experts
+                .shared
+                .map_or(0, |shared| inner(shared.intermediate_size) + around);
+            let routes = 4 * experts.router_outputs() * wide;
+            sums + experts.routing.n_chosen * chosen + shared + routes
+        }
+    }
+}
+
+/// What an element of a gated network takes at once at most: gates and what goes
+/// through them, and what becomes of them, which all but one activation computes in
+/// float32.
+fn gate_bytes(gate: Gate, element: usize) -> usize {
+    let n_wide = match gate {
+        Gate::Times(Activation::Silu) => return 4 * element,
+        Gate::Times(_) => 3,
+        Gate::ClampedSwiglu { .. } => 4,
+    };
+    2 * element + n_wide * size_of::<f32>()
+}
+
+/// The largest sum of `n` layers that are evaluated together.
+fn largest_group(by_layer: &[usize], n: usize) -> usize {
+    let groups = by_layer.chunks(n).map(|group| group.iter().sum());
+    groups.max().unwrap_or(0)
+}
