@@ -1562,7 +1562,7 @@ void umrt_cancel_free(umrt_cancel *cancel);
 /**
  * Reads what a checkpoint is from its headers; no weight is touched.
  *
- * - `path`: a directory with config.json and safetensors files.
+ * - `path`: a directory with config.json and safetensors files, or a GGUF file.
  *
  * Returns INVALID_ARGUMENT, NOT_FOUND, IO, FORMAT, UNSUPPORTED (names what).
  * Any thread.
@@ -1573,7 +1573,7 @@ umrt_status umrt_model_inspect(const char *path, umrt_model_info *info);
  * Opens a checkpoint by mapping it: the weights are not read before they are
  * used, and are not copied (see `weights_copied_bytes`).
  *
- * - `path`: a directory with config.json and safetensors files.
+ * - `path`: a directory with config.json and safetensors files, or a GGUF file.
  * - `params`: NULL for defaults.
  * - `model`: receives the handle. Free it with `umrt_model_free`.
  *

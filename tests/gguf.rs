@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use common::process::uses_of;
 use common::{assert_fails, context, eval_all, relative_difference, try_open};
+use proptest::prelude::*;
 use safetensors::SafeTensors;
 use umrt::checkpoint::Checkpoint;
 use umrt::decoder::Precision;
@@ -110,9 +111,14 @@ fn native_computation_stays_near_the_reference_logits() {
 fn floats_are_computed_by_mlx_too() {
     for name in FLOATS {
         let (ids, expected) = expected(name);
-        let model = open(name, Precision::Float32, CpuOps::Stock);
-        let difference = relative_difference(&logits_of(&model, &ids, 512), &expected);
-        assert!(difference <= FLOAT32_BOUND, "{name}: {difference:.1e}");
+        for (precision, bound) in [
+            (Precision::Float32, FLOAT32_BOUND),
+            (Precision::Native, NATIVE_BOUND),
+        ] {
+            let model = open(name, precision, CpuOps::Stock);
+            let difference = relative_difference(&logits_of(&model, &ids, 512), &expected);
+            assert!(difference <= bound, "{name}: {difference:.1e}");
+        }
     }
 }
 
@@ -359,6 +365,30 @@ fn tensors_that_make_no_sense_are_refused() {
     );
     let longer = with(name, 4, &[32]);
     refused(longer, Status::Format, &["shape"]);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    /// Weights begin at about 10,200.
+    #[test]
+    fn a_damaged_header_is_an_error_or_another_model(
+        changes in prop::collection::vec((0_usize..10_200, any::<u8>()), 1..4),
+    ) {
+        let change = |bytes: &mut Vec<u8>| {
+            for (at, byte) in &changes {
+                bytes[*at] = *byte;
+            }
+        };
+        let (_directory, path) = damaged("llama-chat-q4_0", change);
+        match try_open(&path) {
+            Ok(model) => drop(model.text().tokenizer().map(|_| ())),
+            Err(error) => prop_assert!(
+                matches!(error.status(), Status::Format | Status::Unsupported),
+                "{error}"
+            ),
+        }
+    }
 }
 
 #[test]

@@ -120,7 +120,7 @@ c_structs!(umrt_model_params, umrt_model_info);
 
 /// Reads what a checkpoint is from its headers; no weight is touched.
 ///
-/// - `path`: a directory with config.json and safetensors files.
+/// - `path`: a directory with config.json and safetensors files, or a GGUF file.
 ///
 /// Returns INVALID_ARGUMENT, NOT_FOUND, IO, FORMAT, UNSUPPORTED (names what).
 /// Any thread.
@@ -145,7 +145,7 @@ pub unsafe extern "C" fn umrt_model_inspect(
 /// Opens a checkpoint by mapping it: the weights are not read before they are
 /// used, and are not copied (see `weights_copied_bytes`).
 ///
-/// - `path`: a directory with config.json and safetensors files.
+/// - `path`: a directory with config.json and safetensors files, or a GGUF file.
 /// - `params`: NULL for defaults.
 /// - `model`: receives the handle. Free it with `umrt_model_free`.
 ///

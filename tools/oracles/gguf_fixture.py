@@ -87,12 +87,16 @@ def main() -> None:
         _write_model(spec, out)
         print(spec.name, (out / f"{spec.name}.gguf").stat().st_size)
     for name in ("byte-level-llama3", "byte-level-qwen", "sentencepiece-llama2"):
-        folder = _FIXTURES / "text" / "tokenizers" / name
-        writer = gguf.GGUFWriter(out / f"{name}.gguf", "llama")
-        _add_sizes(writer, {"num_hidden_layers": 1, "max_position_embeddings": 8, "hidden_size": 2}
-            | {"intermediate_size": 1, "num_attention_heads": 1})
-        _add_tokenizer(writer, folder)
-        _finish(writer)
+        _write_vocabulary(_FIXTURES / "text" / "tokenizers" / name, out / f"{name}.gguf")
+
+
+def _write_vocabulary(folder: Path, path: Path) -> None:
+    """A file without weights."""
+    writer = gguf.GGUFWriter(path, "llama")
+    sizes = ("num_hidden_layers", "max_position_embeddings", "hidden_size", "intermediate_size")
+    _add_sizes(writer, dict.fromkeys((*sizes, "num_attention_heads"), 1))
+    _add_tokenizer(writer, folder)
+    _finish(writer)
 
 
 def _write_blocks(path: Path) -> None:
