@@ -1,4 +1,8 @@
 //! [`Context`]: sequences of one model, and their evaluation.
+//!
+//! - `saving`: sequences to and from files
+
+mod saving;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -335,8 +339,11 @@ impl Context {
         let computed = ops.stream().until(cancel.map(Cancel::flag), &mut compute);
         cancel.map_or(Ok(()), Cancel::check)?;
         let logits = computed?;
+        let mut rest = &step.tokens[..];
         for segment in segments {
-            segment.cache.advance(segment.n_tokens);
+            let (new, others) = rest.split_at(segment.n_tokens);
+            segment.cache.advance(new);
+            rest = others;
         }
         Ok(logits)
     }
