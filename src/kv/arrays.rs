@@ -111,26 +111,28 @@ impl Arrays {
     }
 
     /// A copy of `tokens` of all layers, with room for no more.
-    pub fn chunk(&self, shape: &CacheShape, tokens: Range<usize>) -> Result<CacheBlock> {
+    pub fn chunk(&self, ops: &Ops, shape: &CacheShape, tokens: Range<usize>) -> Result<CacheBlock> {
         let layout = shape.layout();
-        let mut chunk = CacheBlock::zeroed(layout, tokens.len()).map_err(no_memory)?;
+        let n = tokens.len();
+        let mut chunk = CacheBlock::zeroed(layout, n).map_err(no_memory)?;
         let mut parts = layout.parts();
         for arrays in self.layers.iter().flatten().flatten() {
-            for (bytes, part) in cached_bytes(arrays)?.into_iter().zip(&mut parts) {
+            cached_bytes(ops, arrays, &tokens, |bytes| {
+                let part = parts.next().expect("as many parts as arrays");
                 let source = Source {
                     bytes,
-                    capacity: self.capacity,
-                    tokens: tokens.clone(),
+                    capacity: n,
+                    tokens: 0..n,
                     part: part.alone(),
                 };
                 let target = Target {
                     bytes: chunk.bytes_mut(),
-                    capacity: tokens.len(),
+                    capacity: n,
                     first: 0,
                     part,
                 };
                 copy_part(&source, target);
-            }
+            })?;
         }
         Ok(chunk)
     }

@@ -119,13 +119,13 @@ impl Sequence {
     /// A copy of the keys and values of the tokens from `BLOCK * index` on, of one
     /// block at most, with room for no more. It is the same for our kernels and for
     /// MLX's operations.
-    pub(super) fn chunk(&self, index: usize) -> Result<CacheBlock> {
+    pub(super) fn chunk(&self, ops: &Ops, index: usize) -> Result<CacheBlock> {
         let tokens = chunk_tokens(index, self.length());
         match &self.storage {
             Storage::Blocks(blocks) => blocks
                 .chunk(&self.shape, index, tokens.len())
                 .map_err(|error| Error::out_of_memory(format!("cannot copy a block: {error}"))),
-            Storage::Arrays(arrays) => arrays.chunk(&self.shape, tokens),
+            Storage::Arrays(arrays) => arrays.chunk(ops, &self.shape, tokens),
         }
     }
 

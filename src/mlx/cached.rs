@@ -1,7 +1,12 @@
 //! [`CachedArrays`]: the arrays that MLX's operations cache keys and values in, and
 //! their bytes.
 
+use std::ops::Range;
+
+use mlx_sys as sys;
+
 use super::array::{Array, Dtype};
+use super::ops::Ops;
 use crate::error::Result;
 use crate::kernels::{CacheFormat, PartLayout, RowsLayout};
 
@@ -68,7 +73,28 @@ pub fn cached_from_bytes(
     parts_of(rows).map(array).collect()
 }
 
-/// The bytes of evaluated arrays, in their order.
-pub fn cached_bytes(arrays: &CachedArrays) -> Result<Vec<&[u8]>> {
-    arrays.iter().map(Array::as_bytes).collect()
+/// Hands the bytes of some tokens of each array to `receive`, in their order. The
+/// arrays themselves may lie in memory in another order.
+pub fn cached_bytes(
+    ops: &Ops,
+    arrays: &CachedArrays,
+    tokens: &Range<usize>,
+    mut receive: impl FnMut(&[u8]),
+) -> Result<()> {
+    for array in arrays {
+        let (first, end) = (tokens.start as i32, tokens.end as i32);
+        let stop = [1, array.dim(1), end, array.dim(3)];
+        let part = ops.dense(&ops.slice(array, &[0, 0, first, 0], &stop)?)?;
+        ops.stream().eval([&part])?;
+        receive(part.as_bytes()?);
+    }
+    Ok(())
+}
+
+impl Ops {
+    /// The same values, one after another in memory.
+    fn dense(&self, a: &Array) -> Result<Array> {
+        // SAFETY: a live handle; the result is a new node.
+        Array::build(|out| unsafe { sys::mlx_contiguous(out, a.raw(), false, self.stream().raw()) })
+    }
 }

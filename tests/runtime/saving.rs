@@ -109,7 +109,7 @@ fn what_cannot_be_loaded_changes_nothing() {
     eval(&mut context, &tokens(1, 280));
     context.save(0, &path).expect("saved");
     let whole = fs::read(&path).expect("a file");
-    let state = |context: &Context| {
+    let state = |context: &mut Context| {
         let mut state = vec![0; context.saved_bytes(0).expect("a size")];
         context.save_to(0, &mut state).expect("saved");
         state
@@ -117,7 +117,7 @@ fn what_cannot_be_loaded_changes_nothing() {
 
     let mut second = of(&model, KvType::Computed, 300);
     eval(&mut second, &tokens(2, 30));
-    let before = (state(&second), second.memory());
+    let before = (state(&mut second), second.memory());
     fs::write(&path, &whole[..whole.len() - 1]).expect("a file");
     assert_fails(
         second.load(0, &path),
@@ -137,7 +137,7 @@ fn what_cannot_be_loaded_changes_nothing() {
         Status::InvalidArgument,
         &["sequence 2"],
     );
-    assert!((state(&second), second.memory()) == before);
+    assert!((state(&mut second), second.memory()) == before);
 
     let other = open(other.path(), CpuOps::Kernels);
     let result = of(&other, KvType::Computed, 300).load_from(0, &whole);

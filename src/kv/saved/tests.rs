@@ -53,7 +53,7 @@ fn filled(cpu_ops: CpuOps, shape: &CacheShape, n_tokens: usize) -> Sequence {
 
 fn saved(sequence: &Sequence) -> Vec<u8> {
     let mut bytes = Vec::new();
-    write_sequence(ORIGIN, sequence, &mut bytes).expect("memory takes it");
+    write_sequence(&ops(CpuOps::Stock), ORIGIN, sequence, &mut bytes).expect("memory takes it");
     assert_eq!(bytes.len(), saved_bytes(ORIGIN, sequence));
     bytes
 }

@@ -7,6 +7,7 @@ use super::super::shape::BLOCK;
 use super::header::{Header, Origin};
 use super::{CHECKSUM_BYTES, FIRST_CHUNK, TOKENS, checksum};
 use crate::kernels::CacheLayout;
+use crate::mlx::Ops;
 
 /// What `write_sequence` writes.
 pub fn saved_bytes(origin: Origin, sequence: &Sequence) -> usize {
@@ -24,7 +25,12 @@ pub(super) fn total_bytes(header: &Header, layout: &CacheLayout) -> Option<usize
     header.bytes().checked_add(body)?.checked_add(checksums)
 }
 
-pub fn write_sequence(origin: Origin, sequence: &Sequence, out: &mut dyn Write) -> io::Result<()> {
+pub fn write_sequence(
+    ops: &Ops,
+    origin: Origin,
+    sequence: &Sequence,
+    out: &mut dyn Write,
+) -> io::Result<()> {
     let n_tokens = sequence.length();
     let header = Header::new(origin, sequence.shape().layout(), n_tokens);
     out.write_all(&header.to_bytes())?;
@@ -33,7 +39,7 @@ pub fn write_sequence(origin: Origin, sequence: &Sequence, out: &mut dyn Write) 
     out.write_all(&tokens)?;
     out.write_all(&checksum(TOKENS, &tokens))?;
     for index in 0..n_tokens.div_ceil(BLOCK) {
-        let mut chunk = sequence.chunk(index).map_err(io::Error::other)?;
+        let mut chunk = sequence.chunk(ops, index).map_err(io::Error::other)?;
         let bytes = chunk.bytes_mut();
         out.write_all(bytes)?;
         out.write_all(&checksum(FIRST_CHUNK + index, bytes))?;

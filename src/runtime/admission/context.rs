@@ -143,7 +143,7 @@ impl ContextPlan {
             decode_arrays: self.step.array_bytes(&decode),
             tables: product([
                 self.n_sequences,
-                size_of::<Sequence>() + self.n_ctx().saturating_mul(size_of::<i32>()),
+                size_of::<Sequence>().saturating_add(self.n_ctx().saturating_mul(size_of::<i32>())),
             ]),
         }
     }

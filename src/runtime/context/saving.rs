@@ -17,9 +17,11 @@ impl Context {
 
     /// Writes a sequence to a file. A former file under this name stays until all is
     /// written, whatever happens.
-    pub fn save(&self, sequence: i32, path: &Path) -> Result<()> {
+    pub fn save(&mut self, sequence: i32, path: &Path) -> Result<()> {
         let cache = &self.sequences[self.index_of(sequence)?];
-        replace_file(path, |file| write_sequence(self.origin(), cache, file))
+        replace_file(path, |file| {
+            write_sequence(&self.ops, self.origin(), cache, file)
+        })
     }
 
     /// The bytes that saving a sequence takes.
@@ -29,9 +31,9 @@ impl Context {
     }
 
     /// Writes a sequence into memory of at least `saved_bytes`.
-    pub fn save_to(&self, sequence: i32, buffer: &mut [u8]) -> Result<()> {
+    pub fn save_to(&mut self, sequence: i32, buffer: &mut [u8]) -> Result<()> {
         let cache = &self.sequences[self.index_of(sequence)?];
-        write_sequence(self.origin(), cache, &mut Cursor::new(buffer))
+        write_sequence(&self.ops, self.origin(), cache, &mut Cursor::new(buffer))
             .map_err(|error| Error::no_space(format!("cannot save a sequence: {error}")))
     }
 
