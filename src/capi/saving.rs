@@ -147,7 +147,7 @@ pub unsafe extern "C" fn umrt_seq_tokens(
         unsafe {
             with(ctx, |context| {
                 let held = context.sequence_tokens(seq)?;
-                arguments::copy_out(held, tokens, capacity, needed)
+                arguments::copy_out(&held, tokens, capacity, needed)
             })
         }
     })

@@ -5,6 +5,7 @@
 //! - `arrays`: its memory for MLX's operations
 //! - `shape`: [`CacheShape`], its size in elements and bytes; [`KvType`]
 //! - `saved`: sequences outside of memory
+//! - `spilled`: idle ones that make room for others
 //! - `usage`: what several sequences hold, each byte counted once
 
 mod arrays;
@@ -12,6 +13,7 @@ mod blocks;
 mod saved;
 mod sequence;
 mod shape;
+mod spilled;
 mod usage;
 
 pub use crate::kernels::LayerShape;
@@ -19,4 +21,5 @@ pub use crate::mlx::CachedArrays;
 pub use saved::{Origin, SavedSequence, saved_bytes, write_sequence};
 pub use sequence::Sequence;
 pub use shape::{CacheShape, KvType};
+pub use spilled::spilled_bytes;
 pub use usage::{KvUsage, usage};

@@ -1,11 +1,13 @@
 //! [`Sequence`]: keys and values of one sequence, updated in place.
 
 use std::ops::Range;
+use std::path::Path;
 use std::sync::Arc;
 
 use super::arrays::Arrays;
 use super::blocks::Blocks;
 use super::shape::{BLOCK, CacheShape};
+use super::spilled::Spilled;
 use super::usage::Part;
 use crate::error::{Error, Result};
 use crate::kernels::CacheBlock;
@@ -26,21 +28,35 @@ enum Storage {
     Blocks(Blocks),
     /// For MLX's operations.
     Arrays(Arrays),
+    /// On disk. Forks share the file.
+    Spilled(Arc<Spilled>, Computed),
+}
+
+/// What a cache is computed with.
+#[derive(Clone, Copy)]
+enum Computed {
+    ByKernels,
+    ByMlx,
 }
 
 impl Storage {
-    fn empty(ops: &Ops) -> Storage {
-        match ops.uses_kernels() {
-            true => Storage::Blocks(Blocks::default()),
-            false => Storage::Arrays(Arrays::default()),
+    fn empty(computed: Computed) -> Storage {
+        match computed {
+            Computed::ByKernels => Storage::Blocks(Blocks::default()),
+            Computed::ByMlx => Storage::Arrays(Arrays::default()),
+        }
+    }
+
+    fn computed(&self) -> Computed {
+        match self {
+            Storage::Blocks(_) => Computed::ByKernels,
+            Storage::Arrays(_) => Computed::ByMlx,
+            Storage::Spilled(_, computed) => *computed,
         }
     }
 
     fn emptied(&self) -> Storage {
-        match self {
-            Storage::Blocks(_) => Storage::Blocks(Blocks::default()),
-            Storage::Arrays(_) => Storage::Arrays(Arrays::default()),
-        }
+        Storage::empty(self.computed())
     }
 }
 
@@ -49,7 +65,10 @@ impl Sequence {
     pub fn new(ops: &Ops, shape: CacheShape) -> Self {
         Self {
             shape,
-            storage: Storage::empty(ops),
+            storage: Storage::empty(match ops.uses_kernels() {
+                true => Computed::ByKernels,
+                false => Computed::ByMlx,
+            }),
             tokens: Vec::new(),
         }
     }
@@ -88,8 +107,8 @@ impl Sequence {
         self.tokens.truncate(length);
         match &mut self.storage {
             Storage::Blocks(blocks) => blocks.truncate(self.tokens.len()),
-            Storage::Arrays(_) if length > 0 => {}
-            Storage::Arrays(arrays) => *arrays = Arrays::default(),
+            Storage::Arrays(_) | Storage::Spilled(..) if length > 0 => {}
+            other => *other = other.emptied(),
         }
     }
 
@@ -113,7 +132,30 @@ impl Sequence {
         match &mut self.storage {
             Storage::Blocks(blocks) => blocks.reserve(&self.shape, self.tokens.len(), needed),
             Storage::Arrays(arrays) => arrays.reserve(ops, &self.shape, needed),
+            Storage::Spilled(..) => Err(not_here()),
         }
+    }
+
+    pub fn is_spilled(&self) -> bool {
+        matches!(self.storage, Storage::Spilled(..))
+    }
+
+    /// Moves keys and values into a file in `directory`, until `bring_back`.
+    pub fn spill(&mut self, ops: &Ops, directory: &Path) -> Result<()> {
+        let spilled = Spilled::write(ops, self, directory)?;
+        self.storage = Storage::Spilled(Arc::new(spilled), self.storage.computed());
+        Ok(())
+    }
+
+    /// Undoes `spill`. If that fails, the sequence is still on disk.
+    pub fn bring_back(&mut self) -> Result<()> {
+        if let Storage::Spilled(spilled, _) = &self.storage {
+            let (spilled, length) = (spilled.clone(), self.length());
+            spilled.read_into(self)?;
+            // It may have been cut meanwhile.
+            self.truncate(length);
+        }
+        Ok(())
     }
 
     /// A copy of the keys and values of the tokens from `BLOCK * index` on, of one
@@ -126,6 +168,7 @@ impl Sequence {
                 .chunk(&self.shape, index, tokens.len())
                 .map_err(|error| Error::out_of_memory(format!("cannot copy a block: {error}"))),
             Storage::Arrays(arrays) => arrays.chunk(ops, &self.shape, tokens),
+            Storage::Spilled(..) => Err(not_here()),
         }
     }
 
@@ -137,16 +180,16 @@ impl Sequence {
         mut next: impl FnMut(usize) -> Result<CacheBlock>,
     ) -> Result<()> {
         let chunks = (0..tokens.len().div_ceil(BLOCK)).map(&mut next);
-        self.storage = match self.storage {
-            Storage::Blocks(_) => {
+        self.storage = match self.storage.computed() {
+            Computed::ByKernels => {
                 let mut blocks = Blocks::default();
                 for chunk in chunks {
                     blocks.push_chunk(&self.shape, chunk?)?;
                 }
                 Storage::Blocks(blocks)
             }
-            Storage::Arrays(_) if tokens.is_empty() => Storage::Arrays(Arrays::default()),
-            Storage::Arrays(_) => {
+            Computed::ByMlx if tokens.is_empty() => Storage::Arrays(Arrays::default()),
+            Computed::ByMlx => {
                 let chunks = chunks.collect::<Result<_>>()?;
                 Storage::Arrays(Arrays::from_chunks(&self.shape, chunks)?)
             }
@@ -159,7 +202,7 @@ impl Sequence {
     pub(crate) fn blocks(&self) -> Option<Vec<Arc<CacheBlock>>> {
         match &self.storage {
             Storage::Blocks(blocks) => Some(blocks.memory()),
-            Storage::Arrays(_) => None,
+            Storage::Arrays(_) | Storage::Spilled(..) => None,
         }
     }
 
@@ -174,6 +217,7 @@ impl Sequence {
         match &mut self.storage {
             Storage::Arrays(arrays) => arrays.update(layer, extend),
             Storage::Blocks(_) => Err(Error::internal("a cache in blocks has no arrays")),
+            Storage::Spilled(..) => Err(not_here()),
         }
     }
 
@@ -181,7 +225,7 @@ impl Sequence {
     pub fn arrays(&self) -> impl Iterator<Item = &Array> {
         let arrays = match &self.storage {
             Storage::Arrays(arrays) => Some(arrays.all()),
-            Storage::Blocks(_) => None,
+            Storage::Blocks(_) | Storage::Spilled(..) => None,
         };
         arrays.into_iter().flatten()
     }
@@ -190,7 +234,7 @@ impl Sequence {
     /// If MLX lost some of it, the sequence is empty.
     pub fn recover(&mut self) -> bool {
         let is_complete = match &self.storage {
-            Storage::Blocks(_) => true,
+            Storage::Blocks(_) | Storage::Spilled(..) => true,
             Storage::Arrays(arrays) => arrays.are_complete(),
         };
         if !is_complete {
@@ -204,6 +248,7 @@ impl Sequence {
         let (blocks, arrays) = match &self.storage {
             Storage::Blocks(blocks) => (Some(blocks.parts(self.length())), None),
             Storage::Arrays(arrays) => (None, Some(arrays.part(self.length()))),
+            Storage::Spilled(..) => (None, None),
         };
         blocks.into_iter().flatten().chain(arrays)
     }
@@ -212,4 +257,8 @@ impl Sequence {
 /// The tokens of chunk `index` of a sequence of `length`.
 pub(super) fn chunk_tokens(index: usize, length: usize) -> Range<usize> {
     index * BLOCK..length.min((index + 1) * BLOCK)
+}
+
+fn not_here() -> Error {
+    Error::internal("a sequence on disk was not brought back")
 }

@@ -4,37 +4,50 @@ use std::fs::File;
 use std::io::{BufReader, Cursor, Read};
 use std::path::Path;
 
-use super::Context;
+use super::{Context, Sequences};
 use crate::checkpoint::replace_file;
 use crate::error::{Error, Result, ResultExt};
-use crate::kv::{Origin, SavedSequence, saved_bytes, write_sequence};
+use crate::kv::{Origin, SavedSequence, Sequence, saved_bytes, write_sequence};
 
 impl Context {
     /// The ids of the tokens that a sequence holds.
-    pub fn sequence_tokens(&self, sequence: i32) -> Result<&[i32]> {
-        Ok(self.sequences[self.index_of(sequence)?].tokens())
+    pub fn sequence_tokens(&self, sequence: i32) -> Result<Vec<i32>> {
+        let index = self.index_of(sequence)?;
+        Ok(Sequences::of(&self.sequences)[index].tokens().to_vec())
     }
 
     /// Writes a sequence to a file. A former file under this name stays until all is
     /// written, whatever happens.
     pub fn save(&mut self, sequence: i32, path: &Path) -> Result<()> {
-        let cache = &self.sequences[self.index_of(sequence)?];
-        replace_file(path, |file| {
-            write_sequence(&self.ops, self.origin(), cache, file)
+        self.write_with(sequence, |sequence| {
+            let (ops, origin) = (&self.ops, self.origin());
+            replace_file(path, |file| write_sequence(ops, origin, sequence, file))
         })
     }
 
     /// The bytes that saving a sequence takes.
     pub fn saved_bytes(&self, sequence: i32) -> Result<usize> {
-        let cache = &self.sequences[self.index_of(sequence)?];
-        Ok(saved_bytes(self.origin(), cache))
+        let index = self.index_of(sequence)?;
+        Ok(saved_bytes(
+            self.origin(),
+            &Sequences::of(&self.sequences)[index],
+        ))
     }
 
     /// Writes a sequence into memory of at least `saved_bytes`.
     pub fn save_to(&mut self, sequence: i32, buffer: &mut [u8]) -> Result<()> {
-        let cache = &self.sequences[self.index_of(sequence)?];
-        write_sequence(&self.ops, self.origin(), cache, &mut Cursor::new(buffer))
-            .map_err(|error| Error::no_space(format!("cannot save a sequence: {error}")))
+        self.write_with(sequence, |sequence| {
+            write_sequence(&self.ops, self.origin(), sequence, &mut Cursor::new(buffer))
+                .map_err(|error| Error::no_space(format!("cannot save a sequence: {error}")))
+        })
+    }
+
+    fn write_with(&self, sequence: i32, write: impl FnOnce(&Sequence) -> Result<()>) -> Result<()> {
+        let index = self.index_of(sequence)?;
+        let mut sequences = Sequences::of(&self.sequences);
+        sequences[index].bring_back()?;
+        sequences.account();
+        write(&sequences[index])
     }
 
     /// Replaces what a sequence holds by what a file does. If that fails, the
@@ -61,8 +74,9 @@ impl Context {
         let n_tokens = saved.tokens().len();
         self.ensure_known(saved.tokens())?;
         self.ensure_reserved(n_tokens)?;
-        saved.load_into(&mut self.sequences[index])?;
-        self.account();
+        let mut sequences = Sequences::of(&self.sequences);
+        saved.load_into(&mut sequences[index])?;
+        sequences.account();
         Ok(())
     }
 
@@ -82,12 +96,12 @@ impl Context {
     fn ensure_reserved(&self, n_tokens: usize) -> Result<()> {
         let more = self.plan.kv_bytes(n_tokens);
         let reserved = self.plan.bytes().kv;
-        match self.kv_usage.reserved_bytes + more <= reserved {
+        let held = self.memory().kv_reserved;
+        match held + more <= reserved {
             true => Ok(()),
             false => Err(Error::over_budget(format!(
-                "its {n_tokens} tokens take {more} bytes beside the {} of the {reserved} that the \
-                 context reserved and uses; trim the sequence to 0 tokens first",
-                self.kv_usage.reserved_bytes
+                "its {n_tokens} tokens take {more} bytes beside the {held} in use, of the {reserved} \
+                 that the context reserved; trim the sequence to 0 tokens first"
             ))),
         }
     }
