@@ -81,15 +81,22 @@ pub fn notify(level: PressureLevel) -> Result<Trimmed> {
     host::ensure_not_forked()?;
     let is_critical = level == PressureLevel::Critical;
     *lock(&REFUSED_UNTIL) = is_critical.then(|| Instant::now() + REFUSED_FOR);
-    let trimmed = match level {
+    let mut trimmed = match level {
         PressureLevel::Normal => Trimmed::default(),
         _ => trim(TrimSteps {
             mlx_cache: true,
             idle_models: true,
             timed_out_models: false,
-            idle_sequences: sequences::may_spill(),
+            idle_sequences: false,
         })?,
     };
+    if level >= PressureLevel::Warning && sequences::may_spill() {
+        // A full disk must not keep the receiver from hearing of it.
+        match sequences::spill_idle() {
+            Ok(spilled) => trimmed.sequences = spilled,
+            Err(error) => log::info(format_args!("memory pressure: {error}")),
+        }
+    }
     log::info(format_args!(
         "memory pressure: {level:?}, gave back {trimmed:?}"
     ));

@@ -50,3 +50,30 @@ def test_what_cannot_be_loaded_leaves_the_sequence(
         with pytest.raises(umrt.InvalidArgumentError, match="bytes"):
             context.load_bytes("text")  # type: ignore[arg-type]
         assert context.tokens() == PROMPT
+
+
+def test_a_sequence_on_disk_comes_back_by_itself(
+    plain_model: umrt.Model, tmp_path: Path
+) -> None:
+    with pytest.raises(umrt.InvalidArgumentError, match="umrt_memory_spill_set"):
+        umrt.trim_memory(idle_sequences=True)
+    umrt.spill_sequences_to(tmp_path, max_bytes=1 << 30)
+    try:
+        with plain_model.context() as context, plain_model.context() as other:
+            context.eval(PROMPT)
+            other.eval(PROMPT)
+            taken = context.memory().kv_reserved_bytes
+            trimmed = umrt.trim_memory(idle_sequences=True)
+            assert trimmed.n_sequences >= 2
+            assert trimmed.sequence_bytes >= 2 * taken > 0
+            assert context.memory().kv_reserved_bytes == 0
+            assert context.tokens() == PROMPT
+            context.eval([3])
+            assert context.memory().kv_reserved_bytes == taken
+            umrt.spill_sequences_to(None)
+            other.eval([3])
+            assert np.array_equal(context.logits(), other.logits())
+    finally:
+        umrt.spill_sequences_to(None)
+    with pytest.raises(umrt.NotFoundError, match="missing"):
+        umrt.spill_sequences_to(tmp_path / "missing", max_bytes=1)
