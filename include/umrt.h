@@ -221,6 +221,12 @@ inline T umrt_initialized() {
 #define UMRT_TRIM_TIMED_OUT_MODELS 4
 
 /**
+ * For `umrt_memory_trim`: keys and values of contexts that are not computing go to
+ * the directory of `umrt_memory_spill_set`. They come back when they are used.
+ */
+#define UMRT_TRIM_IDLE_SEQUENCES 8
+
+/**
  * `umrt_model_params.device`: the GPU if there is one, otherwise the CPU.
  */
 #define UMRT_DEVICE_AUTO 0
@@ -706,6 +712,15 @@ typedef struct {
    * Bytes by which `process_file_bytes` shrank: pages of models.
    */
   uint64_t model_bytes;
+  /**
+   * Bytes by which `kv_reserved_bytes` shrank: sequences that are on disk now.
+   */
+  uint64_t sequence_bytes;
+  /**
+   * How many these are.
+   */
+  uint32_t n_sequences;
+  uint32_t reserved;
 } umrt_trim_result;
 
 /**
@@ -1496,13 +1511,30 @@ umrt_status umrt_memory_stats(umrt_memory_info *stats);
  * - `flags`: `UMRT_TRIM_*`; 0 means `UMRT_TRIM_MLX_CACHE | UMRT_TRIM_IDLE_MODELS`.
  * - `result`: receives what was given back; may be NULL.
  *
- * Returns INVALID_ARGUMENT, UNSUPPORTED (unknown flags), IO, BACKEND. Any thread.
+ * Returns INVALID_ARGUMENT (`UMRT_TRIM_IDLE_SEQUENCES` without a directory),
+ * UNSUPPORTED (unknown flags), IO, BACKEND. Any thread.
  */
 umrt_status umrt_memory_trim(uint32_t flags, umrt_trim_result *result);
 
 /**
+ * Allows umrt to write keys and values of idle sequences to disk when memory is short
+ * or `UMRT_TRIM_IDLE_SEQUENCES` asks for it. They come back when they are used next, with
+ * the same contents, and what their contexts reserved stays reserved for them.
+ *
+ * - `directory`: where; its files have no names, so that nothing is left behind however
+ *   the process ends. NULL ends it; what is on disk stays there until it is used.
+ * - `max_bytes`: what all of them may take together. Sequences that do not fit stay in
+ *   memory.
+ *
+ * What is written is the text in another form: choose a directory that is as private.
+ * Returns NOT_FOUND (no such directory). Any thread.
+ */
+umrt_status umrt_memory_spill_set(const char *directory, uint64_t max_bytes);
+
+/**
  * Sets who hears of memory pressure, after umrt has acted on it: from a warning on
- * it gives back what `umrt_memory_trim(0, NULL)` does, and while it is critical
+ * it gives back what `umrt_memory_trim(0, NULL)` does and, with a directory set by
+ * `umrt_memory_spill_set`, idle sequences; while it is critical
  * `umrt_model_open` and `umrt_ctx_new` return OVER_BUDGET (for 30 seconds after the
  * last critical notice at most). Sequences that are there go on.
  *

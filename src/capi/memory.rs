@@ -3,13 +3,14 @@
 use std::ffi::{c_char, c_void};
 use std::sync::Arc;
 
-use super::arguments::{count32, known_flags};
+use super::arguments::{self, count32, known_flags};
 use super::guard::{guard, umrt_status};
 use super::structs::{self, Destination, c_structs};
 use crate::error::{Error, Result};
 use crate::memory::PressureLevel;
 use crate::runtime::{
-    self, ContextMemory, ModelMemory, PressureReceiver, TrimSteps, Trimmed, listen, notify, trim,
+    self, ContextMemory, ModelMemory, PressureReceiver, TrimSteps, Trimmed, listen, notify,
+    set_spill_place, trim,
 };
 
 /// What memory is used for, in bytes. For a model, a context or a sequence only
@@ -100,6 +101,11 @@ pub struct umrt_trim_result {
     pub private_bytes: u64,
     /// Bytes by which `process_file_bytes` shrank: pages of models.
     pub model_bytes: u64,
+    /// Bytes by which `kv_reserved_bytes` shrank: sequences that are on disk now.
+    pub sequence_bytes: u64,
+    /// How many these are.
+    pub n_sequences: u32,
+    pub reserved: u32,
 }
 
 c_structs!(umrt_memory_info, umrt_trim_result);
@@ -126,6 +132,9 @@ pub const UMRT_TRIM_IDLE_MODELS: u32 = 2;
 /// For `umrt_memory_trim`: only those of models whose idle time is over (see
 /// `umrt_model_policy`).
 pub const UMRT_TRIM_TIMED_OUT_MODELS: u32 = 4;
+/// For `umrt_memory_trim`: keys and values of contexts that are not computing go to
+/// the directory of `umrt_memory_spill_set`. They come back when they are used.
+pub const UMRT_TRIM_IDLE_SEQUENCES: u32 = 8;
 
 /// Hears of memory pressure: `level` is one of `UMRT_PRESSURE_*`, and
 /// `given_back_bytes` what umrt gave back because of it.
@@ -199,6 +208,9 @@ impl umrt_trim_result {
             mlx_cache_bytes: trimmed.mlx_cache as u64,
             private_bytes: trimmed.private as u64,
             model_bytes: trimmed.models.bytes as u64,
+            sequence_bytes: trimmed.sequences.bytes as u64,
+            n_sequences: count32(trimmed.sequences.n_sequences),
+            reserved: 0,
         }
     }
 }
@@ -223,7 +235,8 @@ pub unsafe extern "C" fn umrt_memory_stats(stats: *mut umrt_memory_info) -> umrt
 /// - `flags`: `UMRT_TRIM_*`; 0 means `UMRT_TRIM_MLX_CACHE | UMRT_TRIM_IDLE_MODELS`.
 /// - `result`: receives what was given back; may be NULL.
 ///
-/// Returns INVALID_ARGUMENT, UNSUPPORTED (unknown flags), IO, BACKEND. Any thread.
+/// Returns INVALID_ARGUMENT (`UMRT_TRIM_IDLE_SEQUENCES` without a directory),
+/// UNSUPPORTED (unknown flags), IO, BACKEND. Any thread.
 ///
 /// # Safety
 /// `result` is NULL or points to a structure of its `struct_size`.
@@ -237,7 +250,10 @@ pub unsafe extern "C" fn umrt_memory_trim(
         let result = unsafe { Destination::new(result)? };
         known_flags(
             flags,
-            UMRT_TRIM_MLX_CACHE | UMRT_TRIM_IDLE_MODELS | UMRT_TRIM_TIMED_OUT_MODELS,
+            UMRT_TRIM_MLX_CACHE
+                | UMRT_TRIM_IDLE_MODELS
+                | UMRT_TRIM_TIMED_OUT_MODELS
+                | UMRT_TRIM_IDLE_SEQUENCES,
         )?;
         let flags = match flags {
             0 => UMRT_TRIM_MLX_CACHE | UMRT_TRIM_IDLE_MODELS,
@@ -247,13 +263,45 @@ pub unsafe extern "C" fn umrt_memory_trim(
             mlx_cache: flags & UMRT_TRIM_MLX_CACHE != 0,
             idle_models: flags & UMRT_TRIM_IDLE_MODELS != 0,
             timed_out_models: flags & UMRT_TRIM_TIMED_OUT_MODELS != 0,
+            idle_sequences: flags & UMRT_TRIM_IDLE_SEQUENCES != 0,
         };
         result.fill(umrt_trim_result::of(trim(steps)?))
     })
 }
 
+/// Allows umrt to write keys and values of idle sequences to disk when memory is short
+/// or `UMRT_TRIM_IDLE_SEQUENCES` asks for it. They come back when they are used next, with
+/// the same contents, and what their contexts reserved stays reserved for them.
+///
+/// - `directory`: where; its files have no names, so that nothing is left behind however
+///   the process ends. NULL ends it; what is on disk stays there until it is used.
+/// - `max_bytes`: what all of them may take together. Sequences that do not fit stay in
+///   memory.
+///
+/// What is written is the text in another form: choose a directory that is as private.
+/// Returns NOT_FOUND (no such directory). Any thread.
+///
+/// # Safety
+/// `directory` is NULL or NUL-terminated.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn umrt_memory_spill_set(
+    directory: *const c_char,
+    max_bytes: u64,
+) -> umrt_status {
+    guard(|| {
+        if directory.is_null() {
+            return set_spill_place(None);
+        }
+        // SAFETY: the caller's contract.
+        let directory = unsafe { arguments::path(directory, "directory")? };
+        let max_bytes = usize::try_from(max_bytes).unwrap_or(usize::MAX);
+        set_spill_place(Some((&directory, max_bytes)))
+    })
+}
+
 /// Sets who hears of memory pressure, after umrt has acted on it: from a warning on
-/// it gives back what `umrt_memory_trim(0, NULL)` does, and while it is critical
+/// it gives back what `umrt_memory_trim(0, NULL)` does and, with a directory set by
+/// `umrt_memory_spill_set`, idle sequences; while it is critical
 /// `umrt_model_open` and `umrt_ctx_new` return OVER_BUDGET (for 30 seconds after the
 /// last critical notice at most). Sequences that are there go on.
 ///
@@ -334,8 +382,8 @@ unsafe impl Sync for HostReceiver {}
 
 impl HostReceiver {
     fn send(&self, level: PressureLevel, trimmed: &Trimmed) {
-        let given_back = (trimmed.private + trimmed.models.bytes) as u64;
+        let given_back = trimmed.private + trimmed.models.bytes + trimmed.sequences.bytes;
         // SAFETY: the contract of `umrt_memory_pressure_callback`.
-        unsafe { (self.callback)(level as u32, given_back, self.userdata) };
+        unsafe { (self.callback)(level as u32, given_back as u64, self.userdata) };
     }
 }

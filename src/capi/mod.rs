@@ -22,5 +22,6 @@ pub mod memory;
 pub mod model;
 pub mod residency;
 pub mod sampler;
+pub mod saving;
 mod structs;
 pub mod text;

@@ -13,6 +13,7 @@
 //! - `manifest`: the two handles, [`Manifest`] (read, cheap) and [`Checkpoint`]
 //!   (mapped).
 //! - `identity`: a fingerprint, to match saved states with their model.
+//! - `replace`: replaces a file as a whole.
 //! - `writer`: writes safetensors files that map without a copy.
 
 mod chat_template;
@@ -28,6 +29,7 @@ mod json;
 mod manifest;
 mod mmap;
 mod quantization;
+mod replace;
 mod tensors;
 mod writer;
 
@@ -41,5 +43,6 @@ pub use identity::Identity;
 pub use manifest::{Checkpoint, Manifest, WeightFile};
 pub use mmap::{Advice, LoadMode, MappedFile};
 pub use quantization::{Mode, QuantSpec, Quantization};
+pub use replace::replace_file;
 pub use tensors::{TensorInfo, TensorTable};
 pub use writer::{NewTensor, write_safetensors};

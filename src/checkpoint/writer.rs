@@ -6,10 +6,8 @@
 //! come first, and in front of the few others the gap is a tensor itself:
 //! `__padding__.0` and so on, of type U8, which the reader of this crate hides.
 
-use std::fs::{File, OpenOptions};
-use std::io::{BufWriter, Write};
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::io::Write;
+use std::path::Path;
 
 use safetensors::tensor::TensorInfo as StoredInfo;
 use serde_json::{Map, Value};
@@ -19,6 +17,7 @@ use super::header::{
     LENGTH_BYTES, LIMIT_DIMENSION, LIMIT_HEADER_BYTES, LIMIT_NAME_BYTES, LIMIT_RANK, LIMIT_TENSORS,
     PADDING_PREFIX,
 };
+use super::replace::replace_file;
 use crate::error::{Error, Result};
 
 const ALIGNMENT_BYTES: usize = 64;
@@ -43,12 +42,7 @@ pub fn write_safetensors(
     check(tensors)?;
     let plan = Plan::new(tensors);
     let header = plan.header(metadata)?;
-    let temporary = Temporary::create(path)?;
-    let written = plan
-        .write(&header, &temporary.file)
-        .and_then(|()| temporary.file.sync_all());
-    written.map_err(|error| Error::io("write", &temporary.path, &error))?;
-    temporary.rename_to(path)
+    replace_file(path, |file| plan.write(&header, file))
 }
 
 fn check(tensors: &[NewTensor<'_>]) -> Result<()> {
@@ -174,60 +168,9 @@ impl<'a> Plan<'a> {
         Ok(header)
     }
 
-    fn write(&self, header: &[u8], file: &File) -> std::io::Result<()> {
-        let mut file = BufWriter::with_capacity(1 << 20, file);
+    fn write(&self, header: &[u8], file: &mut dyn Write) -> std::io::Result<()> {
         file.write_all(header)?;
-        self.data
-            .iter()
-            .try_for_each(|bytes| file.write_all(bytes))?;
-        file.flush()
-    }
-}
-
-/// A file that is removed unless it is renamed.
-struct Temporary {
-    path: PathBuf,
-    file: File,
-}
-
-impl Temporary {
-    fn create(target: &Path) -> Result<Temporary> {
-        static COUNTER: AtomicU64 = AtomicU64::new(0);
-        let Some(name) = target.file_name() else {
-            return Err(Error::invalid(format!(
-                "{} is not the name of a file",
-                target.display()
-            )));
-        };
-        let mut hidden = std::ffi::OsString::from(".");
-        hidden.push(name);
-        let count = COUNTER.fetch_add(1, Ordering::Relaxed);
-        hidden.push(format!(".{}-{count}.tmp", std::process::id()));
-        let path = target.with_file_name(hidden);
-        let mut options = OpenOptions::new();
-        let file = options
-            .write(true)
-            .create_new(true)
-            .open(&path)
-            .map_err(|error| Error::io("create", &path, &error))?;
-        Ok(Temporary { path, file })
-    }
-
-    fn rename_to(self, target: &Path) -> Result<()> {
-        let failed = |error: std::io::Error| Error::io("write", target, &error);
-        std::fs::rename(&self.path, target).map_err(failed)?;
-        let parent = target
-            .parent()
-            .filter(|parent| !parent.as_os_str().is_empty());
-        let directory = File::open(parent.unwrap_or(Path::new("."))).map_err(failed)?;
-        directory.sync_all().map_err(failed)
-    }
-}
-
-impl Drop for Temporary {
-    fn drop(&mut self) {
-        // After the rename there is nothing under this name any more.
-        let _ = std::fs::remove_file(&self.path);
+        self.data.iter().try_for_each(|bytes| file.write_all(bytes))
     }
 }
 

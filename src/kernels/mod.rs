@@ -46,7 +46,8 @@ mod threads;
 pub use activation::{Activation, Gate};
 pub use attention::{AttentionStep, Segment, attention};
 pub use cache::{
-    CacheBlock, CacheFormat, CacheLayout, CacheRows, LayerLayout, LayerShape, RowsLayout,
+    CacheBlock, CacheFormat, CacheLayout, CacheRows, LayerLayout, LayerShape, PartLayout,
+    RowsLayout, Source, Target, copy_part,
 };
 pub use embedding::{float_rows, gather};
 pub use experts::{Choice, Expert, Experts, Routing, mix_experts};

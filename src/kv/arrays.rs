@@ -1,12 +1,15 @@
 //! [`Arrays`]: a sequence's keys and values as MLX's operations use them.
 
+use std::io;
+use std::ops::Range;
 use std::sync::Arc;
 
-use super::shape::CacheShape;
+use super::shape::{BLOCK, CacheShape};
 use super::usage::Part;
 use crate::error::{Error, Result};
-use crate::memory::{Category, Entry};
-use crate::mlx::{Array, CachedArrays, Ops};
+use crate::kernels::{CacheBlock, Source, Target, copy_part};
+use crate::memory::{Category, Entry, probe};
+use crate::mlx::{Array, CachedArrays, Ops, cached_bytes, cached_from_bytes};
 
 /// One layer's keys and values; tokens at or beyond the sequence's length are free.
 /// Cloning shares the arrays: an update that does not have them for itself makes a
@@ -33,6 +36,13 @@ impl Reserved {
             _in_mlx: Entry::new(Category::KvInMlx, bytes),
         })
     }
+}
+
+fn no_memory(error: io::Error) -> Error {
+    Error::out_of_memory(format!(
+        "the system has no memory for a copy of keys and values: {error}; trim or free what is not \
+         needed"
+    ))
 }
 
 impl Default for Arrays {
@@ -98,6 +108,72 @@ impl Arrays {
 
     pub fn all(&self) -> impl Iterator<Item = &Array> {
         self.layers.iter().flatten().flatten().flatten()
+    }
+
+    /// A copy of `tokens` of all layers, with room for no more.
+    pub fn chunk(&self, ops: &Ops, shape: &CacheShape, tokens: Range<usize>) -> Result<CacheBlock> {
+        let layout = shape.layout();
+        let n = tokens.len();
+        let mut chunk = CacheBlock::zeroed(layout, n).map_err(no_memory)?;
+        let mut parts = layout.parts();
+        for arrays in self.layers.iter().flatten().flatten() {
+            cached_bytes(ops, arrays, &tokens, |bytes| {
+                let part = parts.next().expect("as many parts as arrays");
+                let source = Source {
+                    bytes,
+                    capacity: n,
+                    tokens: 0..n,
+                    part: part.alone(),
+                };
+                let target = Target {
+                    bytes: chunk.bytes_mut(),
+                    capacity: n,
+                    first: 0,
+                    part,
+                };
+                copy_part(&source, target);
+            })?;
+        }
+        Ok(chunk)
+    }
+
+    /// What `chunk` gave of one [`BLOCK`] of tokens after the other.
+    pub fn from_chunks(shape: &CacheShape, mut chunks: Vec<CacheBlock>) -> Result<Arrays> {
+        let n_tokens = chunks.iter().map(CacheBlock::capacity).sum();
+        let capacity = shape.grown_capacity(0, n_tokens);
+        let bytes = capacity * shape.bytes_per_token();
+        if !probe(bytes) {
+            return Err(no_memory(io::ErrorKind::OutOfMemory.into()));
+        }
+        let mut parts = shape.layout().parts();
+        let mut arrays = |rows| {
+            cached_from_bytes(rows, capacity, |alone, bytes| {
+                let part = parts.next().expect("as many parts as arrays");
+                for (chunk, first) in chunks.iter_mut().zip((0..).step_by(BLOCK)) {
+                    let n = chunk.capacity();
+                    let source = Source {
+                        bytes: chunk.bytes_mut(),
+                        capacity: n,
+                        tokens: 0..n,
+                        part,
+                    };
+                    let target = Target {
+                        bytes: &mut *bytes,
+                        capacity,
+                        first,
+                        part: alone,
+                    };
+                    copy_part(&source, target);
+                }
+            })
+        };
+        let layers = shape.layout().layers().iter();
+        let layers = layers.map(|layer| Ok(Some([arrays(&layer.keys)?, arrays(&layer.values)?])));
+        Ok(Arrays {
+            layers: layers.collect::<Result<_>>()?,
+            capacity,
+            reserved: Reserved::new(bytes),
+        })
     }
 
     /// Whether nothing was lost in a step that MLX failed in the middle of.

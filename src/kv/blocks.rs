@@ -63,6 +63,22 @@ impl Blocks {
         self.0.iter().map(|block| block.memory.clone()).collect()
     }
 
+    /// A copy of the first `n` tokens of block `index`, with room for no more.
+    pub fn chunk(&self, shape: &CacheShape, index: usize, n: usize) -> io::Result<CacheBlock> {
+        self.0[index].memory.copy_tokens(shape.layout(), n, n)
+    }
+
+    /// What `chunk` gave, with room for more behind them.
+    pub fn push_chunk(&mut self, shape: &CacheShape, chunk: CacheBlock) -> Result<()> {
+        let capacity = shape.block_capacity(self.0.len());
+        let memory = match chunk.capacity() == capacity {
+            true => Ok(chunk),
+            false => chunk.copy_tokens(shape.layout(), chunk.capacity(), capacity),
+        };
+        self.0.push(Block::new(memory)?);
+        Ok(())
+    }
+
     /// What is held for a sequence of `length` tokens.
     pub fn parts(&self, length: usize) -> impl Iterator<Item = Part> {
         let firsts = (0..).step_by(BLOCK);

@@ -4,16 +4,22 @@
 //! - `blocks`: its memory for our kernels, shared by forks
 //! - `arrays`: its memory for MLX's operations
 //! - `shape`: [`CacheShape`], its size in elements and bytes; [`KvType`]
+//! - `saved`: sequences outside of memory
+//! - `spilled`: idle ones that make room for others
 //! - `usage`: what several sequences hold, each byte counted once
 
 mod arrays;
 mod blocks;
+mod saved;
 mod sequence;
 mod shape;
+mod spilled;
 mod usage;
 
 pub use crate::kernels::LayerShape;
 pub use crate::mlx::CachedArrays;
+pub use saved::{Origin, SavedSequence, saved_bytes, write_sequence};
 pub use sequence::Sequence;
 pub use shape::{CacheShape, KvType};
+pub use spilled::spilled_bytes;
 pub use usage::{KvUsage, usage};

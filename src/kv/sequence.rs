@@ -1,21 +1,25 @@
 //! [`Sequence`]: keys and values of one sequence, updated in place.
 
+use std::ops::Range;
+use std::path::Path;
 use std::sync::Arc;
 
 use super::arrays::Arrays;
 use super::blocks::Blocks;
-use super::shape::CacheShape;
+use super::shape::{BLOCK, CacheShape};
+use super::spilled::Spilled;
 use super::usage::Part;
 use crate::error::{Error, Result};
 use crate::kernels::CacheBlock;
 use crate::mlx::{Array, CachedArrays, Ops};
 
-/// The cache of one sequence. A step writes behind `length`, and only a step
-/// that succeeded moves `length`: what a failed one wrote is free space again.
+/// The cache of one sequence. A step writes behind the tokens, and only a
+/// step that succeeded adds to them: what a failed one wrote is free space again.
 pub struct Sequence {
     shape: CacheShape,
     storage: Storage,
-    length: usize,
+    /// Those whose keys and values are here.
+    tokens: Vec<i32>,
 }
 
 #[derive(Clone)]
@@ -24,21 +28,35 @@ enum Storage {
     Blocks(Blocks),
     /// For MLX's operations.
     Arrays(Arrays),
+    /// On disk. Forks share the file.
+    Spilled(Arc<Spilled>, Computed),
+}
+
+/// What a cache is computed with.
+#[derive(Clone, Copy)]
+enum Computed {
+    ByKernels,
+    ByMlx,
 }
 
 impl Storage {
-    fn empty(ops: &Ops) -> Storage {
-        match ops.uses_kernels() {
-            true => Storage::Blocks(Blocks::default()),
-            false => Storage::Arrays(Arrays::default()),
+    fn empty(computed: Computed) -> Storage {
+        match computed {
+            Computed::ByKernels => Storage::Blocks(Blocks::default()),
+            Computed::ByMlx => Storage::Arrays(Arrays::default()),
+        }
+    }
+
+    fn computed(&self) -> Computed {
+        match self {
+            Storage::Blocks(_) => Computed::ByKernels,
+            Storage::Arrays(_) => Computed::ByMlx,
+            Storage::Spilled(_, computed) => *computed,
         }
     }
 
     fn emptied(&self) -> Storage {
-        match self {
-            Storage::Blocks(_) => Storage::Blocks(Blocks::default()),
-            Storage::Arrays(_) => Storage::Arrays(Arrays::default()),
-        }
+        Storage::empty(self.computed())
     }
 }
 
@@ -47,8 +65,11 @@ impl Sequence {
     pub fn new(ops: &Ops, shape: CacheShape) -> Self {
         Self {
             shape,
-            storage: Storage::empty(ops),
-            length: 0,
+            storage: Storage::empty(match ops.uses_kernels() {
+                true => Computed::ByKernels,
+                false => Computed::ByMlx,
+            }),
+            tokens: Vec::new(),
         }
     }
 
@@ -59,7 +80,7 @@ impl Sequence {
         Self {
             shape: self.shape.clone(),
             storage: self.storage.clone(),
-            length: self.length,
+            tokens: self.tokens.clone(),
         }
     }
 
@@ -69,7 +90,11 @@ impl Sequence {
 
     /// Tokens whose keys and values are here.
     pub fn length(&self) -> usize {
-        self.length
+        self.tokens.len()
+    }
+
+    pub fn tokens(&self) -> &[i32] {
+        &self.tokens
     }
 
     pub fn bytes_per_token(&self) -> usize {
@@ -79,41 +104,105 @@ impl Sequence {
     /// Keeps the first `length` tokens, which must be there. Blocks behind them
     /// are given back; with 0 all memory is.
     pub fn truncate(&mut self, length: usize) {
-        self.length = self.length.min(length);
+        self.tokens.truncate(length);
         match &mut self.storage {
-            Storage::Blocks(blocks) => blocks.truncate(self.length),
-            Storage::Arrays(_) if length > 0 => {}
-            Storage::Arrays(arrays) => *arrays = Arrays::default(),
+            Storage::Blocks(blocks) => blocks.truncate(self.tokens.len()),
+            Storage::Arrays(_) | Storage::Spilled(..) if length > 0 => {}
+            other => *other = other.emptied(),
         }
     }
 
-    /// Counts `n` tokens that were just evaluated.
-    pub fn advance(&mut self, n: usize) {
-        self.length += n;
-        debug_assert!(self.length <= self.shape.max_tokens);
+    /// Counts tokens that were just evaluated.
+    pub fn advance(&mut self, tokens: &[i32]) {
+        self.tokens.extend_from_slice(tokens);
+        debug_assert!(self.length() <= self.shape.max_tokens);
     }
 
     /// Makes room for `n` more tokens, which are about to be written.
     pub fn reserve(&mut self, ops: &Ops, n: usize) -> Result<()> {
-        let needed = self.length + n;
+        let needed = self.length() + n;
         if needed > self.shape.max_tokens {
             return Err(Error::no_space(format!(
                 "the sequence holds {} tokens and {n} more do not fit into the context of {}; \
                  trim it or make a context with a larger n_ctx",
-                self.length, self.shape.max_tokens
+                self.length(),
+                self.shape.max_tokens
             )));
         }
         match &mut self.storage {
-            Storage::Blocks(blocks) => blocks.reserve(&self.shape, self.length, needed),
+            Storage::Blocks(blocks) => blocks.reserve(&self.shape, self.tokens.len(), needed),
             Storage::Arrays(arrays) => arrays.reserve(ops, &self.shape, needed),
+            Storage::Spilled(..) => Err(not_here()),
         }
+    }
+
+    pub fn is_spilled(&self) -> bool {
+        matches!(self.storage, Storage::Spilled(..))
+    }
+
+    /// Moves keys and values into a file in `directory`, until `bring_back`.
+    pub fn spill(&mut self, ops: &Ops, directory: &Path) -> Result<()> {
+        let spilled = Spilled::write(ops, self, directory)?;
+        self.storage = Storage::Spilled(Arc::new(spilled), self.storage.computed());
+        Ok(())
+    }
+
+    /// Undoes `spill`. If that fails, the sequence is still on disk.
+    pub fn bring_back(&mut self) -> Result<()> {
+        if let Storage::Spilled(spilled, _) = &self.storage {
+            let (spilled, length) = (spilled.clone(), self.length());
+            spilled.read_into(self)?;
+            // It may have been cut meanwhile.
+            self.truncate(length);
+        }
+        Ok(())
+    }
+
+    /// A copy of the keys and values of the tokens from `BLOCK * index` on, of one
+    /// block at most, with room for no more. It is the same for our kernels and for
+    /// MLX's operations.
+    pub(super) fn chunk(&self, ops: &Ops, index: usize) -> Result<CacheBlock> {
+        let tokens = chunk_tokens(index, self.length());
+        match &self.storage {
+            Storage::Blocks(blocks) => blocks
+                .chunk(&self.shape, index, tokens.len())
+                .map_err(|error| Error::out_of_memory(format!("cannot copy a block: {error}"))),
+            Storage::Arrays(arrays) => arrays.chunk(ops, &self.shape, tokens),
+            Storage::Spilled(..) => Err(not_here()),
+        }
+    }
+
+    /// Replaces everything by `tokens`, whose chunks `next` makes one by one. If that
+    /// fails, the sequence is as before.
+    pub(super) fn replace(
+        &mut self,
+        tokens: Vec<i32>,
+        mut next: impl FnMut(usize) -> Result<CacheBlock>,
+    ) -> Result<()> {
+        let chunks = (0..tokens.len().div_ceil(BLOCK)).map(&mut next);
+        self.storage = match self.storage.computed() {
+            Computed::ByKernels => {
+                let mut blocks = Blocks::default();
+                for chunk in chunks {
+                    blocks.push_chunk(&self.shape, chunk?)?;
+                }
+                Storage::Blocks(blocks)
+            }
+            Computed::ByMlx if tokens.is_empty() => Storage::Arrays(Arrays::default()),
+            Computed::ByMlx => {
+                let chunks = chunks.collect::<Result<_>>()?;
+                Storage::Arrays(Arrays::from_chunks(&self.shape, chunks)?)
+            }
+        };
+        self.tokens = tokens;
+        Ok(())
     }
 
     /// The memory for our kernels; `None`: MLX's operations are in use.
     pub(crate) fn blocks(&self) -> Option<Vec<Arc<CacheBlock>>> {
         match &self.storage {
             Storage::Blocks(blocks) => Some(blocks.memory()),
-            Storage::Arrays(_) => None,
+            Storage::Arrays(_) | Storage::Spilled(..) => None,
         }
     }
 
@@ -128,6 +217,7 @@ impl Sequence {
         match &mut self.storage {
             Storage::Arrays(arrays) => arrays.update(layer, extend),
             Storage::Blocks(_) => Err(Error::internal("a cache in blocks has no arrays")),
+            Storage::Spilled(..) => Err(not_here()),
         }
     }
 
@@ -135,7 +225,7 @@ impl Sequence {
     pub fn arrays(&self) -> impl Iterator<Item = &Array> {
         let arrays = match &self.storage {
             Storage::Arrays(arrays) => Some(arrays.all()),
-            Storage::Blocks(_) => None,
+            Storage::Blocks(_) | Storage::Spilled(..) => None,
         };
         arrays.into_iter().flatten()
     }
@@ -144,21 +234,31 @@ impl Sequence {
     /// If MLX lost some of it, the sequence is empty.
     pub fn recover(&mut self) -> bool {
         let is_complete = match &self.storage {
-            Storage::Blocks(_) => true,
+            Storage::Blocks(_) | Storage::Spilled(..) => true,
             Storage::Arrays(arrays) => arrays.are_complete(),
         };
         if !is_complete {
             self.storage = self.storage.emptied();
-            self.length = 0;
+            self.tokens.clear();
         }
         is_complete
     }
 
     pub(super) fn parts(&self) -> impl Iterator<Item = Part> {
         let (blocks, arrays) = match &self.storage {
-            Storage::Blocks(blocks) => (Some(blocks.parts(self.length)), None),
-            Storage::Arrays(arrays) => (None, Some(arrays.part(self.length))),
+            Storage::Blocks(blocks) => (Some(blocks.parts(self.length())), None),
+            Storage::Arrays(arrays) => (None, Some(arrays.part(self.length()))),
+            Storage::Spilled(..) => (None, None),
         };
         blocks.into_iter().flatten().chain(arrays)
     }
+}
+
+/// The tokens of chunk `index` of a sequence of `length`.
+pub(super) fn chunk_tokens(index: usize, length: usize) -> Range<usize> {
+    index * BLOCK..length.min((index + 1) * BLOCK)
+}
+
+fn not_here() -> Error {
+    Error::internal("a sequence on disk was not brought back")
 }

@@ -19,6 +19,8 @@ pub enum Category {
     KvInMlx,
     /// Of the allocated ones, filled with tokens.
     KvUsed,
+    /// Keys and values of idle sequences: on disk, not in memory.
+    KvSpilled,
     /// Logits of the last evaluation of each context.
     Logits,
     /// Vocabularies, merges and chat templates, estimated from their entries.

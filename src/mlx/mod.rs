@@ -8,6 +8,7 @@
 //! - `projections`, `norms`, `experts`, `attention`: those that our kernels fuse:
 //!   products with weights, norms, mixtures of experts, attention and its cache;
 //!   `stock_experts`, `stock_attention`, `stock_capped`: those of MLX's operations
+//! - `cached`: the arrays of such a cache, and their bytes
 //! - `elementwise`: stock arithmetic; `inputs`: what a kernel's node reads
 //! - `quantized`: [`QuantizedWeight`]
 //! - `mapped`: weights as arrays over mapped files
@@ -18,6 +19,7 @@
 mod array;
 mod attention;
 mod bridge;
+mod cached;
 mod elementwise;
 mod error;
 mod experts;
@@ -39,6 +41,7 @@ mod visible;
 pub use crate::kernels::{Activation, Gate, Pairing, Routing};
 pub use array::{Array, Dtype};
 pub use attention::{AttentionLayer, Place, StepBlocks};
+pub use cached::{CachedArrays, cached_bytes, cached_from_bytes};
 pub use experts::{ExpertWeights, Experts, GatedLinears, SharedExpert};
 pub use mapped::{MappedArrays, TensorView, maps_in_place};
 pub use memory::{
@@ -50,5 +53,4 @@ pub use ops::{CpuOps, Ops};
 pub use projections::{Linear, Projected, Weight};
 pub use quantized::{BlockWeight, QuantMode, QuantizedWeight};
 pub use rotation::{Rope, Rotation};
-pub use stock_attention::CachedArrays;
 pub use stream::{Device, Stream, gpu_available, version};

@@ -6,6 +6,7 @@ use mlx_sys as sys;
 
 use super::array::{Array, Dtype};
 use super::attention::{AttentionLayer, Place};
+use super::cached::{CachedArrays, CachedPart, parts_of};
 use super::error::last_error;
 use super::norms::Norm;
 use super::ops::{NULL, Ops, some};
@@ -13,10 +14,6 @@ use super::quantized::{QuantMode, QuantizedWeight};
 use super::visible::Visible;
 use crate::error::Result;
 use crate::kernels::{CacheFormat, RowsLayout};
-
-/// One layer's keys, or values: `[1, n_kv_heads, capacity, head_dim]`, or codes,
-/// scales and biases of such shapes.
-pub type CachedArrays = Vec<Array>;
 
 impl Ops {
     /// Arrays for `capacity` tokens that begin with what `old` ones hold.
@@ -26,22 +23,8 @@ impl Ops {
         capacity: usize,
         old: Option<CachedArrays>,
     ) -> Result<CachedArrays> {
-        let zeros = |(dtype, columns): (Dtype, usize)| {
-            let shape = [1, rows.n_heads as i32, capacity as i32, columns as i32];
-            self.zeros(&shape, dtype)
-        };
-        let empty = match rows.format {
-            CacheFormat::Float(float) => vec![(float.into(), rows.dim)],
-            CacheFormat::Affine {
-                bits,
-                group_size,
-                float,
-            } => {
-                let groups = (float.into(), rows.dim / group_size);
-                vec![(Dtype::U32, rows.dim * bits / 32), groups, groups]
-            }
-        };
-        let empty: Vec<_> = empty.into_iter().map(zeros).collect::<Result<_>>()?;
+        let zeros = |part: CachedPart| self.zeros(&part.shape(capacity), part.dtype);
+        let empty: Vec<_> = parts_of(rows).map(zeros).collect::<Result<_>>()?;
         match old {
             Some(old) => self.overwrite(empty, &old, 0),
             None => Ok(empty),

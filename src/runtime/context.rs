@@ -1,4 +1,8 @@
 //! [`Context`]: sequences of one model, and their evaluation.
+//!
+//! - `saving`: sequences to and from files
+
+mod saving;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -9,10 +13,11 @@ use super::cancel::Cancel;
 use super::model::Model;
 use super::pressure;
 use super::scratch::{LAYERWISE_FROM, StepSize};
+use super::sequences::{Sequences, SharedSequences};
 use super::stats::ContextMemory;
 use crate::decoder::Segment;
 use crate::error::{Error, Result};
-use crate::kv::{self, KvType, KvUsage, Sequence};
+use crate::kv::{self, KvType, Sequence};
 use crate::memory::{Category, Entry};
 use crate::mlx::{Array, Device, Ops, Stream};
 
@@ -50,14 +55,11 @@ pub struct Perf {
 /// Sequences of one model. One call at a time.
 pub struct Context {
     model: Arc<Model>,
-    ops: Ops,
+    ops: Arc<Ops>,
     plan: ContextPlan,
-    sequences: Vec<Sequence>,
+    sequences: SharedSequences,
     logits: Vec<LogitsRow>,
     perf: Perf,
-    kv_usage: KvUsage,
-    kv_peak: usize,
-    kv_used: Entry,
     logits_bytes: Entry,
     reservation: ContextReservation,
 }
@@ -87,17 +89,14 @@ impl Context {
         let plan = ContextPlan::new(model.info(), dtype, options, place)?;
         let reservation = plan.admit()?;
         let stream = Stream::acquire(model.device())?;
-        let ops = Ops::new(stream, model.cpu_ops(), options.n_threads);
+        let ops = Arc::new(Ops::new(stream, model.cpu_ops(), options.n_threads));
         let sequence = |_| Sequence::new(&ops, plan.cache.clone());
         Ok(Context {
-            sequences: (0..plan.n_sequences).map(sequence).collect(),
+            sequences: Sequences::share(ops.clone(), (0..plan.n_sequences).map(sequence).collect()),
             ops,
             plan,
             logits: Vec::new(),
             perf: Perf::default(),
-            kv_usage: KvUsage::default(),
-            kv_peak: 0,
-            kv_used: Entry::new(Category::KvUsed, 0),
             logits_bytes: Entry::new(Category::Logits, 0),
             model: model.clone(),
             reservation,
@@ -114,7 +113,7 @@ impl Context {
     }
 
     pub fn n_sequences(&self) -> usize {
-        self.sequences.len()
+        self.plan.n_sequences
     }
 
     pub fn prefill_chunk(&self) -> usize {
@@ -141,22 +140,23 @@ impl Context {
     }
 
     pub fn memory(&self) -> ContextMemory {
+        let held = Sequences::of(&self.sequences).usage();
         ContextMemory {
-            kv_reserved: self.kv_usage.reserved_bytes,
-            kv_used: self.kv_usage.used_bytes,
+            kv_reserved: held.reserved_bytes,
+            kv_used: held.used_bytes,
             logits: self.logits_bytes.bytes(),
         }
     }
 
     /// The most that keys and values have taken.
     pub fn kv_peak(&self) -> usize {
-        self.kv_peak
+        Sequences::of(&self.sequences).peak()
     }
 
     /// One sequence's keys and values, what it shares with others included.
     pub fn sequence_memory(&self, sequence: i32) -> Result<ContextMemory> {
         let index = self.index_of(sequence)?;
-        let held = kv::usage(&self.sequences[index..=index]);
+        let held = kv::usage(&Sequences::of(&self.sequences)[index..=index]);
         Ok(ContextMemory {
             kv_reserved: held.reserved_bytes,
             kv_used: held.used_bytes,
@@ -165,22 +165,25 @@ impl Context {
     }
 
     pub fn sequence_length(&self, sequence: i32) -> Result<usize> {
-        Ok(self.sequences[self.index_of(sequence)?].length())
+        let index = self.index_of(sequence)?;
+        Ok(Sequences::of(&self.sequences)[index].length())
     }
 
     /// Makes sequence `to` hold the tokens of sequence `from`, in place of its own.
     /// It takes no memory: what both hold is shared until one of them changes it.
     pub fn fork(&mut self, from: i32, to: i32) -> Result<()> {
         let (from, to) = (self.index_of(from)?, self.index_of(to)?);
-        self.sequences[to] = self.sequences[from].fork();
-        self.account();
+        let mut sequences = Sequences::of(&self.sequences);
+        sequences[to] = sequences[from].fork();
+        sequences.account();
         Ok(())
     }
 
     /// Keeps the first `keep` tokens of a sequence; with 0 its memory is given back.
     pub fn trim(&mut self, sequence: i32, keep: usize) -> Result<()> {
         let index = self.index_of(sequence)?;
-        let cache = &mut self.sequences[index];
+        let mut sequences = Sequences::of(&self.sequences);
+        let cache = &mut sequences[index];
         if keep > cache.length() {
             return Err(Error::invalid(format!(
                 "sequence {sequence} holds {} tokens; cannot keep {keep}",
@@ -188,7 +191,7 @@ impl Context {
             )));
         }
         cache.truncate(keep);
-        self.account();
+        sequences.account();
         Ok(())
     }
 
@@ -217,28 +220,33 @@ impl Context {
     pub fn eval(&mut self, batch: &Batch<'_>, cancel: Option<&Cancel>) -> Result<()> {
         let vocab_size = self.model.decoder().spec().vocab_size;
         batch.validate(vocab_size)?;
-        let shares = batch.shares(self.sequences.len())?;
-        self.ensure_room(&shares)?;
+        let shares = batch.shares(self.n_sequences())?;
+        // Until the end of the call nobody else gets at them.
+        let shared = self.sequences.clone();
+        let mut sequences = Sequences::of(&shared);
+        self.ensure_room(&sequences, &shares)?;
         let wanted = batch.wanted(&shares);
         self.reservation
             .admit_logits(&self.plan, self.logits.len(), wanted.len())?;
         let _in_use = self.model.residence().begin()?;
-        let lengths: Vec<usize> = self.sequences.iter().map(Sequence::length).collect();
-        let result = self.run(batch, &shares, &wanted, cancel);
+        let lengths: Vec<usize> = sequences.iter().map(Sequence::length).collect();
+        let result = self.run(&mut sequences, batch, &shares, &wanted, cancel);
         let result = match result {
             Ok(logits) => {
                 self.logits = logits;
                 Ok(())
             }
-            Err(error) => Err(self.roll_back(&lengths, error)),
+            Err(error) => Err(roll_back(&mut sequences, &lengths, error)),
         };
-        self.account();
+        sequences.account();
+        drop(sequences);
+        self.account_logits();
         result
     }
 
-    fn ensure_room(&self, shares: &[Share]) -> Result<()> {
+    fn ensure_room(&self, sequences: &[Sequence], shares: &[Share]) -> Result<()> {
         for Share { sequence, indices } in shares {
-            let length = self.sequences[*sequence].length();
+            let length = sequences[*sequence].length();
             if length + indices.len() > self.n_ctx() {
                 return Err(Error::no_space(format!(
                     "sequence {sequence} holds {length} tokens and {} more do not fit into the \
@@ -253,6 +261,7 @@ impl Context {
 
     fn run(
         &mut self,
+        sequences: &mut [Sequence],
         batch: &Batch<'_>,
         shares: &[Share],
         wanted: &[usize],
@@ -260,10 +269,11 @@ impl Context {
     ) -> Result<Vec<LogitsRow>> {
         for share in shares {
             if !self.ops.uses_kernels() {
-                let length = self.sequences[share.sequence].length();
+                let length = sequences[share.sequence].length();
                 self.plan.probe_arrays(length + share.indices.len())?;
             }
-            self.sequences[share.sequence].reserve(&self.ops, share.indices.len())?;
+            sequences[share.sequence].bring_back()?;
+            sequences[share.sequence].reserve(&self.ops, share.indices.len())?;
         }
         let mut rows: Vec<(usize, LogitsRow)> = Vec::with_capacity(wanted.len());
         for step in steps(batch, shares, wanted, self.plan.prefill_chunk) {
@@ -271,7 +281,7 @@ impl Context {
                 cancel.check()?;
             }
             let began = Instant::now();
-            if let Some(logits) = self.step(&step, cancel)? {
+            if let Some(logits) = self.step(sequences, &step, cancel)? {
                 rows.extend(step.wanted.iter().enumerate().map(|(row, &(_, place))| {
                     let step = logits.clone();
                     (place, LogitsRow { step, row })
@@ -284,9 +294,9 @@ impl Context {
         Ok(rows.into_iter().map(|(_, row)| row).collect())
     }
 
-    fn step_size(&self, step: &Step) -> StepSize {
+    fn step_size(&self, sequences: &[Sequence], step: &Step) -> StepSize {
         let lengths = step.parts.iter();
-        let end = |(sequence, n): &(usize, usize)| self.sequences[*sequence].length() + n;
+        let end = |(sequence, n): &(usize, usize)| sequences[*sequence].length() + n;
         StepSize {
             n_tokens: step.tokens.len(),
             n_sequences: step.parts.len(),
@@ -296,14 +306,14 @@ impl Context {
     }
 
     /// Builds and evaluates one step; gives its wanted logits.
-    fn step(&mut self, step: &Step, cancel: Option<&Cancel>) -> Result<Option<Array>> {
-        self.plan.probe_step(&self.step_size(step))?;
-        let Context {
-            model,
-            ops,
-            sequences,
-            ..
-        } = self;
+    fn step(
+        &mut self,
+        sequences: &mut [Sequence],
+        step: &Step,
+        cancel: Option<&Cancel>,
+    ) -> Result<Option<Array>> {
+        self.plan.probe_step(&self.step_size(sequences, step))?;
+        let Context { model, ops, .. } = self;
         let decoder = model.decoder();
         let layerwise = ops.stream().device() == Device::Cpu
             && !ops.uses_kernels()
@@ -335,8 +345,11 @@ impl Context {
         let computed = ops.stream().until(cancel.map(Cancel::flag), &mut compute);
         cancel.map_or(Ok(()), Cancel::check)?;
         let logits = computed?;
+        let mut rest = &step.tokens[..];
         for segment in segments {
-            segment.cache.advance(segment.n_tokens);
+            let (new, others) = rest.split_at(segment.n_tokens);
+            segment.cache.advance(new);
+            rest = others;
         }
         Ok(logits)
     }
@@ -352,22 +365,8 @@ impl Context {
         }
     }
 
-    fn roll_back(&mut self, lengths: &[usize], error: Error) -> Error {
-        let mut error = error;
-        for (index, (sequence, &length)) in self.sequences.iter_mut().zip(lengths).enumerate() {
-            sequence.truncate(length);
-            if !sequence.recover() && length > 0 {
-                error = error.context(format!("sequence {index} was lost and is empty now"));
-            }
-        }
-        error
-    }
-
-    fn account(&mut self) {
+    fn account_logits(&mut self) {
         let vocab_size = self.model.decoder().spec().vocab_size;
-        self.kv_usage = kv::usage(&self.sequences);
-        self.kv_peak = self.kv_peak.max(self.kv_usage.reserved_bytes);
-        self.kv_used.set(self.kv_usage.used_bytes);
         self.logits_bytes
             .set(self.logits.len() * vocab_size * size_of::<f32>());
     }
@@ -375,11 +374,11 @@ impl Context {
     fn index_of(&self, sequence: i32) -> Result<usize> {
         usize::try_from(sequence)
             .ok()
-            .filter(|index| *index < self.sequences.len())
+            .filter(|index| *index < self.n_sequences())
             .ok_or_else(|| {
                 Error::invalid(format!(
                     "sequence {sequence} is outside of the context's {}",
-                    self.sequences.len()
+                    self.n_sequences()
                 ))
             })
     }
@@ -387,12 +386,23 @@ impl Context {
 
 impl Drop for Context {
     fn drop(&mut self) {
-        self.sequences.clear();
+        Sequences::of(&self.sequences).clear();
         self.logits.clear();
         self.reservation.end();
         // Freed buffers are kept for the steps of contexts; it is only a hint.
         let _ = admission::limits_after_last();
     }
+}
+
+fn roll_back(sequences: &mut [Sequence], lengths: &[usize], error: Error) -> Error {
+    let mut error = error;
+    for (index, (sequence, &length)) in sequences.iter_mut().zip(lengths).enumerate() {
+        sequence.truncate(length);
+        if !sequence.recover() && length > 0 {
+            error = error.context(format!("sequence {index} was lost and is empty now"));
+        }
+    }
+    error
 }
 
 /// The caches of a step's parts, in their order.

@@ -12,6 +12,7 @@
 //! - `stats`: what memory is used for
 //! - `diagnosis`: what is wrong with it, and what to do
 //! - `residency`: whose weights are in memory
+//! - `sequences`: those of a context, and the idle ones that go to disk
 //! - `pressure`: giving memory back, step by step
 
 mod admission;
@@ -25,6 +26,7 @@ mod model;
 mod pressure;
 mod residency;
 mod scratch;
+mod sequences;
 mod stats;
 mod text;
 
@@ -42,5 +44,6 @@ pub use generate::{Flow, GenerateOptions, Generated, Prompt, StopReason, generat
 pub use model::{DeviceChoice, Model, ModelInfo, ModelOptions, inspect};
 pub use pressure::{PressureReceiver, TrimSteps, Trimmed, listen, notify, trim};
 pub use residency::{Policy, Released, Residence, Residency, ResidencyOptions, make_room};
+pub use sequences::{SpilledSequences, set_spill_place};
 pub use stats::{ContextMemory, MemoryStats, ModelMemory, memory_stats};
 pub use text::ModelText;

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::residency::{self, Released};
+use super::sequences::{self, SpilledSequences};
 use crate::error::{Error, Result};
 use crate::host;
 use crate::log;
@@ -26,6 +27,8 @@ pub struct TrimSteps {
     pub idle_models: bool,
     /// Of these, only the pages of models whose idle time is over.
     pub timed_out_models: bool,
+    /// Sequences of contexts that are not computing, into the directory for them.
+    pub idle_sequences: bool,
 }
 
 /// What was given back, in bytes.
@@ -35,6 +38,7 @@ pub struct Trimmed {
     /// By which the process's private memory shrank.
     pub private: usize,
     pub models: Released,
+    pub sequences: SpilledSequences,
 }
 
 /// Hears of the level, and what was given back because of it.
@@ -64,24 +68,35 @@ pub fn trim(steps: TrimSteps) -> Result<Trimmed> {
     } else if steps.timed_out_models {
         trimmed.models = residency::release_timed_out()?;
     }
+    if steps.idle_sequences {
+        trimmed.sequences = sequences::spill_idle()?;
+    }
     Ok(trimmed)
 }
 
-/// Acts on a level and tells the receiver. From a warning on, freed buffers and
-/// idle models' pages are given back; while it is critical, opening models and
+/// Acts on a level and tells the receiver. From a warning on, freed buffers,
+/// idle models' pages and, where a directory is set, idle sequences are given back; while it is critical, opening models and
 /// making contexts is refused.
 pub fn notify(level: PressureLevel) -> Result<Trimmed> {
     host::ensure_not_forked()?;
     let is_critical = level == PressureLevel::Critical;
     *lock(&REFUSED_UNTIL) = is_critical.then(|| Instant::now() + REFUSED_FOR);
-    let trimmed = match level {
+    let mut trimmed = match level {
         PressureLevel::Normal => Trimmed::default(),
         _ => trim(TrimSteps {
             mlx_cache: true,
             idle_models: true,
             timed_out_models: false,
+            idle_sequences: false,
         })?,
     };
+    if level >= PressureLevel::Warning && sequences::may_spill() {
+        // A full disk must not keep the receiver from hearing of it.
+        match sequences::spill_idle() {
+            Ok(spilled) => trimmed.sequences = spilled,
+            Err(error) => log::info(format_args!("memory pressure: {error}")),
+        }
+    }
     log::info(format_args!(
         "memory pressure: {level:?}, gave back {trimmed:?}"
     ));

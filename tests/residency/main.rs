@@ -11,6 +11,7 @@ mod files;
 mod loading;
 mod pressure;
 mod several;
+mod spilling;
 
 use std::path::Path;
 use std::sync::Arc;

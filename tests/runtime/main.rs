@@ -11,4 +11,5 @@ mod growth;
 mod kv_types;
 mod limits;
 mod misaligned;
+mod saving;
 mod threads;

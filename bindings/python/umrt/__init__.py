@@ -45,6 +45,7 @@ from ._memory import (
     memory_stats,
     notify_memory_pressure,
     on_memory_pressure,
+    spill_sequences_to,
     trim_memory,
 )
 from ._model import Model, ModelInfo, inspect
@@ -125,5 +126,6 @@ __all__ = [
     "on_memory_pressure",
     "plan_numbers",
     "set_memory_budget",
+    "spill_sequences_to",
     "trim_memory",
 ]

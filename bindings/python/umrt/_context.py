@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import enum
 import functools
+import os
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, SupportsIndex
 
@@ -19,7 +20,7 @@ from ._handle import Closeable, Handle, model_handle
 from ._memory import ContextMemory, Diagnosis, diagnosis_from, from_info
 from ._sampling import Sampler, Sampling
 from ._worker import run_interruptibly, signals_come_here
-from .errors import BusyError, InvalidArgumentError
+from .errors import BusyError, InvalidArgumentError, NoSpaceError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -211,7 +212,7 @@ class Context(Closeable):
 
     def _eval(self, batch: _ffi.Batch, cancel: Cancel | None) -> int:
         result = _ffi.EvalResult()
-        with cancel._handle if cancel else nullcontext() as cancel_address:
+        with cancel._handle if cancel else contextlib.nullcontext() as cancel_address:
             self._call(
                 _ffi.lib.umrt_eval,
                 ctypes.byref(batch),
@@ -294,6 +295,60 @@ class Context(Closeable):
         """
         seq, keep = _arguments.i32("seq", seq), _arguments.u32("keep", keep)
         self._call(_ffi.lib.umrt_seq_trim, seq, keep)
+
+    def save(self, path: str | os.PathLike[str], seq: SupportsIndex = 0) -> None:
+        """Writes a sequence to a file: its tokens, and keys and values as they are
+        stored, so that it goes on with the same logits after `load`. A file that is
+        there already is replaced as a whole, or, if anything fails, not at all.
+
+        Raises InvalidArgumentError (no such sequence), NotFoundError (no such
+        directory), IoError (the disk is full, for instance), OutOfMemoryError,
+        BusyError.
+        """
+        self._call(_ffi.lib.umrt_seq_save, _arguments.i32("seq", seq), os.fsencode(path))
+
+    def load(self, path: str | os.PathLike[str], seq: SupportsIndex = 0) -> None:
+        """Replaces what a sequence holds by what `save` wrote, in any context of the
+        same model and `kv_type`. All of it is read and checked first: if anything
+        fails, the sequence is as before.
+
+        Raises InvalidArgumentError (no such sequence; saved with another model or
+        `kv_type`), NotFoundError, IoError, FormatError (cut off, damaged, or another
+        kind of file), UnsupportedError (saved by a newer version), NoSpaceError (more
+        than `n_ctx` tokens), OverBudgetError (no room for the former and the new
+        content at once: trim the sequence first), OutOfMemoryError, BusyError.
+        """
+        self._call(_ffi.lib.umrt_seq_load, _arguments.i32("seq", seq), os.fsencode(path))
+
+    def save_bytes(self, seq: SupportsIndex = 0) -> bytes:
+        """What `save` would write."""
+        number = _arguments.i32("seq", seq)
+        needed = ctypes.c_size_t()
+        function = _ffi.lib.umrt_seq_save_to_buffer
+        with contextlib.suppress(NoSpaceError):
+            self._call(function, number, None, 0, ctypes.byref(needed))
+        buffer = ctypes.create_string_buffer(needed.value)
+        self._call(function, number, buffer, needed.value, None)
+        return buffer.raw
+
+    def load_bytes(self, saved: bytes, seq: SupportsIndex = 0) -> None:
+        """As `load`, from what `save_bytes` gave."""
+        saved = _arguments.instance("saved", saved, bytes)
+        number = _arguments.i32("seq", seq)
+        self._call(_ffi.lib.umrt_seq_load_from_buffer, number, saved, len(saved))
+
+    def tokens(self, seq: SupportsIndex = 0) -> list[int]:
+        """The ids of the tokens that a sequence holds.
+
+        Raises InvalidArgumentError (no such sequence), BusyError.
+        """
+        number = _arguments.i32("seq", seq)
+        ids = (ctypes.c_int32 * self.info.n_ctx)()
+        needed = ctypes.c_size_t()
+        self._call(
+            _ffi.lib.umrt_seq_tokens, number, ids, len(ids), ctypes.byref(needed)
+        )
+        return ids[: needed.value]
 
     @property
     def perf(self) -> Perf:

@@ -64,6 +64,7 @@ RESIDENCY_DROP_CACHE = 1
 TRIM_MLX_CACHE = 1
 TRIM_IDLE_MODELS = 2
 TRIM_TIMED_OUT_MODELS = 4
+TRIM_IDLE_SEQUENCES = 8
 
 PRESSURE_UNKNOWN = 0
 PRESSURE_NORMAL = 1
@@ -185,6 +186,9 @@ class TrimResult(Struct):
         ("mlx_cache_bytes", c_uint64),
         ("private_bytes", c_uint64),
         ("model_bytes", c_uint64),
+        ("sequence_bytes", c_uint64),
+        ("n_sequences", c_uint32),
+        ("reserved", c_uint32),
     ]
 
 
@@ -479,6 +483,7 @@ FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
     "umrt_log_set": (None, [LOG_FN, c_void_p, c_int32]),
     "umrt_memory_stats": (STATUS, [POINTER(MemoryInfo)]),
     "umrt_memory_trim": (STATUS, [c_uint32, POINTER(TrimResult)]),
+    "umrt_memory_spill_set": (STATUS, [c_char_p, c_uint64]),
     "umrt_memory_pressure_callback": (STATUS, [PRESSURE_FN, c_void_p, c_uint32]),
     "umrt_memory_pressure_notify": (STATUS, [c_uint32, POINTER(TrimResult)]),
     "umrt_memory_diagnose": (STATUS, [HANDLE, POINTER(MemoryDiagnosis)]),
@@ -523,6 +528,14 @@ FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
     "umrt_seq_length": (STATUS, [HANDLE, c_int32, POINTER(c_uint32)]),
     "umrt_seq_fork": (STATUS, [HANDLE, c_int32, c_int32]),
     "umrt_seq_trim": (STATUS, [HANDLE, c_int32, c_uint32]),
+    "umrt_seq_save": (STATUS, [HANDLE, c_int32, c_char_p]),
+    "umrt_seq_load": (STATUS, [HANDLE, c_int32, c_char_p]),
+    "umrt_seq_save_to_buffer": (
+        STATUS,
+        [HANDLE, c_int32, c_void_p, c_size_t, NEEDED],
+    ),
+    "umrt_seq_load_from_buffer": (STATUS, [HANDLE, c_int32, c_char_p, c_size_t]),
+    "umrt_seq_tokens": (STATUS, [HANDLE, c_int32, POINTER(c_int32), c_size_t, NEEDED]),
     "umrt_eval": (STATUS, [HANDLE, POINTER(Batch), HANDLE, POINTER(EvalResult)]),
     "umrt_logits": (STATUS, [HANDLE, c_size_t, POINTER(c_float), c_size_t, NEEDED]),
     "umrt_logits_view": (STATUS, [HANDLE, c_size_t, POINTER(c_void_p)]),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import ctypes
 import enum
+import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields
 from typing import Any, Literal, TypeVar
@@ -163,6 +164,10 @@ class Trimmed:
     """By which the private memory of the process shrank."""
     model_bytes: int
     """Pages of models."""
+    sequence_bytes: int = 0
+    """Keys and values of sequences that are on disk now."""
+    n_sequences: int = 0
+    """How many these are."""
 
 
 @dataclass(frozen=True)
@@ -237,6 +242,7 @@ def trim_memory(
     mlx_cache: bool = True,
     idle_models: bool = True,
     timed_out_models: bool = False,
+    idle_sequences: bool = False,
 ) -> Trimmed:
     """Gives memory back to the system without losing anything.
 
@@ -245,17 +251,40 @@ def trim_memory(
       computing. They come back when they are used.
     - `timed_out_models`: only those of models whose idle time is over (see
       `Model.set_policy`).
+    - `idle_sequences`: keys and values of contexts that are not computing; they go
+      to the directory of `spill_sequences_to` and come back when they are used.
+
+    Raises InvalidArgumentError (`idle_sequences` without a directory), IoError.
     """
     flags = (
         (_ffi.TRIM_MLX_CACHE if mlx_cache else 0)
         | (_ffi.TRIM_IDLE_MODELS if idle_models else 0)
         | (_ffi.TRIM_TIMED_OUT_MODELS if timed_out_models else 0)
+        | (_ffi.TRIM_IDLE_SEQUENCES if idle_sequences else 0)
     )
     if flags == 0:
         return Trimmed(0, 0, 0, 0)
     result = _ffi.TrimResult()
     _ffi.check(_ffi.lib.umrt_memory_trim(flags, ctypes.byref(result)))
     return _trimmed(result)
+
+
+def spill_sequences_to(
+    directory: str | os.PathLike[str] | None, max_bytes: int = 0
+) -> None:
+    """Allows umrt to write keys and values of idle sequences into files in
+    `directory`, of at most `max_bytes` together, when memory is short or
+    `trim_memory` asks for it. They come back when they are used next. None ends
+    that.
+
+    The files have no names: nothing is left behind however the process ends. What
+    is written is the text in another form: choose a directory that is as private.
+
+    Raises NotFoundError (no such directory).
+    """
+    limit = _arguments.u64("max_bytes", max_bytes)
+    path = None if directory is None else os.fsencode(directory)
+    _ffi.check(_ffi.lib.umrt_memory_spill_set(path, limit))
 
 
 def notify_memory_pressure(level: PressureLevel) -> Trimmed:
@@ -332,6 +361,8 @@ def _trimmed(result: _ffi.TrimResult) -> Trimmed:
         mlx_cache_bytes=result.mlx_cache_bytes,
         private_bytes=result.private_bytes,
         model_bytes=result.model_bytes,
+        sequence_bytes=result.sequence_bytes,
+        n_sequences=result.n_sequences,
     )
 
 

@@ -10,6 +10,7 @@ use std::ops::Range;
 
 use super::block::CacheBlock;
 use super::rows::CacheRows;
+use super::transfer::PartLayout;
 use crate::kernels::quantized::{Format, QuantizedRows, quantize};
 use crate::kernels::{Float, Floats, FloatsMut, Level};
 
@@ -157,6 +158,17 @@ impl RowsLayout {
             (first_scale, scales),
             (first_scale + self.n_heads * scales, scales),
         ]
+    }
+
+    /// Codes, scales and biases, or the numbers alone.
+    pub(super) fn stored_parts(self) -> impl Iterator<Item = PartLayout> {
+        let parts = self.parts().into_iter();
+        let stored = parts.filter(|(_, row_bytes)| *row_bytes > 0);
+        stored.map(move |(bytes_in_front, row_bytes)| PartLayout {
+            n_heads: self.n_heads,
+            row_bytes,
+            offset: self.offset + bytes_in_front,
+        })
     }
 
     /// The rows of a head and some positions of the block.

@@ -3,14 +3,17 @@
 //! - `layout`: [`CacheLayout`], where in a block a layer's keys and values are
 //! - `block`: [`CacheBlock`], the memory
 //! - `rows`: [`CacheRows`], keys or values to be read
+//! - `transfer`: tokens that move between memory of different sizes
 
 mod block;
 mod layout;
 mod rows;
+mod transfer;
 
 pub use block::CacheBlock;
 pub use layout::{CacheFormat, CacheLayout, LayerLayout, LayerShape, RowsLayout};
 pub use rows::CacheRows;
+pub use transfer::{PartLayout, Source, Target, copy_part};
 
 #[cfg(test)]
 mod tests;

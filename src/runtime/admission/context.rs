@@ -141,8 +141,16 @@ impl ContextPlan {
             prefill_arrays: self.step.array_bytes(&prefill),
             decode_scratch: self.step.bytes(&decode),
             decode_arrays: self.step.array_bytes(&decode),
-            tables: self.n_sequences.saturating_mul(size_of::<Sequence>()),
+            tables: product([
+                self.n_sequences,
+                size_of::<Sequence>().saturating_add(self.n_ctx().saturating_mul(size_of::<i32>())),
+            ]),
         }
+    }
+
+    /// Keys and values of one sequence of so many tokens.
+    pub fn kv_bytes(&self, n_tokens: usize) -> usize {
+        kv_bytes(&self.cache, n_tokens)
     }
 
     pub fn logits_bytes(&self, n_rows: usize) -> usize {

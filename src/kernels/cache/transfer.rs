@@ -1,0 +1,115 @@
+//! Tokens that move between memory with room for different numbers of them.
+
+use std::io;
+use std::ops::Range;
+
+use super::block::CacheBlock;
+use super::layout::{CacheLayout, RowsLayout};
+
+/// Codes, scales or biases of all heads of a layer's keys, or values; or their
+/// numbers, if they are floats.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PartLayout {
+    pub n_heads: usize,
+    pub row_bytes: usize,
+    /// Bytes per token in front of the part.
+    pub offset: usize,
+}
+
+impl PartLayout {
+    /// The same part in memory that holds nothing else.
+    pub fn alone(self) -> PartLayout {
+        PartLayout { offset: 0, ..self }
+    }
+
+    pub fn bytes_per_token(&self) -> usize {
+        self.n_heads * self.row_bytes
+    }
+
+    /// Where the rows of a head are in memory for `capacity` tokens.
+    fn rows(&self, capacity: usize, head: usize, tokens: &Range<usize>) -> Range<usize> {
+        assert!(head < self.n_heads && tokens.end <= capacity);
+        let start = self.offset * capacity + head * capacity * self.row_bytes;
+        start + tokens.start * self.row_bytes..start + tokens.end * self.row_bytes
+    }
+}
+
+/// Where tokens come from.
+#[derive(Clone)]
+pub struct Source<'a> {
+    pub bytes: &'a [u8],
+    /// Tokens that the memory has room for.
+    pub capacity: usize,
+    pub tokens: Range<usize>,
+    pub part: PartLayout,
+}
+
+/// Where tokens go to.
+pub struct Target<'a> {
+    pub bytes: &'a mut [u8],
+    pub capacity: usize,
+    pub first: usize,
+    pub part: PartLayout,
+}
+
+/// # Panics
+/// If the parts differ in more than their place, or the tokens are not inside.
+pub fn copy_part(source: &Source<'_>, target: Target<'_>) {
+    assert_eq!(source.part.alone(), target.part.alone());
+    let n = source.tokens.len();
+    for head in 0..source.part.n_heads {
+        let from = source.part.rows(source.capacity, head, &source.tokens);
+        let tokens = target.first..target.first + n;
+        let to = target.part.rows(target.capacity, head, &tokens);
+        target.bytes[to].copy_from_slice(&source.bytes[from]);
+    }
+}
+
+impl CacheLayout {
+    /// The parts of all layers' keys and values, in their order.
+    pub fn parts(&self) -> impl Iterator<Item = PartLayout> {
+        let rows = self.layers().iter().flat_map(|l| [l.keys, l.values]);
+        rows.flat_map(|rows: RowsLayout| rows.stored_parts())
+    }
+}
+
+impl CacheBlock {
+    /// The first `n` tokens in a block of their own that has room for `capacity`.
+    /// As for `copy_shared`, nobody writes into them any more.
+    pub(crate) fn copy_tokens(
+        &self,
+        layout: &CacheLayout,
+        n: usize,
+        capacity: usize,
+    ) -> io::Result<CacheBlock> {
+        if capacity == self.capacity() && n == capacity {
+            return self.copy_shared();
+        }
+        let mut copy = CacheBlock::zeroed(layout, capacity)?;
+        // SAFETY: attention writes behind the tokens of sequences, and only while a
+        // step runs, under the exclusive borrow of the context that has them.
+        let bytes = unsafe { self.part(0..self.bytes()) };
+        for part in layout.parts() {
+            let source = Source {
+                bytes,
+                capacity: self.capacity(),
+                tokens: 0..n,
+                part,
+            };
+            let target = Target {
+                bytes: copy.bytes_mut(),
+                capacity,
+                first: 0,
+                part,
+            };
+            copy_part(&source, target);
+        }
+        Ok(copy)
+    }
+
+    /// All of it, of a block that nobody else has.
+    pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
+        // SAFETY: exclusive.
+        unsafe { self.part_mut(0..self.bytes()) }
+    }
+}

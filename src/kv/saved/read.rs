@@ -1,0 +1,99 @@
+//! [`SavedSequence`]: what was written, on its way back.
+
+use std::io::{ErrorKind, Read};
+
+use super::super::sequence::{Sequence, chunk_tokens};
+use super::super::shape::CacheShape;
+use super::header::{FIXED_BYTES, Header, Origin};
+use super::write::total_bytes;
+use super::{CHECKSUM_BYTES, FIRST_CHUNK, TOKENS, checksum};
+use crate::error::{Error, Result, Status};
+use crate::kernels::CacheBlock;
+
+/// A saved sequence of which header and tokens were read and found right.
+pub struct SavedSequence<'a> {
+    input: &'a mut dyn Read,
+    tokens: Vec<i32>,
+    shape: CacheShape,
+}
+
+impl<'a> SavedSequence<'a> {
+    /// `bytes` is all that `input` has. What does not belong into a sequence of this
+    /// origin and shape is refused.
+    pub fn open(
+        input: &'a mut dyn Read,
+        bytes: u64,
+        origin: Origin,
+        shape: &CacheShape,
+    ) -> Result<SavedSequence<'a>> {
+        let header = read_header(input)?;
+        header.ensure_fits(origin, shape)?;
+        let expected = total_bytes(&header, shape.layout());
+        if expected.map(|expected| expected as u64) != Some(bytes) {
+            return Err(Error::format(format!(
+                "it has {bytes} bytes where {} tokens take {}: it is cut off or not of one piece",
+                header.n_tokens,
+                expected.unwrap_or(usize::MAX)
+            )));
+        }
+        let mut tokens = vec![0; header.n_tokens * size_of::<i32>()];
+        read_checked(input, TOKENS, &mut tokens)?;
+        let token = |bytes: &[u8]| i32::from_le_bytes(bytes.try_into().expect("four bytes"));
+        Ok(SavedSequence {
+            input,
+            tokens: tokens.chunks_exact(size_of::<i32>()).map(token).collect(),
+            shape: shape.clone(),
+        })
+    }
+
+    pub fn tokens(&self) -> &[i32] {
+        &self.tokens
+    }
+
+    /// Reads keys and values and puts them in place of what `sequence`, which is of
+    /// the same shape, holds. If that fails, it is as before.
+    pub fn load_into(self, sequence: &mut Sequence) -> Result<()> {
+        let SavedSequence {
+            input,
+            tokens,
+            shape,
+        } = self;
+        let n_tokens = tokens.len();
+        sequence.replace(tokens, |index| {
+            let capacity = chunk_tokens(index, n_tokens).len();
+            let chunk = CacheBlock::zeroed(shape.layout(), capacity);
+            let mut chunk = chunk.map_err(|error| {
+                Error::out_of_memory(format!("no memory for keys and values: {error}"))
+            })?;
+            read_checked(input, FIRST_CHUNK + index, chunk.bytes_mut())?;
+            Ok(chunk)
+        })
+    }
+}
+
+fn read_header(input: &mut dyn Read) -> Result<Header> {
+    let mut fixed = [0; FIXED_BYTES];
+    read(input, &mut fixed)?;
+    let mut header = vec![0; Header::length(&fixed)?];
+    header[..FIXED_BYTES].copy_from_slice(&fixed);
+    read(input, &mut header[FIXED_BYTES..])?;
+    Header::from_bytes(&header)
+}
+
+fn read_checked(input: &mut dyn Read, number: usize, bytes: &mut [u8]) -> Result<()> {
+    let mut expected = [0; CHECKSUM_BYTES];
+    read(input, bytes)?;
+    read(input, &mut expected)?;
+    match checksum(number, bytes) == expected {
+        true => Ok(()),
+        false if number == TOKENS => Err(Error::format("its tokens are damaged")),
+        false => Err(Error::format("its keys and values are damaged")),
+    }
+}
+
+fn read(input: &mut dyn Read, bytes: &mut [u8]) -> Result<()> {
+    input.read_exact(bytes).map_err(|error| match error.kind() {
+        ErrorKind::UnexpectedEof => Error::format("it ends too early: it is cut off"),
+        _ => Error::new(Status::Io, format!("it cannot be read: {error}")),
+    })
+}
