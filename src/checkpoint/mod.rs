@@ -12,9 +12,11 @@
 //! - `mmap`: the weights in memory, mapped or read; which pages are resident.
 //! - `manifest`: the two handles, [`Manifest`] (read, cheap) and [`Checkpoint`]
 //!   (mapped).
+//! - `adapter`: files of LoRA adapters.
 //! - `identity`: a fingerprint, to match saved states with their model.
 //! - `writer`: writes safetensors files that map without a copy.
 
+mod adapter;
 mod chat_template;
 mod config;
 mod directory;
@@ -31,6 +33,7 @@ mod quantization;
 mod tensors;
 mod writer;
 
+pub use adapter::{AdapterFiles, AdapterFormat, AdapterPair};
 pub use chat_template::{ChatTemplate, ChatTemplates};
 pub use config::{Config, Keys};
 pub use directory::ModelDirectory;

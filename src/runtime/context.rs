@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::adapter::{ActiveAdapters, Adapter};
 use super::admission::{self, ContextBytes, ContextPlan, ContextReservation};
 use super::batch::{Batch, Share};
 use super::cancel::Cancel;
@@ -53,6 +54,7 @@ pub struct Context {
     ops: Ops,
     plan: ContextPlan,
     sequences: Vec<Sequence>,
+    adapters: ActiveAdapters,
     logits: Vec<LogitsRow>,
     perf: Perf,
     kv_usage: KvUsage,
@@ -93,6 +95,7 @@ impl Context {
             sequences: (0..plan.n_sequences).map(sequence).collect(),
             ops,
             plan,
+            adapters: ActiveAdapters::default(),
             logits: Vec::new(),
             perf: Perf::default(),
             kv_usage: KvUsage::default(),
@@ -192,6 +195,18 @@ impl Context {
         Ok(())
     }
 
+    /// From now on evaluates with these adapters, each times its scale, instead of
+    /// those before. Keys and values that are there stay as they are.
+    pub fn set_adapters(&mut self, adapters: &[(Arc<Adapter>, f32)]) -> Result<()> {
+        let adapters = ActiveAdapters::new(&self.model, adapters)?;
+        let spec = self.model.decoder().spec();
+        let columns = adapters.adapted().columns(spec, self.ops.uses_kernels());
+        let plan = self.plan.with_adapters(columns);
+        self.reservation.admit_adapters(&plan, self.logits.len())?;
+        (self.adapters, self.plan) = (adapters, plan);
+        Ok(())
+    }
+
     /// Rows of logits that the last successful evaluation left.
     pub fn n_logits_rows(&self) -> usize {
         self.logits.len()
@@ -223,6 +238,7 @@ impl Context {
         self.reservation
             .admit_logits(&self.plan, self.logits.len(), wanted.len())?;
         let _in_use = self.model.residence().begin()?;
+        self.adapters.ensure_unaltered()?;
         let lengths: Vec<usize> = self.sequences.iter().map(Sequence::length).collect();
         let result = self.run(batch, &shares, &wanted, cancel);
         let result = match result {
@@ -302,8 +318,10 @@ impl Context {
             model,
             ops,
             sequences,
+            adapters,
             ..
         } = self;
+        let ways = (&*ops, adapters.adapted());
         let decoder = model.decoder();
         let layerwise = ops.stream().device() == Device::Cpu
             && !ops.uses_kernels()
@@ -321,10 +339,10 @@ impl Context {
         let wants_states = !rows.is_empty();
         let mut compute = || {
             let hidden =
-                decoder.forward(ops, tokens, &mut segments, wants_states, &mut after_layer)?;
+                decoder.forward(ways, tokens, &mut segments, wants_states, &mut after_layer)?;
             let logits = match rows.is_empty() {
                 true => None,
-                false => Some(decoder.logits(ops, &hidden, &rows)?),
+                false => Some(decoder.logits(ways, &hidden, &rows)?),
             };
             let caches = segments.iter().flat_map(|segment| segment.cache.arrays());
             let last = logits.as_ref().unwrap_or(&hidden);

@@ -4,7 +4,7 @@
 //! the nodes in front of it have run, so that all outputs of what is scheduled
 //! together exist at once. `tests/scratch.rs` compares this with what is measured.
 
-use crate::decoder::{DecoderSpec, DenseForm, ExpertsSpec, MlpSpec, QkNorm};
+use crate::decoder::{AdaptedColumns, DecoderSpec, DenseForm, ExpertsSpec, MlpSpec, QkNorm};
 use crate::kernels::{Activation, AttentionShape, Float, Gate, MixtureShape, ProductShape, Stored};
 use crate::mlx::{CpuOps, Device, Dtype};
 
@@ -46,6 +46,7 @@ pub(super) struct StepShape {
     device: Device,
     kernels: bool,
     n_threads: usize,
+    adapted: AdaptedColumns,
 }
 
 /// Where a step is computed.
@@ -101,7 +102,13 @@ impl StepShape {
             device: placement.device,
             kernels,
             n_threads: placement.n_threads,
+            adapted: AdaptedColumns::default(),
         }
+    }
+
+    /// The same step with adapters.
+    pub fn with_adapters(self, adapted: AdaptedColumns) -> Self {
+        Self { adapted, ..self }
     }
 
     /// Intermediate results and the kernels' buffers; not the logits.
@@ -121,13 +128,15 @@ impl StepShape {
             false => (self.n_layers.min(LAYERS_AHEAD), self.mlps_bytes),
         };
         let element = self.dtype.bytes();
-        let columns = self.hidden + n_layers * self.attention_columns(step.n_sequences);
+        let of_layer = self.attention_columns(step.n_sequences) + self.adapted.layer;
+        let columns = self.hidden + n_layers * of_layer;
         let wanted = step.n_wanted.min(step.n_tokens);
         let wanted_bytes = self.hidden * element + size_of::<i32>() + self.logit_copies_bytes;
         product([step.n_tokens, columns * element + mlp_bytes])
             .saturating_add(product([step.n_tokens, size_of::<i32>()]))
             .saturating_add(product([wanted, wanted_bytes]))
             .saturating_add(product([n_layers, self.score_bytes(step)]))
+            .saturating_add(product([wanted, self.adapted.head, size_of::<f32>()]))
     }
 
     /// What a layer's attention makes of each token.
