@@ -116,7 +116,8 @@ impl Adapted {
         self.layers.get(index).unwrap_or(&NOTHING)
     }
 
-    pub fn columns(&self, spec: &DecoderSpec, by_kernels: bool) -> AdaptedColumns {
+    pub fn columns(&self, spec: &DecoderSpec, dtype: Dtype, by_kernels: bool) -> AdaptedColumns {
+        let wide = size_of::<f32>() / dtype.bytes();
         let of_layer = |layer: &LayerUpdates| {
             let projected = (spec.n_heads + 2 * spec.n_kv_heads) * spec.head_dim;
             let widths = [
@@ -127,12 +128,12 @@ impl Adapted {
             ];
             let groups = layer.groups().into_iter().zip(widths);
             groups
-                .map(|(updates, width)| columns_of(updates, width, by_kernels))
+                .map(|(updates, width)| columns_of(updates, width, wide, by_kernels))
                 .sum()
         };
         AdaptedColumns {
             layer: self.layers.iter().map(of_layer).max().unwrap_or(0),
-            head: columns_of(&self.head, spec.vocab_size, by_kernels),
+            head: columns_of(&self.head, spec.vocab_size, 1, by_kernels),
         }
     }
 
@@ -175,15 +176,20 @@ fn append(all: &mut Vec<LowRank>, part: &[LowRank], scale: f32) {
 }
 
 /// Our kernels make one more array of the projections' `width`; MLX's operations
-/// make the inputs, the inner values and the addends of each update as float32.
-fn columns_of(updates: &[LowRank], width: usize, by_kernels: bool) -> usize {
-    let of_update = |update: &LowRank| match by_kernels {
-        true => 2 * update.rank(),
-        false => 2 * (update.inputs() + 2 * update.rank()) + 5 * update.outputs(),
+/// make the inner values and the addends of each update, as float32, and the sum.
+/// `wide` is how many columns a float32 counts for.
+fn columns_of(updates: &[LowRank], width: usize, wide: usize, by_kernels: bool) -> usize {
+    let of_update = |update: &LowRank| match (by_kernels, wide) {
+        (true, _) => wide * update.rank(),
+        (false, 1) => 2 * update.rank() + 2 * update.outputs(),
+        (false, _) => {
+            wide * (update.inputs() + 2 * update.rank() + update.outputs()) + 2 * update.outputs()
+        }
     };
-    match updates {
-        [] => 0,
-        updates => width + updates.iter().map(of_update).sum::<usize>(),
+    match (updates, by_kernels) {
+        ([], _) => 0,
+        (updates, true) => width + updates.iter().map(of_update).sum::<usize>(),
+        (updates, false) => updates.iter().map(of_update).sum(),
     }
 }
 

@@ -200,7 +200,10 @@ impl Context {
     pub fn set_adapters(&mut self, adapters: &[(Arc<Adapter>, f32)]) -> Result<()> {
         let adapters = ActiveAdapters::new(&self.model, adapters)?;
         let spec = self.model.decoder().spec();
-        let columns = adapters.adapted().columns(spec, self.ops.uses_kernels());
+        let columns =
+            adapters
+                .adapted()
+                .columns(spec, self.model.decoder().dtype(), self.ops.uses_kernels());
         let plan = self.plan.with_adapters(columns);
         self.reservation.admit_adapters(&plan, self.logits.len())?;
         (self.adapters, self.plan) = (adapters, plan);
