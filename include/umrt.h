@@ -496,6 +496,11 @@ inline T umrt_initialized() {
 #define UMRT_STOP_CONTEXT_FULL 5
 
 /**
+ * A LoRA adapter of a model. Immutable, for any of the model's contexts.
+ */
+typedef struct umrt_adapter umrt_adapter;
+
+/**
  * A flag that stops running calls from another thread. It is a handle of its
  * own, so that triggering it never races with freeing what it stops.
  */
@@ -688,6 +693,11 @@ typedef struct {
    * The share of these ten seconds in which at least one waited.
    */
   float pressure_percent;
+  /**
+   * Tensors of adapters, used where their file is mapped; what had to be copied of
+   * them is among `weights_copied_bytes`.
+   */
+  uint64_t adapters_bytes;
 } umrt_memory_info;
 
 /**
@@ -1895,6 +1905,55 @@ umrt_status umrt_logits(const umrt_ctx *ctx,
  * Returns INVALID_ARGUMENT (no such row), BUSY. Any thread.
  */
 umrt_status umrt_logits_view(const umrt_ctx *ctx, size_t row, const float **logits);
+
+/**
+ * Opens an adapter for a model by mapping it; nothing is copied, and the model stays
+ * as it is. A context uses it from `umrt_ctx_set_adapters` on.
+ *
+ * - `path`: a directory as mlx-lm (adapter_config.json, adapters.safetensors) or
+ *   PEFT (adapter_config.json, adapter_model.safetensors) writes it.
+ * - `adapter`: receives the handle. Free it with `umrt_adapter_free`.
+ *
+ * The file must not be changed while it is open, as those of models
+ * (`umrt_model_open`).
+ *
+ * Returns INVALID_ARGUMENT, NOT_FOUND, IO, FORMAT (what is wrong in which file, or
+ * what does not fit to the model), UNSUPPORTED (names what: DoRA, adapters of
+ * embeddings and experts, biases, whole modules), OVER_BUDGET, OUT_OF_MEMORY, BACKEND.
+ * Any thread.
+ */
+umrt_status umrt_adapter_open(const umrt_model *model,
+                              const char *path,
+                              umrt_adapter **adapter);
+
+/**
+ * Gives the adapter back. It stays open until no context uses it any more. NULL is
+ * ignored. Any thread.
+ */
+void umrt_adapter_free(umrt_adapter *adapter);
+
+/**
+ * Evaluates with these adapters from now on, instead of those set before. Other
+ * contexts are not affected; without adapters results are what they were before.
+ *
+ * Sequences keep their tokens, and what was computed for them: keys and values in
+ * the KV cache remain those of the adapters that they were made with, and only new
+ * tokens are computed with the new ones. To have all tokens under the new adapters
+ * call `umrt_seq_trim(ctx, seq, 0)` and evaluate them again.
+ *
+ * - `adapters`, `scales`: `n` each. Each adapter's update is multiplied with its
+ *   scale: 1 is as trained, 0 as if it was not there. NULL `scales`: all 1.
+ * - `n`: 0: no adapters any more.
+ *
+ * If it fails, the adapters from before stay.
+ *
+ * Returns INVALID_ARGUMENT (an adapter of another model, a scale that is not finite),
+ * OVER_BUDGET (a step's intermediate results), BUSY. Any thread.
+ */
+umrt_status umrt_ctx_set_adapters(umrt_ctx *ctx,
+                                  const umrt_adapter *const *adapters,
+                                  const float *scales,
+                                  size_t n);
 
 /**
  * Brings a model's weights into memory, locks them there, or lets them go.

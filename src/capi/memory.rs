@@ -85,6 +85,9 @@ pub struct umrt_memory_info {
     pub pressure_level: u32,
     /// The share of these ten seconds in which at least one waited.
     pub pressure_percent: f32,
+    /// Tensors of adapters, used where their file is mapped; what had to be copied of
+    /// them is among `weights_copied_bytes`.
+    pub adapters_bytes: u64,
 }
 
 /// What was given back.
@@ -195,6 +198,7 @@ impl umrt_memory_info {
             total_bytes: stats.total() as u64,
             pressure_level: pressure.map_or(UMRT_PRESSURE_UNKNOWN, |p| p.level() as u32),
             pressure_percent: pressure.map_or(0.0, |p| p.some_percent),
+            adapters_bytes: stats.adapters as u64,
             ..Self::of_model(stats.weights)
         })
     }

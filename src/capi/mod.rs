@@ -10,6 +10,7 @@
 // The names are those of the header.
 #![allow(non_camel_case_types)]
 
+pub mod adapter;
 mod arguments;
 pub mod cancel;
 pub mod context;

@@ -12,10 +12,12 @@
 //! - `mmap`: the weights in memory, mapped or read; which pages are resident.
 //! - `manifest`: the two handles, [`Manifest`] (read, cheap) and [`Checkpoint`]
 //!   (mapped).
+//! - `adapter`: files of LoRA adapters.
 //! - `identity`: a fingerprint, to match saved states with their model.
 //! - `replace`: replaces a file as a whole.
 //! - `writer`: writes safetensors files that map without a copy.
 
+mod adapter;
 mod chat_template;
 mod config;
 mod directory;
@@ -33,6 +35,7 @@ mod replace;
 mod tensors;
 mod writer;
 
+pub use adapter::{AdapterFiles, AdapterFormat, AdapterPair};
 pub use chat_template::{ChatTemplate, ChatTemplates};
 pub use config::{Config, Keys};
 pub use directory::ModelDirectory;

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use super::adapter::{Adapted, LayerUpdates};
 use super::attention::{StepPlaces, attend};
 use super::family::QkNorm;
 use super::mlp::{DenseForm, MlpSpec};
@@ -12,7 +13,8 @@ use crate::checkpoint::Checkpoint;
 use crate::error::Result;
 use crate::kv::Sequence;
 use crate::mlx::{
-    Array, AttentionLayer, CpuOps, Dtype, Linear, Norm, Ops, Projected, Rope, Rotation, Stream,
+    Array, AttentionLayer, CpuOps, Dtype, Gate, GatedLinears, Linear, LowRank, Norm, Ops,
+    Projected, Rope, Rotation, Stream,
 };
 
 /// The next tokens of one sequence.
@@ -82,7 +84,7 @@ impl Decoder {
     /// completes the caches: the result is good for being evaluated only.
     pub fn forward(
         &self,
-        ops: &Ops,
+        (ops, adapted): (&Ops, &Adapted),
         tokens: &[i32],
         segments: &mut [Segment<'_>],
         wants_states: bool,
@@ -103,33 +105,48 @@ impl Decoder {
                 after_layer(&hidden)?;
             }
             let rotation = self.spec.layer_ropes[index].map(|rope| &rotations[rope]);
-            let attended = self.attention(ops, index, &hidden, segments, &step, rotation)?;
+            let updates = adapted.layer(index);
+            let attended = self.attention(
+                (ops, &updates.query_key_value),
+                index,
+                &hidden,
+                segments,
+                &step,
+                rotation,
+            )?;
             if !wants_states && index + 1 == self.weights.layers.len() {
                 return Ok(attended);
             }
             let norm = layer.after_attention.as_ref();
-            let sum = self.project_onto(ops, &hidden, &attended, &layer.output, norm)?;
+            let projection = (&layer.output, &updates.output[..]);
+            let sum = self.project_onto(ops, &hidden, &attended, projection, norm)?;
             let input = if self.spec.is_parallel { &hidden } else { &sum };
-            hidden = self.mlp(ops, index, input, &sum)?;
+            hidden = self.mlp((ops, updates), index, input, &sum)?;
         }
         Ok(hidden)
     }
 
     /// Logits f32 `[rows, vocab_size]` of the hidden states at `rows`.
-    pub fn logits(&self, ops: &Ops, hidden: &Array, rows: &[i32]) -> Result<Array> {
+    pub fn logits(
+        &self,
+        (ops, adapted): (&Ops, &Adapted),
+        hidden: &Array,
+        rows: &[i32],
+    ) -> Result<Array> {
         let chosen = match (0..hidden.dim(0)).eq(rows.iter().copied()) {
             true => hidden.clone(),
             false => ops.rows(hidden, &Array::from_i32(rows, &[rows.len() as i32])?)?,
         };
         let norm = self.norm(&self.weights.final_norm);
         let logits = ops.project_one(&chosen, Some(norm), self.weights.head(), Dtype::F32)?;
+        let logits = ops.adapt_one(logits, &chosen, Some(norm), &adapted.head)?;
         ops.scale_and_cap(logits, self.spec.logit_scale, self.spec.logit_cap)
     }
 
     /// What each segment's tokens see of its sequence, `[n, n_heads * head_dim]`.
     fn attention(
         &self,
-        ops: &Ops,
+        (ops, updates): (&Ops, &[LowRank]),
         index: usize,
         hidden: &Array,
         segments: &mut [Segment<'_>],
@@ -140,6 +157,7 @@ impl Decoder {
         let norm = layer.attention_norm.as_ref().map(|norm| self.norm(norm));
         let linears = [&layer.query, &layer.key, &layer.value];
         let projected = ops.project(hidden, norm, &linears)?;
+        let projected = ops.adapt(projected, hidden, norm, updates)?;
         let (projected, [query_norm, key_norm]) = self.normalize_heads(ops, layer, projected)?;
         let parameters = AttentionLayer {
             index,
@@ -174,7 +192,13 @@ impl Decoder {
     }
 
     /// `residual` plus what the feed-forward network makes of `input`.
-    fn mlp(&self, ops: &Ops, index: usize, input: &Array, residual: &Array) -> Result<Array> {
+    fn mlp(
+        &self,
+        (ops, updates): (&Ops, &LayerUpdates),
+        index: usize,
+        input: &Array,
+        residual: &Array,
+    ) -> Result<Array> {
         let layer = &self.weights.layers[index];
         let norm = layer.mlp_norm.as_ref().map(|norm| self.norm(norm));
         let after = layer.after_mlp.as_ref();
@@ -183,15 +207,18 @@ impl Decoder {
                 let DenseForm::Gated(gate) = dense.form else {
                     unreachable!("loaded by its form")
                 };
-                let gated = ops.project_gated(input, norm, gate, &weights.gate, &weights.up)?;
-                self.project_onto(ops, residual, &gated, &weights.down, after)
+                let gated = gated(ops, input, norm, gate, weights, &updates.gate_up)?;
+                let down = (&weights.down, &updates.down[..]);
+                self.project_onto(ops, residual, &gated, down, after)
             }
             (MlpWeights::Plain { up, down }, MlpSpec::Dense(dense)) => {
                 let DenseForm::Plain(activation) = dense.form else {
                     unreachable!("loaded by its form")
                 };
                 let inner = ops.project_one(input, norm, up, self.dtype)?;
+                let inner = ops.adapt_one(inner, input, norm, &updates.gate_up)?;
                 let inner = ops.activate(activation, &inner)?;
+                let down = (down, &updates.down[..]);
                 self.project_onto(ops, residual, &inner, down, after)
             }
             (MlpWeights::Experts(experts), _) => {
@@ -215,13 +242,15 @@ impl Decoder {
         ops: &Ops,
         residual: &Array,
         x: &Array,
-        linear: &Linear,
+        (linear, updates): (&Linear, &[LowRank]),
         after: Option<&NormWeights>,
     ) -> Result<Array> {
         if after.is_none() && self.spec.residual_scale == 1.0 {
-            return ops.project_onto(residual, x, linear);
+            let sum = ops.project_onto(residual, x, linear)?;
+            return ops.adapt_one(sum, x, None, updates);
         }
         let product = ops.project_one(x, None, linear, self.dtype)?;
+        let product = ops.adapt_one(product, x, None, updates)?;
         self.add_onto(ops, residual, &product, after)
     }
 
@@ -244,6 +273,22 @@ impl Decoder {
             eps: self.spec.norm.eps,
         }
     }
+}
+
+/// What `up` makes of `x`, through the gate; in one node where nothing is adapted.
+fn gated(
+    ops: &Ops,
+    x: &Array,
+    norm: Option<Norm<'_>>,
+    gate: Gate,
+    weights: &GatedLinears,
+    updates: &[LowRank],
+) -> Result<Array> {
+    if updates.is_empty() {
+        return ops.project_gated(x, norm, gate, &weights.gate, &weights.up);
+    }
+    let projected = ops.project(x, norm, &[&weights.gate, &weights.up])?;
+    ops.gate(gate, &ops.adapt(projected, x, norm, updates)?)
 }
 
 /// A rotation, and another one for contexts of more than so many tokens.

@@ -11,7 +11,7 @@ use crate::mlx::{
     Stream, TensorView, Weight,
 };
 
-const FLOATS: &[Dtype] = &[Dtype::F32, Dtype::F16, Dtype::Bf16];
+pub const FLOATS: &[Dtype] = &[Dtype::F32, Dtype::F16, Dtype::Bf16];
 
 pub struct Loader<'a> {
     checkpoint: &'a Checkpoint,
@@ -283,7 +283,7 @@ fn mlx_mode(mode: Mode) -> QuantMode {
     }
 }
 
-fn mlx_dtype(stored: checkpoint::Dtype) -> Option<Dtype> {
+pub fn mlx_dtype(stored: checkpoint::Dtype) -> Option<Dtype> {
     match stored {
         checkpoint::Dtype::U8 => Some(Dtype::U8),
         checkpoint::Dtype::U32 => Some(Dtype::U32),

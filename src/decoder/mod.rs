@@ -4,9 +4,11 @@
 //! - `families`: how model families differ, in the terms of `family`
 //! - `rope`: rotary position embeddings
 //! - `weights`: the checkpoint's tensors, mapped in place by `loader`; `prefix` finds them
+//! - `adapter`: what LoRA adapters add to projections
 //! - `attention`: a step's tokens over the caches of their sequences
 //! - `forward`: tokens -> hidden states -> logits, as MLX graphs
 
+mod adapter;
 mod attention;
 mod families;
 mod family;
@@ -18,6 +20,7 @@ mod rope;
 mod spec;
 mod weights;
 
+pub use adapter::{Adapted, AdaptedColumns};
 pub use family::QkNorm;
 pub use forward::{Decoder, Precision, Segment};
 pub use mlp::{DenseForm, ExpertsSpec, MlpSpec};

@@ -18,7 +18,7 @@ pub struct Prefix {
 }
 
 /// Text models alone, and as parts of others by mlx-lm and by transformers.
-const PREFIXES: [Prefix; 3] = [
+pub const PREFIXES: [Prefix; 3] = [
     Prefix {
         model: "model.",
         head: "",

@@ -111,6 +111,16 @@ impl Gate {
         });
     }
 
+    /// As `rows`, where each row has its gates and behind them what goes through.
+    pub fn joined_rows(self, pool: &Pool, both: Floats<'_>, columns: usize, y: FloatsMut<'_>) {
+        assert_eq!(both.len(), 2 * y.len());
+        let level = Level::detect();
+        share_rows(pool, [y], columns, &|row, [y]| {
+            let (gate, up) = both.row(row, 2 * columns).split_at(columns);
+            self.row(level, gate, up, y);
+        });
+    }
+
     #[inline(always)]
     fn of<V: Lanes>(self, gate: V, up: V) -> V {
         match self {

@@ -2,6 +2,7 @@
 //!
 //! - `linear`: [`linear`], `x W^T` for float and quantized `W`, with the norm
 //!   before and the addition or gate behind it
+//! - `low_rank`: [`add_low_rank`], what adapters add to such products
 //! - `experts`: [`mix_experts`], the feed-forward networks that a router chooses
 //! - `cache`: [`CacheBlock`], memory of keys and values
 //! - `attention`: [`attention`] over such memory, which stores new keys and values
@@ -29,6 +30,7 @@ mod floats;
 mod lanes;
 mod level;
 mod linear;
+mod low_rank;
 mod math;
 mod norm;
 mod output;
@@ -55,6 +57,7 @@ pub use float::Float;
 pub use floats::{Floats, FloatsMut};
 pub use level::Level;
 pub use linear::{Finish, Matrix, Projection, Rows, linear};
+pub use low_rank::{Factor, LowRank, add_low_rank};
 pub use norm::{Norm, normalize_parts};
 pub use pool::Pool;
 pub use quantized::{BlockFormat, Format, QuantizedRows};

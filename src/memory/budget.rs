@@ -255,7 +255,7 @@ impl State {
 fn held() -> Held {
     let bytes = |category| ledger().bytes(category);
     Held {
-        mapped: bytes(Category::WeightsMapped),
+        mapped: bytes(Category::WeightsMapped) + bytes(Category::Adapters),
         private: bytes(Category::WeightsCopied)
             + bytes(Category::WeightsRead)
             + bytes(Category::KvReserved)

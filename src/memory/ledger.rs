@@ -7,6 +7,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 pub enum Category {
     /// Tensors used where they are mapped.
     WeightsMapped,
+    /// Tensors of adapters, used where they are mapped.
+    Adapters,
     /// Of the mapped files: locked in memory.
     WeightsLocked,
     /// Tensors that had to be copied into MLX's memory.

@@ -9,6 +9,7 @@
 //!   products with weights, norms, mixtures of experts, attention and its cache;
 //!   `stock_experts`, `stock_attention`, `stock_capped`: those of MLX's operations
 //! - `cached`: the arrays of such a cache, and their bytes
+//! - `low_rank`: [`LowRank`], what adapters add to projections
 //! - `elementwise`: stock arithmetic; `inputs`: what a kernel's node reads
 //! - `quantized`: [`QuantizedWeight`]
 //! - `mapped`: weights as arrays over mapped files
@@ -24,6 +25,7 @@ mod elementwise;
 mod error;
 mod experts;
 mod inputs;
+mod low_rank;
 mod mapped;
 mod memory;
 mod norms;
@@ -43,6 +45,7 @@ pub use array::{Array, Dtype};
 pub use attention::{AttentionLayer, Place, StepBlocks};
 pub use cached::{CachedArrays, cached_bytes, cached_from_bytes};
 pub use experts::{ExpertWeights, Experts, GatedLinears, SharedExpert};
+pub use low_rank::LowRank;
 pub use mapped::{MappedArrays, TensorView, maps_in_place};
 pub use memory::{
     MemoryUse, clear_cache, gpu_working_set, memory_use, reset_peak, set_cache_limit,

@@ -146,7 +146,7 @@ impl Ops {
         kernel(self.stream(), inputs.as_slice(), x.shape(), dtype, body)
     }
 
-    fn stock_input(&self, x: &Array, norm: Option<Norm<'_>>) -> Result<Array> {
+    pub(super) fn stock_input(&self, x: &Array, norm: Option<Norm<'_>>) -> Result<Array> {
         match norm {
             Some(norm) => self.stock_norm(x, norm),
             None => Ok(x.clone()),

@@ -7,6 +7,7 @@ mod saving;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::adapter::{ActiveAdapters, Adapter};
 use super::admission::{self, ContextBytes, ContextPlan, ContextReservation};
 use super::batch::{Batch, Share};
 use super::cancel::Cancel;
@@ -58,6 +59,7 @@ pub struct Context {
     ops: Arc<Ops>,
     plan: ContextPlan,
     sequences: SharedSequences,
+    adapters: ActiveAdapters,
     logits: Vec<LogitsRow>,
     perf: Perf,
     logits_bytes: Entry,
@@ -95,6 +97,7 @@ impl Context {
             sequences: Sequences::share(ops.clone(), (0..plan.n_sequences).map(sequence).collect()),
             ops,
             plan,
+            adapters: ActiveAdapters::default(),
             logits: Vec::new(),
             perf: Perf::default(),
             logits_bytes: Entry::new(Category::Logits, 0),
@@ -195,6 +198,21 @@ impl Context {
         Ok(())
     }
 
+    /// From now on evaluates with these adapters, each times its scale, instead of
+    /// those before. Keys and values that are there stay as they are.
+    pub fn set_adapters(&mut self, adapters: &[(Arc<Adapter>, f32)]) -> Result<()> {
+        let adapters = ActiveAdapters::new(&self.model, adapters)?;
+        let spec = self.model.decoder().spec();
+        let columns =
+            adapters
+                .adapted()
+                .columns(spec, self.model.decoder().dtype(), self.ops.uses_kernels());
+        let plan = self.plan.with_adapters(columns);
+        self.reservation.admit_adapters(&plan, self.logits.len())?;
+        (self.adapters, self.plan) = (adapters, plan);
+        Ok(())
+    }
+
     /// Rows of logits that the last successful evaluation left.
     pub fn n_logits_rows(&self) -> usize {
         self.logits.len()
@@ -229,6 +247,7 @@ impl Context {
         self.reservation
             .admit_logits(&self.plan, self.logits.len(), wanted.len())?;
         let _in_use = self.model.residence().begin()?;
+        self.adapters.ensure_unaltered()?;
         let lengths: Vec<usize> = sequences.iter().map(Sequence::length).collect();
         let result = self.run(&mut sequences, batch, &shares, &wanted, cancel);
         let result = match result {
@@ -313,7 +332,13 @@ impl Context {
         cancel: Option<&Cancel>,
     ) -> Result<Option<Array>> {
         self.plan.probe_step(&self.step_size(sequences, step))?;
-        let Context { model, ops, .. } = self;
+        let Context {
+            model,
+            ops,
+            adapters,
+            ..
+        } = self;
+        let ways = (&**ops, adapters.adapted());
         let decoder = model.decoder();
         let layerwise = ops.stream().device() == Device::Cpu
             && !ops.uses_kernels()
@@ -331,10 +356,10 @@ impl Context {
         let wants_states = !rows.is_empty();
         let mut compute = || {
             let hidden =
-                decoder.forward(ops, tokens, &mut segments, wants_states, &mut after_layer)?;
+                decoder.forward(ways, tokens, &mut segments, wants_states, &mut after_layer)?;
             let logits = match rows.is_empty() {
                 true => None,
-                false => Some(decoder.logits(ops, &hidden, &rows)?),
+                false => Some(decoder.logits(ways, &hidden, &rows)?),
             };
             let caches = segments.iter().flat_map(|segment| segment.cache.arrays());
             let last = logits.as_ref().unwrap_or(&hidden);

@@ -2,6 +2,7 @@
 //!
 //! - `cancel`: [`Cancel`], stops a running call from another thread
 //! - `model`: [`Model`], an opened checkpoint, shared by its contexts
+//! - `adapter`: [`Adapter`], a LoRA adapter of a model
 //! - `batch`: [`Batch`], which tokens of which sequences to evaluate
 //! - `context`: [`Context`], sequences and their evaluation
 //! - `admission`: what they reserve before anything is allocated, and refusals
@@ -15,6 +16,7 @@
 //! - `sequences`: those of a context, and the idle ones that go to disk
 //! - `pressure`: giving memory back, step by step
 
+mod adapter;
 mod admission;
 mod batch;
 mod cancel;
@@ -30,6 +32,7 @@ mod sequences;
 mod stats;
 mod text;
 
+pub use adapter::Adapter;
 pub use admission::{ContextBytes, ModelBytes};
 pub use batch::{Batch, Want};
 pub use cancel::Cancel;

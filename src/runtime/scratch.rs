@@ -8,7 +8,7 @@
 mod stock;
 
 use self::stock::StockShape;
-use crate::decoder::{DecoderSpec, DenseForm, ExpertsSpec, MlpSpec, QkNorm};
+use crate::decoder::{AdaptedColumns, DecoderSpec, DenseForm, ExpertsSpec, MlpSpec, QkNorm};
 use crate::kernels::{AttentionShape, Float, MixtureShape, ProductShape, Stored};
 use crate::mlx::{CpuOps, Device, Dtype};
 
@@ -34,6 +34,7 @@ pub(super) struct StepShape {
     weights: Stored,
     ops: OpsShape,
     n_threads: usize,
+    adapted: AdaptedColumns,
 }
 
 /// By what it is computed.
@@ -88,7 +89,13 @@ impl StepShape {
                 (device, _) => OpsShape::Stock(StockShape::new(spec, element, device)),
             },
             n_threads: placement.n_threads,
+            adapted: AdaptedColumns::default(),
         }
+    }
+
+    /// The same step with adapters.
+    pub fn with_adapters(self, adapted: AdaptedColumns) -> Self {
+        Self { adapted, ..self }
     }
 
     /// Intermediate results and the kernels' buffers; not the logits.
@@ -113,7 +120,24 @@ impl StepShape {
             }
             OpsShape::Stock(stock) => stock.bytes(step).saturating_add(chosen),
         };
-        layers.saturating_add(tokens)
+        layers
+            .saturating_add(tokens)
+            .saturating_add(self.adapter_bytes(step))
+    }
+
+    /// What adapters add to the projections of the layers that are there at once.
+    fn adapter_bytes(&self, step: &StepSize) -> usize {
+        let n_layers = match self.ops {
+            OpsShape::Kernels { .. } => 1,
+            OpsShape::Stock(stock) => stock.n_layers_at_once(step),
+        };
+        let wanted = step.n_wanted.min(step.n_tokens);
+        let columns = [n_layers, self.adapted.layer, self.dtype.bytes()];
+        product([step.n_tokens, product(columns)]).saturating_add(product([
+            wanted,
+            self.adapted.head,
+            size_of::<f32>(),
+        ]))
     }
 
     fn kernel_bytes(&self, step: &StepSize) -> usize {

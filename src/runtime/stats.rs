@@ -50,6 +50,8 @@ impl ModelMemory {
 pub struct MemoryStats {
     pub usable: Usable,
     pub weights: ModelMemory,
+    /// Tensors of adapters, used where they are mapped.
+    pub adapters: usize,
     pub contexts: ContextMemory,
     /// The highest `contexts.kv_reserved` so far.
     pub kv_peak: usize,
@@ -90,6 +92,7 @@ impl MemoryStats {
         MemoryStats {
             usable,
             weights: ModelMemory::default(),
+            adapters: 0,
             contexts: ContextMemory::default(),
             kv_peak: 0,
             mlx: mlx::MemoryUse::default(),
@@ -120,6 +123,7 @@ pub fn memory_stats() -> Result<MemoryStats> {
             weights_locked: bytes(Category::WeightsLocked),
             text: bytes(Category::Text),
         },
+        adapters: bytes(Category::Adapters),
         contexts: ContextMemory {
             kv_reserved: bytes(Category::KvReserved),
             kv_used: bytes(Category::KvUsed),

@@ -11,6 +11,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 import torch
 import transformers
 
+from adapter_fixture import ADAPTERS, make_adapter_fixture
 from chat_fixture import make_chat_fixture
 from family_specs import FAMILY_MODELS
 from model_fixture import make_model_fixture
@@ -36,6 +37,9 @@ def main() -> None:
         if wanted(spec.name):
             fixture = make_model_fixture(spec, arguments.out / "models" / spec.name)
             print(_summary(fixture), flush=True)
+    for adapter in ADAPTERS:
+        if wanted(adapter.name):
+            print(make_adapter_fixture(adapter, arguments.out), flush=True)
     if wanted("text/chat"):
         make_chat_fixture(arguments.out / "text" / "chat.json")
         print("text/chat.json")

@@ -29,6 +29,10 @@ class MlxReference:
         if dtype is not None:
             cast_floats(self._model, dtype)
 
+    @property
+    def model(self) -> nn.Module:
+        return self._model
+
     def logits(self, prompt_ids: list[int], decode_ids: list[int]) -> Logits:
         cache = make_prompt_cache(self._model)
         prefill = self._step(prompt_ids, cache)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -38,6 +40,10 @@ class TorchReference:
             dtype=getattr(torch, dtype),
             attn_implementation="eager",
         ).eval()
+
+    def wrap_model(self, wrap: Callable[[PreTrainedModel], Any]) -> None:
+        """Puts what `wrap` makes of the model, as adapters do, in its place."""
+        self._model = wrap(self._model)
 
     @torch.inference_mode()
     def logits(self, prompt_ids: list[int], decode_ids: list[int]) -> Logits:

@@ -20,6 +20,7 @@ const TOPICS: &[&str] = &[
     "model",
     "text",
     "context",
+    "adapter",
     "residency",
     "estimate",
     "sampler",

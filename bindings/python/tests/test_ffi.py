@@ -16,7 +16,7 @@ from umrt import _ffi, errors
 COMPILER = shutil.which("cc") or shutil.which("gcc")
 
 STRUCTS = {kind.__name__: kind for kind in _ffi.Struct.__subclasses__()}
-HANDLES = {"cancel", "ctx", "detok", "model", "sampler"}
+HANDLES = {"adapter", "cancel", "ctx", "detok", "model", "sampler"}
 CALLBACKS = {
     "umrt_log_fn": _ffi.LOG_FN,
     "umrt_pressure_fn": _ffi.PRESSURE_FN,
@@ -37,6 +37,8 @@ TYPES: dict[str, Any] = {
     "const char *": ctypes.c_char_p,
     "const char **": ctypes.POINTER(ctypes.c_void_p),
     "const char *const *": ctypes.POINTER(ctypes.c_char_p),
+    "const umrt_adapter *const *": ctypes.POINTER(ctypes.c_void_p),
+    "const float *": ctypes.POINTER(ctypes.c_float),
     "float *": ctypes.POINTER(ctypes.c_float),
     "const float **": ctypes.POINTER(ctypes.c_void_p),
     "int32_t *": ctypes.POINTER(ctypes.c_int32),

@@ -13,6 +13,7 @@ one call at a time. Objects may be closed and collected in any order.
 """
 
 from . import errors
+from ._adapter import Adapter
 from ._cancel import Cancel
 from ._context import Context, ContextInfo, KvType, Perf
 from ._estimate import (
@@ -70,6 +71,7 @@ from .errors import (
 )
 
 __all__ = [
+    "Adapter",
     "BackendError",
     "BusyError",
     "Cancel",

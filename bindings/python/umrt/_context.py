@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, SupportsIndex
 
 from . import _arguments, _ffi
 from ._arguments import Tokens
+from ._adapter import Adapter
 from ._cancel import Cancel, optional_cancel
 from ._generation import Generation, Run, generate_params
 from ._handle import Closeable, Handle, model_handle
@@ -285,6 +286,34 @@ class Context(Closeable):
         source = _arguments.i32("source", source)
         target = _arguments.i32("target", target)
         self._call(_ffi.lib.umrt_seq_fork, source, target)
+
+    def set_adapters(self, adapters: Iterable[tuple[Adapter, float]]) -> None:
+        """Evaluates with these adapters from now on, instead of those set before.
+
+        - `adapters`: each with the scale that its update is multiplied with: 1 is as
+          trained, 0 as if it was not there. None at all: the model as it is.
+
+        Sequences keep what was computed for their tokens; only new tokens are
+        computed with the new adapters. `trim(seq, 0)` and evaluate them again to
+        have all under the new ones. Other contexts are not affected.
+
+        Raises InvalidArgumentError (an adapter of another model, a scale that is not
+        finite), OverBudgetError; the adapters from before stay then.
+        """
+        pairs = list(adapters)
+        with contextlib.ExitStack() as uses:
+            addresses = [
+                uses.enter_context(_arguments.instance("adapter", one, Adapter)._handle)
+                for one, _ in pairs
+            ]
+            scales = [float(scale) for _, scale in pairs]
+            n = len(pairs)
+            self._call(
+                _ffi.lib.umrt_ctx_set_adapters,
+                (ctypes.c_void_p * n)(*addresses),
+                (ctypes.c_float * n)(*scales),
+                n,
+            )
 
     def trim(self, seq: SupportsIndex, keep: SupportsIndex) -> None:
         """Keeps the first `keep` tokens of a sequence and forgets the rest.

@@ -176,6 +176,7 @@ class MemoryInfo(Struct):
         ("swap_bytes", c_uint64),
         ("pressure_level", c_uint32),
         ("pressure_percent", c_float),
+        ("adapters_bytes", c_uint64),
     ]
 
 
@@ -536,6 +537,12 @@ FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
     ),
     "umrt_seq_load_from_buffer": (STATUS, [HANDLE, c_int32, c_char_p, c_size_t]),
     "umrt_seq_tokens": (STATUS, [HANDLE, c_int32, POINTER(c_int32), c_size_t, NEEDED]),
+    "umrt_adapter_open": (STATUS, [HANDLE, c_char_p, NEW_HANDLE]),
+    "umrt_adapter_free": (None, [HANDLE]),
+    "umrt_ctx_set_adapters": (
+        STATUS,
+        [HANDLE, POINTER(c_void_p), POINTER(c_float), c_size_t],
+    ),
     "umrt_eval": (STATUS, [HANDLE, POINTER(Batch), HANDLE, POINTER(EvalResult)]),
     "umrt_logits": (STATUS, [HANDLE, c_size_t, POINTER(c_float), c_size_t, NEEDED]),
     "umrt_logits_view": (STATUS, [HANDLE, c_size_t, POINTER(c_void_p)]),

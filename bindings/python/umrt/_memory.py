@@ -127,6 +127,8 @@ class MemoryStats:
     """0: unknown, 1: normal, 2: some processes wait for memory, 3: critical."""
     pressure_percent: float
     """The share of the last ten seconds in which at least one process waited."""
+    adapters_bytes: int
+    """Tensors of adapters, used where their file is mapped."""
 
     def __str__(self) -> str:
         table = _table(
@@ -134,6 +136,7 @@ class MemoryStats:
                 ("memory of the machine", self.physical_bytes, ""),
                 ("usable by models", self.usable_bytes, self.usable_reason),
                 *_weight_rows(self),
+                ("adapters, mapped", self.adapters_bytes, ""),
                 *_context_rows(self),
                 ("scratch", self.scratch_bytes, "intermediate results"),
                 ("tokenizers and templates", self.text_bytes, "estimated"),

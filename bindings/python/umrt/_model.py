@@ -10,6 +10,7 @@ from typing import Any, Literal, SupportsIndex, TypeVar
 
 from . import _arguments, _ffi
 from ._arguments import Tokens
+from ._adapter import Adapter
 from ._cancel import Cancel, optional_cancel
 from ._context import Context, KvType
 from ._handle import Closeable, Handle
@@ -279,6 +280,19 @@ class Model(Closeable):
             kv_type=kv_type,
             memory_limit=memory_limit,
         )
+
+    def adapter(self, path: str | os.PathLike[str]) -> Adapter:
+        """Opens a LoRA adapter for this model by mapping it; the model stays as it
+        is. `Context.set_adapters` uses it.
+
+        - `path`: a directory as mlx-lm (adapter_config.json, adapters.safetensors)
+          or PEFT (adapter_config.json, adapter_model.safetensors) writes it.
+
+        Raises NotFoundError, FormatError (what is wrong in which file, or what does
+        not fit to the model), UnsupportedError (DoRA, adapters of embeddings and
+        experts, biases, whole modules), OverBudgetError.
+        """
+        return Adapter(self, path)
 
     def tokenize(
         self, text: str, *, add_special: bool = True, parse_special: bool = False

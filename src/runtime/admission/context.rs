@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::{amount, apply_limits, probe, within};
-use crate::decoder::DecoderSpec;
+use crate::decoder::{AdaptedColumns, DecoderSpec};
 use crate::error::{Error, Result};
 use crate::host;
 use crate::kernels::{Pool, default_threads};
@@ -106,6 +106,13 @@ impl ContextPlan {
     pub fn with_n_sequences(&self, n_sequences: usize) -> Self {
         Self {
             n_sequences,
+            ..self.clone()
+        }
+    }
+
+    pub fn with_adapters(&self, adapted: AdaptedColumns) -> Self {
+        Self {
+            step: self.step.with_adapters(adapted),
             ..self.clone()
         }
     }
@@ -258,28 +265,42 @@ impl ContextReservation {
     /// Makes room for more rows of logits than one per sequence, if they fit. The
     /// former rows stay until the new ones are there.
     pub fn admit_logits(&mut self, plan: &ContextPlan, n_former: usize, n: usize) -> Result<()> {
+        self.resize(plan, n_former + n, |why| {
+            format!(
+                "logits of {n} tokens take {}, {why}; ask for fewer at a time",
+                amount(plan.logits_bytes(n)),
+            )
+        })
+    }
+
+    /// Makes room for a plan with other adapters, if they fit.
+    pub fn admit_adapters(&mut self, plan: &ContextPlan, n_logits: usize) -> Result<()> {
+        self.resize(plan, n_logits, |why| {
+            format!("a step with these adapters takes {why}; use a smaller prefill_chunk")
+        })
+    }
+
+    fn resize(
+        &mut self,
+        plan: &ContextPlan,
+        n_logits: usize,
+        refusal: impl Fn(&dyn fmt::Display) -> String,
+    ) -> Result<()> {
         let Some(reservation) = &mut self.0 else {
             return Ok(());
         };
         let mut bytes = plan.bytes();
-        bytes.logits = bytes.logits.max(plan.logits_bytes(n_former + n));
+        bytes.logits = bytes.logits.max(plan.logits_bytes(n_logits));
         let demand = bytes.demand();
         if demand == reservation.demand() {
             return Ok(());
         }
-        let refusal = |why: &dyn fmt::Display| {
-            Error::over_budget(format!(
-                "logits of {n} tokens take {}, {}; ask for fewer at a time",
-                amount(plan.logits_bytes(n)),
-                why
-            ))
-        };
         if let Some(over) = within(plan.memory_limit, &demand) {
-            return Err(refusal(&over));
+            return Err(Error::over_budget(refusal(&over)));
         }
         reservation
             .resize(demand)
-            .map_err(|shortage| refusal(&shortage))
+            .map_err(|shortage| Error::over_budget(refusal(&shortage)))
     }
 
     pub fn end(&mut self) {

@@ -49,12 +49,21 @@ impl StockShape {
         }
     }
 
+    pub fn n_layers_at_once(&self, step: &StepSize) -> usize {
+        let layerwise = self.device == Device::Cpu && step.n_tokens >= LAYERWISE_FROM;
+        if layerwise {
+            1
+        } else {
+            self.n_layers.min(LAYERS_AHEAD)
+        }
+    }
+
     /// Of all layers that are there at once.
     pub fn bytes(&self, step: &StepSize) -> usize {
-        let layerwise = self.device == Device::Cpu && step.n_tokens >= LAYERWISE_FROM;
-        let (n_layers, mlp_bytes) = match layerwise {
-            true => (1, self.mlp_bytes),
-            false => (self.n_layers.min(LAYERS_AHEAD), self.mlps_bytes),
+        let n_layers = self.n_layers_at_once(step);
+        let mlp_bytes = match n_layers {
+            1 => self.mlp_bytes,
+            _ => self.mlps_bytes,
         };
         let columns = self.hidden + n_layers * self.attention_columns(step.n_sequences);
         product([step.n_tokens, columns * self.element + mlp_bytes])

@@ -1,0 +1,127 @@
+//! [`Adapter`]: a LoRA adapter of a model, for any of its contexts.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use super::model::Model;
+use super::pressure;
+use crate::checkpoint::{AdapterFiles, MappedFile};
+use crate::decoder::Adapted;
+use crate::error::{Error, Result};
+use crate::log;
+use crate::memory::{Category, Demand, Entry, Reservation, budget};
+use crate::mlx::{self, Stream};
+
+/// A tensor's name, place and array.
+const BYTES_PER_TENSOR: usize = 1024;
+
+/// An opened adapter. Immutable; its matrices are used where they are mapped.
+pub struct Adapter {
+    model: Arc<Model>,
+    adapted: Adapted,
+    file: MappedFile,
+    mapped: Entry,
+    _copied: Entry,
+    _reservation: Reservation,
+}
+
+impl Adapter {
+    /// `path` is a directory as mlx-lm or PEFT writes it.
+    pub fn open(model: &Arc<Model>, path: &Path) -> Result<Arc<Adapter>> {
+        pressure::ensure_accepting("open an adapter")?;
+        let files = AdapterFiles::open(path)?;
+        let reservation = reserve(&files)?;
+        let stream = Stream::acquire(model.device())?;
+        let (adapted, bytes) = Adapted::load(&files, &model.info().spec, &stream)?;
+        let mapped_bytes = bytes.used - bytes.copied;
+        log::info(format_args!(
+            "opened the adapter {}: {} modules, {mapped_bytes} bytes mapped, {} copied",
+            path.display(),
+            files.pairs().len(),
+            bytes.copied
+        ));
+        Ok(Arc::new(Adapter {
+            model: model.clone(),
+            adapted,
+            file: files.map().clone(),
+            mapped: Entry::new(Category::Adapters, mapped_bytes),
+            _copied: Entry::new(Category::WeightsCopied, bytes.copied),
+            _reservation: reservation,
+        }))
+    }
+
+    /// The model that it was opened for.
+    pub fn model(&self) -> &Arc<Model> {
+        &self.model
+    }
+
+    /// Bytes that are used where they are mapped.
+    pub fn mapped_bytes(&self) -> usize {
+        self.mapped.bytes()
+    }
+}
+
+fn reserve(files: &AdapterFiles) -> Result<Reservation> {
+    let mut demand = Demand {
+        private: 2 * files.pairs().len() * BYTES_PER_TENSOR,
+        ..Demand::default()
+    };
+    for tensor in files.pairs().iter().flat_map(|pair| [&pair.down, &pair.up]) {
+        match mlx::maps_in_place(tensor.offset, tensor.dtype.size()) {
+            true => demand.kept += tensor.bytes,
+            false => demand.private += tensor.bytes,
+        }
+    }
+    budget().reserve(demand).map_err(|shortage| {
+        Error::over_budget(format!(
+            "the adapter {} takes {shortage}; free other adapters and contexts, or set a larger \
+             budget",
+            files.path().display()
+        ))
+    })
+}
+
+/// The adapters of a context.
+#[derive(Default)]
+pub(super) struct ActiveAdapters {
+    /// Also keeps them open.
+    adapters: Vec<Arc<Adapter>>,
+    adapted: Adapted,
+}
+
+impl ActiveAdapters {
+    pub fn new(model: &Arc<Model>, adapters: &[(Arc<Adapter>, f32)]) -> Result<ActiveAdapters> {
+        for (index, (adapter, scale)) in adapters.iter().enumerate() {
+            if !Arc::ptr_eq(adapter.model(), model) {
+                return Err(Error::invalid(format!(
+                    "adapter {index} was opened for another model; open it for the context's"
+                )));
+            }
+            if !scale.is_finite() {
+                return Err(Error::invalid(format!(
+                    "the scale of adapter {index} is {scale}; it is a finite number"
+                )));
+            }
+        }
+        let parts = adapters
+            .iter()
+            .map(|(adapter, scale)| (&adapter.adapted, *scale));
+        Ok(ActiveAdapters {
+            adapted: Adapted::combine(parts),
+            adapters: adapters
+                .iter()
+                .map(|(adapter, _)| adapter.clone())
+                .collect(),
+        })
+    }
+
+    pub fn adapted(&self) -> &Adapted {
+        &self.adapted
+    }
+
+    /// Finds files that were changed under their mapping.
+    pub fn ensure_unaltered(&self) -> Result<()> {
+        let mut adapters = self.adapters.iter();
+        adapters.try_for_each(|adapter| adapter.file.ensure_unaltered())
+    }
+}
