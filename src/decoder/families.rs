@@ -8,10 +8,10 @@ use self::bases::{
 };
 use super::family::{
     AttentionNames, AttentionScale, Bias, Cap, EmbeddingScale, ExpertNames, ExpertsForm, Family,
-    Fixed, Fused, LogitScale, MlpForm, MlpNames, Names, NormForm, Normalized, QkNorm, RopeForm,
-    RopeLayers, Scales, SharedForm, Windows,
+    Fixed, Fused, JoinedNames, LogitScale, MlpForm, MlpNames, Names, NormForm, Normalized, QkNorm,
+    RopeForm, RopeLayers, Scales, SharedForm, Windows,
 };
-use crate::mlx::{Activation, Gate, Pairing};
+use crate::mlx::{Activation, Gate, Pairing, RowOrder};
 
 pub const FAMILIES: &[Family] = &[
     LLAMA,
@@ -34,6 +34,7 @@ pub const FAMILIES: &[Family] = &[
                 stacked: "block_sparse_moe.switch_mlp",
                 separate: "block_sparse_moe.experts",
                 linears: ["w1", "w3", "w2"],
+                joined: None,
             },
             ..QWEN_EXPERTS
         }),
@@ -172,6 +173,11 @@ pub const FAMILIES: &[Family] = &[
             names: ExpertNames {
                 router: "mlp.router",
                 stacked: "mlp.experts",
+                joined: Some(JoinedNames {
+                    gate_up: "mlp.experts.gate_up_proj",
+                    down: "mlp.experts.down_proj",
+                    order: RowOrder::InTurn,
+                }),
                 ..QWEN_EXPERTS.names
             },
             ..QWEN_EXPERTS

@@ -1,7 +1,7 @@
 //! [`Family`]: the features by which model families differ. `families` has the
 //! table.
 
-use crate::mlx::{Activation, Gate, NormKind, Pairing};
+use crate::mlx::{Activation, Gate, NormKind, Pairing, RowOrder};
 
 /// What distinguishes a family from the others.
 #[derive(Clone, Copy)]
@@ -246,4 +246,13 @@ pub struct ExpertNames {
     pub separate: &'static str,
     /// Gate, up and down of a separate expert.
     pub linears: [&'static str; 3],
+    pub joined: Option<JoinedNames>,
+}
+
+/// Modules with a dimension for the expert, where gate and up are one.
+#[derive(Clone, Copy, Debug)]
+pub struct JoinedNames {
+    pub gate_up: &'static str,
+    pub down: &'static str,
+    pub order: RowOrder,
 }

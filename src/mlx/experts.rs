@@ -11,8 +11,8 @@ use super::projections::{Linear, Weight};
 use super::stream::Stream;
 use crate::error::Result;
 use crate::kernels::{
-    self, Choice, Expert, Floats, FloatsMut, Format, Gate, Matrix, Pool, Projection, Routing,
-    mix_experts,
+    self, Choice, Expert, Floats, FloatsMut, Format, Gate, GateUp, Matrix, Pool, Projection,
+    Routing, mix_experts,
 };
 
 /// The projections of a gated feed-forward network, or of many.
@@ -26,7 +26,23 @@ pub struct GatedLinears {
 pub enum ExpertWeights {
     /// Each array has one more dimension, the first: the expert.
     Stacked(GatedLinears),
+    Joined(JoinedLinears),
     Separate(Vec<GatedLinears>),
+}
+
+/// Stacked experts whose gate and up are one matrix, whose rows are in this order.
+pub struct JoinedLinears {
+    pub gate_up: Linear,
+    pub down: Linear,
+    pub order: RowOrder,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RowOrder {
+    /// All rows of the gate in front of the others.
+    GateFirst,
+    /// A row of each in turn.
+    InTurn,
 }
 
 /// An expert that every row goes through.
@@ -53,8 +69,28 @@ impl GatedLinears {
     /// One expert of stacks of `n`.
     fn expert(&self, index: usize, n: usize) -> Expert<'_> {
         Expert {
-            gate: self.gate.part(index, n),
-            up: self.up.part(index, n),
+            gate_up: GateUp::Separate([self.gate.part(index, n), self.up.part(index, n)]),
+            down: self.down.part(index, n),
+        }
+    }
+}
+
+impl JoinedLinears {
+    fn linears(&self) -> [&Linear; 2] {
+        [&self.gate_up, &self.down]
+    }
+
+    /// One expert of `n`.
+    fn expert(&self, index: usize, n: usize) -> Expert<'_> {
+        let half = |half| Projection {
+            rows: self.gate_up.part(index, n).rows / 2,
+            ..self.gate_up.part(2 * index + half, 2 * n)
+        };
+        Expert {
+            gate_up: match self.order {
+                RowOrder::GateFirst => GateUp::Separate([half(0), half(1)]),
+                RowOrder::InTurn => GateUp::InTurn(self.gate_up.part(index, n)),
+            },
             down: self.down.part(index, n),
         }
     }
@@ -113,13 +149,15 @@ fn part_of(array: &Array, index: usize, n: usize) -> &[u8] {
 impl Experts {
     /// Makes sure that the weights can be read in place.
     pub fn prepare(&self, stream: &Stream) -> Result<()> {
-        let routed = match &self.weights {
-            ExpertWeights::Stacked(all) => std::slice::from_ref(all),
-            ExpertWeights::Separate(all) => &all[..],
+        let routed: Vec<&Linear> = match &self.weights {
+            ExpertWeights::Stacked(all) => all.linears().to_vec(),
+            ExpertWeights::Joined(all) => all.linears().to_vec(),
+            ExpertWeights::Separate(all) => all.iter().flat_map(GatedLinears::linears).collect(),
         };
-        let shared = self.shared.iter().map(|shared| &shared.weights);
+        let shared = self.shared.iter();
+        let shared = shared.flat_map(|shared| shared.weights.linears());
         let mut pending = Vec::new();
-        for linear in routed.iter().chain(shared).flat_map(GatedLinears::linears) {
+        for linear in routed.into_iter().chain(shared) {
             linear.check()?;
             let arrays = linear.weight.parts().into_iter().chain(&linear.bias);
             pending.extend(arrays.filter(|array| !array.is_evaluated()));
@@ -149,6 +187,9 @@ impl Experts {
         let n_experts = self.router.outputs() as usize;
         let routed: Vec<_> = match &self.weights {
             ExpertWeights::Stacked(stacks) => (0..n_experts)
+                .map(|index| stacks.expert(index, n_experts))
+                .collect(),
+            ExpertWeights::Joined(stacks) => (0..n_experts)
                 .map(|index| stacks.expert(index, n_experts))
                 .collect(),
             ExpertWeights::Separate(all) => all.iter().map(|one| one.expert(0, 1)).collect(),

@@ -39,7 +39,7 @@ mod visible;
 pub use crate::kernels::{Activation, Gate, Pairing, Routing};
 pub use array::{Array, Dtype};
 pub use attention::{AttentionLayer, Place, StepBlocks};
-pub use experts::{ExpertWeights, Experts, GatedLinears, SharedExpert};
+pub use experts::{ExpertWeights, Experts, GatedLinears, JoinedLinears, RowOrder, SharedExpert};
 pub use mapped::{MappedArrays, TensorView, maps_in_place};
 pub use memory::{
     MemoryUse, clear_cache, gpu_working_set, memory_use, reset_peak, set_cache_limit,

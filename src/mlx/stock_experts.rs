@@ -5,7 +5,7 @@
 use mlx_sys as sys;
 
 use super::array::{Array, Dtype};
-use super::experts::{ExpertWeights, Experts, GatedLinears, SharedExpert};
+use super::experts::{ExpertWeights, Experts, GatedLinears, JoinedLinears, RowOrder, SharedExpert};
 use super::ops::{NULL, Ops, some};
 use super::projections::{Linear, Weight};
 use super::quantized::{no_blocks, raw_or_null};
@@ -22,7 +22,21 @@ impl Ops {
     ) -> Result<Array> {
         let logits = self.astype(&self.stock_linear(x, &experts.router)?, Dtype::F32)?;
         let routed = match &experts.weights {
-            ExpertWeights::Stacked(stacks) => self.gathered(x, &logits, experts, stacks)?,
+            ExpertWeights::Stacked(stacks) => {
+                let gated = |x: &Array, chosen: &Array| {
+                    let gates = self.gathered_linear(x, &stacks.gate, chosen)?;
+                    let up = self.gathered_linear(x, &stacks.up, chosen)?;
+                    self.stock_gate(experts.gate, &gates, &up)
+                };
+                self.gathered(x, &logits, experts, &gated, &stacks.down)?
+            }
+            ExpertWeights::Joined(stacks) => {
+                let gated = |x: &Array, chosen: &Array| {
+                    let [gates, up] = self.joined_linear(x, stacks, chosen)?;
+                    self.stock_gate(experts.gate, &gates, &up)
+                };
+                self.gathered(x, &logits, experts, &gated, &stacks.down)?
+            }
             ExpertWeights::Separate(all) => self.one_by_one(x, &logits, experts, all)?,
         };
         let sum = match &experts.shared {
@@ -51,22 +65,20 @@ impl Ops {
         self.stock_linear(&gated, &weights.down)
     }
 
-    /// The routed experts' sum, float32.
+    /// The routed experts' sum, float32. `gated` gives what goes into `down`.
     fn gathered(
         &self,
         x: &Array,
         logits: &Array,
         experts: &Experts,
-        stacks: &GatedLinears,
+        gated: &dyn Fn(&Array, &Array) -> Result<Array>,
+        down: &Linear,
     ) -> Result<Array> {
         let (n, columns) = (x.dim(0), x.dim(1));
         let n_chosen = experts.routing.n_chosen as i32;
         let (chosen, shares) = self.stock_routes(logits, n_chosen, experts.routing.normalized)?;
         let x = self.reshape(x, &[n, 1, 1, columns])?;
-        let gates = self.gathered_linear(&x, &stacks.gate, &chosen)?;
-        let up = self.gathered_linear(&x, &stacks.up, &chosen)?;
-        let gated = self.stock_gate(experts.gate, &gates, &up)?;
-        let results = self.gathered_linear(&gated, &stacks.down, &chosen)?;
+        let results = self.gathered_linear(&gated(&x, &chosen)?, down, &chosen)?;
         let results = self.reshape(&results, &[n, n_chosen, columns])?;
         let shares = self.reshape(&shares, &[n, n_chosen, 1])?;
         self.sum(&self.multiply(&results, &shares)?, 1)
@@ -138,6 +150,29 @@ impl Ops {
         let bias = self.take_rows(bias, chosen)?;
         let shape = [chosen.dim(0), chosen.dim(1), 1, bias.dim(2)];
         self.add(&product, &self.reshape(&bias, &shape)?)
+    }
+
+    /// Gate and up of the chosen experts, each `[n, n_chosen, 1, columns]`.
+    fn joined_linear(
+        &self,
+        x: &Array,
+        stacks: &JoinedLinears,
+        chosen: &Array,
+    ) -> Result<[Array; 2]> {
+        let both = self.gathered_linear(x, &stacks.gate_up, chosen)?;
+        let [n, n_chosen, columns] = [both.dim(0), both.dim(1), both.dim(3) / 2];
+        let in_turn = stacks.order == RowOrder::InTurn;
+        let pairs = if in_turn { [columns, 2] } else { [2, columns] };
+        let both = self.reshape(&both, &[n, n_chosen, pairs[0], pairs[1]])?;
+        let half = |half: i32| {
+            let (start, stop) = match in_turn {
+                true => ([0, 0, 0, half], [n, n_chosen, columns, half + 1]),
+                false => ([0, 0, half, 0], [n, n_chosen, half + 1, columns]),
+            };
+            let part = self.slice(&both, &start, &stop)?;
+            self.reshape(&part, &[n, n_chosen, 1, columns])
+        };
+        Ok([half(0)?, half(1)?])
     }
 
     /// The routed experts' sum, float32.

@@ -125,6 +125,17 @@ _LONGROPE = {
     "long_factor": [1.0, 2.0, 3.0, 4.0],
     "partial_rotary_factor": 0.5,
 }
+_GPT_OSS_CONFIG = _small(
+    hidden_size=64,
+    intermediate_size=64,
+    num_attention_heads=4,
+    head_dim=16,
+    num_local_experts=4,
+    num_experts_per_tok=2,
+    swiglu_limit=1.5,
+    sliding_window=WINDOW,
+    rope_parameters=rope(150000.0, truncate=False, **_YARN_ROPE),
+)
 _GEMMA2_CONFIG = _small(
     head_dim=32,
     rms_norm_eps=0.05,
@@ -147,20 +158,20 @@ _GEMMA3_CONFIG = _small(
 
 OTHER_MODELS: tuple[ModelSpec, ...] = (
     ModelSpec(
+        name="gpt-oss-blocks-bf16",
+        family="gpt_oss",
+        features=("sinks", "joined-experts", "expert-biases", "sliding-window", "yarn"),
+        config=_GPT_OSS_CONFIG | {"intermediate_size": 32, "vocab_size": 64},
+        seed=430,
+        dtype="bfloat16",
+        mxfp4_experts=True,
+        mlx_supports=False,
+    ),
+    ModelSpec(
         name="gpt-oss-mxfp4-bf16",
         family="gpt_oss",
         features=("sinks", "stacked-experts", "expert-biases", "sliding-window", "yarn"),
-        config=_small(
-            hidden_size=64,
-            intermediate_size=64,
-            num_attention_heads=4,
-            head_dim=16,
-            num_local_experts=4,
-            num_experts_per_tok=2,
-            swiglu_limit=1.5,
-            sliding_window=WINDOW,
-            rope_parameters=rope(150000.0, truncate=False, **_YARN_ROPE),
-        ),
+        config=_GPT_OSS_CONFIG,
         seed=410,
         dtype="bfloat16",
         quantization=Quantization(bits=4, group_size=32, mode="mxfp4"),

@@ -32,9 +32,12 @@ class Logits:
 
 class TorchReference:
     def __init__(self, folder: Path, dtype: str, config: PreTrainedConfig | None = None) -> None:
+        config = config or AutoConfig.from_pretrained(folder)
+        if hasattr(config, "quantization_config"):
+            config.quantization_config["dequantize"] = True
         self._model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
             folder,
-            config=config or AutoConfig.from_pretrained(folder),
+            config=config,
             dtype=getattr(torch, dtype),
             attn_implementation="eager",
         ).eval()

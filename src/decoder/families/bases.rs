@@ -113,6 +113,7 @@ pub const QWEN_EXPERTS: ExpertsForm = ExpertsForm {
         stacked: "mlp.switch_mlp",
         separate: "mlp.experts",
         linears: ["gate_proj", "up_proj", "down_proj"],
+        joined: None,
     },
 };
 

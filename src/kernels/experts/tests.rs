@@ -32,11 +32,25 @@ impl Stored {
     }
 
     fn expert(&self) -> Expert<'_> {
+        let gate = projection(&self.gate, self.inner);
+        let up = projection(&self.up, self.inner);
         Expert {
-            gate: projection(&self.gate, self.inner),
-            up: projection(&self.up, self.inner),
+            gate_up: GateUp::Separate([gate, up]),
             down: projection(&self.down, self.columns),
         }
+    }
+
+    /// Rows of gate and up in turn.
+    fn joined(&self, float: Float, shift: usize) -> Packed {
+        let rows = |packed: &Packed| -> Vec<f32> {
+            let values = packed.f64s().into_iter();
+            values.map(|value| value as f32).collect()
+        };
+        let (gate, up) = (rows(&self.gate), rows(&self.up));
+        let pairs = gate.chunks_exact(self.columns);
+        let pairs = pairs.zip(up.chunks_exact(self.columns));
+        let values: Vec<f32> = pairs.flat_map(|(a, b)| [a, b].concat()).collect();
+        Packed::of(float, shift, &values)
     }
 
     /// `down(silu(gate x) * (up x))` in float64.
@@ -84,6 +98,7 @@ proptest! {
         shift in 0_usize..4,
         weight_float in prop::sample::select(&FLOATS[..]),
         has_addend: bool,
+        is_joined: bool,
         seed in 0_u32..1000,
     ) {
         let stored: Vec<_> = (0..N_EXPERTS as u32)
@@ -93,7 +108,16 @@ proptest! {
         let addend = Packed::of(Float::F32, shift, &values(seed + 7, n * columns));
         let choices = choices(seed + 1, n, n_chosen);
         let mut out = Packed::unset(Float::F32, shift, n * columns);
-        let all: Vec<_> = stored.iter().map(Stored::expert).collect();
+        let joined: Vec<_> = stored
+            .iter()
+            .map(|stored| stored.joined(weight_float, shift))
+            .collect();
+        let mut all: Vec<_> = stored.iter().map(Stored::expert).collect();
+        if is_joined {
+            for (expert, joined) in all.iter_mut().zip(&joined) {
+                expert.gate_up = GateUp::InTurn(projection(joined, 2 * inner));
+            }
+        }
         let experts = Experts { all: &all, gate: Gate::Times(Activation::Silu) };
         let addends = has_addend.then(|| addend.floats());
         mix_experts(&Pool::new(2), x.floats(), &choices, experts, addends, out.floats_mut());
@@ -139,8 +163,10 @@ fn one_row_and_the_same_among_many_agree_for_codes() {
         }
     };
     let expert = |index: usize| Expert {
-        gate: matrix(index, inner, columns),
-        up: matrix((index + 1) % N_EXPERTS, inner, columns),
+        gate_up: GateUp::Separate([
+            matrix(index, inner, columns),
+            matrix((index + 1) % N_EXPERTS, inner, columns),
+        ]),
         down: matrix(index, columns, inner),
     };
     let all: Vec<_> = (0..N_EXPERTS).map(expert).collect();
