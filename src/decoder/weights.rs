@@ -259,7 +259,12 @@ impl Layer<'_, '_> {
                 weights: self.gated(&module, STACKED_NAMES, inner, false, None)?,
             })
         });
+        let corrections = experts.corrections.map(|name| {
+            let name = self.name(name);
+            self.loader.vector(&name, n)
+        });
         Ok(Experts {
+            corrections: corrections.transpose()?,
             shared: shared.transpose()?,
             weights,
             router: self.matrix(names.router, [n, hidden], experts.has_bias)?,

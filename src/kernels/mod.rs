@@ -49,7 +49,7 @@ pub use cache::{
     CacheBlock, CacheFormat, CacheLayout, CacheRows, LayerLayout, LayerShape, RowsLayout,
 };
 pub use embedding::{float_rows, gather};
-pub use experts::{Choice, Expert, Experts, GateUp, Routing, mix_experts};
+pub use experts::{Choice, Expert, Experts, GateUp, Groups, Routing, Scores, mix_experts};
 pub use float::Float;
 pub use floats::{Floats, FloatsMut};
 pub use level::Level;

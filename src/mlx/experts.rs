@@ -55,6 +55,8 @@ pub struct SharedExpert {
 /// A router, its experts, and how they are chosen and computed.
 pub struct Experts {
     pub router: Linear,
+    /// `[n]`, of the scores by which experts are chosen.
+    pub corrections: Option<Array>,
     pub weights: ExpertWeights,
     pub shared: Option<SharedExpert>,
     pub routing: Routing,
@@ -162,17 +164,28 @@ impl Experts {
             let arrays = linear.weight.parts().into_iter().chain(&linear.bias);
             pending.extend(arrays.filter(|array| !array.is_evaluated()));
         }
+        if let Some(corrections) = &self.corrections {
+            float_of(corrections)?;
+            pending.push(corrections);
+        }
         stream.eval(pending)
+    }
+
+    pub(super) fn corrections(&self) -> Option<Vec<f32>> {
+        let corrections = self.corrections.as_ref()?;
+        let float = float_of(corrections).expect("checked by `prepare`");
+        Some(Floats::new(float, part_of(corrections, 0, 1)).to_vec())
     }
 
     /// By row: the experts that it goes through, the shared one behind the others.
     pub(super) fn choices(&self, logits: Floats<'_>, n_rows: usize) -> Vec<Vec<Choice>> {
         let n_experts = self.router.outputs() as usize;
         let columns = logits.len() / n_rows.max(1);
+        let corrections = self.corrections();
         let row = |row: usize| {
             let logits = logits.row(row, columns).to_vec();
             let (routed, share) = logits.split_at(n_experts);
-            let mut choices = self.routing.choose(routed);
+            let mut choices = self.routing.choose(routed, corrections.as_deref());
             choices.extend(self.shared.iter().map(|_| Choice {
                 expert: n_experts,
                 share: share.first().map_or(1.0, |x| 1.0 / (1.0 + (-x).exp())),

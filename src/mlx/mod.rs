@@ -36,7 +36,7 @@ mod stock_experts;
 mod stream;
 mod visible;
 
-pub use crate::kernels::{Activation, Gate, Pairing, Routing};
+pub use crate::kernels::{Activation, Gate, Groups, Pairing, Routing, Scores};
 pub use array::{Array, Dtype};
 pub use attention::{AttentionLayer, Place, StepBlocks};
 pub use experts::{ExpertWeights, Experts, GatedLinears, JoinedLinears, RowOrder, SharedExpert};

@@ -11,7 +11,7 @@ use super::projections::{Linear, Weight};
 use super::quantized::{no_blocks, raw_or_null};
 use super::stream::Device;
 use crate::error::Result;
-use crate::kernels::{Choice, Gate};
+use crate::kernels::{Choice, Gate, Routing};
 
 impl Ops {
     pub(super) fn stock_mixture(
@@ -76,7 +76,7 @@ impl Ops {
     ) -> Result<Array> {
         let (n, columns) = (x.dim(0), x.dim(1));
         let n_chosen = experts.routing.n_chosen as i32;
-        let (chosen, shares) = self.stock_routes(logits, n_chosen, experts.routing.normalized)?;
+        let (chosen, shares) = self.stock_routes(logits, experts)?;
         let x = self.reshape(x, &[n, 1, 1, columns])?;
         let results = self.gathered_linear(&gated(&x, &chosen)?, down, &chosen)?;
         let results = self.reshape(&results, &[n, n_chosen, columns])?;
@@ -84,13 +84,22 @@ impl Ops {
         self.sum(&self.multiply(&results, &shares)?, 1)
     }
 
-    /// The largest logits' indices and shares, both `[n, n_chosen]`.
-    fn stock_routes(
-        &self,
-        logits: &Array,
-        n_chosen: i32,
-        normalized: bool,
-    ) -> Result<(Array, Array)> {
+    /// The chosen experts' indices and shares, both `[n, n_chosen]`: inside of the
+    /// graph if they are the largest of a softmax.
+    fn stock_routes(&self, logits: &Array, experts: &Experts) -> Result<(Array, Array)> {
+        let routing = &experts.routing;
+        let (n_chosen, normalized) = (routing.n_chosen as i32, routing.normalized);
+        let is_softmax = *routing == Routing::softmax(routing.n_chosen, normalized);
+        if !is_softmax || experts.corrections.is_some() {
+            let routes = self.evaluated_routes(logits, experts)?;
+            let chosen: Vec<_> = routes.iter().map(|choice| choice.expert as i32).collect();
+            let shares: Vec<_> = routes.iter().map(|choice| choice.share).collect();
+            let shape = [logits.dim(0), n_chosen];
+            return Ok((
+                Array::from_i32(&chosen, &shape)?,
+                Array::from_f32(&shares, &shape)?,
+            ));
+        }
         let negative = self.unary(sys::mlx_negative, logits)?;
         let order = Array::build(|out| {
             let stream = self.stream().raw();
@@ -185,12 +194,7 @@ impl Ops {
     ) -> Result<Array> {
         let (n, columns) = (x.dim(0), x.dim(1));
         let n_chosen = experts.routing.n_chosen;
-        self.stream().eval([logits])?;
-        let routes: Vec<Choice> = logits
-            .as_f32()?
-            .chunks_exact(all.len())
-            .flat_map(|logits| experts.routing.choose(logits))
-            .collect();
+        let routes = self.evaluated_routes(logits, experts)?;
         let mut results = Vec::new();
         // Where each of `routes` is found among the results.
         let mut places = vec![0; routes.len()];
@@ -214,6 +218,15 @@ impl Ops {
         let shares: Vec<f32> = routes.iter().map(|choice| choice.share).collect();
         let shares = Array::from_f32(&shares, &[n, n_chosen as i32, 1])?;
         self.sum(&self.multiply(&results, &shares)?, 1)
+    }
+
+    /// The choices of all rows, one after the other.
+    fn evaluated_routes(&self, logits: &Array, experts: &Experts) -> Result<Vec<Choice>> {
+        self.stream().eval([logits])?;
+        let corrections = experts.corrections();
+        let rows = logits.as_f32()?.chunks_exact(logits.dim(1) as usize);
+        let choose = |logits| experts.routing.choose(logits, corrections.as_deref());
+        Ok(rows.flat_map(choose).collect())
     }
 
     fn take_along_rows(&self, x: &Array, indices: &Array) -> Result<Array> {

@@ -71,7 +71,7 @@ class TorchReference:
     @torch.inference_mode()
     def with_neutral_tensors(self, kind: str, ids: list[int]) -> np.ndarray:
         """Uncached logits with all tensors of a kind set to one (norms) or zero (others)."""
-        chosen = [(n, p) for n, p in self._model.named_parameters() if tensor_kind(n) == kind]
+        chosen = [(n, p) for n, p in named_tensors(self._model) if tensor_kind(n) == kind]
         originals = [parameter.clone() for _, parameter in chosen]
         for name, parameter in chosen:
             parameter.fill_(1.0 if name.endswith("norm.weight") else 0.0)
@@ -81,11 +81,18 @@ class TorchReference:
         return logits
 
     def tensor_kinds(self) -> list[str]:
-        return sorted({tensor_kind(name) for name, _ in self._model.named_parameters()})
+        return sorted({tensor_kind(name) for name, _ in named_tensors(self._model)})
 
     def _step(self, ids: list[int], cache: DynamicCache) -> np.ndarray:
         output = self._model(torch.tensor([ids]), past_key_values=cache, use_cache=True)
         return output.logits[0].float().numpy()
+
+
+def named_tensors(model: PreTrainedModel) -> list[tuple[str, torch.Tensor]]:
+    """Parameters and the buffers that are saved beside them."""
+    saved = model.state_dict()
+    buffers = [(name, buffer) for name, buffer in model.named_buffers() if name in saved]
+    return [*model.named_parameters(), *buffers]
 
 
 def tensor_kind(name: str) -> str:

@@ -15,7 +15,7 @@ use super::linear::{Finish, Projection, Rows, linear};
 use super::output::Output;
 use super::pool::Pool;
 use super::scratch::MixtureShape;
-pub use routing::{Choice, Routing};
+pub use routing::{Choice, Groups, Routing, Scores};
 
 /// One feed-forward network: `down(gate(x) through the gate, times up(x))`
 #[derive(Clone, Copy)]
