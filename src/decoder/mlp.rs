@@ -10,7 +10,7 @@ use crate::mlx::{Activation, Gate, Groups, Routing};
 #[derive(Clone, Debug)]
 pub enum MlpSpec {
     Dense(DenseSpec),
-    Experts(ExpertsSpec),
+    Experts(Box<ExpertsSpec>),
 }
 
 impl MlpSpec {
@@ -110,7 +110,7 @@ pub fn from_config(config: &Config, family: &Family, n_layers: usize) -> Result<
     let experts = experts(config, form, activation)?;
     let is_sparse = sparse_layers(config, n_layers)?;
     let of_layer = |is_sparse: bool| match is_sparse {
-        true => Ok(MlpSpec::Experts(experts)),
+        true => Ok(MlpSpec::Experts(Box::new(experts))),
         false => dense(),
     };
     is_sparse.into_iter().map(of_layer).collect()
