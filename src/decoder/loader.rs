@@ -120,7 +120,7 @@ impl<'a> Loader<'a> {
 
     /// `n` matrices as OpenAI publishes them: mxfp4 in blocks of 32 codes, whose
     /// bytes are those of MLX's words.
-    pub fn blocks(&mut self, module: &str, n: usize, shape: [usize; 2]) -> Result<Linear> {
+    pub fn mxfp4_blocks(&mut self, module: &str, n: usize, shape: [usize; 2]) -> Result<Linear> {
         const BLOCK: usize = 32;
         let [rows, columns] = shape;
         let n_blocks = columns.div_ceil(BLOCK);

@@ -308,7 +308,7 @@ impl Layer<'_, '_> {
         let (n, hidden) = (experts.n_experts, self.spec.hidden_size);
         let inner = experts.intermediate_size;
         let mut linear = |module: &str, shape| match has_blocks {
-            true => self.loader.blocks(module, n, shape),
+            true => self.loader.mxfp4_blocks(module, n, shape),
             false => {
                 let place = Place::stacked(module, n, shape);
                 self.loader.matrix(&place, experts.has_bias)
