@@ -100,6 +100,8 @@ impl Quantization {
             return Ok(Quantization::default());
         };
         match section.opt_str("quant_method")? {
+            // Only stacked experts are packed, which their tensors' names say.
+            Some("mxfp4") => Ok(Quantization::default()),
             Some(method) => Err(Error::unsupported(format!(
                 "config.json: the weights are quantized with {method:?}, which cannot be read; \
                  use an MLX-quantized or an unquantized copy of the model"

@@ -3,15 +3,15 @@
 mod bases;
 
 use self::bases::{
-    COHERE, FUSED_MLP, GEMMA, GEMMA2, GLM, GLM4, LAYER_NORM, LLAMA, LLAMA_NAMES, OLMO2, PLAIN,
-    QWEN_EXPERTS, QWEN2, QWEN3, RMS_1E5,
+    COHERE, DEEPSEEK_EXPERTS, FUSED_MLP, GEMMA, GEMMA2, GLM, GLM4, GRANITE, LAYER_NORM, LLAMA,
+    LLAMA_NAMES, OLMO2, PLAIN, QWEN_EXPERTS, QWEN2, QWEN3, RMS_1E5,
 };
 use super::family::{
-    AttentionNames, AttentionScale, Bias, Cap, EmbeddingScale, ExpertNames, ExpertsForm, Family,
-    Fixed, Fused, LogitScale, MlpForm, MlpNames, Names, NormForm, Normalized, QkNorm, RopeForm,
-    RopeLayers, Scales, SharedForm, Windows,
+    AttentionNames, Bias, Cap, ExpertNames, ExpertsForm, Family, Fixed, Fused, JoinedNames,
+    MlpForm, MlpNames, Names, NormForm, Normalized, QkNorm, RopeForm, RopeLayers, RouterForm,
+    Scales, SharedForm, Windows,
 };
-use crate::mlx::{Activation, Gate, Pairing};
+use crate::mlx::{Activation, Gate, Pairing, RowOrder};
 
 pub const FAMILIES: &[Family] = &[
     LLAMA,
@@ -28,12 +28,16 @@ pub const FAMILIES: &[Family] = &[
         experts: Some(ExpertsForm {
             n_experts: &["num_local_experts"],
             intermediate_size: "intermediate_size",
-            normalized: Normalized::Always,
+            router: RouterForm {
+                normalized: Normalized::Always,
+                ..QWEN_EXPERTS.router
+            },
             names: ExpertNames {
                 router: "block_sparse_moe.gate",
                 stacked: "block_sparse_moe.switch_mlp",
                 separate: "block_sparse_moe.experts",
                 linears: ["w1", "w3", "w2"],
+                joined: None,
             },
             ..QWEN_EXPERTS
         }),
@@ -45,6 +49,7 @@ pub const FAMILIES: &[Family] = &[
         experts: Some(ExpertsForm {
             shared: Some(SharedForm {
                 intermediate_size: "shared_expert_intermediate_size",
+                count: None,
                 name: "mlp.shared_expert",
                 share_name: Some("mlp.shared_expert_gate"),
             }),
@@ -163,7 +168,10 @@ pub const FAMILIES: &[Family] = &[
         experts: Some(ExpertsForm {
             n_experts: &["num_local_experts", "num_experts"],
             intermediate_size: "intermediate_size",
-            normalized: Normalized::Always,
+            router: RouterForm {
+                normalized: Normalized::Always,
+                ..QWEN_EXPERTS.router
+            },
             bias: true,
             gate: Some(Gate::ClampedSwiglu {
                 alpha: 1.702,
@@ -172,6 +180,11 @@ pub const FAMILIES: &[Family] = &[
             names: ExpertNames {
                 router: "mlp.router",
                 stacked: "mlp.experts",
+                joined: Some(JoinedNames {
+                    gate_up: "mlp.experts.gate_up_proj",
+                    down: "mlp.experts.down_proj",
+                    order: RowOrder::InTurn,
+                }),
                 ..QWEN_EXPERTS.names
             },
             ..QWEN_EXPERTS
@@ -190,16 +203,29 @@ pub const FAMILIES: &[Family] = &[
         is_tied: true,
         ..LLAMA
     },
+    GRANITE,
     Family {
-        model_types: &["granite"],
-        scales: Scales {
-            embedding: EmbeddingScale::Key("embedding_multiplier"),
-            residual: Some("residual_multiplier"),
-            attention: AttentionScale::Factor("attention_multiplier"),
-            logits: LogitScale::Divisor("logits_scaling"),
-            ..LLAMA.scales
-        },
-        ..LLAMA
+        model_types: &["granitemoe"],
+        experts: Some(ExpertsForm {
+            n_experts: &["num_local_experts"],
+            intermediate_size: "intermediate_size",
+            router: RouterForm {
+                normalized: Normalized::Always,
+                ..QWEN_EXPERTS.router
+            },
+            names: ExpertNames {
+                router: "block_sparse_moe.router.layer",
+                stacked: "block_sparse_moe.switch_mlp",
+                joined: Some(JoinedNames {
+                    gate_up: "block_sparse_moe.input_linear",
+                    down: "block_sparse_moe.output_linear",
+                    order: RowOrder::GateFirst,
+                }),
+                ..QWEN_EXPERTS.names
+            },
+            ..QWEN_EXPERTS
+        }),
+        ..GRANITE
     },
     OLMO2,
     Family {
@@ -242,6 +268,20 @@ pub const FAMILIES: &[Family] = &[
     },
     GLM,
     GLM4,
+    Family {
+        model_types: &["glm4_moe"],
+        norm: RMS_1E5,
+        output_bias: Bias::Never,
+        mlp_bias: Bias::Never,
+        qk_norm: QkNorm::Heads,
+        qk_norm_if: Some("use_qk_norm"),
+        rope: RopeForm {
+            share: 0.5,
+            ..LLAMA.rope
+        },
+        experts: Some(DEEPSEEK_EXPERTS),
+        ..LLAMA
+    },
     Family {
         model_types: &["stablelm"],
         norm: LAYER_NORM,

@@ -1,7 +1,7 @@
 //! [`Family`]: the features by which model families differ. `families` has the
 //! table.
 
-use crate::mlx::{Activation, Gate, NormKind, Pairing};
+use crate::mlx::{Activation, Gate, NormKind, Pairing, RowOrder, Scores};
 
 /// What distinguishes a family from the others.
 #[derive(Clone, Copy)]
@@ -16,6 +16,8 @@ pub struct Family {
     pub mlp_bias: Bias,
     pub has_head_bias: bool,
     pub qk_norm: QkNorm,
+    /// The key without which there is none.
+    pub qk_norm_if: Option<&'static str>,
     /// Sizes that config.json may leave out. A `head_dim` that isn't here either
     /// is hidden size / heads.
     pub defaults: &'static [(&'static str, usize)],
@@ -125,12 +127,25 @@ pub struct MlpForm {
 pub struct ExpertsForm {
     pub n_experts: &'static [&'static str],
     pub intermediate_size: &'static str,
-    pub normalized: Normalized,
+    pub router: RouterForm,
     pub shared: Option<SharedForm>,
     pub bias: bool,
     /// In place of the activation.
     pub gate: Option<Gate>,
     pub names: ExpertNames,
+}
+
+/// How experts are chosen.
+#[derive(Clone, Copy)]
+pub struct RouterForm {
+    pub scores: Scores,
+    pub normalized: Normalized,
+    /// The key of the factor of shares.
+    pub scale: Option<&'static str>,
+    /// How many experts a group's worth comes from, where `n_group` is above 1.
+    pub group_best: Option<usize>,
+    /// The tensor that is added to scores before they are compared.
+    pub corrections: Option<&'static str>,
 }
 
 /// Whether the shares of a token's experts are made to add up to 1.
@@ -144,6 +159,8 @@ pub enum Normalized {
 #[derive(Clone, Copy)]
 pub struct SharedForm {
     pub intermediate_size: &'static str,
+    /// The key of the number of experts that are as one; 0: there is none.
+    pub count: Option<&'static str>,
     pub name: &'static str,
     /// Of the projection to its share; `None`: the share is 1.
     pub share_name: Option<&'static str>,
@@ -246,4 +263,13 @@ pub struct ExpertNames {
     pub separate: &'static str,
     /// Gate, up and down of a separate expert.
     pub linears: [&'static str; 3],
+    pub joined: Option<JoinedNames>,
+}
+
+/// Modules with a dimension for the expert, where gate and up are one.
+#[derive(Clone, Copy, Debug)]
+pub struct JoinedNames {
+    pub gate_up: &'static str,
+    pub down: &'static str,
+    pub order: RowOrder,
 }

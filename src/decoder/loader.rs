@@ -100,21 +100,46 @@ impl<'a> Loader<'a> {
         self.checkpoint.tensor(&name).is_some()
     }
 
-    /// Gate and up of all experts in one tensor are not supported.
-    pub fn refuse_fused_experts(&self, module: &str) -> Result<()> {
-        let names = ["gate_up_proj", "gate_up_proj_blocks", "gate_up_proj.weight"];
-        let names = names.map(|name| format!("{module}.{name}"));
-        match names
-            .iter()
-            .find(|name| self.checkpoint.tensor(name).is_some())
-        {
-            Some(name) => Err(Error::unsupported(format!(
-                "tensor {name} has the gates of experts and what goes through them in one, which \
-                 this version does not support; use a copy of the model that was converted by \
+    pub fn has_blocks(&self, module: &str) -> bool {
+        let name = format!("{module}_blocks");
+        self.checkpoint.tensor(&name).is_some()
+    }
+
+    /// Experts whose matrices are transposed are not supported.
+    pub fn refuse_transposed_experts(&self, module: &str) -> Result<()> {
+        let name = format!("{module}.gate_up_proj");
+        match self.checkpoint.tensor(&name) {
+            Some(_) => Err(Error::unsupported(format!(
+                "tensor {name} has the matrices of experts transposed, which this version does \
+                 not support; use the publisher's copy in mxfp4, or one that was converted by \
                  mlx-lm"
             ))),
             None => Ok(()),
         }
+    }
+
+    /// `n` matrices as OpenAI publishes them: mxfp4 in blocks of 32 codes, whose
+    /// bytes are those of MLX's words.
+    pub fn mxfp4_blocks(&mut self, module: &str, n: usize, shape: [usize; 2]) -> Result<Linear> {
+        const BLOCK: usize = 32;
+        let [rows, columns] = shape;
+        let n_blocks = columns.div_ceil(BLOCK);
+        let name = |suffix: &str| format!("{module}_{suffix}");
+        let stored = [n, rows, n_blocks, BLOCK / 2];
+        let (blocks, _) = self.checked(&name("blocks"), &stored, &[Dtype::U8])?;
+        let words = [n, rows, n_blocks * BLOCK / 8];
+        let groups = [n, rows, n_blocks];
+        Ok(Linear {
+            weight: Weight::Quantized(QuantizedWeight {
+                codes: self.array(blocks, blocks.offset, &words, Dtype::U32)?,
+                scales: self.of_type(&name("scales"), &groups, None, &[Dtype::U8])?,
+                biases: None,
+                mode: QuantMode::Mxfp4,
+                group_size: BLOCK as i32,
+                bits: 4,
+            }),
+            bias: Some(self.of_type(&name("bias"), &[n, rows], None, FLOATS)?),
+        })
     }
 
     pub fn matrix(&mut self, place: &Place<'_>, bias: bool) -> Result<Linear> {
@@ -227,6 +252,23 @@ impl<'a> Loader<'a> {
         rows: Option<Range<usize>>,
         types: &[Dtype],
     ) -> Result<Array> {
+        let (tensor, dtype) = self.checked(name, stored, types)?;
+        let Some(rows) = rows else {
+            return self.array(tensor, tensor.offset, stored, dtype);
+        };
+        let start = tensor.offset + tensor.bytes / stored[0] * rows.start;
+        let mut shape = stored.to_vec();
+        shape[0] = rows.len();
+        self.array(tensor, start, &shape, dtype)
+    }
+
+    /// A tensor of the shape `stored`, and which of `types` it has.
+    fn checked(
+        &self,
+        name: &str,
+        stored: &[usize],
+        types: &[Dtype],
+    ) -> Result<(&'a TensorInfo, Dtype)> {
         let tensor = self.checkpoint.required(name)?;
         if tensor.shape != stored {
             return Err(Error::format(format!(
@@ -242,24 +284,20 @@ impl<'a> Loader<'a> {
                     tensor.stored()
                 ))
             })?;
-        self.array(tensor, rows, dtype)
+        Ok((tensor, dtype))
     }
 
+    /// What begins at `start` of a tensor's file.
     fn array(
         &mut self,
         tensor: &TensorInfo,
-        rows: Option<Range<usize>>,
+        start: usize,
+        shape: &[usize],
         dtype: Dtype,
     ) -> Result<Array> {
-        let mut shape = tensor.shape.clone();
-        let mut start = tensor.offset;
-        if let Some(rows) = rows {
-            start += tensor.bytes / shape[0] * rows.start;
-            shape[0] = rows.len();
-        }
         let shape: Vec<i32> = shape
-            .into_iter()
-            .map(i32::try_from)
+            .iter()
+            .map(|length| i32::try_from(*length))
             .collect::<std::result::Result<_, _>>()
             .map_err(|_| Error::unsupported(format!("tensor {} is too large", tensor.name)))?;
         let array = self.arrays.array(&TensorView {

@@ -1,16 +1,16 @@
 //! Feed-forward networks: config.json -> [`MlpSpec`] of each layer.
 
-use super::family::{ExpertNames, ExpertsForm, Family, Normalized};
+use super::family::{ExpertNames, ExpertsForm, Family, Normalized, RouterForm, SharedForm};
 use super::spec::{has_bias, size};
 use crate::checkpoint::Config;
 use crate::error::{Error, Result};
-use crate::mlx::{Activation, Gate, Routing};
+use crate::mlx::{Activation, Gate, Groups, Routing};
 
 /// One layer's feed-forward network.
 #[derive(Clone, Debug)]
 pub enum MlpSpec {
     Dense(DenseSpec),
-    Experts(ExpertsSpec),
+    Experts(Box<ExpertsSpec>),
 }
 
 impl MlpSpec {
@@ -79,6 +79,7 @@ pub struct ExpertsSpec {
     pub routing: Routing,
     pub gate: Gate,
     pub shared: Option<SharedSpec>,
+    pub(super) corrections: Option<&'static str>,
     pub(super) names: ExpertNames,
 }
 
@@ -109,7 +110,7 @@ pub fn from_config(config: &Config, family: &Family, n_layers: usize) -> Result<
     let experts = experts(config, form, activation)?;
     let is_sparse = sparse_layers(config, n_layers)?;
     let of_layer = |is_sparse: bool| match is_sparse {
-        true => Ok(MlpSpec::Experts(experts)),
+        true => Ok(MlpSpec::Experts(Box::new(experts))),
         false => dense(),
     };
     is_sparse.into_iter().map(of_layer).collect()
@@ -117,40 +118,83 @@ pub fn from_config(config: &Config, family: &Family, n_layers: usize) -> Result<
 
 fn experts(config: &Config, form: &ExpertsForm, activation: Activation) -> Result<ExpertsSpec> {
     let n_experts = config.usize(form.n_experts, 1..=1 << 16)?;
-    let n_chosen = config.usize(
-        [
-            "num_experts_per_tok",
-            "num_experts_per_token",
-            "experts_per_token",
-        ],
-        1..=n_experts,
-    )?;
-    let size = |key: &str| config.usize(key, 1..=1 << 22);
-    let shared = form.shared.map(|shared| {
-        Ok(SharedSpec {
-            intermediate_size: size(shared.intermediate_size)?,
-            name: shared.name,
-            share_name: shared.share_name,
-        })
-    });
+    let shared = form.shared.map(|shared| shared_expert(config, &shared));
     Ok(ExpertsSpec {
         n_experts,
-        intermediate_size: size(form.intermediate_size)?,
+        intermediate_size: config.usize(form.intermediate_size, SIZES)?,
         has_bias: form.bias,
-        routing: Routing {
-            n_chosen,
-            normalized: match form.normalized {
-                Normalized::Always => true,
-                Normalized::Configured(key, absent) => config.opt_bool(key)?.unwrap_or(absent),
-            },
-        },
+        routing: routing(config, &form.router, n_experts)?,
         gate: match form.gate {
             Some(gate) => configured(config, gate)?,
             None => Gate::Times(activation),
         },
-        shared: shared.transpose()?,
+        shared: shared.transpose()?.flatten(),
+        corrections: form.router.corrections,
         names: form.names,
     })
+}
+
+const SIZES: std::ops::RangeInclusive<usize> = 1..=1 << 22;
+
+fn routing(config: &Config, form: &RouterForm, n_experts: usize) -> Result<Routing> {
+    let keys = [
+        "num_experts_per_tok",
+        "num_experts_per_token",
+        "experts_per_token",
+    ];
+    let n_chosen = config.usize(keys, 1..=n_experts)?;
+    let scale = form.scale.map(|key| config.opt_f32(key, 1e-9..=1e9));
+    Ok(Routing {
+        scores: form.scores,
+        n_chosen,
+        groups: groups(config, form, n_experts, n_chosen)?,
+        normalized: match form.normalized {
+            Normalized::Always => true,
+            Normalized::Configured(key, absent) => config.opt_bool(key)?.unwrap_or(absent),
+        },
+        scale: scale.transpose()?.flatten().unwrap_or(1.0),
+    })
+}
+
+fn groups(
+    config: &Config,
+    form: &RouterForm,
+    n_experts: usize,
+    n_chosen: usize,
+) -> Result<Option<Groups>> {
+    let n = config.opt_usize("n_group", 1..=n_experts)?.unwrap_or(1);
+    let is_greedy = config.opt_str("topk_method")? == Some("greedy");
+    let n_best = match form.group_best {
+        Some(n_best) if n > 1 && !is_greedy => n_best,
+        _ => return Ok(None),
+    };
+    if !n_experts.is_multiple_of(n) {
+        let expected = format!("a divisor of the number of experts, {n_experts}");
+        return Err(config.unexpected("n_group", &expected));
+    }
+    let n_groups = config.usize("topk_group", 1..=n)?;
+    if n_groups * (n_experts / n) < n_chosen {
+        let expected = format!("groups of at least {n_chosen} experts");
+        return Err(config.unexpected("topk_group", &expected));
+    }
+    Ok(Some(Groups {
+        n,
+        n_chosen: n_groups,
+        n_best,
+    }))
+}
+
+fn shared_expert(config: &Config, form: &SharedForm) -> Result<Option<SharedSpec>> {
+    let count = form.count.map(|key| config.opt_usize(key, 0..=1 << 10));
+    let count = count.map_or(Ok(1), |count| Ok(count?.unwrap_or(0)))?;
+    if count == 0 {
+        return Ok(None);
+    }
+    Ok(Some(SharedSpec {
+        intermediate_size: count * config.usize(form.intermediate_size, SIZES)?,
+        name: form.name,
+        share_name: form.share_name,
+    }))
 }
 
 /// A gate with the bounds that config.json gives it.
@@ -166,12 +210,18 @@ fn configured(config: &Config, gate: Gate) -> Result<Gate> {
 }
 
 /// Which layers have experts: each `decoder_sparse_step`-th, but for
-/// `mlp_only_layers`.
+/// `mlp_only_layers`; or from `first_k_dense_replace` on each `moe_layer_freq`-th.
 fn sparse_layers(config: &Config, n_layers: usize) -> Result<Vec<bool>> {
     let step = config.opt_usize("decoder_sparse_step", 1..=1 << 12)?;
     let dense = config.opt_usizes("mlp_only_layers", 0..=1 << 12)?;
     let (step, dense) = (step.unwrap_or(1), dense.unwrap_or_default());
-    let is_sparse = |layer: usize| (layer + 1).is_multiple_of(step) && !dense.contains(&layer);
+    let first = config.opt_usize("first_k_dense_replace", 0..=1 << 12)?;
+    let frequency = config.opt_usize("moe_layer_freq", 1..=1 << 12)?;
+    let (first, frequency) = (first.unwrap_or(0), frequency.unwrap_or(1));
+    let is_sparse = |layer: usize| {
+        let is_listed = (layer + 1).is_multiple_of(step) && !dense.contains(&layer);
+        is_listed && layer >= first && layer.is_multiple_of(frequency)
+    };
     Ok((0..n_layers).map(is_sparse).collect())
 }
 

@@ -103,7 +103,10 @@ impl DecoderSpec {
             qkv_bias: has_bias(config, family.qkv_bias)?,
             output_bias: has_bias(config, family.output_bias)?,
             head_bias: family.has_head_bias,
-            qk_norm: family.qk_norm,
+            qk_norm: match family.qk_norm_if {
+                Some(key) if !config.opt_bool(key)?.unwrap_or(false) => QkNorm::None,
+                _ => family.qk_norm,
+            },
             ropes: ropes.all,
             layer_ropes: ropes.by_layer,
             windows,

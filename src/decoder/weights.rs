@@ -11,8 +11,8 @@ use super::spec::DecoderSpec;
 use crate::checkpoint::Checkpoint;
 use crate::error::Result;
 use crate::mlx::{
-    Array, CpuOps, Dtype, ExpertWeights, Experts, GatedLinears, Linear, QuantMode, SharedExpert,
-    Stream, Weight,
+    Array, CpuOps, Dtype, ExpertWeights, Experts, GatedLinears, JoinedLinears, Linear, QuantMode,
+    SharedExpert, Stream, Weight,
 };
 
 /// One decoder layer's parameters.
@@ -248,27 +248,7 @@ impl Layer<'_, '_> {
     fn experts(&mut self, experts: &ExpertsSpec) -> Result<Experts> {
         let (names, hidden) = (&experts.names, self.spec.hidden_size);
         let n = experts.n_experts;
-        let inner = experts.intermediate_size;
-        let stacked = self.name(names.stacked);
-        let has_stacked = self
-            .loader
-            .has_module(&format!("{stacked}.{}", STACKED_NAMES[0]));
-        let weights = match has_stacked {
-            true => {
-                let bias = experts.has_bias;
-                let stacks = self.gated(&stacked, STACKED_NAMES, inner, bias, Some(n))?;
-                ExpertWeights::Stacked(stacks)
-            }
-            false => {
-                self.loader.refuse_fused_experts(&stacked)?;
-                let module = self.name(names.separate);
-                let expert = |index: usize| {
-                    let module = format!("{module}.{index}");
-                    self.gated(&module, names.linears, inner, experts.has_bias, None)
-                };
-                ExpertWeights::Separate((0..n).map(expert).collect::<Result<_>>()?)
-            }
-        };
+        let weights = self.routed(experts)?;
         let shared = experts.shared.map(|shared| {
             let module = self.name(shared.name);
             let inner = shared.intermediate_size;
@@ -279,13 +259,66 @@ impl Layer<'_, '_> {
                 weights: self.gated(&module, STACKED_NAMES, inner, false, None)?,
             })
         });
+        let corrections = experts.corrections.map(|name| {
+            let name = self.name(name);
+            self.loader.vector(&name, n)
+        });
         Ok(Experts {
+            corrections: corrections.transpose()?,
             shared: shared.transpose()?,
             weights,
             router: self.matrix(names.router, [n, hidden], experts.has_bias)?,
             routing: experts.routing,
             gate: experts.gate,
         })
+    }
+
+    fn routed(&mut self, experts: &ExpertsSpec) -> Result<ExpertWeights> {
+        let (names, bias) = (&experts.names, experts.has_bias);
+        let (n, inner) = (experts.n_experts, experts.intermediate_size);
+        let stacked = self.name(names.stacked);
+        let first = format!("{stacked}.{}", STACKED_NAMES[0]);
+        if self.loader.has_module(&first) {
+            let stacks = self.gated(&stacked, STACKED_NAMES, inner, bias, Some(n))?;
+            return Ok(ExpertWeights::Stacked(stacks));
+        }
+        if let Some(joined) = self.joined(experts)? {
+            return Ok(ExpertWeights::Joined(joined));
+        }
+        self.loader.refuse_transposed_experts(&stacked)?;
+        let module = self.name(names.separate);
+        let expert = |index: usize| {
+            let module = format!("{module}.{index}");
+            self.gated(&module, names.linears, inner, bias, None)
+        };
+        let all = (0..n).map(expert).collect::<Result<_>>()?;
+        Ok(ExpertWeights::Separate(all))
+    }
+
+    /// Experts with gate and up in one, if the checkpoint has them so.
+    fn joined(&mut self, experts: &ExpertsSpec) -> Result<Option<JoinedLinears>> {
+        let Some(names) = experts.names.joined else {
+            return Ok(None);
+        };
+        let (gate_up, down) = (self.name(names.gate_up), self.name(names.down));
+        let has_blocks = self.loader.has_blocks(&gate_up);
+        if !has_blocks && !self.loader.has_module(&gate_up) {
+            return Ok(None);
+        }
+        let (n, hidden) = (experts.n_experts, self.spec.hidden_size);
+        let inner = experts.intermediate_size;
+        let mut linear = |module: &str, shape| match has_blocks {
+            true => self.loader.mxfp4_blocks(module, n, shape),
+            false => {
+                let place = Place::stacked(module, n, shape);
+                self.loader.matrix(&place, experts.has_bias)
+            }
+        };
+        Ok(Some(JoinedLinears {
+            gate_up: linear(&gate_up, [2 * inner, hidden])?,
+            down: linear(&down, [hidden, inner])?,
+            order: names.order,
+        }))
     }
 
     /// The matrices of one expert, or of `n_stacked`.

@@ -52,7 +52,7 @@ pub use cache::{
     RowsLayout, Source, Target, copy_part,
 };
 pub use embedding::{float_rows, gather};
-pub use experts::{Choice, Expert, Experts, Routing, mix_experts};
+pub use experts::{Choice, Expert, Experts, GateUp, Groups, Routing, Scores, mix_experts};
 pub use float::Float;
 pub use floats::{Floats, FloatsMut};
 pub use level::Level;

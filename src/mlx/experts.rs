@@ -11,8 +11,8 @@ use super::projections::{Linear, Weight};
 use super::stream::Stream;
 use crate::error::Result;
 use crate::kernels::{
-    self, Choice, Expert, Floats, FloatsMut, Format, Gate, Matrix, Pool, Projection, Routing,
-    mix_experts,
+    self, Choice, Expert, Floats, FloatsMut, Format, Gate, GateUp, Matrix, Pool, Projection,
+    Routing, mix_experts,
 };
 
 /// The projections of a gated feed-forward network, or of many.
@@ -26,7 +26,23 @@ pub struct GatedLinears {
 pub enum ExpertWeights {
     /// Each array has one more dimension, the first: the expert.
     Stacked(GatedLinears),
+    Joined(JoinedLinears),
     Separate(Vec<GatedLinears>),
+}
+
+/// Stacked experts whose gate and up are one matrix, whose rows are in this order.
+pub struct JoinedLinears {
+    pub gate_up: Linear,
+    pub down: Linear,
+    pub order: RowOrder,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RowOrder {
+    /// All rows of the gate in front of the others.
+    GateFirst,
+    /// A row of each in turn.
+    InTurn,
 }
 
 /// An expert that every row goes through.
@@ -39,6 +55,8 @@ pub struct SharedExpert {
 /// A router, its experts, and how they are chosen and computed.
 pub struct Experts {
     pub router: Linear,
+    /// `[n]`, of the scores by which experts are chosen.
+    pub corrections: Option<Array>,
     pub weights: ExpertWeights,
     pub shared: Option<SharedExpert>,
     pub routing: Routing,
@@ -53,8 +71,28 @@ impl GatedLinears {
     /// One expert of stacks of `n`.
     fn expert(&self, index: usize, n: usize) -> Expert<'_> {
         Expert {
-            gate: self.gate.part(index, n),
-            up: self.up.part(index, n),
+            gate_up: GateUp::Separate([self.gate.part(index, n), self.up.part(index, n)]),
+            down: self.down.part(index, n),
+        }
+    }
+}
+
+impl JoinedLinears {
+    fn linears(&self) -> [&Linear; 2] {
+        [&self.gate_up, &self.down]
+    }
+
+    /// One expert of `n`.
+    fn expert(&self, index: usize, n: usize) -> Expert<'_> {
+        let half = |half| Projection {
+            rows: self.gate_up.part(index, n).rows / 2,
+            ..self.gate_up.part(2 * index + half, 2 * n)
+        };
+        Expert {
+            gate_up: match self.order {
+                RowOrder::GateFirst => GateUp::Separate([half(0), half(1)]),
+                RowOrder::InTurn => GateUp::InTurn(self.gate_up.part(index, n)),
+            },
             down: self.down.part(index, n),
         }
     }
@@ -113,28 +151,41 @@ fn part_of(array: &Array, index: usize, n: usize) -> &[u8] {
 impl Experts {
     /// Makes sure that the weights can be read in place.
     pub fn prepare(&self, stream: &Stream) -> Result<()> {
-        let routed = match &self.weights {
-            ExpertWeights::Stacked(all) => std::slice::from_ref(all),
-            ExpertWeights::Separate(all) => &all[..],
+        let routed: Vec<&Linear> = match &self.weights {
+            ExpertWeights::Stacked(all) => all.linears().to_vec(),
+            ExpertWeights::Joined(all) => all.linears().to_vec(),
+            ExpertWeights::Separate(all) => all.iter().flat_map(GatedLinears::linears).collect(),
         };
-        let shared = self.shared.iter().map(|shared| &shared.weights);
+        let shared = self.shared.iter();
+        let shared = shared.flat_map(|shared| shared.weights.linears());
         let mut pending = Vec::new();
-        for linear in routed.iter().chain(shared).flat_map(GatedLinears::linears) {
+        for linear in routed.into_iter().chain(shared) {
             linear.check()?;
             let arrays = linear.weight.parts().into_iter().chain(&linear.bias);
             pending.extend(arrays.filter(|array| !array.is_evaluated()));
         }
+        if let Some(corrections) = &self.corrections {
+            float_of(corrections)?;
+            pending.push(corrections);
+        }
         stream.eval(pending)
+    }
+
+    pub(super) fn corrections(&self) -> Option<Vec<f32>> {
+        let corrections = self.corrections.as_ref()?;
+        let float = float_of(corrections).expect("checked by `prepare`");
+        Some(Floats::new(float, part_of(corrections, 0, 1)).to_vec())
     }
 
     /// By row: the experts that it goes through, the shared one behind the others.
     pub(super) fn choices(&self, logits: Floats<'_>, n_rows: usize) -> Vec<Vec<Choice>> {
         let n_experts = self.router.outputs() as usize;
         let columns = logits.len() / n_rows.max(1);
+        let corrections = self.corrections();
         let row = |row: usize| {
             let logits = logits.row(row, columns).to_vec();
             let (routed, share) = logits.split_at(n_experts);
-            let mut choices = self.routing.choose(routed);
+            let mut choices = self.routing.choose(routed, corrections.as_deref());
             choices.extend(self.shared.iter().map(|_| Choice {
                 expert: n_experts,
                 share: share.first().map_or(1.0, |x| 1.0 / (1.0 + (-x).exp())),
@@ -149,6 +200,9 @@ impl Experts {
         let n_experts = self.router.outputs() as usize;
         let routed: Vec<_> = match &self.weights {
             ExpertWeights::Stacked(stacks) => (0..n_experts)
+                .map(|index| stacks.expert(index, n_experts))
+                .collect(),
+            ExpertWeights::Joined(stacks) => (0..n_experts)
                 .map(|index| stacks.expert(index, n_experts))
                 .collect(),
             ExpertWeights::Separate(all) => all.iter().map(|one| one.expert(0, 1)).collect(),

@@ -40,11 +40,11 @@ mod stock_experts;
 mod stream;
 mod visible;
 
-pub use crate::kernels::{Activation, Gate, Pairing, Routing};
+pub use crate::kernels::{Activation, Gate, Groups, Pairing, Routing, Scores};
 pub use array::{Array, Dtype};
 pub use attention::{AttentionLayer, Place, StepBlocks};
 pub use cached::{CachedArrays, cached_bytes, cached_from_bytes};
-pub use experts::{ExpertWeights, Experts, GatedLinears, SharedExpert};
+pub use experts::{ExpertWeights, Experts, GatedLinears, JoinedLinears, RowOrder, SharedExpert};
 pub use low_rank::LowRank;
 pub use mapped::{MappedArrays, TensorView, maps_in_place};
 pub use memory::{

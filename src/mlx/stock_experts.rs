@@ -5,13 +5,13 @@
 use mlx_sys as sys;
 
 use super::array::{Array, Dtype};
-use super::experts::{ExpertWeights, Experts, GatedLinears, SharedExpert};
+use super::experts::{ExpertWeights, Experts, GatedLinears, JoinedLinears, RowOrder, SharedExpert};
 use super::ops::{NULL, Ops, some};
 use super::projections::{Linear, Weight};
 use super::quantized::{no_blocks, raw_or_null};
 use super::stream::Device;
 use crate::error::Result;
-use crate::kernels::{Choice, Gate};
+use crate::kernels::{Choice, Gate, Routing};
 
 impl Ops {
     pub(super) fn stock_mixture(
@@ -22,7 +22,21 @@ impl Ops {
     ) -> Result<Array> {
         let logits = self.astype(&self.stock_linear(x, &experts.router)?, Dtype::F32)?;
         let routed = match &experts.weights {
-            ExpertWeights::Stacked(stacks) => self.gathered(x, &logits, experts, stacks)?,
+            ExpertWeights::Stacked(stacks) => {
+                let gated = |x: &Array, chosen: &Array| {
+                    let gates = self.gathered_linear(x, &stacks.gate, chosen)?;
+                    let up = self.gathered_linear(x, &stacks.up, chosen)?;
+                    self.stock_gate(experts.gate, &gates, &up)
+                };
+                self.gathered(x, &logits, experts, &gated, &stacks.down)?
+            }
+            ExpertWeights::Joined(stacks) => {
+                let gated = |x: &Array, chosen: &Array| {
+                    let [gates, up] = self.joined_linear(x, stacks, chosen)?;
+                    self.stock_gate(experts.gate, &gates, &up)
+                };
+                self.gathered(x, &logits, experts, &gated, &stacks.down)?
+            }
             ExpertWeights::Separate(all) => self.one_by_one(x, &logits, experts, all)?,
         };
         let sum = match &experts.shared {
@@ -51,34 +65,41 @@ impl Ops {
         self.stock_linear(&gated, &weights.down)
     }
 
-    /// The routed experts' sum, float32.
+    /// The routed experts' sum, float32. `gated` gives what goes into `down`.
     fn gathered(
         &self,
         x: &Array,
         logits: &Array,
         experts: &Experts,
-        stacks: &GatedLinears,
+        gated: &dyn Fn(&Array, &Array) -> Result<Array>,
+        down: &Linear,
     ) -> Result<Array> {
         let (n, columns) = (x.dim(0), x.dim(1));
         let n_chosen = experts.routing.n_chosen as i32;
-        let (chosen, shares) = self.stock_routes(logits, n_chosen, experts.routing.normalized)?;
+        let (chosen, shares) = self.stock_routes(logits, experts)?;
         let x = self.reshape(x, &[n, 1, 1, columns])?;
-        let gates = self.gathered_linear(&x, &stacks.gate, &chosen)?;
-        let up = self.gathered_linear(&x, &stacks.up, &chosen)?;
-        let gated = self.stock_gate(experts.gate, &gates, &up)?;
-        let results = self.gathered_linear(&gated, &stacks.down, &chosen)?;
+        let results = self.gathered_linear(&gated(&x, &chosen)?, down, &chosen)?;
         let results = self.reshape(&results, &[n, n_chosen, columns])?;
         let shares = self.reshape(&shares, &[n, n_chosen, 1])?;
         self.sum(&self.multiply(&results, &shares)?, 1)
     }
 
-    /// The largest logits' indices and shares, both `[n, n_chosen]`.
-    fn stock_routes(
-        &self,
-        logits: &Array,
-        n_chosen: i32,
-        normalized: bool,
-    ) -> Result<(Array, Array)> {
+    /// The chosen experts' indices and shares, both `[n, n_chosen]`: inside of the
+    /// graph if they are the largest of a softmax.
+    fn stock_routes(&self, logits: &Array, experts: &Experts) -> Result<(Array, Array)> {
+        let routing = &experts.routing;
+        let (n_chosen, normalized) = (routing.n_chosen as i32, routing.normalized);
+        let is_softmax = *routing == Routing::softmax(routing.n_chosen, normalized);
+        if !is_softmax || experts.corrections.is_some() {
+            let routes = self.evaluated_routes(logits, experts)?;
+            let chosen: Vec<_> = routes.iter().map(|choice| choice.expert as i32).collect();
+            let shares: Vec<_> = routes.iter().map(|choice| choice.share).collect();
+            let shape = [logits.dim(0), n_chosen];
+            return Ok((
+                Array::from_i32(&chosen, &shape)?,
+                Array::from_f32(&shares, &shape)?,
+            ));
+        }
         let negative = self.unary(sys::mlx_negative, logits)?;
         let order = Array::build(|out| {
             let stream = self.stream().raw();
@@ -140,6 +161,29 @@ impl Ops {
         self.add(&product, &self.reshape(&bias, &shape)?)
     }
 
+    /// Gate and up of the chosen experts, each `[n, n_chosen, 1, columns]`.
+    fn joined_linear(
+        &self,
+        x: &Array,
+        stacks: &JoinedLinears,
+        chosen: &Array,
+    ) -> Result<[Array; 2]> {
+        let both = self.gathered_linear(x, &stacks.gate_up, chosen)?;
+        let [n, n_chosen, columns] = [both.dim(0), both.dim(1), both.dim(3) / 2];
+        let in_turn = stacks.order == RowOrder::InTurn;
+        let pairs = if in_turn { [columns, 2] } else { [2, columns] };
+        let both = self.reshape(&both, &[n, n_chosen, pairs[0], pairs[1]])?;
+        let half = |half: i32| {
+            let (start, stop) = match in_turn {
+                true => ([0, 0, 0, half], [n, n_chosen, columns, half + 1]),
+                false => ([0, 0, half, 0], [n, n_chosen, half + 1, columns]),
+            };
+            let part = self.slice(&both, &start, &stop)?;
+            self.reshape(&part, &[n, n_chosen, 1, columns])
+        };
+        Ok([half(0)?, half(1)?])
+    }
+
     /// The routed experts' sum, float32.
     fn one_by_one(
         &self,
@@ -150,12 +194,7 @@ impl Ops {
     ) -> Result<Array> {
         let (n, columns) = (x.dim(0), x.dim(1));
         let n_chosen = experts.routing.n_chosen;
-        self.stream().eval([logits])?;
-        let routes: Vec<Choice> = logits
-            .as_f32()?
-            .chunks_exact(all.len())
-            .flat_map(|logits| experts.routing.choose(logits))
-            .collect();
+        let routes = self.evaluated_routes(logits, experts)?;
         let mut results = Vec::new();
         // Where each of `routes` is found among the results.
         let mut places = vec![0; routes.len()];
@@ -179,6 +218,15 @@ impl Ops {
         let shares: Vec<f32> = routes.iter().map(|choice| choice.share).collect();
         let shares = Array::from_f32(&shares, &[n, n_chosen as i32, 1])?;
         self.sum(&self.multiply(&results, &shares)?, 1)
+    }
+
+    /// The choices of all rows, one after the other.
+    fn evaluated_routes(&self, logits: &Array, experts: &Experts) -> Result<Vec<Choice>> {
+        self.stream().eval([logits])?;
+        let corrections = experts.corrections();
+        let rows = logits.as_f32()?.chunks_exact(logits.dim(1) as usize);
+        let choose = |logits| experts.routing.choose(logits, corrections.as_deref());
+        Ok(rows.flat_map(choose).collect())
     }
 
     fn take_along_rows(&self, x: &Array, indices: &Array) -> Result<Array> {

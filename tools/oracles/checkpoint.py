@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from model_specs import ModelSpec, Wrapping
+from reference_torch import named_tensors
 
 # Attention must be far from uniform, the blocks must not drown in the residual, and the logits must
 # spread over several units, or a mistake would hide in the tolerance.
@@ -28,7 +29,7 @@ def write_checkpoint(spec: ModelSpec, folder: Path) -> None:
     config = AutoConfig.for_model(spec.family, **spec.config)
     model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     with torch.no_grad():
-        for name, parameter in model.named_parameters():
+        for name, parameter in named_tensors(model):
             values = random_tensor(spec.seed, name, tuple(parameter.shape))
             if "embed_tokens" in name:
                 values *= spec.embedding_gain

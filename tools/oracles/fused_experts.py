@@ -1,9 +1,16 @@
-"""gpt-oss: experts as transformers has them, gate and up in turn and transposed, and as mlx-lm has
-them, apart and in rows."""
+"""gpt-oss: experts as transformers has them, gate and up in turn and transposed, as mlx-lm has them,
+apart and in rows, and as OpenAI publishes them, packed."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import mlx.core as mx
 import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+
+from checkpoint import edit_json
 
 _LAYER = ".mlp.experts."
 
@@ -43,3 +50,22 @@ def join_experts(state: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
             key = f"{layer}{_LAYER}{module}{'_bias' if is_bias else ''}"
             joined[key] = value if is_bias else value.swapaxes(-1, -2)
     return joined
+
+
+def pack_experts(folder: Path) -> None:
+    """Turns transformers' experts into the blocks of mxfp4 that OpenAI publishes."""
+    path = folder / "model.safetensors"
+    packed: dict[str, torch.Tensor] = {}
+    for name, value in load_file(path).items():
+        if _LAYER not in name or name.endswith("bias"):
+            packed[name] = value
+            continue
+        rows = mx.array(value.float().transpose(1, 2).contiguous().numpy())
+        codes, scales = mx.quantize(rows, group_size=32, bits=4, mode="mxfp4")
+        blocks = np.array(codes.view(mx.uint8)).reshape(*scales.shape, 16)
+        packed[f"{name}_blocks"] = torch.from_numpy(blocks)
+        packed[f"{name}_scales"] = torch.from_numpy(np.array(scales))
+    save_file(packed, path, metadata={"format": "pt"})
+    kept = ["model.layers.*.self_attn", "model.layers.*.mlp.router", "lm_head"]
+    section = {"quant_method": "mxfp4", "modules_to_not_convert": [*kept, "model.embed_tokens"]}
+    edit_json(folder / "config.json", lambda config: config | {"quantization_config": section})

@@ -15,7 +15,7 @@ from safetensors.numpy import save_file as save_numpy
 from safetensors.torch import save_file as save_torch
 
 from checkpoint import rename_tensors, separate_experts, wrap, write_checkpoint
-from fused_experts import join_experts, split_experts
+from fused_experts import join_experts, pack_experts, split_experts
 from json_file import write_json
 from model_chat import chat_candidates, write_chat_files
 from model_specs import DECODE_TOKENS, GREEDY_TOKENS, PROMPT_TOKENS, Chat, ModelSpec
@@ -103,6 +103,8 @@ def _write_model(spec: ModelSpec, folder: Path, scratch: Path) -> Path:
         return scratch / "text"
     if spec.quantization is None:
         write_checkpoint(spec, folder)
+        if spec.mxfp4_experts:
+            pack_experts(folder)
         return folder
     source, exact = scratch / "source", scratch / "dequantized"
     write_checkpoint(spec, source)
@@ -211,6 +213,8 @@ def _statistics(logits: np.ndarray) -> dict[str, float]:
 
 
 def _describe_weights(spec: ModelSpec) -> str:
+    if spec.mxfp4_experts:
+        return f"mxfp4 experts, {spec.dtype}"
     if spec.quantization is None:
         return spec.dtype
     q = spec.quantization

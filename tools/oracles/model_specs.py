@@ -60,6 +60,7 @@ class ModelSpec:
     `extra_keys` are put in.
     `extra_tensors` are on disk and must be ignored.
     `embedding_gain` makes room for the blocks where embeddings are scaled up.
+    `mxfp4_experts`: as OpenAI publishes gpt-oss, with experts packed and all else in `dtype`.
     `mlx_supports` is False where mlx-lm ignores a feature of this checkpoint.
     """
 
@@ -78,6 +79,7 @@ class ModelSpec:
     chat: Chat | None = None
     wrapping: Wrapping | None = None
     embedding_gain: float = 1.0
+    mxfp4_experts: bool = False
     mlx_supports: bool = True
 
 

@@ -34,9 +34,12 @@ class Logits:
 
 class TorchReference:
     def __init__(self, folder: Path, dtype: str, config: PreTrainedConfig | None = None) -> None:
+        config = config or AutoConfig.from_pretrained(folder)
+        if hasattr(config, "quantization_config"):
+            config.quantization_config["dequantize"] = True
         self._model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
             folder,
-            config=config or AutoConfig.from_pretrained(folder),
+            config=config,
             dtype=getattr(torch, dtype),
             attn_implementation="eager",
         ).eval()
@@ -74,7 +77,7 @@ class TorchReference:
     @torch.inference_mode()
     def with_neutral_tensors(self, kind: str, ids: list[int]) -> np.ndarray:
         """Uncached logits with all tensors of a kind set to one (norms) or zero (others)."""
-        chosen = [(n, p) for n, p in self._model.named_parameters() if tensor_kind(n) == kind]
+        chosen = [(n, p) for n, p in named_tensors(self._model) if tensor_kind(n) == kind]
         originals = [parameter.clone() for _, parameter in chosen]
         for name, parameter in chosen:
             parameter.fill_(1.0 if name.endswith("norm.weight") else 0.0)
@@ -84,11 +87,18 @@ class TorchReference:
         return logits
 
     def tensor_kinds(self) -> list[str]:
-        return sorted({tensor_kind(name) for name, _ in self._model.named_parameters()})
+        return sorted({tensor_kind(name) for name, _ in named_tensors(self._model)})
 
     def _step(self, ids: list[int], cache: DynamicCache) -> np.ndarray:
         output = self._model(torch.tensor([ids]), past_key_values=cache, use_cache=True)
         return output.logits[0].float().numpy()
+
+
+def named_tensors(model: PreTrainedModel) -> list[tuple[str, torch.Tensor]]:
+    """Parameters and the buffers that are saved beside them."""
+    saved = model.state_dict()
+    buffers = [(name, buffer) for name, buffer in model.named_buffers() if name in saved]
+    return [*model.named_parameters(), *buffers]
 
 
 def tensor_kind(name: str) -> str:

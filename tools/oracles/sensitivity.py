@@ -39,6 +39,7 @@ _MISTAKES: dict[str, Callable[[Any], Any]] = {
     "logit_scale": lambda _: 1.0,
     "num_experts_per_tok": lambda value: value - 1,
     "norm_topk_prob": lambda value: not value,
+    "routed_scaling_factor": lambda value: 2 * value,
     "no_rope_layers": lambda layers: [1] * len(layers),
 }
 
@@ -51,6 +52,8 @@ def _config_mistakes(folder: Path) -> dict[str, dict[str, Any]]:
         if getattr(config, key, None) is not None and key not in _IGNORED.get(config.model_type, ())
     }
     mistakes |= _rope_mistakes(config.rope_parameters)
+    if (getattr(config, "n_group", None) or 1) > 1:
+        mistakes["topk_group"] = {"topk_group": config.topk_group + 1}
     layer_types = getattr(config, "layer_types", None)
     is_windowed = layer_types is None or "sliding_attention" in layer_types
     if getattr(config, "sliding_window", None) is not None and is_windowed:

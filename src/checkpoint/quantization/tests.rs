@@ -60,15 +60,15 @@ fn the_hub_copy_of_the_section_is_read_too() {
 }
 
 #[test]
+fn experts_in_blocks_leave_all_modules_as_they_are() {
+    let text = r#"{"quantization_config": {"quant_method": "mxfp4",
+                   "modules_to_not_convert": ["lm_head"]}}"#;
+    assert_eq!(parse(text).unwrap(), Quantization::default());
+}
+
+#[test]
 fn other_methods_are_unsupported_by_name() {
-    for method in [
-        "gptq",
-        "awq",
-        "fp8",
-        "bitsandbytes",
-        "compressed-tensors",
-        "mxfp4",
-    ] {
+    for method in ["gptq", "awq", "fp8", "bitsandbytes", "compressed-tensors"] {
         let text = format!(r#"{{"quantization_config": {{"quant_method": "{method}"}}}}"#);
         let error = parse(&text).unwrap_err();
         assert_eq!(error.status(), Status::Unsupported);

@@ -3,9 +3,9 @@
 use super::super::family::{
     AttentionNames, AttentionScale, Bias, Cap, EmbeddingScale, ExpertNames, ExpertsForm, Family,
     Fixed, Fused, LogitScale, MlpForm, MlpNames, Names, NormForm, Normalized, QkNorm, RopeForm,
-    RopeLayers, Scales, Windows,
+    RopeLayers, RouterForm, Scales, SharedForm, Windows,
 };
-use crate::mlx::{Activation, NormKind, Pairing};
+use crate::mlx::{Activation, NormKind, Pairing, Scores};
 
 const ATTENTION_BIAS: Bias = Bias::Configured("attention_bias", false);
 
@@ -46,6 +46,7 @@ pub const LLAMA: Family = Family {
     mlp_bias: Bias::Configured("mlp_bias", false),
     has_head_bias: false,
     qk_norm: QkNorm::None,
+    qk_norm_if: None,
     defaults: &[],
     windows: Windows::None,
     rope: RopeForm {
@@ -104,7 +105,13 @@ pub const QWEN3: Family = Family {
 pub const QWEN_EXPERTS: ExpertsForm = ExpertsForm {
     n_experts: &["num_experts", "num_local_experts"],
     intermediate_size: "moe_intermediate_size",
-    normalized: Normalized::Configured("norm_topk_prob", false),
+    router: RouterForm {
+        scores: Scores::Softmax,
+        normalized: Normalized::Configured("norm_topk_prob", false),
+        scale: None,
+        group_best: None,
+        corrections: None,
+    },
     shared: None,
     bias: false,
     gate: None,
@@ -113,7 +120,27 @@ pub const QWEN_EXPERTS: ExpertsForm = ExpertsForm {
         stacked: "mlp.switch_mlp",
         separate: "mlp.experts",
         linears: ["gate_proj", "up_proj", "down_proj"],
+        joined: None,
     },
+};
+
+/// Routers that choose by sigmoids with corrections, among the best groups.
+pub const DEEPSEEK_EXPERTS: ExpertsForm = ExpertsForm {
+    n_experts: &["n_routed_experts"],
+    router: RouterForm {
+        scores: Scores::Sigmoid,
+        normalized: Normalized::Configured("norm_topk_prob", true),
+        scale: Some("routed_scaling_factor"),
+        group_best: Some(2),
+        corrections: Some("mlp.gate.e_score_correction_bias"),
+    },
+    shared: Some(SharedForm {
+        intermediate_size: "moe_intermediate_size",
+        count: Some("n_shared_experts"),
+        name: "mlp.shared_experts",
+        share_name: None,
+    }),
+    ..QWEN_EXPERTS
 };
 
 pub const RMS_1E5: NormForm = NormForm {
@@ -178,6 +205,18 @@ pub const GEMMA2: Family = Family {
         ..LLAMA_NAMES
     },
     ..GEMMA
+};
+
+pub const GRANITE: Family = Family {
+    model_types: &["granite"],
+    scales: Scales {
+        embedding: EmbeddingScale::Key("embedding_multiplier"),
+        residual: Some("residual_multiplier"),
+        attention: AttentionScale::Factor("attention_multiplier"),
+        logits: LogitScale::Divisor("logits_scaling"),
+        ..LLAMA.scales
+    },
+    ..LLAMA
 };
 
 pub const OLMO2: Family = Family {

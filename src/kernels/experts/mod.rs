@@ -15,14 +15,40 @@ use super::linear::{Finish, Projection, Rows, linear};
 use super::output::Output;
 use super::pool::Pool;
 use super::scratch::MixtureShape;
-pub use routing::{Choice, Routing};
+pub use routing::{Choice, Groups, Routing, Scores};
 
 /// One feed-forward network: `down(gate(x) through the gate, times up(x))`
 #[derive(Clone, Copy)]
 pub struct Expert<'a> {
-    pub gate: Projection<'a>,
-    pub up: Projection<'a>,
+    pub gate_up: GateUp<'a>,
     pub down: Projection<'a>,
+}
+
+/// The gate and what goes through it.
+#[derive(Clone, Copy)]
+pub enum GateUp<'a> {
+    Separate([Projection<'a>; 2]),
+    /// Rows of both in turn, the gate's first.
+    InTurn(Projection<'a>),
+}
+
+impl<'a> GateUp<'a> {
+    fn projections(&self) -> &[Projection<'a>] {
+        match self {
+            GateUp::Separate(both) => both,
+            GateUp::InTurn(one) => std::slice::from_ref(one),
+        }
+    }
+
+    /// Rows of all its matrices.
+    fn rows(&self) -> usize {
+        self.projections().iter().map(|one| one.rows).sum()
+    }
+
+    /// How long the rows are that have gone through the gate.
+    fn width(&self) -> usize {
+        self.rows() / 2
+    }
 }
 
 /// What rows may go through.
@@ -85,17 +111,22 @@ impl Mixture<'_> {
     fn add_one_row(&self, choices: &[Choice], sums: &mut [f32]) {
         let expert = |choice: &Choice| self.experts.all[choice.expert];
         let chosen: Vec<_> = choices.iter().map(expert).collect();
-        let first: Vec<_> = chosen.iter().flat_map(|e| [e.gate, e.up]).collect();
+        let first = chosen.iter().flat_map(|e| e.gate_up.projections());
+        let first: Vec<_> = first.copied().collect();
         let products = self.product(self.x, self.columns, &first);
         let mut rest = &products[..];
         for (choice, expert) in choices.iter().zip(&chosen) {
-            let (gates, behind) = rest.split_at(expert.gate.rows);
-            let (up, behind) = behind.split_at(expert.up.rows);
+            let (mine, behind) = rest.split_at(expert.gate_up.rows());
             rest = behind;
-            let mut gated = vec![0; gates.len() * self.float().bytes()];
+            let mut gated = vec![0; expert.gate_up.width() * self.float().bytes()];
             let row = FloatsMut::new(self.float(), &mut gated);
-            let (gates, up) = (Floats::from(gates), Floats::from(up));
-            self.experts.gate.row(self.level, gates, up, row);
+            match expert.gate_up {
+                GateUp::Separate([gate, _]) => self.gate(mine.split_at(gate.rows), row),
+                GateUp::InTurn(_) => {
+                    let [gates, up] = apart(mine);
+                    self.gate((&gates, &up), row);
+                }
+            }
             let gated = Floats::new(self.float(), &gated);
             let result = self.product(gated, gated.len(), &[expert.down]);
             self.level.add_scaled(sums, &result, choice.share);
@@ -111,19 +142,34 @@ impl Mixture<'_> {
             for (row, _) in &rows {
                 x.extend_from_slice(self.x.row(*row, self.columns).bytes());
             }
-            let mut gated = vec![0; rows.len() * expert.gate.rows * self.float().bytes()];
-            linear(
-                self.pool,
-                &plain_rows(Floats::new(self.float(), &x), self.columns),
-                &[expert.gate, expert.up],
-                Finish::Gated(self.experts.gate),
-                &mut gated,
-                self.float(),
-            );
+            let x = Floats::new(self.float(), &x);
+            let width = expert.gate_up.width();
+            let mut gated = vec![0; rows.len() * width * self.float().bytes()];
+            match &expert.gate_up {
+                GateUp::Separate(both) => linear(
+                    self.pool,
+                    &plain_rows(x, self.columns),
+                    both,
+                    Finish::Gated(self.experts.gate),
+                    &mut gated,
+                    self.float(),
+                ),
+                GateUp::InTurn(one) => {
+                    let [gates, up] = apart(&self.product(x, self.columns, &[*one]));
+                    let (gates, up) = (Floats::from(&gates[..]), Floats::from(&up[..]));
+                    let gated = FloatsMut::new(self.float(), &mut gated);
+                    self.experts.gate.rows(self.pool, gates, up, width, gated);
+                }
+            }
             let gated = Floats::new(self.float(), &gated);
-            let results = self.product(gated, expert.gate.rows, &[expert.down]);
+            let results = self.product(gated, width, &[expert.down]);
             self.add(&rows, &results, sums);
         }
+    }
+
+    fn gate(&self, (gates, up): (&[f32], &[f32]), out: FloatsMut<'_>) {
+        let (gates, up) = (Floats::from(gates), Floats::from(up));
+        self.experts.gate.row(self.level, gates, up, out);
     }
 
     fn float(&self) -> Float {
@@ -182,11 +228,17 @@ pub(super) fn mixture_scratch_bytes(shape: &MixtureShape) -> usize {
         n_rows => {
             // A vector that grows has room for up to twice as many.
             let grouped = 2 * n_rows * shape.n_chosen * size_of::<(usize, f32)>();
-            let inner = shape.intermediate * float;
+            // Gate and up in turn are taken apart in front of the gate.
+            let inner = shape.intermediate * (float + 4 * wide);
             grouped + n_rows * (shape.columns * (float + wide) + inner)
         }
     };
     sums + found + chosen + work
+}
+
+/// What is in turn, one after the other.
+fn apart(values: &[f32]) -> [Vec<f32>; 2] {
+    [0, 1].map(|first| values.iter().skip(first).step_by(2).copied().collect())
 }
 
 fn plain_rows(values: Floats<'_>, columns: usize) -> Rows<'_> {

@@ -1,13 +1,34 @@
 //! [`Routing`]: which experts a row goes through, and how much each counts.
 
 /// How a router's logits become choices (Shazeer et al., 2017): the largest
-/// `n_chosen`, by their softmax over all experts.
+/// `n_chosen`, by their scores.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Routing {
+    pub scores: Scores,
     pub n_chosen: usize,
-    /// The shares of the chosen are divided by their sum, which is a softmax over
-    /// the chosen alone.
+    pub groups: Option<Groups>,
+    /// The shares of the chosen are divided by their sum.
     pub normalized: bool,
+    /// Of all shares.
+    pub scale: f32,
+}
+
+/// What a logit is worth.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scores {
+    /// Over all experts.
+    Softmax,
+    Sigmoid,
+}
+
+/// Experts in groups of equal size, of which only the best are considered
+/// (DeepSeek-AI, 2024).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Groups {
+    pub n: usize,
+    pub n_chosen: usize,
+    /// A group is worth the sum of so many of its best experts' scores: 1 or 2.
+    pub n_best: usize,
 }
 
 /// An expert of a row.
@@ -18,29 +39,84 @@ pub struct Choice {
 }
 
 impl Routing {
+    /// The `n_chosen` largest of a softmax.
+    pub fn softmax(n_chosen: usize, normalized: bool) -> Routing {
+        Routing {
+            scores: Scores::Softmax,
+            n_chosen,
+            groups: None,
+            normalized,
+            scale: 1.0,
+        }
+    }
+
     /// The choices for one row's logits, the largest first; of equal ones the
-    /// first expert.
+    /// first expert. `corrections` of scores count for being chosen only.
     ///
     /// # Panics
     /// If there are fewer experts than are chosen.
-    pub fn choose(&self, logits: &[f32]) -> Vec<Choice> {
-        let mut order: Vec<usize> = (0..logits.len()).collect();
-        let larger = |a: &usize, b: &usize| logits[*b].total_cmp(&logits[*a]).then(a.cmp(b));
+    pub fn choose(&self, logits: &[f32], corrections: Option<&[f32]>) -> Vec<Choice> {
+        let scores = self.scores.of(logits);
+        let mut ranks = scores.clone();
+        for (rank, correction) in ranks.iter_mut().zip(corrections.unwrap_or_default()) {
+            *rank += correction;
+        }
+        let mut order = match self.groups {
+            Some(groups) => groups.members(&ranks),
+            None => (0..logits.len()).collect(),
+        };
+        // What is too small for a score has its order nevertheless.
+        let rank = |expert: usize| (ranks[expert], logits[expert]);
+        let larger = |a: &usize, b: &usize| {
+            let (a_rank, b_rank) = (rank(*a), rank(*b));
+            let by_score = b_rank.0.total_cmp(&a_rank.0);
+            by_score.then(b_rank.1.total_cmp(&a_rank.1)).then(a.cmp(b))
+        };
         order.select_nth_unstable_by(self.n_chosen - 1, larger);
         order.truncate(self.n_chosen);
         order.sort_unstable_by(larger);
-        let largest = logits[order[0]];
-        let weight = |expert: &usize| (logits[*expert] - largest).exp();
         let total: f32 = match self.normalized {
-            true => order.iter().map(weight).sum(),
-            false => (0..logits.len()).map(|expert| weight(&expert)).sum(),
+            true => order.iter().map(|expert| scores[*expert]).sum(),
+            false => 1.0,
         };
-        order
-            .iter()
-            .map(|expert| Choice {
-                expert: *expert,
-                share: weight(expert) / total,
-            })
-            .collect()
+        let choice = |expert| Choice {
+            expert,
+            share: self.scale * scores[expert] / total,
+        };
+        order.into_iter().map(choice).collect()
+    }
+}
+
+impl Scores {
+    fn of(self, logits: &[f32]) -> Vec<f32> {
+        match self {
+            Scores::Softmax => {
+                let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+                let weights = logits.iter().map(|logit| (logit - largest).exp());
+                let mut weights: Vec<f32> = weights.collect();
+                let total: f32 = weights.iter().sum();
+                weights.iter_mut().for_each(|weight| *weight /= total);
+                weights
+            }
+            Scores::Sigmoid => logits.iter().map(|x| 1.0 / (1.0 + (-x).exp())).collect(),
+        }
+    }
+}
+
+impl Groups {
+    /// The experts of the best groups.
+    fn members(&self, ranks: &[f32]) -> Vec<usize> {
+        let size = ranks.len() / self.n;
+        let worth = |group: usize| {
+            let mut ranks = ranks[group * size..(group + 1) * size].to_vec();
+            ranks.sort_unstable_by(|a, b| b.total_cmp(a));
+            ranks.iter().take(self.n_best).sum::<f32>()
+        };
+        let worths: Vec<f32> = (0..self.n).map(worth).collect();
+        let mut order: Vec<usize> = (0..self.n).collect();
+        order.sort_by(|a, b| worths[*b].total_cmp(&worths[*a]));
+        order.truncate(self.n_chosen);
+        let experts = |group| group * size..(group + 1) * size;
+        order.into_iter().flat_map(experts).collect()
     }
 }

@@ -32,11 +32,25 @@ impl Stored {
     }
 
     fn expert(&self) -> Expert<'_> {
+        let gate = projection(&self.gate, self.inner);
+        let up = projection(&self.up, self.inner);
         Expert {
-            gate: projection(&self.gate, self.inner),
-            up: projection(&self.up, self.inner),
+            gate_up: GateUp::Separate([gate, up]),
             down: projection(&self.down, self.columns),
         }
+    }
+
+    /// Rows of gate and up in turn.
+    fn joined(&self, float: Float, shift: usize) -> Packed {
+        let rows = |packed: &Packed| -> Vec<f32> {
+            let values = packed.f64s().into_iter();
+            values.map(|value| value as f32).collect()
+        };
+        let (gate, up) = (rows(&self.gate), rows(&self.up));
+        let pairs = gate.chunks_exact(self.columns);
+        let pairs = pairs.zip(up.chunks_exact(self.columns));
+        let values: Vec<f32> = pairs.flat_map(|(a, b)| [a, b].concat()).collect();
+        Packed::of(float, shift, &values)
     }
 
     /// `down(silu(gate x) * (up x))` in float64.
@@ -63,13 +77,10 @@ fn projection(weights: &Packed, rows: usize) -> Projection<'_> {
 }
 
 fn choices(seed: u32, n: usize, n_chosen: usize) -> Vec<Vec<Choice>> {
-    let routing = Routing {
-        n_chosen,
-        normalized: true,
-    };
+    let routing = Routing::softmax(n_chosen, true);
     let logits = values(seed, n * N_EXPERTS);
     let rows = logits.chunks_exact(N_EXPERTS);
-    rows.map(|logits| routing.choose(logits)).collect()
+    rows.map(|logits| routing.choose(logits, None)).collect()
 }
 
 proptest! {
@@ -84,6 +95,7 @@ proptest! {
         shift in 0_usize..4,
         weight_float in prop::sample::select(&FLOATS[..]),
         has_addend: bool,
+        is_joined: bool,
         seed in 0_u32..1000,
     ) {
         let stored: Vec<_> = (0..N_EXPERTS as u32)
@@ -93,7 +105,16 @@ proptest! {
         let addend = Packed::of(Float::F32, shift, &values(seed + 7, n * columns));
         let choices = choices(seed + 1, n, n_chosen);
         let mut out = Packed::unset(Float::F32, shift, n * columns);
-        let all: Vec<_> = stored.iter().map(Stored::expert).collect();
+        let joined: Vec<_> = stored
+            .iter()
+            .map(|stored| stored.joined(weight_float, shift))
+            .collect();
+        let mut all: Vec<_> = stored.iter().map(Stored::expert).collect();
+        if is_joined {
+            for (expert, joined) in all.iter_mut().zip(&joined) {
+                expert.gate_up = GateUp::InTurn(projection(joined, 2 * inner));
+            }
+        }
         let experts = Experts { all: &all, gate: Gate::Times(Activation::Silu) };
         let addends = has_addend.then(|| addend.floats());
         mix_experts(&Pool::new(2), x.floats(), &choices, experts, addends, out.floats_mut());
@@ -139,8 +160,10 @@ fn one_row_and_the_same_among_many_agree_for_codes() {
         }
     };
     let expert = |index: usize| Expert {
-        gate: matrix(index, inner, columns),
-        up: matrix((index + 1) % N_EXPERTS, inner, columns),
+        gate_up: GateUp::Separate([
+            matrix(index, inner, columns),
+            matrix((index + 1) % N_EXPERTS, inner, columns),
+        ]),
         down: matrix(index, columns, inner),
     };
     let all: Vec<_> = (0..N_EXPERTS).map(expert).collect();
@@ -168,17 +191,14 @@ fn one_row_and_the_same_among_many_agree_for_codes() {
 #[test]
 fn shares_are_a_softmax_over_all_or_over_the_chosen() {
     let logits = [0.0, 3.0, 1.0, 3.0, -1.0];
-    let routing = |normalized| Routing {
-        n_chosen: 3,
-        normalized,
-    };
-    let chosen = routing(true).choose(&logits);
+    let routing = |normalized| Routing::softmax(3, normalized);
+    let chosen = routing(true).choose(&logits, None);
     let order: Vec<_> = chosen.iter().map(|choice| choice.expert).collect();
     assert_eq!(order, [1, 3, 2], "of equal logits the first");
     let total: f32 = chosen.iter().map(|choice| choice.share).sum();
     assert!((total - 1.0).abs() < 1e-6);
     let all: f32 = logits.iter().map(|logit| logit.exp()).sum();
-    for (choice, of_chosen) in routing(false).choose(&logits).iter().zip(chosen) {
+    for (choice, of_chosen) in routing(false).choose(&logits, None).iter().zip(chosen) {
         assert!((choice.share - logits[choice.expert].exp() / all).abs() < 1e-6);
         assert!(choice.share < of_chosen.share);
     }
@@ -186,9 +206,54 @@ fn shares_are_a_softmax_over_all_or_over_the_chosen() {
 
 #[test]
 fn logits_that_are_no_numbers_choose_without_failing() {
-    let routing = Routing {
-        n_chosen: 2,
-        normalized: true,
+    let routing = Routing::softmax(2, true);
+    let logits = [f32::NAN, 1.0, f32::NAN, f32::INFINITY];
+    assert_eq!(routing.choose(&logits, None).len(), 2);
+    let groups = Groups {
+        n: 2,
+        n_chosen: 1,
+        n_best: 2,
     };
-    assert_eq!(routing.choose(&[f32::NAN, 1.0, f32::NAN]).len(), 2);
+    let routing = Routing {
+        groups: Some(groups),
+        ..routing
+    };
+    assert_eq!(routing.choose(&logits, None).len(), 2);
+}
+
+#[test]
+fn corrections_change_who_is_chosen_but_not_the_shares() {
+    let routing = Routing {
+        scores: Scores::Sigmoid,
+        scale: 2.5,
+        ..Routing::softmax(2, false)
+    };
+    let logits = [0.5, -0.5, 1.5, -1.5];
+    let corrections = [0.0, 0.0, 0.0, 1.0];
+    let chosen = routing.choose(&logits, Some(&corrections));
+    let sigmoid = |x: f32| 1.0 / (1.0 + (-x).exp());
+    for (choice, expert) in chosen.iter().zip([3, 2]) {
+        assert_eq!(choice.expert, expert);
+        assert!((choice.share - 2.5 * sigmoid(logits[expert])).abs() < 1e-6);
+    }
+}
+
+#[test]
+fn only_experts_of_the_best_groups_are_chosen() {
+    let routing = |n_best| Routing {
+        scores: Scores::Sigmoid,
+        groups: Some(Groups {
+            n: 3,
+            n_chosen: 1,
+            n_best,
+        }),
+        ..Routing::softmax(2, true)
+    };
+    let logits = [3.0, -3.0, 2.0, 1.0, 0.0, 0.5];
+    let experts = |n_best| -> Vec<usize> {
+        let chosen = routing(n_best).choose(&logits, None);
+        chosen.iter().map(|choice| choice.expert).collect()
+    };
+    assert_eq!(experts(1), [0, 1], "the group of the best");
+    assert_eq!(experts(2), [2, 3], "the group of the best two");
 }
