@@ -16,7 +16,7 @@ use umrt::checkpoint::Checkpoint;
 use umrt::decoder::Precision;
 use umrt::error::Status;
 use umrt::mlx::CpuOps;
-use umrt::runtime::{Context, ContextOptions, Model, ModelOptions, estimate, inspect};
+use umrt::runtime::{Adapter, Context, ContextOptions, Model, ModelOptions, estimate, inspect};
 use umrt::text::{EncodeFlags, Tokenizer, TokenizerConfig};
 
 /// Of float32 logits, relative to their range.
@@ -408,6 +408,13 @@ fn a_tokenizer_beside_the_file_is_used_where_the_file_has_an_unknown_one() {
     let source = common::fixture("llama3-chat-f16").join("tokenizer.json");
     fs::copy(source, directory.path().join("tokenizer.json")).expect("a copy");
     assert!(common::open(&path).text().tokenizer().is_ok());
+}
+
+#[test]
+fn adapters_are_refused() {
+    let model = common::open(&file("llama-mixed"));
+    let adapter = Adapter::open(&model, &common::fixture("llama3-f32")).map(|_| ());
+    assert_fails(adapter, Status::Unsupported, &["GGUF"]);
 }
 
 #[test]

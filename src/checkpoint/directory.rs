@@ -22,7 +22,7 @@ pub struct ModelDirectory {
     root: PathBuf,
     weights: Vec<PathBuf>,
     /// The only file of `weights` is a GGUF file, which has all settings too.
-    pub(super) is_gguf: bool,
+    is_gguf: bool,
     /// The index's file name for each tensor, where there is an index.
     pub(super) index: Option<BTreeMap<String, String>>,
 }
@@ -71,6 +71,11 @@ impl ModelDirectory {
             is_gguf: true,
             index: None,
         }
+    }
+
+    /// Whether it is one GGUF file.
+    pub fn is_gguf(&self) -> bool {
+        self.is_gguf
     }
 
     pub fn root(&self) -> &Path {

@@ -60,7 +60,7 @@ struct EmbeddedText {
 impl Manifest {
     fn read(path: &Path) -> Result<Manifest> {
         let directory = ModelDirectory::find(path)?;
-        match directory.is_gguf {
+        match directory.is_gguf() {
             true => Manifest::of_gguf(directory),
             false => Manifest::of_safetensors(directory),
         }

@@ -29,6 +29,13 @@ impl Adapter {
     /// `path` is a directory as mlx-lm or PEFT writes it.
     pub fn open(model: &Arc<Model>, path: &Path) -> Result<Arc<Adapter>> {
         pressure::ensure_accepting("open an adapter")?;
+        if model.checkpoint().directory().is_gguf() {
+            // Their rows of queries and keys may be in another order.
+            return Err(Error::unsupported(
+                "adapters of models in GGUF files are not supported; open the model from a \
+                 directory with safetensors",
+            ));
+        }
         let files = AdapterFiles::open(path)?;
         let reservation = reserve(&files)?;
         let stream = Stream::acquire(model.device())?;
