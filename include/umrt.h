@@ -1907,6 +1907,73 @@ umrt_status umrt_logits(const umrt_ctx *ctx,
 umrt_status umrt_logits_view(const umrt_ctx *ctx, size_t row, const float **logits);
 
 /**
+ * Writes a sequence to a file: its tokens, and keys and values as they are stored,
+ * so that it goes on with the same logits after `umrt_seq_load`. A file that is
+ * there already is replaced as a whole: should the disk be full or the process be
+ * killed, the former one is still there (and perhaps a hidden one beside it whose
+ * name ends in `.tmp`).
+ *
+ * - `path`: NUL-terminated, in a directory that exists.
+ *
+ * The logits of the last evaluation are not saved. Returns INVALID_ARGUMENT (no
+ * such sequence), NOT_FOUND (no such directory), IO (the disk is full, for
+ * instance), OUT_OF_MEMORY, BUSY. Any thread.
+ */
+umrt_status umrt_seq_save(const umrt_ctx *ctx, int32_t seq, const char *path);
+
+/**
+ * Replaces what a sequence holds by what `umrt_seq_save` wrote, with any `n_ctx`
+ * that it fits into, `n_threads` and so on, but the same model and `kv_type`. All
+ * of it is read and checked first: if anything fails, the sequence is as before.
+ *
+ * Returns INVALID_ARGUMENT (no such sequence; saved with another model or
+ * `kv_type`), NOT_FOUND, IO, FORMAT (cut off, damaged, or another kind of file),
+ * UNSUPPORTED (saved by a newer version), NO_SPACE (more than `n_ctx` tokens),
+ * OVER_BUDGET (the context has no room for the former and the new content at once:
+ * trim the sequence first), OUT_OF_MEMORY, BUSY. Any thread.
+ */
+umrt_status umrt_seq_load(umrt_ctx *ctx, int32_t seq, const char *path);
+
+/**
+ * As `umrt_seq_save`, into memory.
+ *
+ * - `buffer`, `capacity`: receives the bytes; NULL and 0 to ask how many there are.
+ * - `needed`: receives how many there are; may be NULL.
+ *
+ * Returns INVALID_ARGUMENT (no such sequence), NO_SPACE (nothing was written),
+ * OUT_OF_MEMORY, BUSY. Any thread.
+ */
+umrt_status umrt_seq_save_to_buffer(const umrt_ctx *ctx,
+                                    int32_t seq,
+                                    uint8_t *buffer,
+                                    size_t capacity,
+                                    size_t *needed);
+
+/**
+ * As `umrt_seq_load`, from what `umrt_seq_save_to_buffer` wrote.
+ *
+ * Returns as `umrt_seq_load` does, but for NOT_FOUND and IO. Any thread.
+ */
+umrt_status umrt_seq_load_from_buffer(umrt_ctx *ctx,
+                                      int32_t seq,
+                                      const uint8_t *buffer,
+                                      size_t length);
+
+/**
+ * Copies the ids of the tokens that a sequence holds.
+ *
+ * - `tokens`, `capacity`: receives the ids.
+ * - `needed`: receives how many there are; may be NULL.
+ *
+ * Returns INVALID_ARGUMENT (no such sequence), NO_SPACE, BUSY. Any thread.
+ */
+umrt_status umrt_seq_tokens(const umrt_ctx *ctx,
+                            int32_t seq,
+                            int32_t *tokens,
+                            size_t capacity,
+                            size_t *needed);
+
+/**
  * Opens an adapter for a model by mapping it; nothing is copied, and the model stays
  * as it is. A context uses it from `umrt_ctx_set_adapters` on.
  *

@@ -20,6 +20,7 @@ const TOPICS: &[&str] = &[
     "model",
     "text",
     "context",
+    "saving",
     "adapter",
     "residency",
     "estimate",

@@ -43,6 +43,7 @@ TYPES: dict[str, Any] = {
     "const float **": ctypes.POINTER(ctypes.c_void_p),
     "int32_t *": ctypes.POINTER(ctypes.c_int32),
     "const int32_t *": ctypes.POINTER(ctypes.c_int32),
+    "uint8_t *": ctypes.POINTER(ctypes.c_uint8),
     "const uint8_t *": ctypes.POINTER(ctypes.c_uint8),
     "uint32_t *": ctypes.POINTER(ctypes.c_uint32),
     "size_t *": ctypes.POINTER(ctypes.c_size_t),

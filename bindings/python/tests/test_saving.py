@@ -47,7 +47,7 @@ def test_what_cannot_be_loaded_leaves_the_sequence(
             context.load(tmp_path / "missing")
         with pytest.raises(umrt.NotFoundError, match="missing"):
             context.save(tmp_path / "missing" / "sequence")
-        with pytest.raises(umrt.InvalidArgumentError, match="bytes"):
+        with pytest.raises(TypeError, match="bytes"):
             context.load_bytes("text")  # type: ignore[arg-type]
         assert context.tokens() == PROMPT
 

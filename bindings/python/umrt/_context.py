@@ -356,15 +356,16 @@ class Context(Closeable):
         function = _ffi.lib.umrt_seq_save_to_buffer
         with contextlib.suppress(NoSpaceError):
             self._call(function, number, None, 0, ctypes.byref(needed))
-        buffer = ctypes.create_string_buffer(needed.value)
+        buffer = (ctypes.c_uint8 * needed.value)()
         self._call(function, number, buffer, needed.value, None)
-        return buffer.raw
+        return bytes(buffer)
 
     def load_bytes(self, saved: bytes, seq: SupportsIndex = 0) -> None:
         """As `load`, from what `save_bytes` gave."""
         saved = _arguments.instance("saved", saved, bytes)
         number = _arguments.i32("seq", seq)
-        self._call(_ffi.lib.umrt_seq_load_from_buffer, number, saved, len(saved))
+        buffer = (ctypes.c_uint8 * len(saved)).from_buffer_copy(saved)
+        self._call(_ffi.lib.umrt_seq_load_from_buffer, number, buffer, len(saved))
 
     def tokens(self, seq: SupportsIndex = 0) -> list[int]:
         """The ids of the tokens that a sequence holds.

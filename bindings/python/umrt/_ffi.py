@@ -533,9 +533,12 @@ FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
     "umrt_seq_load": (STATUS, [HANDLE, c_int32, c_char_p]),
     "umrt_seq_save_to_buffer": (
         STATUS,
-        [HANDLE, c_int32, c_void_p, c_size_t, NEEDED],
+        [HANDLE, c_int32, POINTER(c_uint8), c_size_t, NEEDED],
     ),
-    "umrt_seq_load_from_buffer": (STATUS, [HANDLE, c_int32, c_char_p, c_size_t]),
+    "umrt_seq_load_from_buffer": (
+        STATUS,
+        [HANDLE, c_int32, POINTER(c_uint8), c_size_t],
+    ),
     "umrt_seq_tokens": (STATUS, [HANDLE, c_int32, POINTER(c_int32), c_size_t, NEEDED]),
     "umrt_adapter_open": (STATUS, [HANDLE, c_char_p, NEW_HANDLE]),
     "umrt_adapter_free": (None, [HANDLE]),
