@@ -18,7 +18,14 @@ const LINKER: &str = "aarch64-linux-gnu-gcc";
 const EMULATORS: [&str; 2] = ["qemu-aarch64", "qemu-aarch64-static"];
 const INSTALL: &str = "apt-get install qemu-user gcc-aarch64-linux-gnu libc6-dev-arm64-cross";
 /// What the kernels use, and their tests.
-const DEPENDENCIES: [&str; 5] = ["half", "libc", "memmap2", "proptest", "thiserror"];
+const DEPENDENCIES: [&str; 6] = [
+    "half",
+    "libc",
+    "memmap2",
+    "proptest",
+    "safetensors",
+    "thiserror",
+];
 
 pub fn command(args: &[String]) -> Result<()> {
     match check(args)? {
