@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use umrt::error::{Error, Result, Status};
+use umrt::mlx::CpuOps;
 use umrt::runtime::{Batch, Context, ContextOptions, Model, ModelOptions, Want};
 
 /// The largest difference between float32 logits that were summed in another
@@ -34,6 +35,14 @@ pub fn try_open(path: &Path) -> Result<Arc<Model>> {
 
 pub fn open(path: &Path) -> Arc<Model> {
     try_open(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+pub fn open_with(path: &Path, cpu_ops: CpuOps) -> Arc<Model> {
+    let options = ModelOptions {
+        cpu_ops,
+        ..ModelOptions::default()
+    };
+    Model::open(path, options).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
 pub fn open_fixture(name: &str) -> Arc<Model> {
@@ -59,6 +68,16 @@ pub fn eval(context: &mut Context, tokens: &[i32]) -> Vec<f32> {
     context
         .eval(&Batch::of(tokens), None)
         .expect("an evaluation");
+    rows(context)
+}
+
+/// Appends tokens to one of several sequences and gives the logits of the last.
+pub fn append(context: &mut Context, sequence: i32, tokens: &[i32]) -> Vec<f32> {
+    let batch = Batch {
+        sequences: Some(&vec![sequence; tokens.len()]),
+        ..Batch::of(tokens)
+    };
+    context.eval(&batch, None).expect("an evaluation");
     rows(context)
 }
 

@@ -8,13 +8,12 @@ use umrt::error::Status;
 use umrt::memory::{Category, PressureLevel, ledger};
 use umrt::mlx::CpuOps;
 use umrt::runtime::{
-    Batch, Context, ContextOptions, Model, ModelOptions, TrimSteps, Trimmed, notify,
-    set_spill_place, trim,
+    Context, ContextOptions, Model, ModelOptions, TrimSteps, Trimmed, notify, set_spill_place, trim,
 };
 
 use super::common::process::isolated;
 use super::common::random_model::RandomModel;
-use super::common::{Random, assert_fails, context_of, rows, token_ids};
+use super::common::{Random, append, assert_fails, context_of, token_ids};
 
 fn spill() -> Trimmed {
     trim(TrimSteps {
@@ -48,15 +47,6 @@ fn with_sequences(model: &Arc<Model>, n_sequences: usize) -> Context {
         ..ContextOptions::default()
     };
     context_of(model, options)
-}
-
-fn append(context: &mut Context, sequence: i32, tokens: &[i32]) -> Vec<f32> {
-    let batch = Batch {
-        sequences: Some(&vec![sequence; tokens.len()]),
-        ..Batch::of(tokens)
-    };
-    context.eval(&batch, None).expect("an evaluation");
-    rows(context)
 }
 
 fn tokens(seed: u64, n: usize) -> Vec<i32> {

@@ -7,7 +7,7 @@ use umrt::mlx::CpuOps;
 use umrt::runtime::{Batch, Context, ContextMemory, ContextOptions, Model, ModelOptions};
 
 use crate::common::random_model::RandomModel;
-use crate::common::{assert_close, assert_fails, context_of, eval, rows, token_ids};
+use crate::common::{append, assert_close, assert_fails, context_of, eval, rows, token_ids};
 
 const N_CTX: usize = 700;
 
@@ -38,15 +38,6 @@ fn with_sequences(model: &Arc<Model>, n_sequences: usize) -> Context {
         ..ContextOptions::default()
     };
     context_of(model, options)
-}
-
-fn append(context: &mut Context, sequence: i32, tokens: &[i32]) -> Vec<f32> {
-    let batch = Batch {
-        sequences: Some(&vec![sequence; tokens.len()]),
-        ..Batch::of(tokens)
-    };
-    context.eval(&batch, None).expect("an evaluation");
-    rows(context)
 }
 
 fn alone(model: &Arc<Model>, parts: &[&[i32]]) -> Vec<f32> {

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use umrt::error::Status;
 use umrt::kv::KvType;
 use umrt::mlx::CpuOps;
-use umrt::runtime::{Context, ContextOptions, Model, ModelOptions};
+use umrt::runtime::{Context, ContextOptions, Model};
 
 use crate::common::random_model::RandomModel;
 use crate::common::{
-    assert_close, assert_fails, context_of, eval, eval_all, open_fixture, relative_difference,
-    token_ids,
+    assert_close, assert_fails, context_of, eval, eval_all, open_fixture, open_with,
+    relative_difference, token_ids,
 };
 
 const fn quantized(bits: usize, group_size: usize) -> KvType {
@@ -39,14 +39,6 @@ const SHAPE: RandomModel = RandomModel {
     dtype: umrt::checkpoint::Dtype::F32,
 };
 
-fn open(directory: &std::path::Path, cpu_ops: CpuOps) -> Arc<Model> {
-    let options = ModelOptions {
-        cpu_ops,
-        ..ModelOptions::default()
-    };
-    Model::open(directory, options).expect("a model")
-}
-
 fn of_type(model: &Arc<Model>, kv_type: KvType, prefill_chunk: usize) -> Context {
     let options = ContextOptions {
         n_ctx: 300,
@@ -74,7 +66,7 @@ fn kernels_and_mlx_say_nearly_what_a_float32_cache_does() {
     let directory = SHAPE.write();
     let tokens = token_ids(1, 270, SHAPE.vocab_size);
     let (kernels, stock) = (CpuOps::Kernels, CpuOps::Stock);
-    let [kernels, stock] = [kernels, stock].map(|ops| open(directory.path(), ops));
+    let [kernels, stock] = [kernels, stock].map(|ops| open_with(directory.path(), ops));
     let expected = eval_all(&mut of_type(&stock, KvType::Computed, 512), &tokens);
     for kv_type in TYPES {
         let found = [&kernels, &stock].map(|model| {
@@ -102,7 +94,7 @@ fn kernels_and_mlx_say_nearly_what_a_float32_cache_does() {
 #[test]
 fn a_cache_in_few_bits_is_cut_into_steps_like_any_other() {
     let directory = SHAPE.write();
-    let model = open(directory.path(), CpuOps::Kernels);
+    let model = open_with(directory.path(), CpuOps::Kernels);
     let tokens = token_ids(2, 100, SHAPE.vocab_size);
     for kv_type in [KvType::F32, quantized(8, 32)] {
         let expected = eval(&mut of_type(&model, kv_type, 512), &tokens);
@@ -132,7 +124,7 @@ fn a_token_takes_the_bytes_of_its_type() {
         elements / 2 + scales(32),
     ];
     for cpu_ops in [CpuOps::Kernels, CpuOps::Stock] {
-        let model = open(directory.path(), cpu_ops);
+        let model = open_with(directory.path(), cpu_ops);
         for (kv_type, bytes) in TYPES.into_iter().zip(bytes) {
             let mut context = of_type(&model, kv_type, 0);
             assert_eq!(context.kv_bytes_per_token(), bytes, "{kv_type:?}");

@@ -9,11 +9,11 @@ use std::time::Duration;
 use umrt::error::Status;
 use umrt::kv::KvType;
 use umrt::mlx::CpuOps;
-use umrt::runtime::{Context, ContextOptions, Model, ModelOptions};
+use umrt::runtime::{Context, ContextOptions, Model};
 
 use crate::common::process::isolated;
 use crate::common::random_model::RandomModel;
-use crate::common::{Random, assert_fails, context_of, eval, token_ids};
+use crate::common::{Random, assert_fails, context_of, eval, open_with, token_ids};
 
 const SHAPE: RandomModel = RandomModel {
     hidden_size: 64,
@@ -25,14 +25,6 @@ const SHAPE: RandomModel = RandomModel {
     vocab_size: 96,
     dtype: umrt::checkpoint::Dtype::BF16,
 };
-
-fn open(directory: &Path, cpu_ops: CpuOps) -> Arc<Model> {
-    let options = ModelOptions {
-        cpu_ops,
-        ..ModelOptions::default()
-    };
-    Model::open(directory, options).expect("a model")
-}
 
 fn of(model: &Arc<Model>, kv_type: KvType, n_ctx: usize) -> Context {
     let options = ContextOptions {
@@ -55,7 +47,7 @@ fn logits_after_loading_are_those_without_to_the_last_bit() {
     let path = files.path().join("sequence");
     let quantized = |bits, group_size| KvType::Quantized { bits, group_size };
     for cpu_ops in [CpuOps::Kernels, CpuOps::Stock] {
-        let model = open(directory.path(), cpu_ops);
+        let model = open_with(directory.path(), cpu_ops);
         for kv_type in [
             KvType::Computed,
             KvType::F32,
@@ -104,7 +96,7 @@ fn what_cannot_be_loaded_changes_nothing() {
     let other = other.write();
     let files = tempfile::tempdir().expect("a directory");
     let path = files.path().join("sequence");
-    let model = open(directory.path(), CpuOps::Kernels);
+    let model = open_with(directory.path(), CpuOps::Kernels);
     let mut context = of(&model, KvType::Computed, 300);
     eval(&mut context, &tokens(1, 280));
     context.save(0, &path).expect("saved");
@@ -139,7 +131,7 @@ fn what_cannot_be_loaded_changes_nothing() {
     );
     assert!((state(&mut second), second.memory()) == before);
 
-    let other = open(other.path(), CpuOps::Kernels);
+    let other = open_with(other.path(), CpuOps::Kernels);
     let result = of(&other, KvType::Computed, 300).load_from(0, &whole);
     assert_fails(result, Status::InvalidArgument, &["another model"]);
     let result = of(&model, KvType::Computed, 279).load_from(0, &whole);
@@ -149,7 +141,7 @@ fn what_cannot_be_loaded_changes_nothing() {
 #[test]
 fn loading_keeps_to_what_the_context_reserved() {
     let directory = SHAPE.write();
-    let model = open(directory.path(), CpuOps::Kernels);
+    let model = open_with(directory.path(), CpuOps::Kernels);
     let options = ContextOptions {
         n_ctx: 300,
         ..ContextOptions::default()
@@ -172,7 +164,7 @@ fn a_full_disk_leaves_the_former_file() {
         let directory = SHAPE.write();
         let files = tempfile::tempdir().expect("a directory");
         let path = files.path().join("sequence");
-        let model = open(directory.path(), CpuOps::Kernels);
+        let model = open_with(directory.path(), CpuOps::Kernels);
         let mut context = of(&model, KvType::Computed, 300);
         eval(&mut context, &tokens(1, 20));
         context.save(0, &path).expect("saved");
@@ -203,7 +195,7 @@ const KILLED: &str = "saving::a_process_that_is_killed_leaves_the_old_file_or_th
 
 /// Saves sequences of two lengths in turns, for as long as it lives.
 fn save_forever(directory: &Path) {
-    let model = open(&directory.join("model"), CpuOps::Kernels);
+    let model = open_with(&directory.join("model"), CpuOps::Kernels);
     let mut context = of(&model, KvType::Computed, 1200);
     eval(&mut context, &tokens(1, 1000));
     context.fork(0, 1).expect("a fork");
@@ -239,7 +231,7 @@ fn a_process_that_is_killed_leaves_the_old_file_or_the_new_one() {
         fs::copy(entry.path(), copy).expect("a copy");
     }
     let path = files.path().join("sequence");
-    let model = open(&files.path().join("model"), CpuOps::Kernels);
+    let model = open_with(&files.path().join("model"), CpuOps::Kernels);
     let mut random = Random(7);
     for _ in 0..12 {
         let mut child = saver(files.path());
