@@ -10,7 +10,7 @@ use super::handle;
 use super::sampler::{self, umrt_sampler, umrt_sampler_params};
 use super::structs::{self, Destination, c_structs};
 use crate::error::{Error, Result};
-use crate::runtime::{self, Flow, GenerateOptions, Generated, Prompt};
+use crate::runtime::{self, Ahead, Flow, GenerateOptions, Generated, Prompt};
 
 /// `umrt_generate_params.flags`: go on behind the token that ends a text.
 pub const UMRT_GENERATE_IGNORE_END: u32 = 1;
@@ -126,6 +126,7 @@ pub unsafe extern "C" fn umrt_generate(
                 max_tokens: params.max_tokens as usize,
                 stop: &stop,
                 ignore_end: params.flags & UMRT_GENERATE_IGNORE_END != 0,
+                ahead: Ahead::Auto,
             };
             let cancel = cancel::optional(cancel);
             let mut receive = |text: &str, token| receive(callback, userdata, text, token);

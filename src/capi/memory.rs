@@ -19,8 +19,8 @@ use crate::runtime::{
 /// Private memory that is accounted for is counted once, in one of
 /// `weights_copied_bytes`, `kv_reserved_bytes`, `logits_bytes`, `scratch_bytes`,
 /// `mlx_cache_bytes` and `text_bytes`, whose sum is `total_bytes`; beyond what
-/// the process had before it used umrt, `process_anonymous_bytes` is that sum, and
-/// the stacks and small buffers of its threads. Mapped weights are no private
+/// the process had before it used umrt, `process_anonymous_bytes` is that sum without
+/// `gpu_bytes`, and the stacks and small buffers of its threads. Mapped weights are no private
 /// memory; they are the page cache's.
 #[derive(Clone, Copy)]
 #[repr(C)]
@@ -88,6 +88,9 @@ pub struct umrt_memory_info {
     /// Tensors of adapters, used where their file is mapped; what had to be copied of
     /// them is among `weights_copied_bytes`.
     pub adapters_bytes: u64,
+    /// Of `total_bytes`, what is in the memory of GPUs that have their own, and not in
+    /// the machine's.
+    pub gpu_bytes: u64,
 }
 
 /// What was given back.
@@ -157,6 +160,7 @@ impl umrt_memory_info {
             weights_copied_bytes: memory.weights_copied as u64,
             weights_locked_bytes: memory.weights_locked as u64,
             text_bytes: memory.text as u64,
+            gpu_bytes: memory.on_gpu as u64,
             total_bytes: memory.total() as u64,
             ..Self::zero()
         }
@@ -168,6 +172,7 @@ impl umrt_memory_info {
             kv_used_bytes: memory.kv_used as u64,
             kv_peak_bytes: kv_peak as u64,
             logits_bytes: memory.logits as u64,
+            gpu_bytes: memory.on_gpu as u64,
             total_bytes: memory.total() as u64,
             ..Self::zero()
         }
@@ -199,6 +204,7 @@ impl umrt_memory_info {
             pressure_level: pressure.map_or(UMRT_PRESSURE_UNKNOWN, |p| p.level() as u32),
             pressure_percent: pressure.map_or(0.0, |p| p.some_percent),
             adapters_bytes: stats.adapters as u64,
+            gpu_bytes: stats.on_gpu as u64,
             ..Self::of_model(stats.weights)
         })
     }

@@ -76,8 +76,8 @@ impl Decoder {
         self.dtype
     }
 
-    /// The hidden states `[n, hidden_size]` of `tokens`, the concatenation of
-    /// all segments' tokens. `after_layer` sees the states after each layer but
+    /// The hidden states `[n, hidden_size]` of `tokens`, i32 `[n]`, the concatenation
+    /// of all segments' tokens. `after_layer` sees the states after each layer but
     /// the last, may evaluate them and may stop the pass.
     ///
     /// Without `wants_states` the pass ends with the last layer's attention, which
@@ -85,13 +85,11 @@ impl Decoder {
     pub fn forward(
         &self,
         (ops, adapted): (&Ops, &Adapted),
-        tokens: &[i32],
+        tokens: &Array,
         segments: &mut [Segment<'_>],
         wants_states: bool,
         after_layer: &mut dyn FnMut(&Array) -> Result<()>,
     ) -> Result<Array> {
-        let n_rows = tokens.len();
-        let tokens = Array::from_i32(tokens, &[n_rows as i32])?;
         let step = StepPlaces::new(segments);
         let max_tokens = segments.first().map_or(0, |s| s.cache.shape().max_tokens);
         let ropes = self.ropes.iter().map(|rope| rope.of(max_tokens));
@@ -99,7 +97,7 @@ impl Decoder {
             .map(|rope| ops.rotation(rope, step.positions()))
             .collect();
         let table = &self.weights.embedding.weight;
-        let mut hidden = ops.embed(table, &tokens, self.spec.embedding_scale, self.dtype)?;
+        let mut hidden = ops.embed(table, tokens, self.spec.embedding_scale, self.dtype)?;
         for (index, layer) in self.weights.layers.iter().enumerate() {
             if index > 0 {
                 after_layer(&hidden)?;

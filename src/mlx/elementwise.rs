@@ -92,6 +92,14 @@ impl Ops {
 
     /// `up` through the gate by stock operations.
     pub(super) fn stock_gate(&self, function: Gate, gate: &Array, up: &Array) -> Result<Array> {
+        match self.compiled_gates() {
+            Some(compiled) => compiled.apply(self, function, gate, up),
+            None => self.plain_gate(function, gate, up),
+        }
+    }
+
+    /// The same, node by node.
+    pub(super) fn plain_gate(&self, function: Gate, gate: &Array, up: &Array) -> Result<Array> {
         match function {
             Gate::Times(activation) => self.multiply(&self.stock_activation(activation, gate)?, up),
             Gate::ClampedSwiglu { alpha, limit } => {

@@ -1,7 +1,9 @@
 //! [`Context`]: sequences of one model, and their evaluation.
 //!
+//! - `ahead`: greedy decoding one step ahead
 //! - `saving`: sequences to and from files
 
+mod ahead;
 mod saving;
 
 use std::sync::Arc;
@@ -18,9 +20,11 @@ use super::sequences::{Sequences, SharedSequences};
 use super::stats::ContextMemory;
 use crate::decoder::Segment;
 use crate::error::{Error, Result};
-use crate::kv::{self, KvType, Sequence};
+use crate::kv::{self, KvType, KvUsage, Sequence};
 use crate::memory::{Category, Entry};
 use crate::mlx::{Array, Device, Ops, Stream};
+
+pub(super) use ahead::Next;
 
 /// Zero means the default.
 #[derive(Clone, Copy, Debug, Default)]
@@ -123,6 +127,16 @@ impl Context {
         self.plan.prefill_chunk
     }
 
+    #[cfg(test)]
+    pub(super) fn ops(&self) -> &Arc<Ops> {
+        &self.ops
+    }
+
+    /// Whether decoding gains from being one step ahead.
+    pub(super) fn gains_from_running_ahead(&self) -> bool {
+        self.ops.gains_from_running_ahead()
+    }
+
     /// Threads that compute on the CPU, the one that waits for the others
     /// included; 1 where MLX computes everything.
     pub fn n_threads(&self) -> usize {
@@ -144,11 +158,7 @@ impl Context {
 
     pub fn memory(&self) -> ContextMemory {
         let held = Sequences::of(&self.sequences).usage();
-        ContextMemory {
-            kv_reserved: held.reserved_bytes,
-            kv_used: held.used_bytes,
-            logits: self.logits_bytes.bytes(),
-        }
+        self.memory_of(held, self.logits_bytes.bytes())
     }
 
     /// The most that keys and values have taken.
@@ -160,11 +170,23 @@ impl Context {
     pub fn sequence_memory(&self, sequence: i32) -> Result<ContextMemory> {
         let index = self.index_of(sequence)?;
         let held = kv::usage(&Sequences::of(&self.sequences)[index..=index]);
-        Ok(ContextMemory {
+        Ok(self.memory_of(held, 0))
+    }
+
+    fn memory_of(&self, held: KvUsage, logits: usize) -> ContextMemory {
+        let memory = ContextMemory {
             kv_reserved: held.reserved_bytes,
             kv_used: held.used_bytes,
-            logits: 0,
-        })
+            logits,
+            on_gpu: 0,
+        };
+        ContextMemory {
+            on_gpu: match self.model.device().has_own_memory() {
+                true => memory.total(),
+                false => 0,
+            },
+            ..memory
+        }
     }
 
     pub fn sequence_length(&self, sequence: i32) -> Result<usize> {
@@ -352,11 +374,11 @@ impl Context {
         };
         let mut segments = segments(sequences, &step.parts);
         let rows: Vec<i32> = step.wanted.iter().map(|(row, _)| *row).collect();
-        let tokens = &step.tokens;
+        let tokens = Array::from_i32(&step.tokens, &[step.tokens.len() as i32])?;
         let wants_states = !rows.is_empty();
         let mut compute = || {
             let hidden =
-                decoder.forward(ways, tokens, &mut segments, wants_states, &mut after_layer)?;
+                decoder.forward(ways, &tokens, &mut segments, wants_states, &mut after_layer)?;
             let logits = match rows.is_empty() {
                 true => None,
                 false => Some(decoder.logits(ways, &hidden, &rows)?),

@@ -4,7 +4,8 @@ use std::time::{Duration, Instant};
 
 use super::batch::Batch;
 use super::cancel::Cancel;
-use super::context::Context;
+use super::context::{Context, Next};
+use super::text::ModelText;
 use crate::error::{Error, Result};
 use crate::sample::{Logits, Sampler};
 use crate::text::{Detokenizer, EncodeFlags, StopMatcher};
@@ -30,6 +31,19 @@ pub struct GenerateOptions<'a> {
     pub stop: &'a [&'a str],
     /// Goes on behind the token that ends a text.
     pub ignore_end: bool,
+    pub ahead: Ahead,
+}
+
+/// Whether greedy decoding computes the next step while a token is looked at. The
+/// tokens are the same.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Ahead {
+    /// On GPUs.
+    #[default]
+    Auto,
+    Never,
+    /// Also by MLX's operations on the CPU, where it gains nothing: for comparisons.
+    Always,
 }
 
 /// Whether the receiver of the text wants more.
@@ -79,37 +93,69 @@ pub fn generate(
     let mut output = Output {
         detokenizer: Detokenizer::new(model.text().tokenizer()?.clone(), true),
         stop: StopMatcher::new(options.stop)?,
+        text: model.text(),
+        options,
+        n_tokens: 0,
         receive,
     };
     let began = Instant::now();
     append(context, &prompt, options.sequence, cancel)?;
     let decoding = Instant::now();
-    let mut n_tokens = 0;
-    let stop_reason = loop {
-        let token = sampler.sample(Logits::F32(context.logits(0)?))?;
-        sampler.accept(token);
-        n_tokens += 1;
-        if !options.ignore_end && model.text().is_end(token) {
-            break output.finish(token)?.unwrap_or(StopReason::End);
-        }
-        if let Some(reason) = output.push(token)? {
-            break reason;
-        }
-        if n_tokens == options.max_tokens {
-            break output.finish(token)?.unwrap_or(StopReason::MaxTokens);
-        }
-        if context.sequence_length(options.sequence)? == context.n_ctx() {
-            break output.finish(token)?.unwrap_or(StopReason::ContextFull);
-        }
-        append(context, &[token], options.sequence, cancel)?;
+    let is_ahead = match options.ahead {
+        Ahead::Auto => context.gains_from_running_ahead(),
+        Ahead::Never => false,
+        Ahead::Always => true,
+    };
+    let stop_reason = match is_ahead && sampler.is_greedy() {
+        true => decode_ahead(context, sampler, options.sequence, cancel, &mut output)?,
+        false => decode(context, sampler, options.sequence, cancel, &mut output)?,
     };
     Ok(Generated {
         stop_reason,
         n_prompt_tokens: prompt.len(),
-        n_tokens,
+        n_tokens: output.n_tokens,
         prompt_time: decoding - began,
         decode_time: decoding.elapsed(),
     })
+}
+
+fn decode(
+    context: &mut Context,
+    sampler: &mut Sampler,
+    sequence: i32,
+    cancel: Option<&Cancel>,
+    output: &mut Output<'_>,
+) -> Result<StopReason> {
+    loop {
+        let token = sampler.sample(Logits::F32(context.logits(0)?))?;
+        sampler.accept(token);
+        let has_room = context.sequence_length(sequence)? < context.n_ctx();
+        if let Some(reason) = output.take(token, has_room)? {
+            return Ok(reason);
+        }
+        append(context, &[token], sequence, cancel)?;
+    }
+}
+
+fn decode_ahead(
+    context: &mut Context,
+    sampler: &mut Sampler,
+    sequence: i32,
+    cancel: Option<&Cancel>,
+    output: &mut Output<'_>,
+) -> Result<StopReason> {
+    let mut stop_reason = StopReason::ContextFull;
+    context.decode_ahead(sequence, cancel, &mut |token, has_room| {
+        sampler.accept(token);
+        Ok(match output.take(token, has_room)? {
+            Some(reason) => {
+                stop_reason = reason;
+                Next::End
+            }
+            None => Next::GoOn,
+        })
+    })?;
+    Ok(stop_reason)
 }
 
 fn prompt_tokens(context: &Context, options: &GenerateOptions<'_>) -> Result<Vec<i32>> {
@@ -158,10 +204,32 @@ fn append(
 struct Output<'a> {
     detokenizer: Detokenizer,
     stop: StopMatcher,
+    text: &'a ModelText,
+    options: &'a GenerateOptions<'a>,
+    n_tokens: usize,
     receive: &'a mut dyn FnMut(&str, i32) -> Flow,
 }
 
 impl Output<'_> {
+    /// Why it is the last token, if it is. `has_room`: the sequence can take it.
+    fn take(&mut self, token: i32, has_room: bool) -> Result<Option<StopReason>> {
+        self.n_tokens += 1;
+        let is_end = !self.options.ignore_end && self.text.is_end(token);
+        if !is_end && let Some(reason) = self.push(token)? {
+            return Ok(Some(reason));
+        }
+        let reason = if is_end {
+            StopReason::End
+        } else if self.n_tokens == self.options.max_tokens {
+            StopReason::MaxTokens
+        } else if !has_room {
+            StopReason::ContextFull
+        } else {
+            return Ok(None);
+        };
+        Ok(Some(self.finish(token)?.unwrap_or(reason)))
+    }
+
     fn push(&mut self, token: i32) -> Result<Option<StopReason>> {
         let unstopped = self.stop.push(self.detokenizer.push(token)?);
         let stopped = unstopped.stop.map(|_| StopReason::StopString);

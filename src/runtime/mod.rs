@@ -5,6 +5,7 @@
 //! - `adapter`: [`Adapter`], a LoRA adapter of a model
 //! - `batch`: [`Batch`], which tokens of which sequences to evaluate
 //! - `context`: [`Context`], sequences and their evaluation
+//! - `device`: what devices there are
 //! - `admission`: what they reserve before anything is allocated, and refusals
 //! - `scratch`: what a step takes and gives back
 //! - `estimate`: whether a model fits, from its headers
@@ -21,9 +22,12 @@ mod admission;
 mod batch;
 mod cancel;
 mod context;
+mod device;
 mod diagnosis;
 mod estimate;
 mod generate;
+#[cfg(test)]
+mod gpu_tests;
 mod model;
 mod pressure;
 mod residency;
@@ -37,13 +41,14 @@ pub use admission::{ContextBytes, ModelBytes};
 pub use batch::{Batch, Want};
 pub use cancel::Cancel;
 pub use context::{Context, ContextOptions, Perf};
+pub use device::{DeviceSummary, device_summary};
 pub use diagnosis::{Diagnosis, Finding, diagnose};
 
 pub use estimate::{
     BudgetInfo, MemoryEstimate, TypeBytes, WouldFit, budget_info, estimate, set_budget,
     set_mlx_cache,
 };
-pub use generate::{Flow, GenerateOptions, Generated, Prompt, StopReason, generate};
+pub use generate::{Ahead, Flow, GenerateOptions, Generated, Prompt, StopReason, generate};
 pub use model::{DeviceChoice, Model, ModelInfo, ModelOptions, inspect};
 pub use pressure::{PressureReceiver, TrimSteps, Trimmed, listen, notify, trim};
 pub use residency::{Policy, Released, Residence, Residency, ResidencyOptions, make_room};

@@ -22,4 +22,5 @@ pub mod rng;
 pub mod sampler;
 
 pub use params::SamplerParams;
+pub(crate) use sampler::nothing_to_choose;
 pub use sampler::{Logits, Sampler};

@@ -72,6 +72,11 @@ impl Sampler {
         &self.params
     }
 
+    /// Whether it takes the largest logit of each row, whatever came before.
+    pub fn is_greedy(&self) -> bool {
+        self.params.temperature == 0.0 && !self.params.has_penalties()
+    }
+
     /// The next token for this row. It does not become part of the history:
     /// tell [`accept`](Self::accept) which token was really used.
     ///
@@ -185,7 +190,7 @@ fn argmax(values: impl Iterator<Item = f32>) -> Option<i32> {
     best
 }
 
-fn nothing_to_choose() -> Error {
+pub(crate) fn nothing_to_choose() -> Error {
     Error::backend(
         "the logits of this row are all NaN or minus infinity, so there is no token to choose; \
          the model's computation overflowed or its weights are damaged",

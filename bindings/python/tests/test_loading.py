@@ -127,3 +127,32 @@ def test_importing_does_not_import_numpy(root: Path) -> None:
     library = umrt.library_path()
     process = import_umrt(root / "bindings/python", code, UMRT_LIBRARY=library)
     assert process.stdout.strip() == "False", process.stderr
+
+
+@pytest.mark.skipif(COMPILER is None, reason="no C compiler")
+@pytest.mark.parametrize(
+    ("library", "advice"),
+    [
+        ("libcudnn.so.9", "libcudnn.so.9 not found: pip install nvidia-cudnn-cu13"),
+        ("libcuda.so.1", "a part of NVIDIA's driver"),
+    ],
+)
+def test_a_missing_library_of_cuda_is_named_with_its_package(
+    tmp_path: Path, library: str, advice: str
+) -> None:
+    assert COMPILER is not None
+    needed = tmp_path / library
+    subprocess.run(
+        [COMPILER, "-shared", "-x", "c", "/dev/null", "-o", needed, f"-Wl,-soname,{library}"],
+        check=True,
+    )
+    broken = tmp_path / "libumrt.so"
+    subprocess.run(
+        [COMPILER, "-shared", "-x", "c", "/dev/null", "-o", broken]
+        + ["-x", "none", "-Wl,--no-as-needed", needed],
+        check=True,
+    )
+    needed.unlink()
+    copy_package(tmp_path / "package")
+    message = error_of(import_umrt(tmp_path / "package", UMRT_LIBRARY=str(broken)))
+    assert advice in message

@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from . import errors
+from ._cuda import missing_library_hint
 
 ABI_VERSION = 0
 
@@ -144,6 +145,10 @@ class DeviceInfo(Struct):
         ("kind", c_uint32),
         ("usable_bytes", c_uint64),
         ("name", c_char * 64),
+        ("total_bytes", c_uint64),
+        ("free_bytes", c_uint64),
+        ("gpu_index", c_uint32),
+        ("reserved", c_uint32),
     ]
 
 
@@ -177,6 +182,7 @@ class MemoryInfo(Struct):
         ("pressure_level", c_uint32),
         ("pressure_percent", c_float),
         ("adapters_bytes", c_uint64),
+        ("gpu_bytes", c_uint64),
     ]
 
 
@@ -228,6 +234,8 @@ class ModelParams(Struct):
         ("memory_limit", c_uint64),
         ("flags", c_uint32),
         ("load", c_uint32),
+        ("gpu_index", c_uint32),
+        ("reserved", c_uint32),
     ]
 
 
@@ -360,6 +368,8 @@ class MemoryEstimate(Struct):
         ("taken_bytes", c_uint64),
         ("missing_bytes", c_uint64),
         ("usable_reason", c_char_p),
+        ("gpu_bytes", c_uint64),
+        ("gpu_usable_bytes", c_uint64),
     ]
 
 
@@ -614,7 +624,8 @@ def _load(path: Path) -> ctypes.CDLL:
     try:
         loaded = ctypes.CDLL(str(path))
     except OSError as error:
-        raise ImportError(f"cannot load the umrt library {path}: {error}") from error
+        hint = missing_library_hint(str(error))
+        raise ImportError(f"cannot load the umrt library {path}: {error}{hint}") from error
     _check_abi(loaded, path)
     for name, (result, arguments) in FUNCTIONS.items():
         try:

@@ -44,6 +44,8 @@ class ModelMemory:
     """Weight files locked in memory."""
     text_bytes: int
     """Tokenizer and chat template, estimated; 0 until they are first used."""
+    gpu_bytes: int
+    """Of the copied weights, what is in the memory of a GPU that has its own."""
 
     def __str__(self) -> str:
         return _table(
@@ -65,6 +67,8 @@ class ContextMemory:
     """Of that, filled with tokens."""
     logits_bytes: int
     """Logits of the last evaluation."""
+    gpu_bytes: int
+    """Of all that, what is in the memory of a GPU that has its own."""
 
     def __str__(self) -> str:
         return _table(_context_rows(self))
@@ -129,6 +133,9 @@ class MemoryStats:
     """The share of the last ten seconds in which at least one process waited."""
     adapters_bytes: int
     """Tensors of adapters, used where their file is mapped."""
+    gpu_bytes: int
+    """Of `total_bytes`, what is in the memory of GPUs that have their own, and not in
+    the machine's."""
 
     def __str__(self) -> str:
         table = _table(
