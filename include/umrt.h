@@ -227,7 +227,8 @@ inline T umrt_initialized() {
 #define UMRT_TRIM_IDLE_SEQUENCES 8
 
 /**
- * `umrt_model_params.device`: the GPU if there is one, otherwise the CPU.
+ * `umrt_model_params.device`: the first GPU if there is one, otherwise the CPU; the
+ * log says why.
  */
 #define UMRT_DEVICE_AUTO 0
 
@@ -563,6 +564,19 @@ typedef struct {
    * For people: what it is and which MLX drives it.
    */
   char name[64];
+  /**
+   * Bytes of its memory: the machine's, unless a GPU has its own.
+   */
+  uint64_t total_bytes;
+  /**
+   * Of a GPU's own memory, what nobody uses now; 0: MLX does not say.
+   */
+  uint64_t free_bytes;
+  /**
+   * For `umrt_model_params.gpu_index`; 0 for the CPU.
+   */
+  uint32_t gpu_index;
+  uint32_t reserved;
 } umrt_device_info;
 
 /**
@@ -578,8 +592,8 @@ typedef void (*umrt_log_fn)(int32_t level, const char *message, void *userdata);
  * Private memory that is accounted for is counted once, in one of
  * `weights_copied_bytes`, `kv_reserved_bytes`, `logits_bytes`, `scratch_bytes`,
  * `mlx_cache_bytes` and `text_bytes`, whose sum is `total_bytes`; beyond what
- * the process had before it used umrt, `process_anonymous_bytes` is that sum, and
- * the stacks and small buffers of its threads. Mapped weights are no private
+ * the process had before it used umrt, `process_anonymous_bytes` is that sum without
+ * `gpu_bytes`, and the stacks and small buffers of its threads. Mapped weights are no private
  * memory; they are the page cache's.
  */
 typedef struct {
@@ -698,6 +712,11 @@ typedef struct {
    * them is among `weights_copied_bytes`.
    */
   uint64_t adapters_bytes;
+  /**
+   * Of `total_bytes`, what is in the memory of GPUs that have their own, and not in
+   * the machine's.
+   */
+  uint64_t gpu_bytes;
 } umrt_memory_info;
 
 /**
@@ -841,6 +860,11 @@ typedef struct {
    * `UMRT_LOAD_MAP`, `UMRT_LOAD_READ` or `UMRT_LOAD_DIRECT`.
    */
   uint32_t load;
+  /**
+   * With `UMRT_DEVICE_GPU`: which of them, from 0; see `umrt_device_info.gpu_index`.
+   */
+  uint32_t gpu_index;
+  uint32_t reserved;
 } umrt_model_params;
 
 /**
@@ -1171,6 +1195,14 @@ typedef struct {
    * What bounds `usable_bytes`, for people. Static.
    */
   const char *usable_reason;
+  /**
+   * Of `total_bytes`, what would be in the memory of a GPU that has its own.
+   */
+  uint64_t gpu_bytes;
+  /**
+   * What models may use of that memory; 0: there is none.
+   */
+  uint64_t gpu_usable_bytes;
 } umrt_memory_estimate;
 
 /**
@@ -1483,7 +1515,7 @@ const char *umrt_version(void);
 umrt_status umrt_init(const umrt_init_params *params);
 
 /**
- * Stores the number of devices: the CPU, and the GPU if MLX has one.
+ * Stores the number of devices: the CPU, and the GPUs that MLX has.
  *
  * Returns INVALID_ARGUMENT. Any thread.
  */
@@ -1492,7 +1524,7 @@ umrt_status umrt_device_count(size_t *count);
 /**
  * Describes device `index`, from 0 to the count less one. Device 0 is the CPU.
  *
- * Returns INVALID_ARGUMENT. Any thread.
+ * Returns INVALID_ARGUMENT, BACKEND. Any thread.
  */
 umrt_status umrt_device_info_get(size_t index, umrt_device_info *info);
 
@@ -1613,7 +1645,8 @@ umrt_status umrt_model_inspect(const char *path, umrt_model_info *info);
 
 /**
  * Opens a checkpoint by mapping it: the weights are not read before they are
- * used, and are not copied (see `weights_copied_bytes`).
+ * used, and are not copied (see `weights_copied_bytes`). For a GPU that has memory of
+ * its own they are read once and copied there (`gpu_bytes`).
  *
  * - `path`: a directory with config.json and safetensors files, or a GGUF file.
  * - `params`: NULL for defaults.
@@ -1624,8 +1657,9 @@ umrt_status umrt_model_inspect(const char *path, umrt_model_info *info);
  * looked for four times a second while the model computes, and then is a status;
  * only `UMRT_LOAD_READ` and `UMRT_LOAD_DIRECT` make it harmless.
  *
- * Returns INVALID_ARGUMENT, NOT_FOUND, IO, FORMAT (what is wrong in which file),
- * UNSUPPORTED (names what), OVER_BUDGET (the weights exceed what models may use;
+ * Returns INVALID_ARGUMENT (no GPU of this index), NOT_FOUND, IO, FORMAT (what is
+ * wrong in which file), UNSUPPORTED (names what; or why there is no GPU), OVER_BUDGET
+ * (the weights exceed what models may use;
  * the message says by how much; or memory pressure is critical), CANCELLED,
  * OUT_OF_MEMORY, BACKEND. Any thread.
  */
