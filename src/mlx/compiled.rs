@@ -144,7 +144,10 @@ mod tests {
             ops.stream().eval([&compiled, &plain]).expect("evaluated");
             let (compiled, plain) = (compiled.as_f32().unwrap(), plain.as_f32().unwrap());
             let differ = |(a, b): (&f32, &f32)| (a - b).abs() > 1e-6;
-            assert!(!compiled.iter().zip(plain).any(differ), "{compiled:?} {plain:?}");
+            assert!(
+                !compiled.iter().zip(plain).any(differ),
+                "{compiled:?} {plain:?}"
+            );
         }
         assert_eq!(gates.0.lock().unwrap().len(), 2);
     }

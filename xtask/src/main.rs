@@ -6,8 +6,10 @@ mod bench;
 mod bindings;
 mod cache;
 mod clang;
+mod cuda;
 mod debian;
 mod demo;
+mod gpu_bundle;
 mod header;
 mod installed;
 mod library;
@@ -40,6 +42,10 @@ cargo xtask <command>
   bench memory [--only MODELS]  what was predicted against what is taken, here and there
   check-apple                   clippy over the code for macOS and iOS, from Linux
   check-arm                     the kernels' tests on an emulated ARM processor
+  check-cuda                    libumrt beside MLX for NVIDIA's GPUs, as far as it goes without one
+  gpu-bundle [--cpu] [--without PACKAGES] [FOLDER]
+                                a folder that compares and times umrt on a machine with a GPU and
+                                without a network (see docs/gpu.md)
 
 What setup makes is kept in $UMRT_CACHE, or else $XDG_CACHE_HOME/umrt or ~/.cache/umrt.
 ";
@@ -70,6 +76,8 @@ fn dispatch(args: &[String]) -> Result<()> {
         "bench" => bench::command(rest),
         "check-apple" => apple::command(rest),
         "check-arm" => arm::command(rest),
+        "check-cuda" => cuda::command(rest),
+        "gpu-bundle" => gpu_bundle::command(rest),
         "help" | "-h" | "--help" => {
             print!("{HELP}");
             Ok(())

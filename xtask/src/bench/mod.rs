@@ -12,7 +12,7 @@ mod readme;
 mod report;
 #[cfg(test)]
 mod sample;
-mod shape;
+pub mod shape;
 mod statistics;
 mod system;
 mod table;

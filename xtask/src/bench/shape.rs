@@ -65,6 +65,19 @@ pub const THREE_BILLION: Shape = Shape {
     max_context: 32_768,
 };
 
+pub const EIGHT_BILLION: Shape = Shape {
+    family: "llama",
+    width: 4096,
+    n_layers: 32,
+    ffn: 14_336,
+    n_heads: 32,
+    n_kv_heads: 8,
+    head_dim: 128,
+    vocab: 128_256,
+    tied: false,
+    max_context: 32_768,
+};
+
 /// As deep as the bundled model, with next to nothing to compute: what is left
 /// of a token's time is overhead.
 pub const HOLLOW: Shape = Shape {
