@@ -51,14 +51,18 @@ static umrt_status logits_of(struct opened *opened, uint32_t first, uint32_t n, 
   return status;
 }
 
+static double larger(double a, double b) {
+  return a > b ? a : b;
+}
+
 /* The largest difference over the range; infinite if something is no number. */
 static double difference(const float *expected, const float *found, uint32_t n) {
   double low = expected[0], high = expected[0], largest = 0;
   for (uint32_t i = 0; i < n; i++) {
     if (!isfinite(expected[i]) || !isfinite(found[i])) return INFINITY;
-    low = fmin(low, expected[i]);
-    high = fmax(high, expected[i]);
-    largest = fmax(largest, fabs((double)expected[i] - found[i]));
+    low = -larger(-low, -expected[i]);
+    high = larger(high, expected[i]);
+    largest = larger(largest, fabs((double)expected[i] - found[i]));
   }
   return high > low ? largest / (high - low) : INFINITY;
 }
@@ -73,7 +77,7 @@ static umrt_status compare(const char *device, const char *path, double *largest
     uint32_t first = step == 0 ? 0 : PROMPT + step - 1, n = step == 0 ? PROMPT : 1;
     status = logits_of(&cpu, first, n, expected);
     if (status == UMRT_OK) status = logits_of(&other, first, n, found);
-    if (status == UMRT_OK) *largest = fmax(*largest, difference(expected, found, cpu.vocab_size));
+    if (status == UMRT_OK) *largest = larger(*largest, difference(expected, found, cpu.vocab_size));
   }
   close_it(&cpu);
   close_it(&other);

@@ -58,8 +58,9 @@ fi
 command -v nvidia-smi >/dev/null && nvidia-smi >"$results/nvidia-smi.txt" || true
 
 failed=0
+bundled=$(echo "$tree"/bundled/*)
 say "parity"
-MLX_ENABLE_TF32=0 "$tree/bin/parity" "$device" "$tree"/models/*/ "$bundled" >"$results/parity.jsonl" || failed=1
+MLX_ENABLE_TF32=0 "$tree/bin/parity" "$device" "$tree"/models/* "$bundled" >"$results/parity.jsonl" || failed=1
 
 say "benchmark"
 : >"$results/bench.jsonl"
@@ -70,7 +71,6 @@ bench() { # MODEL N_PREFILL N_DECODE
       tee -a "$results/bench.jsonl" || failed=1
   fi
 }
-bundled=$(echo "$tree"/bundled/*)
 bench "$bundled" 128 64
 if [ -n "$python" ] && "$python" -c "import numpy" 2>/dev/null; then
   for config in "$tree"/shapes/*.json; do
