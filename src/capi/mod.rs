@@ -24,5 +24,6 @@ pub mod model;
 pub mod residency;
 pub mod sampler;
 pub mod saving;
+pub mod schedule;
 mod structs;
 pub mod text;

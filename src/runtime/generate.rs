@@ -1,13 +1,22 @@
 //! Prompt in, streamed text out.
+//!
+//! - `continuation`: from a token to the next, or to the end
+//! - `output`: from tokens to the receiver's text
+
+mod continuation;
+mod output;
 
 use std::time::{Duration, Instant};
+
+pub(super) use continuation::Continuation;
 
 use super::batch::Batch;
 use super::cancel::Cancel;
 use super::context::Context;
+use super::text::ModelText;
 use crate::error::{Error, Result};
 use crate::sample::{Logits, Sampler};
-use crate::text::{Detokenizer, EncodeFlags, StopMatcher};
+use crate::text::EncodeFlags;
 
 /// What to continue.
 #[derive(Clone, Copy, Debug)]
@@ -31,6 +40,9 @@ pub struct GenerateOptions<'a> {
     /// Goes on behind the token that ends a text.
     pub ignore_end: bool,
 }
+
+/// Gets text as soon as it is certain, and the token that completed it.
+pub type Receive<'a> = dyn FnMut(&str, i32) -> Flow + 'a;
 
 /// Whether the receiver of the text wants more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,64 +75,60 @@ pub struct Generated {
 }
 
 /// Appends the prompt to its sequence, samples token by token and hands text to
-/// `receive(text, token)` as soon as it is certain. The token sampled last is not
-/// in the sequence. Whatever ends it early, all finished tokens stay.
+/// the receiver as soon as it is certain. The token sampled last is not in the
+/// sequence. Whatever ends it early, all finished tokens stay.
+///
+/// Without a receiver and stop strings, a prompt of tokens needs no tokenizer.
 pub fn generate(
     context: &mut Context,
     sampler: &mut Sampler,
     options: &GenerateOptions<'_>,
     cancel: Option<&Cancel>,
-    receive: &mut dyn FnMut(&str, i32) -> Flow,
+    receive: Option<&mut Receive<'_>>,
 ) -> Result<Generated> {
     let model = context.model().clone();
     // Between two steps the model is in use, too.
     let _in_use = model.residence().begin()?;
-    let prompt = prompt_tokens(context, options)?;
-    let mut output = Output {
-        detokenizer: Detokenizer::new(model.text().tokenizer()?.clone(), true),
-        stop: StopMatcher::new(options.stop)?,
-        receive,
+    let begins_sequence = context.sequence_length(options.sequence)? == 0;
+    let prompt = prompt_tokens(model.text(), options.prompt, begins_sequence)?;
+    let mut continuation = Continuation::new(&model, options, receive.is_some())?;
+    let mut ignore = |_: &str, _: i32| Flow::Continue;
+    let receive: &mut Receive<'_> = match receive {
+        Some(receive) => receive,
+        None => &mut ignore,
     };
     let began = Instant::now();
     append(context, &prompt, options.sequence, cancel)?;
     let decoding = Instant::now();
-    let mut n_tokens = 0;
     let stop_reason = loop {
-        let token = sampler.sample(Logits::F32(context.logits(0)?))?;
-        sampler.accept(token);
-        n_tokens += 1;
-        if !options.ignore_end && model.text().is_end(token) {
-            break output.finish(token)?.unwrap_or(StopReason::End);
-        }
-        if let Some(reason) = output.push(token)? {
+        let token = choose(sampler, context, 0)?;
+        let is_full = context.sequence_length(options.sequence)? == context.n_ctx();
+        if let Some(reason) = continuation.push(token, is_full, receive)? {
             break reason;
-        }
-        if n_tokens == options.max_tokens {
-            break output.finish(token)?.unwrap_or(StopReason::MaxTokens);
-        }
-        if context.sequence_length(options.sequence)? == context.n_ctx() {
-            break output.finish(token)?.unwrap_or(StopReason::ContextFull);
         }
         append(context, &[token], options.sequence, cancel)?;
     };
     Ok(Generated {
         stop_reason,
         n_prompt_tokens: prompt.len(),
-        n_tokens,
+        n_tokens: continuation.n_tokens(),
         prompt_time: decoding - began,
         decode_time: decoding.elapsed(),
     })
 }
 
-fn prompt_tokens(context: &Context, options: &GenerateOptions<'_>) -> Result<Vec<i32>> {
-    let text = context.model().text();
-    let tokens = match options.prompt {
+/// The prompt's tokens, at least one. What goes in front of a text goes in front of
+/// the whole sequence.
+pub(super) fn prompt_tokens(
+    text: &ModelText,
+    prompt: Prompt<'_>,
+    begins_sequence: bool,
+) -> Result<Vec<i32>> {
+    let tokens = match prompt {
         Prompt::Tokens(tokens) => tokens.to_vec(),
         Prompt::Text(prompt) => {
-            // What goes in front of a text belongs in front of the whole sequence.
-            let add_special = context.sequence_length(options.sequence)? == 0;
             let flags = EncodeFlags {
-                add_special,
+                add_special: begins_sequence,
                 parse_special: false,
             };
             text.tokenizer()?.encode(prompt, flags)?
@@ -140,6 +148,13 @@ fn prompt_tokens(context: &Context, options: &GenerateOptions<'_>) -> Result<Vec
     }
 }
 
+/// Chooses from one row of the last evaluation's logits, and remembers the token.
+pub(super) fn choose(sampler: &mut Sampler, context: &Context, row: usize) -> Result<i32> {
+    let token = sampler.sample(Logits::F32(context.logits(row)?))?;
+    sampler.accept(token);
+    Ok(token)
+}
+
 fn append(
     context: &mut Context,
     tokens: &[i32],
@@ -152,40 +167,4 @@ fn append(
         ..Batch::of(tokens)
     };
     context.eval(&batch, cancel)
-}
-
-/// Tokens -> whole characters -> text without stop strings -> the receiver.
-struct Output<'a> {
-    detokenizer: Detokenizer,
-    stop: StopMatcher,
-    receive: &'a mut dyn FnMut(&str, i32) -> Flow,
-}
-
-impl Output<'_> {
-    fn push(&mut self, token: i32) -> Result<Option<StopReason>> {
-        let unstopped = self.stop.push(self.detokenizer.push(token)?);
-        let stopped = unstopped.stop.map(|_| StopReason::StopString);
-        Ok(hand_over(self.receive, unstopped.text, token).or(stopped))
-    }
-
-    /// What was held back, since nothing follows that could change it.
-    fn finish(&mut self, token: i32) -> Result<Option<StopReason>> {
-        let unstopped = self.stop.push(self.detokenizer.finish()?);
-        if unstopped.stop.is_some() {
-            hand_over(self.receive, unstopped.text, token);
-            return Ok(Some(StopReason::StopString));
-        }
-        let mut rest = unstopped.text.to_owned();
-        rest.push_str(self.stop.finish());
-        Ok(hand_over(self.receive, &rest, token).and(None))
-    }
-}
-
-fn hand_over(
-    receive: &mut dyn FnMut(&str, i32) -> Flow,
-    text: &str,
-    token: i32,
-) -> Option<StopReason> {
-    let stops = !text.is_empty() && receive(text, token) == Flow::Stop;
-    stops.then_some(StopReason::Receiver)
 }

@@ -9,6 +9,7 @@
 //! - `scratch`: what a step takes and gives back
 //! - `estimate`: whether a model fits, from its headers
 //! - `generate`: prompt in, streamed text out
+//! - `schedule`: [`Scheduler`], many generations over one context
 //! - `text`: [`ModelText`], tokenizer and chat template of a model
 //! - `stats`: what memory is used for
 //! - `diagnosis`: what is wrong with it, and what to do
@@ -27,6 +28,7 @@ mod generate;
 mod model;
 mod pressure;
 mod residency;
+mod schedule;
 mod scratch;
 mod sequences;
 mod stats;
@@ -43,10 +45,13 @@ pub use estimate::{
     BudgetInfo, MemoryEstimate, TypeBytes, WouldFit, budget_info, estimate, set_budget,
     set_mlx_cache,
 };
-pub use generate::{Flow, GenerateOptions, Generated, Prompt, StopReason, generate};
+pub use generate::{Flow, GenerateOptions, Generated, Prompt, Receive, StopReason, generate};
 pub use model::{DeviceChoice, Model, ModelInfo, ModelOptions, inspect};
 pub use pressure::{PressureReceiver, TrimSteps, Trimmed, listen, notify, trim};
 pub use residency::{Policy, Released, Residence, Residency, ResidencyOptions, make_room};
+pub use schedule::{
+    Finished, Receiver, Request, RequestResult, Requests, Scheduler, SchedulerOptions, StepReport,
+};
 pub use sequences::{SpilledSequences, set_spill_place};
 pub use stats::{ContextMemory, MemoryStats, ModelMemory, memory_stats};
 pub use text::ModelText;

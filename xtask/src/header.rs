@@ -26,6 +26,7 @@ const TOPICS: &[&str] = &[
     "estimate",
     "sampler",
     "generate",
+    "schedule",
 ];
 
 pub fn command(args: &[String]) -> Result<()> {

@@ -51,6 +51,13 @@ from ._memory import (
 )
 from ._model import Model, ModelInfo, inspect
 from ._sampling import Sampler, Sampling
+from ._scheduler import (
+    ManyGenerations,
+    RequestResult,
+    ScheduledRequest,
+    Scheduler,
+    Step,
+)
 from ._text import Detokenizer, SpecialTokens, TokenInfo
 from ._version import __version__
 from .errors import (
@@ -91,6 +98,7 @@ __all__ = [
     "IoError",
     "KvType",
     "MACHINES",
+    "ManyGenerations",
     "MemoryBudget",
     "MemoryEstimate",
     "MemoryStats",
@@ -104,9 +112,13 @@ __all__ = [
     "OverBudgetError",
     "PanicError",
     "Perf",
+    "RequestResult",
     "Sampler",
     "Sampling",
+    "ScheduledRequest",
+    "Scheduler",
     "SpecialTokens",
+    "Step",
     "StopReason",
     "TokenInfo",
     "Trimmed",

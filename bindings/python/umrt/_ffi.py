@@ -108,6 +108,7 @@ KV_Q4_G64 = 6
 KV_Q4_G32 = 7
 
 GENERATE_IGNORE_END = 1
+GENERATE_IN_SEQ = 2
 
 STOP_END = 1
 STOP_MAX_TOKENS = 2
@@ -467,6 +468,53 @@ class GenerateResult(Struct):
     ]
 
 
+class SchedulerParams(Struct):
+    _fields_ = [("struct_size", c_uint32), ("step_tokens", c_uint32)]
+
+
+class RequestResult(Struct):
+    _fields_ = [
+        ("struct_size", c_uint32),
+        ("status", c_int32),
+        ("id", c_uint64),
+        ("stop_reason", c_uint32),
+        ("n_prompt_tokens", c_uint32),
+        ("n_tokens", c_uint32),
+        ("reserved", c_uint32),
+        ("queue_ns", c_uint64),
+        ("first_token_ns", c_uint64),
+        ("prompt_ns", c_uint64),
+        ("decode_ns", c_uint64),
+        ("message", c_char * 256),
+    ]
+
+
+FINISHED_FN = CFUNCTYPE(None, POINTER(RequestResult), c_void_p)
+
+
+class Request(Struct):
+    _fields_ = [
+        ("struct_size", c_uint32),
+        ("reserved", c_uint32),
+        ("params", POINTER(GenerateParams)),
+        ("callback", TEXT_FN),
+        ("finished", FINISHED_FN),
+        ("userdata", c_void_p),
+        ("cancel", c_void_p),
+    ]
+
+
+class StepResult(Struct):
+    _fields_ = [
+        ("struct_size", c_uint32),
+        ("n_active", c_uint32),
+        ("n_running", c_uint32),
+        ("n_waiting", c_uint32),
+        ("n_prompt_tokens", c_uint32),
+        ("n_decode_tokens", c_uint32),
+    ]
+
+
 HANDLE = c_void_p
 NEW_HANDLE = POINTER(c_void_p)
 STATUS = c_int32
@@ -571,6 +619,16 @@ FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
             HANDLE,
             POINTER(GenerateResult),
         ],
+    ),
+    "umrt_scheduler_new": (STATUS, [HANDLE, POINTER(SchedulerParams), NEW_HANDLE]),
+    "umrt_scheduler_submit": (STATUS, [HANDLE, POINTER(Request), POINTER(c_uint64)]),
+    "umrt_scheduler_step": (STATUS, [HANDLE, HANDLE, POINTER(StepResult)]),
+    "umrt_scheduler_cancel": (STATUS, [HANDLE, c_uint64]),
+    "umrt_scheduler_result": (STATUS, [HANDLE, c_uint64, POINTER(RequestResult)]),
+    "umrt_scheduler_free": (None, [HANDLE]),
+    "umrt_generate_many": (
+        STATUS,
+        [HANDLE, POINTER(Request), c_size_t, HANDLE, POINTER(RequestResult)],
     ),
 }
 
