@@ -9,6 +9,7 @@
 //!   products with weights, norms, mixtures of experts, attention and its cache;
 //!   `stock_experts`, `stock_attention`, `stock_capped`: those of MLX's operations
 //! - `cached`: the arrays of such a cache, and their bytes
+//! - `latent`: what latent attention does around its cache
 //! - `low_rank`: [`LowRank`], what adapters add to projections
 //! - `elementwise`: stock arithmetic; `inputs`: what a kernel's node reads
 //! - `quantized`: [`QuantizedWeight`]
@@ -25,6 +26,7 @@ mod elementwise;
 mod error;
 mod experts;
 mod inputs;
+mod latent;
 mod low_rank;
 mod mapped;
 mod memory;
@@ -40,11 +42,12 @@ mod stock_experts;
 mod stream;
 mod visible;
 
-pub use crate::kernels::{Activation, Gate, Groups, Pairing, Routing, Scores};
+pub use crate::kernels::{Activation, Gate, Groups, LatentShape, Pairing, Routing, Scores};
 pub use array::{Array, Dtype};
 pub use attention::{AttentionLayer, Place, StepBlocks};
 pub use cached::{CachedArrays, cached_bytes, cached_from_bytes};
 pub use experts::{ExpertWeights, Experts, GatedLinears, JoinedLinears, RowOrder, SharedExpert};
+pub use latent::{HeadLinears, LatentHeads};
 pub use low_rank::LowRank;
 pub use mapped::{MappedArrays, TensorView, maps_in_place};
 pub use memory::{

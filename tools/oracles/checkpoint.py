@@ -128,6 +128,21 @@ def separate_experts(state: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     return separate
 
 
+def join_heads(state: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The matrices of latent attention that mlx-lm has for keys and for values, as the one that
+    publishers have for both."""
+    joined: dict[str, np.ndarray] = {}
+    for name, value in state.items():
+        layer, found, _ = name.partition("unembed_out.weight")
+        if found:
+            keys = state[f"{layer}embed_q.weight"].swapaxes(1, 2)
+            both = np.concatenate([keys, value], axis=1)
+            joined[f"{layer}kv_b_proj.weight"] = both.reshape(-1, both.shape[-1])
+        elif "embed_q" not in name:
+            joined[name] = value
+    return joined
+
+
 def _add_tensors(path: Path, spec: ModelSpec) -> None:
     tensors = load_file(path)
     for name, shape in spec.extra_tensors.items():

@@ -13,6 +13,7 @@ import numpy as np
 from mlx.utils import tree_flatten, tree_map
 from mlx_lm.convert import mixed_quant_predicate_builder
 from mlx_lm.models.cache import make_prompt_cache
+from mlx_lm.models.mla import QuantizedMultiLinear
 from mlx_lm.utils import dequantize_model, load_model, quantize_model, save_config, save_model
 
 from checkpoint import legacy_rope
@@ -76,7 +77,17 @@ def dequantized_state(folder: Path) -> dict[str, np.ndarray]:
     Values of the formats without biases come as bfloat16, in which they are exact."""
     model, _ = load_model(folder, model_config=_known_rope_keys(folder))
     cast_floats(model, "float32")
-    parameters = dict(tree_flatten(dequantize_model(model).parameters()))
+    model = dequantize_model(model)
+    parameters = dict(tree_flatten(model.parameters()))
+    for path, module in model.named_modules():
+        # `dequantize_model` leaves the matrices of heads as they are.
+        if isinstance(module, QuantizedMultiLinear):
+            scales = parameters.pop(f"{path}.scales")
+            biases = parameters.pop(f"{path}.biases", None)
+            parameters[f"{path}.weight"] = mx.dequantize(
+                *(module.weight, scales, biases, module.group_size, module.bits),
+                mode=module.mode,
+            )
     return {name: np.array(value.astype(mx.float32)) for name, value in parameters.items()}
 
 
