@@ -15,7 +15,8 @@
 //! - `adapter`: files of LoRA adapters.
 //! - `identity`: a fingerprint, to match saved states with their model.
 //! - `replace`: replaces a file as a whole.
-//! - `writer`: writes safetensors files that map without a copy.
+//! - `layout`, `writer`: writes safetensors files that map without a copy.
+//! - `target`: writes whole directories of them, piece by piece.
 
 mod adapter;
 mod chat_template;
@@ -28,10 +29,12 @@ mod gguf;
 mod header;
 mod identity;
 mod json;
+mod layout;
 mod manifest;
 mod mmap;
 mod quantization;
 mod replace;
+mod target;
 mod tensors;
 mod writer;
 
@@ -43,9 +46,11 @@ pub use dtype::Dtype;
 pub use file::FileStamp;
 pub use generation::GenerationDefaults;
 pub use identity::Identity;
+pub use layout::TensorShape;
 pub use manifest::{Checkpoint, Manifest, WeightFile};
 pub use mmap::{Advice, LoadMode, MappedFile};
 pub use quantization::{Mode, QuantSpec, Quantization};
 pub use replace::replace_file;
+pub use target::{NewDirectory, NewFile};
 pub use tensors::{TensorInfo, TensorTable};
 pub use writer::{NewTensor, write_safetensors};

@@ -52,6 +52,28 @@ pub struct QuantSpec {
 }
 
 impl QuantSpec {
+    /// What is not given is MLX's default for the mode.
+    pub fn new(mode: Mode, group_size: Option<usize>, bits: Option<usize>) -> Result<QuantSpec> {
+        let (group_sizes, all_bits) = mode.choices();
+        let chosen = |name: &str, value: Option<usize>, choices: &[usize]| {
+            let value = value.unwrap_or(choices[0]);
+            if choices.contains(&value) {
+                return Ok(value);
+            }
+            let listed: Vec<_> = choices.iter().map(usize::to_string).collect();
+            Err(Error::invalid(format!(
+                "{name} is {value}; {} weights have {}",
+                mode.name(),
+                listed.join(", ")
+            )))
+        };
+        Ok(QuantSpec {
+            group_size: chosen("group_size", group_size, group_sizes)?,
+            bits: chosen("bits", bits, all_bits)?,
+            mode,
+        })
+    }
+
     fn parse(config: &Config) -> Result<QuantSpec> {
         let mode = parse_mode(config)?;
         if config.opt_bool("global_scale")? == Some(true) {

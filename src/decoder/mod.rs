@@ -24,6 +24,7 @@ pub use adapter::{Adapted, AdaptedColumns};
 pub use family::QkNorm;
 pub use forward::{Decoder, Precision, Segment};
 pub use mlp::{DenseForm, ExpertsSpec, MlpSpec};
+pub use prefix::Prefix;
 pub use rope::Rope;
 pub use spec::{DecoderSpec, model_types};
 pub use weights::LoadedBytes;

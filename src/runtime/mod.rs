@@ -8,6 +8,7 @@
 //! - `admission`: what they reserve before anything is allocated, and refusals
 //! - `scratch`: what a step takes and gives back
 //! - `estimate`: whether a model fits, from its headers
+//! - `quantize`: writes a checkpoint with fewer bits per weight
 //! - `generate`: prompt in, streamed text out
 //! - `text`: [`ModelText`], tokenizer and chat template of a model
 //! - `stats`: what memory is used for
@@ -26,6 +27,7 @@ mod estimate;
 mod generate;
 mod model;
 mod pressure;
+mod quantize;
 mod residency;
 mod scratch;
 mod sequences;
@@ -46,6 +48,7 @@ pub use estimate::{
 pub use generate::{Flow, GenerateOptions, Generated, Prompt, StopReason, generate};
 pub use model::{DeviceChoice, Model, ModelInfo, ModelOptions, inspect};
 pub use pressure::{PressureReceiver, TrimSteps, Trimmed, listen, notify, trim};
+pub use quantize::{QuantizeWatch, quantize};
 pub use residency::{Policy, Released, Residence, Residency, ResidencyOptions, make_room};
 pub use sequences::{SpilledSequences, set_spill_place};
 pub use stats::{ContextMemory, MemoryStats, ModelMemory, memory_stats};

@@ -52,7 +52,7 @@ def make_model_fixture(spec: ModelSpec, folder: Path) -> dict[str, Any]:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     with tempfile.TemporaryDirectory() as scratch:
-        exact = _write_model(spec, folder, Path(scratch))
+        exact = write_model(spec, folder, Path(scratch))
         fixture = _record(spec, folder, exact)
     _finish(folder)
     return fixture
@@ -93,7 +93,7 @@ def _record(spec: ModelSpec, folder: Path, exact: Path) -> dict[str, Any]:
     return fixture
 
 
-def _write_model(spec: ModelSpec, folder: Path, scratch: Path) -> Path:
+def write_model(spec: ModelSpec, folder: Path, scratch: Path) -> Path:
     """Fills `folder`; returns a folder with the same weights in a form that transformers reads."""
     if spec.chat is not None:
         write_chat_files(spec.chat, folder)
