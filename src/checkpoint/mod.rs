@@ -8,6 +8,7 @@
 //! - `config`, `generation`, `quantization`, `chat_template`: what the JSON files
 //!   beside the weights say.
 //! - `header`, `tensors`, `dtype`: what the safetensors headers say.
+//! - `foreign`: weights that other tools have quantized.
 //! - `gguf`: GGUF files, which have all of that in one header.
 //! - `mmap`: the weights in memory, mapped or read; which pages are resident.
 //! - `manifest`: the two handles, [`Manifest`] (read, cheap) and [`Checkpoint`]
@@ -24,6 +25,7 @@ mod config;
 mod directory;
 mod dtype;
 mod file;
+mod foreign;
 mod generation;
 mod gguf;
 mod header;

@@ -126,7 +126,8 @@ impl Quantization {
             Some("mxfp4") => Ok(Quantization::default()),
             Some(method) => Err(Error::unsupported(format!(
                 "config.json: the weights are quantized with {method:?}, which cannot be read; \
-                 use an MLX-quantized or an unquantized copy of the model"
+                 use an unquantized copy of the model, or one quantized by MLX, AWQ, GPTQ, \
+                 compressed-tensors or to fp8"
             ))),
             None => Quantization::parse(config, "quantization_config", &section),
         }

@@ -14,7 +14,7 @@ import torch
 from safetensors.numpy import save_file as save_numpy
 from safetensors.torch import save_file as save_torch
 
-from checkpoint import rename_tensors, separate_experts, wrap, write_checkpoint
+from checkpoint import halved_experts, rename_tensors, separate_experts, wrap, write_checkpoint
 from fused_experts import join_experts, pack_experts, split_experts
 from json_file import write_json
 from model_chat import chat_candidates, write_chat_files
@@ -114,7 +114,8 @@ def write_model(spec: ModelSpec, folder: Path, scratch: Path) -> Path:
     exact.mkdir()
     shutil.copy(source / "config.json", exact)
     values = dequantized_state(folder)
-    values = join_experts(values) if spec.family == "gpt_oss" else separate_experts(values)
+    as_published = {"gpt_oss": join_experts, "granitemoe": halved_experts}
+    values = as_published.get(spec.family, separate_experts)(values)
     state = {name: torch.from_numpy(np.ascontiguousarray(v)) for name, v in values.items()}
     save_torch(state, exact / "model.safetensors", metadata={"format": "pt"})
     return exact

@@ -91,13 +91,14 @@ def make(seed: int, index: int, out: Path) -> str:
         base = draw.one_of(*MODELS, *FAMILY_MODELS)
         spec = mutated(draw, base, f"{index:03}-{base.name}")
         folder = out / spec.name
+        folder.mkdir()
         try:
-            folder.mkdir()
             record(draw, spec, folder)
-            return spec.name
-        except (ValueError, TypeError, RuntimeError, KeyError, AttributeError) as error:
+        except Exception as error:  # whatever the references refuse a configuration with
             shutil.rmtree(folder)
             failure = error
+        else:
+            return spec.name
     raise RuntimeError(f"seed {seed}, number {index}: {_TRIES} drawings failed") from failure
 
 
@@ -112,7 +113,8 @@ def mutated(draw: Drawing, base: ModelSpec, name: str) -> ModelSpec:
         if key in _SWITCHES and not fixed:
             config[key] = draw.one_of(False, True)
         if key in _FACTORS and config[key] is not None:
-            config[key] = config[key] * draw.factor()
+            value = config[key] * draw.factor()
+            config[key] = round(value) if isinstance(config[key], int) else value
     if config.get("sliding_window") is not None:
         config["sliding_window"] = draw.whole(1, 24)
     change_experts(draw, config)
