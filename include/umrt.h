@@ -65,6 +65,7 @@ inline T umrt_initialized() {
 #define UMRT_BATCH_INIT UMRT_INITIALIZED(umrt_batch)
 #define UMRT_EVAL_RESULT_INIT UMRT_INITIALIZED(umrt_eval_result)
 #define UMRT_RESIDENCY_PARAMS_INIT UMRT_INITIALIZED(umrt_residency_params)
+#define UMRT_QUANTIZE_PARAMS_INIT UMRT_INITIALIZED(umrt_quantize_params)
 #define UMRT_MODEL_POLICY_INIT UMRT_INITIALIZED(umrt_model_policy)
 #define UMRT_MEMORY_DIAGNOSIS_INIT UMRT_INITIALIZED(umrt_memory_diagnosis)
 #define UMRT_SAMPLER_PARAMS_INIT UMRT_INITIALIZED(umrt_sampler_params)
@@ -469,6 +470,80 @@ inline T umrt_initialized() {
  * Mapped weights had to be copied.
  */
 #define UMRT_FINDING_HELD_TWICE 8
+
+/**
+ * `umrt_quantize_params.mode`: whole numbers of 2, 3, 4, 5, 6 or 8 bits, with a
+ * scale and a bias for each 32, 64 or 128.
+ */
+#define UMRT_QUANTIZE_AFFINE 0
+
+/**
+ * `umrt_quantize_params.mode`: floats of 4 bits, with a power of two for each 32.
+ */
+#define UMRT_QUANTIZE_MXFP4 1
+
+/**
+ * `umrt_quantize_params.mode`: floats of 8 bits, with a power of two for each 32.
+ */
+#define UMRT_QUANTIZE_MXFP8 2
+
+/**
+ * `umrt_quantize_params.mode`: floats of 4 bits, with a float of 8 for each 16.
+ */
+#define UMRT_QUANTIZE_NVFP4 3
+
+/**
+ * `umrt_quantize_params.recipe`: the same bits for all.
+ */
+#define UMRT_RECIPE_NONE 0
+
+/**
+ * `umrt_quantize_params.recipe`: 2 bits, and 6 for values and the matrices behind
+ * the gate in some layers, and for the output.
+ */
+#define UMRT_RECIPE_MIXED_2_6 1
+
+/**
+ * `umrt_quantize_params.recipe`: likewise with 3 and 4 bits.
+ */
+#define UMRT_RECIPE_MIXED_3_4 2
+
+/**
+ * `umrt_quantize_params.recipe`: likewise with 3 and 6 bits.
+ */
+#define UMRT_RECIPE_MIXED_3_6 3
+
+/**
+ * `umrt_quantize_params.recipe`: likewise with 4 and 6 bits.
+ */
+#define UMRT_RECIPE_MIXED_4_6 4
+
+/**
+ * `umrt_quantize_params.dtype`: as the checkpoint has them; as its config.json says
+ * under "torch_dtype", if it does.
+ */
+#define UMRT_DTYPE_KEPT 0
+
+/**
+ * `umrt_quantize_params.dtype`
+ */
+#define UMRT_DTYPE_F32 1
+
+/**
+ * `umrt_quantize_params.dtype`
+ */
+#define UMRT_DTYPE_F16 2
+
+/**
+ * `umrt_quantize_params.dtype`
+ */
+#define UMRT_DTYPE_BF16 3
+
+/**
+ * `umrt_quantize_params.flags`: a model at the target is replaced, once the new one
+ * is complete.
+ */
+#define UMRT_QUANTIZE_REPLACE 1
 
 /**
  * `umrt_generate_params.flags`: go on behind the token that ends a text.
@@ -1341,6 +1416,54 @@ typedef struct {
    */
   const char *usable_reason;
 } umrt_memory_budget_info;
+
+/**
+ * For `umrt_model_quantize`.
+ */
+typedef struct {
+  uint32_t struct_size;
+  /**
+   * `UMRT_QUANTIZE_AFFINE` or another.
+   */
+  uint32_t mode;
+  /**
+   * 0: 4, and 8 with UMRT_QUANTIZE_MXFP8.
+   */
+  uint32_t bits;
+  /**
+   * 0: 64, 32 with MXFP4 and MXFP8, 16 with NVFP4.
+   */
+  uint32_t group_size;
+  /**
+   * `UMRT_RECIPE_NONE` or another, which chooses the bits of affine weights.
+   */
+  uint32_t recipe;
+  /**
+   * Of what stays floats: scales, biases, norms. `UMRT_DTYPE_KEPT` or another.
+   */
+  uint32_t dtype;
+  /**
+   * `UMRT_QUANTIZE_REPLACE` or 0.
+   */
+  uint32_t flags;
+  /**
+   * 0: as many as suit the machine.
+   */
+  uint32_t n_threads;
+  /**
+   * Of a file of weights at most, unless a tensor is larger. 0: 5 GiB.
+   */
+  uint64_t max_shard_bytes;
+  /**
+   * Called with bytes of the source; may be NULL.
+   */
+  umrt_progress_fn progress;
+  void *progress_userdata;
+  /**
+   * Stops it; may be NULL.
+   */
+  const umrt_cancel *cancel;
+} umrt_quantize_params;
 
 /**
  * How to choose. 0 means off; all zero is greedy decoding. The stages come in
@@ -2266,6 +2389,25 @@ umrt_status umrt_memory_budget_set(const umrt_memory_budget *budget);
  * Returns INVALID_ARGUMENT. Any thread.
  */
 umrt_status umrt_memory_budget_get(umrt_memory_budget_info *info);
+
+/**
+ * Writes a checkpoint of floats as a quantized one, in MLX's formats: the same
+ * tensors under the same names that mlx-lm's conversion gives, with config.json and
+ * the tokenizer's files. What takes part stays on disk but for a few rows of each
+ * thread.
+ *
+ * - `source`: a directory with config.json and safetensors files.
+ * - `target`: the new directory. It is written under a hidden name beside it, and
+ *   complete when it appears; a failed or cancelled call leaves nothing.
+ * - `params`: NULL for defaults, 4 bits in groups of 64.
+ *
+ * Returns INVALID_ARGUMENT (also if something is at `target`), NOT_FOUND, IO, FORMAT
+ * (what is wrong in which file), UNSUPPORTED (names what: families, weights that are
+ * quantized already), CANCELLED, OUT_OF_MEMORY, BACKEND. Any thread.
+ */
+umrt_status umrt_model_quantize(const char *source,
+                                const char *target,
+                                const umrt_quantize_params *params);
 
 /**
  * Makes a sampler.

@@ -27,6 +27,7 @@ pub use family::QkNorm;
 pub use forward::{Decoder, Precision, Segment};
 pub use latent::LatentSpec;
 pub use mlp::{DenseForm, ExpertsSpec, MlpSpec};
+pub use prefix::Prefix;
 pub use rope::Rope;
 pub use spec::{DecoderSpec, model_types};
 pub use weights::LoadedBytes;

@@ -65,7 +65,7 @@ pub struct Weights {
 /// What loading found out about memory.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct LoadedBytes {
-    /// Bytes of tensors that the decoder uses.
+    /// Bytes of tensors in files that the decoder uses.
     pub used: usize,
     /// Those among them that could not be used where they are mapped.
     pub copied: usize,

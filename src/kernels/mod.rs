@@ -63,7 +63,7 @@ pub use linear::{Finish, Matrix, Projection, Rows, linear};
 pub use low_rank::{Factor, LowRank, add_low_rank};
 pub use norm::{Norm, normalize_parts};
 pub use pool::Pool;
-pub use quantized::{BlockFormat, Format, QuantizedRows};
+pub use quantized::{BlockFormat, Format, QuantizedRows, quantize, quantize_small_floats};
 pub use residual::add_onto;
 pub use rope::{Pairing, RopeTable};
 pub use scratch::{AttentionShape, MixtureShape, ProductShape, Stored};

@@ -8,6 +8,7 @@
 //! - `admission`: what they reserve before anything is allocated, and refusals
 //! - `scratch`: what a step takes and gives back
 //! - `estimate`: whether a model fits, from its headers
+//! - `quantize`: writes a checkpoint with fewer bits per weight
 //! - `generate`: prompt in, streamed text out
 //! - `schedule`: [`Scheduler`], many generations over one context
 //! - `text`: [`ModelText`], tokenizer and chat template of a model
@@ -27,6 +28,7 @@ mod estimate;
 mod generate;
 mod model;
 mod pressure;
+mod quantize;
 mod residency;
 mod schedule;
 mod scratch;
@@ -48,6 +50,7 @@ pub use estimate::{
 pub use generate::{Flow, GenerateOptions, Generated, Prompt, Receive, StopReason, generate};
 pub use model::{DeviceChoice, Model, ModelInfo, ModelOptions, inspect};
 pub use pressure::{PressureReceiver, TrimSteps, Trimmed, listen, notify, trim};
+pub use quantize::{QuantizeWatch, quantize};
 pub use residency::{Policy, Released, Residence, Residency, ResidencyOptions, make_room};
 pub use schedule::{
     Finished, Receiver, Request, RequestResult, Requests, Scheduler, SchedulerOptions, StepReport,

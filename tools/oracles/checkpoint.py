@@ -143,6 +143,21 @@ def join_heads(state: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     return joined
 
 
+def halved_experts(state: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Stacked experts by mlx-lm's names as Granite has them, gate and up in one."""
+    joined: dict[str, np.ndarray] = {}
+    for name, value in state.items():
+        before, stacked, linear = name.partition(".switch_mlp.")
+        if not stacked:
+            joined[name] = value
+        elif linear == "gate_proj.weight":
+            up = state[f"{before}.switch_mlp.up_proj.weight"]
+            joined[f"{before}.input_linear.weight"] = np.concatenate([value, up], axis=1)
+        elif linear == "down_proj.weight":
+            joined[f"{before}.output_linear.weight"] = value
+    return joined
+
+
 def _add_tensors(path: Path, spec: ModelSpec) -> None:
     tensors = load_file(path)
     for name, shape in spec.extra_tensors.items():

@@ -24,6 +24,7 @@ const TOPICS: &[&str] = &[
     "adapter",
     "residency",
     "estimate",
+    "quantize",
     "sampler",
     "generate",
     "schedule",

@@ -14,6 +14,7 @@ mod installed;
 mod library;
 mod mlx;
 mod models;
+mod parity;
 mod python;
 mod setup;
 mod swift;
@@ -35,6 +36,8 @@ cargo xtask <command>
   demo [PROMPT] [-- ARGS]       generate text with the bundled model through C
   header [--check]              write include/umrt.h, or check that it is up to date
   models                        write docs/models.md: the families, and how exactly they agree
+  parity [--random N] [--seed S]
+                                the same as a table; or of N checkpoints drawn at random
   test [--only STEPS] [FILTER]  everything that has to hold before a merge; STEPS is a
                                 comma-separated part of
                                 fmt,clippy,header,rust,c,python,swift,symbols,apple,arm
@@ -73,6 +76,7 @@ fn dispatch(args: &[String]) -> Result<()> {
         "build" => library::command(rest),
         "demo" => demo::command(rest),
         "header" => header::command(rest),
+        "parity" => parity::command(rest),
         "models" => models::command(rest),
         "test" => test::command(rest),
         "bench" => bench::command(rest),

@@ -50,6 +50,7 @@ from ._memory import (
     trim_memory,
 )
 from ._model import Model, ModelInfo, inspect
+from ._quantize import quantize
 from ._sampling import Sampler, Sampling
 from ._scheduler import (
     ManyGenerations,
@@ -139,6 +140,7 @@ __all__ = [
     "notify_memory_pressure",
     "on_memory_pressure",
     "plan_numbers",
+    "quantize",
     "set_memory_budget",
     "spill_sequences_to",
     "trim_memory",

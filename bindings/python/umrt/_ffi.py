@@ -61,6 +61,23 @@ RESIDENCY_LOCKED = 2
 RESIDENCY_RELEASED = 3
 RESIDENCY_DROP_CACHE = 1
 
+QUANTIZE_AFFINE = 0
+QUANTIZE_MXFP4 = 1
+QUANTIZE_MXFP8 = 2
+QUANTIZE_NVFP4 = 3
+QUANTIZE_REPLACE = 1
+
+RECIPE_NONE = 0
+RECIPE_MIXED_2_6 = 1
+RECIPE_MIXED_3_4 = 2
+RECIPE_MIXED_3_6 = 3
+RECIPE_MIXED_4_6 = 4
+
+DTYPE_KEPT = 0
+DTYPE_F32 = 1
+DTYPE_F16 = 2
+DTYPE_BF16 = 3
+
 TRIM_MLX_CACHE = 1
 TRIM_IDLE_MODELS = 2
 TRIM_TIMED_OUT_MODELS = 4
@@ -229,6 +246,23 @@ class ModelParams(Struct):
         ("memory_limit", c_uint64),
         ("flags", c_uint32),
         ("load", c_uint32),
+    ]
+
+
+class QuantizeParams(Struct):
+    _fields_ = [
+        ("struct_size", c_uint32),
+        ("mode", c_uint32),
+        ("bits", c_uint32),
+        ("group_size", c_uint32),
+        ("recipe", c_uint32),
+        ("dtype", c_uint32),
+        ("flags", c_uint32),
+        ("n_threads", c_uint32),
+        ("max_shard_bytes", c_uint64),
+        ("progress", PROGRESS_FN),
+        ("progress_userdata", c_void_p),
+        ("cancel", c_void_p),
     ]
 
 
@@ -601,6 +635,7 @@ FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
         STATUS,
         [c_char_p, POINTER(ModelParams), POINTER(CtxParams), POINTER(MemoryEstimate)],
     ),
+    "umrt_model_quantize": (STATUS, [c_char_p, c_char_p, POINTER(QuantizeParams)]),
     "umrt_numbers_plan": (STATUS, [POINTER(Numbers), POINTER(NumbersResult)]),
     "umrt_memory_budget_set": (STATUS, [POINTER(MemoryBudget)]),
     "umrt_memory_budget_get": (STATUS, [POINTER(MemoryBudgetInfo)]),
