@@ -15,13 +15,14 @@ fn main() {
 
     let for_apple = variable("CARGO_CFG_TARGET_VENDOR").as_deref() == Some("apple");
     let on_apple = variable("HOST").is_some_and(|host| host.contains("-apple-"));
-    if for_apple && !on_apple {
-        // Only type-checked from here: there is neither an SDK nor a linker.
+    if for_apple && !on_apple && variable("DEP_MLX_INCLUDE").is_none() {
+        // Only type-checked from here: there is neither MLX nor a linker.
         return;
     }
     compile_cxx();
     if for_apple {
-        println!("cargo::rustc-link-arg-cdylib=-Wl,-install_name,@rpath/libumrt.dylib");
+        let name = variable("UMRT_INSTALL_NAME").unwrap_or("@rpath/libumrt.dylib".to_owned());
+        println!("cargo::rustc-link-arg-cdylib=-Wl,-install_name,{name}");
     } else {
         link_shared_mlx();
     }

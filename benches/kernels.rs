@@ -250,6 +250,8 @@ fn attention_over_caches(criterion: &mut Criterion) {
             let rows = bytes(n_sequences * n_tokens * width * 2);
             let step = AttentionStep {
                 rows: Floats::new(Float::Bf16, &rows),
+                rows_by_head: false,
+                values_in_keys: None,
                 n_heads: N_HEADS,
                 cache: layout.layers()[0],
                 query_norm: None,

@@ -15,7 +15,8 @@
  *   there is less, the call returns NO_SPACE and writes nothing else.
  * - Any function may be called from any thread. A model is immutable and shared.
  *   Contexts, samplers and detoks take one call at a time; an overlapping second
- *   one gets BUSY. Callbacks run on the thread of the call that they belong to.
+ *   one gets BUSY. So do steps of a scheduler; its other calls never wait. Callbacks
+ *   run on the thread of the call that they belong to.
  * - umrt's own threads handle none of the host's signals. A fork before the first
  *   model is opened is fine. In the child of a later one the threads are missing:
  *   calls that would evaluate or open a model, and memory statistics, return
@@ -64,11 +65,16 @@ inline T umrt_initialized() {
 #define UMRT_BATCH_INIT UMRT_INITIALIZED(umrt_batch)
 #define UMRT_EVAL_RESULT_INIT UMRT_INITIALIZED(umrt_eval_result)
 #define UMRT_RESIDENCY_PARAMS_INIT UMRT_INITIALIZED(umrt_residency_params)
+#define UMRT_QUANTIZE_PARAMS_INIT UMRT_INITIALIZED(umrt_quantize_params)
 #define UMRT_MODEL_POLICY_INIT UMRT_INITIALIZED(umrt_model_policy)
 #define UMRT_MEMORY_DIAGNOSIS_INIT UMRT_INITIALIZED(umrt_memory_diagnosis)
 #define UMRT_SAMPLER_PARAMS_INIT UMRT_INITIALIZED(umrt_sampler_params)
 #define UMRT_GENERATE_PARAMS_INIT UMRT_INITIALIZED(umrt_generate_params)
 #define UMRT_GENERATE_RESULT_INIT UMRT_INITIALIZED(umrt_generate_result)
+#define UMRT_SCHEDULER_PARAMS_INIT UMRT_INITIALIZED(umrt_scheduler_params)
+#define UMRT_REQUEST_INIT UMRT_INITIALIZED(umrt_request)
+#define UMRT_REQUEST_RESULT_INIT UMRT_INITIALIZED(umrt_request_result)
+#define UMRT_STEP_RESULT_INIT UMRT_INITIALIZED(umrt_step_result)
 
 
 /**
@@ -467,9 +473,89 @@ inline T umrt_initialized() {
 #define UMRT_FINDING_HELD_TWICE 8
 
 /**
+ * `umrt_quantize_params.mode`: whole numbers of 2, 3, 4, 5, 6 or 8 bits, with a
+ * scale and a bias for each 32, 64 or 128.
+ */
+#define UMRT_QUANTIZE_AFFINE 0
+
+/**
+ * `umrt_quantize_params.mode`: floats of 4 bits, with a power of two for each 32.
+ */
+#define UMRT_QUANTIZE_MXFP4 1
+
+/**
+ * `umrt_quantize_params.mode`: floats of 8 bits, with a power of two for each 32.
+ */
+#define UMRT_QUANTIZE_MXFP8 2
+
+/**
+ * `umrt_quantize_params.mode`: floats of 4 bits, with a float of 8 for each 16.
+ */
+#define UMRT_QUANTIZE_NVFP4 3
+
+/**
+ * `umrt_quantize_params.recipe`: the same bits for all.
+ */
+#define UMRT_RECIPE_NONE 0
+
+/**
+ * `umrt_quantize_params.recipe`: 2 bits, and 6 for values and the matrices behind
+ * the gate in some layers, and for the output.
+ */
+#define UMRT_RECIPE_MIXED_2_6 1
+
+/**
+ * `umrt_quantize_params.recipe`: likewise with 3 and 4 bits.
+ */
+#define UMRT_RECIPE_MIXED_3_4 2
+
+/**
+ * `umrt_quantize_params.recipe`: likewise with 3 and 6 bits.
+ */
+#define UMRT_RECIPE_MIXED_3_6 3
+
+/**
+ * `umrt_quantize_params.recipe`: likewise with 4 and 6 bits.
+ */
+#define UMRT_RECIPE_MIXED_4_6 4
+
+/**
+ * `umrt_quantize_params.dtype`: as the checkpoint has them; as its config.json says
+ * under "torch_dtype", if it does.
+ */
+#define UMRT_DTYPE_KEPT 0
+
+/**
+ * `umrt_quantize_params.dtype`
+ */
+#define UMRT_DTYPE_F32 1
+
+/**
+ * `umrt_quantize_params.dtype`
+ */
+#define UMRT_DTYPE_F16 2
+
+/**
+ * `umrt_quantize_params.dtype`
+ */
+#define UMRT_DTYPE_BF16 3
+
+/**
+ * `umrt_quantize_params.flags`: a model at the target is replaced, once the new one
+ * is complete.
+ */
+#define UMRT_QUANTIZE_REPLACE 1
+
+/**
  * `umrt_generate_params.flags`: go on behind the token that ends a text.
  */
 #define UMRT_GENERATE_IGNORE_END 1
+
+/**
+ * `umrt_generate_params.flags`, for requests beside others (`umrt_request`): uses
+ * sequence `seq` as `umrt_generate` does, as soon as no other request uses it.
+ */
+#define UMRT_GENERATE_IN_SEQ 2
 
 /**
  * `umrt_generate_result.stop_reason`: the model ended the text.
@@ -527,6 +613,20 @@ typedef struct umrt_model umrt_model;
  * Chooses tokens, and remembers them for penalties. Takes one call at a time.
  */
 typedef struct umrt_sampler umrt_sampler;
+
+/**
+ * Runs requests over one context, step by step. Each step evaluates one token of
+ * every request that decodes; what is left of its tokens, at least one, goes to
+ * prompts in order of arrival. So no request waits longer for its next token than
+ * one step takes, whatever prompts come, and every prompt is read in the end.
+ *
+ * What a request gives does not depend on the others, but for rounding: see
+ * `UMRT_PRECISION_FLOAT32`.
+ *
+ * Steps take one call at a time: a second, overlapping one gets BUSY. The other
+ * functions never wait and may be called meanwhile, from callbacks too.
+ */
+typedef struct umrt_scheduler umrt_scheduler;
 
 /**
  * What a call returns: 0 (`UMRT_OK`) or the kind of failure. The numbers never
@@ -1350,6 +1450,54 @@ typedef struct {
 } umrt_memory_budget_info;
 
 /**
+ * For `umrt_model_quantize`.
+ */
+typedef struct {
+  uint32_t struct_size;
+  /**
+   * `UMRT_QUANTIZE_AFFINE` or another.
+   */
+  uint32_t mode;
+  /**
+   * 0: 4, and 8 with UMRT_QUANTIZE_MXFP8.
+   */
+  uint32_t bits;
+  /**
+   * 0: 64, 32 with MXFP4 and MXFP8, 16 with NVFP4.
+   */
+  uint32_t group_size;
+  /**
+   * `UMRT_RECIPE_NONE` or another, which chooses the bits of affine weights.
+   */
+  uint32_t recipe;
+  /**
+   * Of what stays floats: scales, biases, norms. `UMRT_DTYPE_KEPT` or another.
+   */
+  uint32_t dtype;
+  /**
+   * `UMRT_QUANTIZE_REPLACE` or 0.
+   */
+  uint32_t flags;
+  /**
+   * 0: as many as suit the machine.
+   */
+  uint32_t n_threads;
+  /**
+   * Of a file of weights at most, unless a tensor is larger. 0: 5 GiB.
+   */
+  uint64_t max_shard_bytes;
+  /**
+   * Called with bytes of the source; may be NULL.
+   */
+  umrt_progress_fn progress;
+  void *progress_userdata;
+  /**
+   * Stops it; may be NULL.
+   */
+  const umrt_cancel *cancel;
+} umrt_quantize_params;
+
+/**
  * How to choose. 0 means off; all zero is greedy decoding. The stages come in
  * the order of the fields: penalties, temperature, top-k, top-p, min-p.
  */
@@ -1396,7 +1544,7 @@ typedef struct {
 } umrt_sampler_params;
 
 /**
- * For `umrt_generate`. Exactly one of `prompt`, `chat` and `tokens` is given.
+ * What to generate. Exactly one of `prompt`, `chat` and `tokens` is given.
  */
 typedef struct {
   uint32_t struct_size;
@@ -1405,7 +1553,8 @@ typedef struct {
    */
   uint32_t max_tokens;
   /**
-   * The sequence that the prompt and what follows are appended to.
+   * The sequence that the prompt and what follows are appended to. For requests
+   * beside others: only with `UMRT_GENERATE_IN_SEQ`, otherwise 0.
    */
   int32_t seq;
   /**
@@ -1447,7 +1596,7 @@ typedef struct {
  * Receives text as soon as it is certain: whole UTF-8 characters, never empty,
  * NUL-terminated, `length` bytes without the NUL, valid during the call. `token`
  * is the token that completed it. Return 0 to go on, anything else to stop.
- * Called on the thread that called `umrt_generate`.
+ * Called on the thread of the call that generates.
  */
 typedef int32_t (*umrt_text_fn)(const char *text,
                                 size_t length,
@@ -1477,6 +1626,132 @@ typedef struct {
    */
   uint64_t decode_ns;
 } umrt_generate_result;
+
+/**
+ * For `umrt_scheduler_new`. 0 means the default.
+ */
+typedef struct {
+  uint32_t struct_size;
+  /**
+   * Tokens of a step at most, unless more requests decode. Fewer make steps, and
+   * so the pauses between tokens, shorter while prompts are read, and reading
+   * slower. Default, and at most: the context's `prefill_chunk`.
+   */
+  uint32_t step_tokens;
+} umrt_scheduler_params;
+
+/**
+ * What became of a request.
+ */
+typedef struct {
+  uint32_t struct_size;
+  /**
+   * `UMRT_OK`, or what ended the request.
+   */
+  umrt_status status;
+  /**
+   * 0 if it was refused at once.
+   */
+  uint64_t id;
+  /**
+   * `UMRT_STOP_*`; 0 if `status` is not `UMRT_OK`.
+   */
+  uint32_t stop_reason;
+  uint32_t n_prompt_tokens;
+  /**
+   * Tokens that were sampled, the one that ended the text included.
+   */
+  uint32_t n_tokens;
+  uint32_t reserved;
+  /**
+   * Nanoseconds that it waited for a sequence.
+   */
+  uint64_t queue_ns;
+  /**
+   * Nanoseconds from handing it in to its first token.
+   */
+  uint64_t first_token_ns;
+  /**
+   * Nanoseconds from getting its sequence to its first token.
+   */
+  uint64_t prompt_ns;
+  /**
+   * Nanoseconds from there to the end.
+   */
+  uint64_t decode_ns;
+  /**
+   * What ended it, as a sentence; empty if `status` is `UMRT_OK`.
+   */
+  char message[256];
+} umrt_request_result;
+
+/**
+ * Receives the result of a request that ended, valid during the call. Called on the
+ * thread that called `umrt_scheduler_step`.
+ */
+typedef void (*umrt_finished_fn)(const umrt_request_result *result, void *userdata);
+
+/**
+ * A generation beside others.
+ */
+typedef struct {
+  uint32_t struct_size;
+  uint32_t reserved;
+  /**
+   * What to generate; nothing of it is used after the call but `sampler`, which is
+   * kept until the end. Each request has its own sampler, if any.
+   *
+   * The request takes a sequence that holds no tokens, and empties it when it
+   * ends; sequences that hold tokens are left alone. With `UMRT_GENERATE_IN_SEQ`
+   * it goes on with a sequence of the caller's and leaves its tokens there.
+   */
+  const umrt_generate_params *params;
+  /**
+   * Receives text; may be NULL. It runs inside of a step: it must not use the
+   * context or step (it would get BUSY), but may submit and cancel.
+   */
+  umrt_text_fn callback;
+  /**
+   * Receives the result, under the same rules. NULL: it is kept for
+   * `umrt_scheduler_result`.
+   */
+  umrt_finished_fn finished;
+  /**
+   * For both.
+   */
+  void *userdata;
+  /**
+   * Ends the request at the next step; may be NULL.
+   */
+  const umrt_cancel *cancel;
+} umrt_request;
+
+/**
+ * What a step did, and what is left.
+ */
+typedef struct {
+  uint32_t struct_size;
+  /**
+   * Requests that have not ended; 0: there is nothing to do.
+   */
+  uint32_t n_active;
+  /**
+   * Those that have a sequence.
+   */
+  uint32_t n_running;
+  /**
+   * Those that wait for one.
+   */
+  uint32_t n_waiting;
+  /**
+   * Tokens of prompts in this step.
+   */
+  uint32_t n_prompt_tokens;
+  /**
+   * Requests that decoded one token in this step.
+   */
+  uint32_t n_decode_tokens;
+} umrt_step_result;
 
 #ifdef __cplusplus
 extern "C" {
@@ -1583,9 +1858,10 @@ umrt_status umrt_memory_spill_set(const char *directory, uint64_t max_bytes);
  * - `callback`: called on the thread that notices: that of
  *   `umrt_memory_pressure_notify`, or umrt's own. It may call umrt. NULL ends it.
  * - `flags`: `UMRT_PRESSURE_WATCH` to hear of the system's own reports (Linux:
- *   pressure stall information of the machine and the control group), for which a
- *   thread sleeps until there is another callback or none. Without it only
- *   `umrt_memory_pressure_notify` notices anything.
+ *   pressure stall information of the machine and the control group, for which a
+ *   thread sleeps until there is another callback or none; Apple: libdispatch's
+ *   memory pressure). Without it only `umrt_memory_pressure_notify` notices
+ *   anything.
  *
  * When this returns, the former callback is not called by the watch any more.
  *
@@ -1598,9 +1874,8 @@ umrt_status umrt_memory_pressure_callback(umrt_pressure_fn callback,
 
 /**
  * Acts on memory pressure as described at `umrt_memory_pressure_callback` and
- * tells the callback, if there is one. For hosts whose system tells them (on
- * Apple's systems a dispatch source of memory pressure or the application
- * delegate), and for tests.
+ * tells the callback, if there is one. For hosts that know of it themselves (the
+ * delegate of an iOS application, say), and for tests.
  *
  * - `level`: `UMRT_PRESSURE_NORMAL`, `_WARNING` or `_CRITICAL`.
  * - `result`: receives what was given back; may be NULL.
@@ -2150,6 +2425,25 @@ umrt_status umrt_memory_budget_set(const umrt_memory_budget *budget);
 umrt_status umrt_memory_budget_get(umrt_memory_budget_info *info);
 
 /**
+ * Writes a checkpoint of floats as a quantized one, in MLX's formats: the same
+ * tensors under the same names that mlx-lm's conversion gives, with config.json and
+ * the tokenizer's files. What takes part stays on disk but for a few rows of each
+ * thread.
+ *
+ * - `source`: a directory with config.json and safetensors files.
+ * - `target`: the new directory. It is written under a hidden name beside it, and
+ *   complete when it appears; a failed or cancelled call leaves nothing.
+ * - `params`: NULL for defaults, 4 bits in groups of 64.
+ *
+ * Returns INVALID_ARGUMENT (also if something is at `target`), NOT_FOUND, IO, FORMAT
+ * (what is wrong in which file), UNSUPPORTED (names what: families, weights that are
+ * quantized already), CANCELLED, OUT_OF_MEMORY, BACKEND. Any thread.
+ */
+umrt_status umrt_model_quantize(const char *source,
+                                const char *target,
+                                const umrt_quantize_params *params);
+
+/**
  * Makes a sampler.
  *
  * - `params`: NULL for greedy decoding.
@@ -2193,7 +2487,8 @@ umrt_status umrt_sample(umrt_ctx *ctx, umrt_sampler *sampler, size_t row, int32_
  * Appends a prompt to a sequence, samples token by token and hands over text as
  * it becomes certain. The token sampled last is not in the sequence.
  *
- * - `callback`: may be NULL. It must not use this context (it would get BUSY).
+ * - `callback`: may be NULL; then a prompt of tokens without stop strings needs no
+ *   tokenizer. It must not use this context (it would get BUSY).
  * - `cancel`: stops it with CANCELLED; may be NULL.
  * - `result`: may be NULL.
  *
@@ -2209,6 +2504,105 @@ umrt_status umrt_generate(umrt_ctx *ctx,
                           void *userdata,
                           const umrt_cancel *cancel,
                           umrt_generate_result *result);
+
+/**
+ * Makes a scheduler. Between steps the context may be used for other things, on
+ * sequences that no request uses. A context has one scheduler at most at a time.
+ *
+ * - `params`: NULL for defaults.
+ * - `scheduler`: receives the handle. Free it with `umrt_scheduler_free`.
+ *
+ * Returns INVALID_ARGUMENT, BUSY (the context). Any thread.
+ */
+umrt_status umrt_scheduler_new(umrt_ctx *ctx,
+                               const umrt_scheduler_params *params,
+                               umrt_scheduler **scheduler);
+
+/**
+ * Hands a request in. It gets a sequence at one of the next steps, in order of
+ * arrival.
+ *
+ * - `id`: receives the request's number, never 0; may be NULL.
+ *
+ * If it fails, there is no request, and its callbacks are not called.
+ *
+ * Returns INVALID_ARGUMENT, NOT_FOUND (no tokenizer or chat template), FORMAT (they
+ * are broken), NO_SPACE (the prompt is longer than `n_ctx`). Any thread, from
+ * callbacks too, also while a step runs.
+ */
+umrt_status umrt_scheduler_submit(umrt_scheduler *scheduler,
+                                  const umrt_request *request,
+                                  uint64_t *id);
+
+/**
+ * Evaluates one step: see `umrt_scheduler`. Callbacks run inside of it. Call it
+ * until `n_active` is 0, and again after something was submitted.
+ *
+ * - `cancel`: stops the step, not the requests; may be NULL.
+ * - `result`: may be NULL.
+ *
+ * What goes wrong with one request ends that request. If the step itself fails or
+ * is cancelled, all requests are where they were before, and the next step tries
+ * again. (Only when MLX itself fails, BACKEND, can a sequence be lost; its request
+ * ends with that status.) To give up, cancel the requests or free the scheduler.
+ *
+ * Returns INVALID_ARGUMENT, BUSY (another step, or a call that uses the context),
+ * CANCELLED, OVER_BUDGET, OUT_OF_MEMORY, BACKEND. Any thread.
+ */
+umrt_status umrt_scheduler_step(umrt_scheduler *scheduler,
+                                const umrt_cancel *cancel,
+                                umrt_step_result *result);
+
+/**
+ * Ends a request with CANCELLED at the next step; in a step that runs, when that
+ * ends, without another text.
+ *
+ * Returns INVALID_ARGUMENT, NOT_FOUND (it has ended already, or there never was
+ * one). Any thread, from callbacks too, also while a step runs.
+ */
+umrt_status umrt_scheduler_cancel(umrt_scheduler *scheduler, uint64_t id);
+
+/**
+ * Takes the result of a request that ended, if it had no `finished`; afterwards the
+ * scheduler knows nothing of it any more.
+ *
+ * Returns INVALID_ARGUMENT, BUSY (it has not ended), NOT_FOUND (there is no result:
+ * it was taken, or there never was such a request). Any thread, from callbacks too,
+ * also while a step runs.
+ */
+umrt_status umrt_scheduler_result(umrt_scheduler *scheduler,
+                                  uint64_t id,
+                                  umrt_request_result *result);
+
+/**
+ * Gives the scheduler back; if a step is running, when that ends. Requests that have
+ * not ended are forgotten: their callbacks are not called again. The sequences that
+ * they took are emptied, unless another call is using the context just then. NULL is
+ * ignored. Any thread.
+ */
+void umrt_scheduler_free(umrt_scheduler *scheduler);
+
+/**
+ * Runs requests to their end in one call, as many at once as the context has empty
+ * sequences: see `umrt_scheduler`.
+ *
+ * - `requests`: `n` structures, all of the first one's `struct_size`; `finished` is
+ *   NULL in each. Callbacks must not use the context (they would get BUSY).
+ * - `cancel`: stops all; may be NULL.
+ * - `results`: receives `n` results in the order of the requests; may be NULL.
+ *
+ * What goes wrong with one request is in its result and ends that request. If the
+ * call fails later than with its arguments, those that had not ended have its
+ * status in their results, and the others theirs.
+ *
+ * Returns INVALID_ARGUMENT, BUSY, CANCELLED (by `cancel`), OVER_BUDGET,
+ * OUT_OF_MEMORY, BACKEND. Any thread.
+ */
+umrt_status umrt_generate_many(umrt_ctx *ctx,
+                               const umrt_request *requests,
+                               size_t n,
+                               const umrt_cancel *cancel,
+                               umrt_request_result *results);
 
 #ifdef __cplusplus
 }  // extern "C"

@@ -11,6 +11,7 @@
 //! - [`kv`]: keys and values by sequence, updated in place
 //! - [`sample`]: from logits to a token
 //! - [`text`]: tokenizer, streaming text, stop strings, chat templates
+//! - [`convert`]: checkpoints of floats as quantized ones
 //! - [`memory`]: what there is and who uses it
 //! - [`runtime`]: models, contexts, generation
 //! - [`capi`]: the C API, `umrt.h`
@@ -32,6 +33,7 @@
 
 pub mod capi;
 pub mod checkpoint;
+pub mod convert;
 pub mod decoder;
 pub mod error;
 mod host;

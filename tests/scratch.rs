@@ -8,7 +8,7 @@ mod common;
 use std::sync::Arc;
 
 use common::process::{anonymous_bytes, isolated};
-use common::random_family::{Form, Mixture, RandomFamily};
+use common::random_family::{Form, Latent, Mixture, RandomFamily};
 use common::random_model::RandomModel;
 use common::{context_of, open, token_ids};
 use umrt::checkpoint::Dtype;
@@ -58,8 +58,16 @@ const MIXTURE: Form = Form::Mixture(Mixture {
     shared_size: 2816,
 });
 
+const LATENT: Form = Form::Latent(Latent {
+    query_rank: Some(384),
+    rank: 256,
+    plain_dim: 64,
+    rotated_dim: 32,
+    value_dim: 64,
+});
+
 /// Forms of layers that `RandomModel` does not have.
-const OTHER_FORMS: [Form; 4] = [MIXTURE, Form::Gemma2, Form::Phi, Form::Olmo2];
+const OTHER_FORMS: [Form; 5] = [MIXTURE, Form::Gemma2, Form::Phi, Form::Olmo2, LATENT];
 
 /// What one evaluation took.
 struct Measured {

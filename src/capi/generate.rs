@@ -1,6 +1,7 @@
 //! Prompt in, streamed text out, in one call.
 
 use std::ffi::{CString, c_char, c_void};
+use std::sync::{Arc, Mutex};
 
 use super::arguments::{self, count32};
 use super::cancel::{self, umrt_cancel};
@@ -10,10 +11,14 @@ use super::handle;
 use super::sampler::{self, umrt_sampler, umrt_sampler_params};
 use super::structs::{self, Destination, c_structs};
 use crate::error::{Error, Result};
-use crate::runtime::{self, Ahead, Flow, GenerateOptions, Generated, Prompt};
+use crate::runtime::{self, Ahead, Flow, GenerateOptions, Generated, Prompt, Receive};
+use crate::sample::Sampler;
 
 /// `umrt_generate_params.flags`: go on behind the token that ends a text.
 pub const UMRT_GENERATE_IGNORE_END: u32 = 1;
+/// `umrt_generate_params.flags`, for requests beside others (`umrt_request`): uses
+/// sequence `seq` as `umrt_generate` does, as soon as no other request uses it.
+pub const UMRT_GENERATE_IN_SEQ: u32 = 2;
 
 /// `umrt_generate_result.stop_reason`: the model ended the text.
 pub const UMRT_STOP_END: u32 = 1;
@@ -29,7 +34,7 @@ pub const UMRT_STOP_CONTEXT_FULL: u32 = 5;
 /// Receives text as soon as it is certain: whole UTF-8 characters, never empty,
 /// NUL-terminated, `length` bytes without the NUL, valid during the call. `token`
 /// is the token that completed it. Return 0 to go on, anything else to stop.
-/// Called on the thread that called `umrt_generate`.
+/// Called on the thread of the call that generates.
 pub type umrt_text_fn = Option<
     unsafe extern "C" fn(
         text: *const c_char,
@@ -39,14 +44,15 @@ pub type umrt_text_fn = Option<
     ) -> i32,
 >;
 
-/// For `umrt_generate`. Exactly one of `prompt`, `chat` and `tokens` is given.
+/// What to generate. Exactly one of `prompt`, `chat` and `tokens` is given.
 #[derive(Clone, Copy)]
 #[repr(C)]
 pub struct umrt_generate_params {
     pub struct_size: u32,
     /// 0: until the model ends the text or the context is full.
     pub max_tokens: u32,
-    /// The sequence that the prompt and what follows are appended to.
+    /// The sequence that the prompt and what follows are appended to. For requests
+    /// beside others: only with `UMRT_GENERATE_IN_SEQ`, otherwise 0.
     pub seq: i32,
     /// `UMRT_GENERATE_*`, or 0.
     pub flags: u32,
@@ -90,7 +96,8 @@ c_structs!(umrt_generate_params, umrt_generate_result);
 /// Appends a prompt to a sequence, samples token by token and hands over text as
 /// it becomes certain. The token sampled last is not in the sequence.
 ///
-/// - `callback`: may be NULL. It must not use this context (it would get BUSY).
+/// - `callback`: may be NULL; then a prompt of tokens without stop strings needs no
+///   tokenizer. It must not use this context (it would get BUSY).
 /// - `cancel`: stops it with CANCELLED; may be NULL.
 /// - `result`: may be NULL.
 ///
@@ -120,35 +127,53 @@ pub unsafe extern "C" fn umrt_generate(
             let params = structs::read(params)?;
             arguments::known_flags(params.flags, UMRT_GENERATE_IGNORE_END)?;
             let stop = stop_strings(&params)?;
-            let options = GenerateOptions {
-                prompt: prompt(&params)?,
-                sequence: params.seq,
-                max_tokens: params.max_tokens as usize,
-                stop: &stop,
-                ignore_end: params.flags & UMRT_GENERATE_IGNORE_END != 0,
-                ahead: Ahead::Auto,
-            };
+            let options = options(&params, &stop)?;
             let cancel = cancel::optional(cancel);
             let mut receive = |text: &str, token| receive(callback, userdata, text, token);
+            let receive: Option<&mut Receive<'_>> = match callback {
+                Some(_) => Some(&mut receive),
+                None => None,
+            };
             let generated = context::with(ctx, |context| {
-                let own = handle::borrow_optional(params.sampler.cast_const());
-                let mut made;
-                let mut locked;
-                let sampler = match &own {
-                    Some(own) => {
-                        locked = handle::one_call(&own.0, "sampler")?;
-                        &mut *locked
-                    }
-                    None => {
-                        made = sampler::make(params.sampling)?;
-                        &mut made
-                    }
-                };
-                runtime::generate(context, sampler, &options, cancel.as_ref(), &mut receive)
+                let sampler = sampler(&params)?;
+                let mut sampler = handle::one_call(&sampler, "sampler")?;
+                runtime::generate(context, &mut sampler, &options, cancel.as_ref(), receive)
             })?;
             result.fill(describe(&generated))
         }
     })
+}
+
+/// # Safety
+/// The pointers in `params` are as `umrt_generate` requires, as long as the options
+/// are used.
+pub(super) unsafe fn options<'a>(
+    params: &umrt_generate_params,
+    stop: &'a [&'a str],
+) -> Result<GenerateOptions<'a>> {
+    Ok(GenerateOptions {
+        // SAFETY: the caller's contract.
+        prompt: unsafe { prompt(params)? },
+        sequence: params.seq,
+        max_tokens: params.max_tokens as usize,
+        stop,
+        ignore_end: params.flags & UMRT_GENERATE_IGNORE_END != 0,
+        ahead: Ahead::Auto,
+    })
+}
+
+/// The one that is given, or a new one.
+///
+/// # Safety
+/// As for `prompt`.
+pub(super) unsafe fn sampler(params: &umrt_generate_params) -> Result<Arc<Mutex<Sampler>>> {
+    // SAFETY: the caller's contract.
+    unsafe {
+        match handle::borrow_optional(params.sampler.cast_const()) {
+            Some(given) => Ok(given.0.clone()),
+            None => Ok(Arc::new(Mutex::new(sampler::make(params.sampling)?))),
+        }
+    }
 }
 
 /// # Safety
@@ -176,7 +201,7 @@ unsafe fn prompt<'a>(params: &umrt_generate_params) -> Result<Prompt<'a>> {
 
 /// # Safety
 /// As for `prompt`.
-unsafe fn stop_strings<'a>(params: &umrt_generate_params) -> Result<Vec<&'a str>> {
+pub(super) unsafe fn stop_strings<'a>(params: &umrt_generate_params) -> Result<Vec<&'a str>> {
     // SAFETY: the caller's contract.
     unsafe {
         arguments::slice(params.stop, params.n_stop, "stop")?
@@ -188,7 +213,12 @@ unsafe fn stop_strings<'a>(params: &umrt_generate_params) -> Result<Vec<&'a str>
 
 /// # Safety
 /// `callback` may be called with `userdata`.
-unsafe fn receive(callback: umrt_text_fn, userdata: *mut c_void, text: &str, token: i32) -> Flow {
+pub(super) unsafe fn receive(
+    callback: umrt_text_fn,
+    userdata: *mut c_void,
+    text: &str,
+    token: i32,
+) -> Flow {
     let Some(callback) = callback else {
         return Flow::Continue;
     };

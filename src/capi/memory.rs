@@ -318,9 +318,10 @@ pub unsafe extern "C" fn umrt_memory_spill_set(
 /// - `callback`: called on the thread that notices: that of
 ///   `umrt_memory_pressure_notify`, or umrt's own. It may call umrt. NULL ends it.
 /// - `flags`: `UMRT_PRESSURE_WATCH` to hear of the system's own reports (Linux:
-///   pressure stall information of the machine and the control group), for which a
-///   thread sleeps until there is another callback or none. Without it only
-///   `umrt_memory_pressure_notify` notices anything.
+///   pressure stall information of the machine and the control group, for which a
+///   thread sleeps until there is another callback or none; Apple: libdispatch's
+///   memory pressure). Without it only `umrt_memory_pressure_notify` notices
+///   anything.
 ///
 /// When this returns, the former callback is not called by the watch any more.
 ///
@@ -346,9 +347,8 @@ pub unsafe extern "C" fn umrt_memory_pressure_callback(
 }
 
 /// Acts on memory pressure as described at `umrt_memory_pressure_callback` and
-/// tells the callback, if there is one. For hosts whose system tells them (on
-/// Apple's systems a dispatch source of memory pressure or the application
-/// delegate), and for tests.
+/// tells the callback, if there is one. For hosts that know of it themselves (the
+/// delegate of an iOS application, say), and for tests.
 ///
 /// - `level`: `UMRT_PRESSURE_NORMAL`, `_WARNING` or `_CRITICAL`.
 /// - `result`: receives what was given back; may be NULL.

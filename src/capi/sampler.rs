@@ -1,6 +1,6 @@
 //! Samplers: from logits to a token, on the CPU, where the logits lie.
 
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use super::context::{self, umrt_ctx};
 use super::guard::{guard, guard_free, umrt_status};
@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::sample::{Logits, Sampler, SamplerParams};
 
 /// Chooses tokens, and remembers them for penalties. Takes one call at a time.
-pub struct umrt_sampler(pub(super) Mutex<Sampler>);
+pub struct umrt_sampler(pub(super) Arc<Mutex<Sampler>>);
 
 /// How to choose. 0 means off; all zero is greedy decoding. The stages come in
 /// the order of the fields: penalties, temperature, top-k, top-p, min-p.
@@ -77,7 +77,11 @@ pub unsafe extern "C" fn umrt_sampler_new(
     sampler: *mut *mut umrt_sampler,
 ) -> umrt_status {
     // SAFETY: the caller's contract.
-    guard(|| unsafe { handle::give(sampler, || Ok(umrt_sampler(Mutex::new(make(params)?)))) })
+    guard(|| unsafe {
+        handle::give(sampler, || {
+            Ok(umrt_sampler(Arc::new(Mutex::new(make(params)?))))
+        })
+    })
 }
 
 /// Puts the sampler back to its beginning: the seed again, no remembered tokens.

@@ -37,6 +37,19 @@ pub(super) unsafe fn read<T: CStruct>(pointer: *const T) -> Result<T> {
     Ok(unsafe { value.assume_init() })
 }
 
+/// Reads an array of input structures, whose elements follow each other at the
+/// distance of the first one's `struct_size`.
+///
+/// # Safety
+/// `pointer` is null or readable for `length` such structures.
+pub(super) unsafe fn read_array<T: CStruct>(pointer: *const T, length: usize) -> Result<Vec<T>> {
+    // SAFETY: the caller's contract.
+    unsafe {
+        let elements = elements(pointer, length)?;
+        elements.into_iter().map(|element| read(element)).collect()
+    }
+}
+
 /// Refuses a reserved field that is not zero: it may mean something one day.
 pub(super) fn ensure_reserved<T: CStruct>(reserved: u32) -> Result<()> {
     match reserved {
@@ -92,6 +105,59 @@ impl<T: CStruct> Destination<T> {
             // SAFETY: the contract of `new`.
             false => unsafe { write(self.0, value) },
         }
+    }
+}
+
+/// As `Destination`, for an array of structures as `read_array` takes them.
+pub(super) struct Destinations<T>(Vec<Destination<T>>);
+
+impl<T: CStruct> Destinations<T> {
+    /// # Safety
+    /// `pointer` is null or writable for `length` structures, for as long as the
+    /// destinations are used.
+    pub(super) unsafe fn new(pointer: *mut T, length: usize) -> Result<Self> {
+        if pointer.is_null() {
+            return Ok(Self(Vec::new()));
+        }
+        // SAFETY: the caller's contract.
+        let elements = unsafe { elements(pointer, length)? };
+        let destinations = elements.into_iter().map(|one| Destination(one.cast_mut()));
+        Ok(Self(destinations.collect()))
+    }
+
+    pub(super) fn fill(self, values: impl IntoIterator<Item = T>) -> Result<()> {
+        let mut pairs = self.0.into_iter().zip(values);
+        pairs.try_for_each(|(destination, value)| destination.fill(value))
+    }
+}
+
+/// Where the structures of an array are.
+///
+/// # Safety
+/// `pointer` is null or readable for `length` structures at the distance of the
+/// first one's `struct_size`.
+unsafe fn elements<T: CStruct>(pointer: *const T, length: usize) -> Result<Vec<*const T>> {
+    if length == 0 {
+        return Ok(Vec::new());
+    }
+    if pointer.is_null() {
+        return Err(Error::invalid(format!(
+            "the array of {length} {} is NULL",
+            T::NAME
+        )));
+    }
+    // SAFETY: the caller's contract.
+    unsafe {
+        let size = known_size(pointer)?;
+        let elements = (0..length).map(|index| pointer.byte_add(index * size));
+        let same_size = |element: *const T| match known_size(element)? == size {
+            true => Ok(element),
+            false => Err(Error::invalid(format!(
+                "the {} in an array differ in struct_size; initialize each with its _INIT macro",
+                T::NAME
+            ))),
+        };
+        elements.map(same_size).collect()
     }
 }
 
@@ -223,6 +289,45 @@ mod tests {
             }
         );
         assert_eq!((new.known.b, new.c), (2, 0));
+    }
+
+    #[test]
+    fn elements_of_an_array_are_as_far_apart_as_the_caller_says() {
+        let array = [newer(0), newer(0)];
+        let first = (&raw const array).cast::<Params>();
+        // SAFETY: readable for two structures of the first one's struct_size.
+        let read = unsafe { read_array(first, 2) }.expect("valid");
+        assert_eq!(read, [array[0].known, array[1].known]);
+
+        let mut results = [newer(7), newer(7)];
+        let value = Params {
+            struct_size: 0,
+            a: 1,
+            b: 2,
+        };
+        // SAFETY: writable for two structures of the first one's struct_size.
+        let destinations = unsafe { Destinations::new((&raw mut results).cast::<Params>(), 2) };
+        let filled = destinations.and_then(|all| all.fill([value, value]));
+        filled.expect("valid");
+        for result in results {
+            assert_eq!((result.known.a, result.known.b, result.c), (1, 2, 0));
+        }
+    }
+
+    #[test]
+    fn elements_of_different_sizes_are_refused() {
+        let params = |struct_size| Params {
+            struct_size,
+            a: 0,
+            b: 0,
+        };
+        let size = size_of::<Params>() as u32;
+        for last in [0, 8] {
+            let array = [params(size), params(last)];
+            // SAFETY: readable for two structures of the first one's struct_size.
+            let error = unsafe { read_array(array.as_ptr(), 2) }.expect_err("refused");
+            assert!(error.message().contains("_INIT"), "{error}");
+        }
     }
 
     #[test]

@@ -105,6 +105,11 @@ impl Config {
         }
     }
 
+    /// Whether there is a `text_config`.
+    pub fn is_nested(&self) -> bool {
+        self.layers.len() > 1
+    }
+
     /// The entries, those of `text_config` first; a key may come twice then.
     pub fn entries(&self) -> impl Iterator<Item = (&str, &Value)> {
         let layers = self.layers.iter();

@@ -8,6 +8,7 @@ use super::chat_template::ChatTemplates;
 use super::config::Config;
 use super::directory::ModelDirectory;
 use super::file::{FileStamp, open_regular};
+use super::foreign::{self, Foreign, Scheme};
 use super::generation::GenerationDefaults;
 use super::gguf::{Gguf, Vocabulary};
 use super::header::{Header, LENGTH_BYTES, LIMIT_TENSORS};
@@ -45,6 +46,8 @@ pub struct Manifest {
     quantization: Quantization,
     files: Vec<WeightFile>,
     tensors: TensorTable,
+    /// Tensors that are in none of the files.
+    foreign: Foreign,
     identity: Identity,
     embedded: Option<EmbeddedText>,
 }
@@ -95,6 +98,7 @@ impl Manifest {
                     .map(str::to_owned),
             }),
             files: vec![file],
+            foreign: Foreign::default(),
             directory,
             config,
             tensors,
@@ -114,11 +118,28 @@ impl Manifest {
         if let Some(index) = &directory.index {
             check_index(index, &directory, &tensors)?;
         }
+        let generation = GenerationDefaults::new(generation.as_ref(), &config)?;
+        let (tensors, quantization, foreign) = match Scheme::from_config(&config)? {
+            None => (
+                tensors,
+                Quantization::from_config(&config)?,
+                Foreign::default(),
+            ),
+            Some(scheme) => {
+                let found = foreign::translate(scheme, &tensors, files.len())?;
+                let tensors = TensorTable::new(found.tensors).map_err(|twice| {
+                    let name = &twice.0.name;
+                    Error::format(format!("tensor {name:?} is stored in two ways"))
+                })?;
+                (tensors, found.quantization, found.foreign)
+            }
+        };
         Ok(Manifest {
-            generation: GenerationDefaults::new(generation.as_ref(), &config)?,
-            quantization: Quantization::from_config(&config)?,
             identity: hasher.finish(),
             embedded: None,
+            generation,
+            quantization,
+            foreign,
             directory,
             config,
             files,
@@ -161,6 +182,11 @@ impl Manifest {
             }
             done += mapped.len();
             maps.push(mapped);
+        }
+        if let Some(made) = self.foreign.make(&maps)? {
+            // What it was made of is not needed any more.
+            maps.iter().try_for_each(|map| map.release(false))?;
+            maps.push(made);
         }
         Ok(Checkpoint {
             manifest: self,
@@ -213,6 +239,22 @@ impl Manifest {
 
     pub fn tensor(&self, name: &str) -> Option<&TensorInfo> {
         self.tensors.get(name)
+    }
+
+    /// Whether the tensor is in no file, but made in private memory when the files
+    /// are mapped.
+    pub fn is_made(&self, tensor: &TensorInfo) -> bool {
+        tensor.file >= self.files.len()
+    }
+
+    /// Bytes of the memory of all such tensors, in whole pages.
+    pub fn made_bytes(&self) -> usize {
+        self.foreign.bytes()
+    }
+
+    /// Bytes in the files of the tensors that others are made of.
+    pub fn foreign_bytes(&self) -> usize {
+        self.foreign.source_bytes
     }
 
     /// The tensor, or an error that says where it was looked for and what there
@@ -325,7 +367,8 @@ impl Checkpoint {
         &self.manifest
     }
 
-    /// One per file, in the order of [`Manifest::files`].
+    /// One per file, in the order of [`Manifest::files`], and perhaps one of tensors
+    /// that were made.
     pub fn maps(&self) -> &[MappedFile] {
         &self.maps
     }
@@ -362,7 +405,8 @@ impl Checkpoint {
         self.maps.iter().try_for_each(MappedFile::ensure_unaltered)
     }
 
-    /// Bytes of the files that were read into private memory.
+    /// Bytes of the files that were read into private memory, and of tensors that
+    /// were made.
     pub fn private_bytes(&self) -> usize {
         let private = self.maps.iter().filter(|map| map.is_private());
         private.map(MappedFile::padded_len).sum()

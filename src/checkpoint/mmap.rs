@@ -14,7 +14,7 @@ use std::sync::Arc;
 use memmap2::{Mmap, MmapMut, MmapOptions};
 
 pub use pages::Advice;
-use pages::page_bytes;
+pub(super) use pages::page_bytes;
 
 use super::file::{FileStamp, open_regular};
 use crate::error::{Error, Result, Status};
@@ -94,6 +94,22 @@ impl MappedFile {
                 path.display()
             )));
         }
+        Self::new(path, stamp, bytes, Memory::Private(memory))
+    }
+
+    /// Private memory of so many bytes, zeros that `fill` changes, that counts as a
+    /// part of this file.
+    pub(super) fn made_of(
+        &self,
+        bytes: usize,
+        fill: impl FnOnce(&mut [u8]) -> Result<()>,
+    ) -> Result<MappedFile> {
+        let (path, stamp) = (self.path(), self.stamp());
+        let mut memory = MmapMut::map_anon(bytes.next_multiple_of(page_bytes()))
+            .map_err(|error| Error::io("make room for", path, &error))?;
+        #[cfg(target_os = "linux")]
+        let _ = memory.advise(memmap2::Advice::HugePage);
+        fill(&mut memory[..bytes])?;
         Self::new(path, stamp, bytes, Memory::Private(memory))
     }
 

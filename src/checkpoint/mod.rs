@@ -8,6 +8,7 @@
 //! - `config`, `generation`, `quantization`, `chat_template`: what the JSON files
 //!   beside the weights say.
 //! - `header`, `tensors`, `dtype`: what the safetensors headers say.
+//! - `foreign`: weights that other tools have quantized.
 //! - `gguf`: GGUF files, which have all of that in one header.
 //! - `mmap`: the weights in memory, mapped or read; which pages are resident.
 //! - `manifest`: the two handles, [`Manifest`] (read, cheap) and [`Checkpoint`]
@@ -15,7 +16,8 @@
 //! - `adapter`: files of LoRA adapters.
 //! - `identity`: a fingerprint, to match saved states with their model.
 //! - `replace`: replaces a file as a whole.
-//! - `writer`: writes safetensors files that map without a copy.
+//! - `layout`, `writer`: writes safetensors files that map without a copy.
+//! - `target`: writes whole directories of them, piece by piece.
 
 mod adapter;
 mod chat_template;
@@ -23,15 +25,18 @@ mod config;
 mod directory;
 mod dtype;
 mod file;
+mod foreign;
 mod generation;
 mod gguf;
 mod header;
 mod identity;
 mod json;
+mod layout;
 mod manifest;
 mod mmap;
 mod quantization;
 mod replace;
+mod target;
 mod tensors;
 mod writer;
 
@@ -43,9 +48,11 @@ pub use dtype::Dtype;
 pub use file::FileStamp;
 pub use generation::GenerationDefaults;
 pub use identity::Identity;
+pub use layout::TensorShape;
 pub use manifest::{Checkpoint, Manifest, WeightFile};
 pub use mmap::{Advice, LoadMode, MappedFile};
 pub use quantization::{Mode, QuantSpec, Quantization};
 pub use replace::replace_file;
+pub use target::{NewDirectory, NewFile};
 pub use tensors::{TensorInfo, TensorTable};
 pub use writer::{NewTensor, write_safetensors};

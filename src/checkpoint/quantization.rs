@@ -52,6 +52,28 @@ pub struct QuantSpec {
 }
 
 impl QuantSpec {
+    /// What is not given is MLX's default for the mode.
+    pub fn new(mode: Mode, group_size: Option<usize>, bits: Option<usize>) -> Result<QuantSpec> {
+        let (group_sizes, all_bits) = mode.choices();
+        let chosen = |name: &str, value: Option<usize>, choices: &[usize]| {
+            let value = value.unwrap_or(choices[0]);
+            if choices.contains(&value) {
+                return Ok(value);
+            }
+            let listed: Vec<_> = choices.iter().map(usize::to_string).collect();
+            Err(Error::invalid(format!(
+                "{name} is {value}; {} weights have {}",
+                mode.name(),
+                listed.join(", ")
+            )))
+        };
+        Ok(QuantSpec {
+            group_size: chosen("group_size", group_size, group_sizes)?,
+            bits: chosen("bits", bits, all_bits)?,
+            mode,
+        })
+    }
+
     fn parse(config: &Config) -> Result<QuantSpec> {
         let mode = parse_mode(config)?;
         if config.opt_bool("global_scale")? == Some(true) {
@@ -104,7 +126,8 @@ impl Quantization {
             Some("mxfp4") => Ok(Quantization::default()),
             Some(method) => Err(Error::unsupported(format!(
                 "config.json: the weights are quantized with {method:?}, which cannot be read; \
-                 use an MLX-quantized or an unquantized copy of the model"
+                 use an unquantized copy of the model, or one quantized by MLX, AWQ, GPTQ, \
+                 compressed-tensors or to fp8"
             ))),
             None => Quantization::parse(config, "quantization_config", &section),
         }

@@ -1,26 +1,13 @@
 //! Writes safetensors files that map without a copy: the data and every tensor
-//! in it start at multiples of 64 bytes.
-//!
-//! The format allows spaces after the header, but no gaps between tensors, and
-//! its usual readers check that. So tensors whose length is a multiple of 64
-//! come first, and in front of the few others the gap is a tensor itself:
-//! `__padding__.0` and so on, of type U8, which the reader of this crate hides.
+//! in it start at multiples of 64 bytes, see `layout`.
 
 use std::io::Write;
 use std::path::Path;
 
-use safetensors::tensor::TensorInfo as StoredInfo;
-use serde_json::{Map, Value};
-
 use super::dtype::Dtype;
-use super::header::{
-    LENGTH_BYTES, LIMIT_DIMENSION, LIMIT_HEADER_BYTES, LIMIT_NAME_BYTES, LIMIT_RANK, LIMIT_TENSORS,
-    PADDING_PREFIX,
-};
+use super::layout::{ALIGNMENT_BYTES, Gaps, Layout, TensorShape};
 use super::replace::replace_file;
 use crate::error::{Error, Result};
-
-const ALIGNMENT_BYTES: usize = 64;
 
 /// A tensor to write: `bytes` are little-endian elements in row-major order.
 #[derive(Clone, Copy, Debug)]
@@ -39,143 +26,47 @@ pub fn write_safetensors(
     tensors: &[NewTensor<'_>],
     metadata: &[(&str, &str)],
 ) -> Result<()> {
-    check(tensors)?;
-    let plan = Plan::new(tensors);
-    let header = plan.header(metadata)?;
-    replace_file(path, |file| plan.write(&header, file))
+    let shapes = tensors.iter().map(shape).collect::<Result<Vec<_>>>()?;
+    let layout = Layout::new(&shapes, Gaps::Filled)?;
+    let header = layout.header(metadata)?;
+    replace_file(path, |file| write(&layout, &header, tensors, file))
 }
 
-fn check(tensors: &[NewTensor<'_>]) -> Result<()> {
-    if tensors.len() > LIMIT_TENSORS {
-        return Err(Error::invalid(format!(
-            "cannot write more than {LIMIT_TENSORS} tensors to one file"
-        )));
-    }
-    let mut names: Vec<_> = tensors.iter().map(|tensor| tensor.name).collect();
-    names.sort_unstable();
-    if let Some(pair) = names.windows(2).find(|pair| pair[0] == pair[1]) {
-        return Err(Error::invalid(format!(
-            "two tensors are named {:?}",
-            pair[0]
-        )));
-    }
-    tensors.iter().try_for_each(check_one)
-}
-
-fn check_one(tensor: &NewTensor<'_>) -> Result<()> {
+fn shape<'a>(tensor: &NewTensor<'a>) -> Result<TensorShape<'a>> {
     let NewTensor {
         name,
         dtype,
         shape,
         bytes,
-    } = tensor;
-    let invalid = |what: String| Err(Error::invalid(format!("tensor {name:?} {what}")));
-    if name.len() > LIMIT_NAME_BYTES {
-        return invalid(format!("has a name of more than {LIMIT_NAME_BYTES} bytes"));
+    } = *tensor;
+    let declared = TensorShape { name, dtype, shape };
+    match declared.bytes() {
+        Some(expected) if expected != bytes.len() => Err(Error::invalid(format!(
+            "tensor {name:?} is {dtype} {shape:?}, but comes with {} bytes",
+            bytes.len()
+        ))),
+        _ => Ok(declared),
     }
-    if *name == "__metadata__" || name.starts_with(PADDING_PREFIX) {
-        return invalid("has a reserved name".to_owned());
-    }
-    let too_large = shape.iter().any(|dimension| *dimension > LIMIT_DIMENSION);
-    if shape.len() > LIMIT_RANK || too_large {
-        return invalid(format!("has the shape {shape:?}, which is too large"));
-    }
-    let expected = shape.iter().try_fold(dtype.size(), |bytes, dimension| {
-        bytes.checked_mul(*dimension)
-    });
-    if expected != Some(bytes.len()) {
-        let given = bytes.len();
-        return invalid(format!(
-            "is {dtype} {shape:?}, but comes with {given} bytes"
-        ));
-    }
-    Ok(())
 }
 
-/// The tensors in the order in which they are written.
-struct Plan<'a> {
-    entries: Vec<(String, StoredInfo)>,
-    data: Vec<&'a [u8]>,
-}
-
-impl<'a> Plan<'a> {
-    fn new(tensors: &[NewTensor<'a>]) -> Plan<'a> {
-        let (whole, odd): (Vec<&NewTensor<'a>>, Vec<&NewTensor<'a>>) = tensors
-            .iter()
-            .partition(|tensor| tensor.bytes.len().is_multiple_of(ALIGNMENT_BYTES));
-        let mut plan = Plan {
-            entries: Vec::with_capacity(tensors.len()),
-            data: Vec::with_capacity(tensors.len()),
-        };
-        let mut gaps = 0;
-        for tensor in whole.into_iter().chain(odd) {
-            let gap = plan.bytes().next_multiple_of(ALIGNMENT_BYTES) - plan.bytes();
-            if gap > 0 {
-                let name = format!("{PADDING_PREFIX}{gaps}");
-                plan.push(name, Dtype::U8, &[gap], &[0; ALIGNMENT_BYTES][..gap]);
-                gaps += 1;
-            }
-            plan.push(
-                tensor.name.to_owned(),
-                tensor.dtype,
-                tensor.shape,
-                tensor.bytes,
-            );
-        }
-        plan
-    }
-
-    fn push(&mut self, name: String, dtype: Dtype, shape: &[usize], bytes: &'a [u8]) {
-        let begin = self.bytes();
-        let info = StoredInfo {
-            dtype: dtype.stored(),
-            shape: shape.to_vec(),
-            data_offsets: (begin, begin + bytes.len()),
-        };
-        self.entries.push((name, info));
-        self.data.push(bytes);
-    }
-
-    fn bytes(&self) -> usize {
-        self.entries
-            .last()
-            .map_or(0, |(_, info)| info.data_offsets.1)
-    }
-
-    /// The length, the JSON and the spaces in front of the data.
-    fn header(&self, metadata: &[(&str, &str)]) -> Result<Vec<u8>> {
-        let failed = |error| Error::internal(format!("cannot write a header: {error}"));
-        let mut json = Map::new();
-        if !metadata.is_empty() {
-            let pairs = metadata.iter();
-            let pairs = pairs.map(|(key, value)| ((*key).to_owned(), Value::from(*value)));
-            json.insert("__metadata__".to_owned(), Value::Object(pairs.collect()));
-        }
-        for (name, info) in &self.entries {
-            json.insert(name.clone(), serde_json::to_value(info).map_err(failed)?);
-        }
-        let json = serde_json::to_vec(&json).map_err(failed)?;
-        let data_start = (LENGTH_BYTES + json.len()).next_multiple_of(ALIGNMENT_BYTES);
-        let header_bytes = (data_start - LENGTH_BYTES) as u64;
-        if header_bytes > LIMIT_HEADER_BYTES {
-            return Err(Error::invalid(format!(
-                "the header would be {header_bytes} bytes; the limit is {LIMIT_HEADER_BYTES}"
-            )));
-        }
-        let mut header = header_bytes.to_le_bytes().to_vec();
-        header.extend(json);
-        header.resize(data_start, b' ');
-        Ok(header)
-    }
-
-    fn write(&self, header: &[u8], file: &mut dyn Write) -> std::io::Result<()> {
-        file.write_all(header)?;
-        self.data.iter().try_for_each(|bytes| file.write_all(bytes))
-    }
+fn write(
+    layout: &Layout,
+    header: &[u8],
+    tensors: &[NewTensor<'_>],
+    file: &mut dyn Write,
+) -> std::io::Result<()> {
+    file.write_all(header)?;
+    layout.entries().iter().try_for_each(|entry| {
+        file.write_all(match entry.source {
+            Some(index) => tensors[index].bytes,
+            None => &[0; ALIGNMENT_BYTES][..entry.bytes()],
+        })
+    })
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::header::{LENGTH_BYTES, LIMIT_NAME_BYTES, PADDING_PREFIX};
     use super::*;
     use crate::error::Status;
     use safetensors::SafeTensors;

@@ -119,9 +119,8 @@ impl Adapted {
     pub fn columns(&self, spec: &DecoderSpec, dtype: Dtype, by_kernels: bool) -> AdaptedColumns {
         let wide = size_of::<f32>() / dtype.bytes();
         let of_layer = |layer: &LayerUpdates| {
-            let projected = (spec.n_heads + 2 * spec.n_kv_heads) * spec.head_dim;
             let widths = [
-                projected,
+                spec.row_columns(),
                 spec.hidden_size,
                 4 * spec.intermediate_size,
                 spec.hidden_size,
@@ -209,7 +208,7 @@ fn target(spec: &DecoderSpec, pair: &AdapterPair) -> Result<Target> {
 fn find(spec: &DecoderSpec, module: &str) -> Result<Target> {
     let hidden = spec.hidden_size;
     let is_head = |prefix: &Prefix| {
-        module.strip_prefix(prefix.head) == Some("lm_head") && !spec.tied_embeddings
+        module.strip_prefix(prefix.head) == Some(spec.names.head) && !spec.tied_embeddings
     };
     if PREFIXES.iter().any(is_head) {
         return Ok(Target {
@@ -221,7 +220,8 @@ fn find(spec: &DecoderSpec, module: &str) -> Result<Target> {
     }
     let in_layers = |prefix: &Prefix| {
         let rest = module.strip_prefix(prefix.model)?;
-        let (index, name) = rest.strip_prefix("layers.")?.split_once('.')?;
+        let rest = rest.strip_prefix(spec.names.layers)?.strip_prefix('.')?;
+        let (index, name) = rest.split_once('.')?;
         Some((index.parse::<usize>().ok()?, name))
     };
     let found = PREFIXES.iter().find_map(in_layers);
@@ -240,11 +240,13 @@ fn find(spec: &DecoderSpec, module: &str) -> Result<Target> {
 fn unknown(spec: &DecoderSpec, module: &str) -> Error {
     let has_experts = |mlp: &MlpSpec| matches!(mlp, MlpSpec::Experts(_));
     let is_of_experts = module.contains(".mlp.") && spec.mlps.iter().any(has_experts);
-    if module.ends_with(spec.names.embedding) || module.ends_with("lm_head") || is_of_experts {
+    let is_latent = module.contains(".self_attn.") && spec.latent.is_some();
+    let is_outer = module.ends_with(spec.names.embedding) || module.ends_with(spec.names.head);
+    if is_outer || is_of_experts || is_latent {
         return Error::unsupported(format!(
             "{module} is adapted, which this version does not support: it has LoRA on the \
              projections of attention, dense feed-forward networks and an output of its own, not \
-             on embeddings and experts"
+             on embeddings, experts and the projections to latent vectors"
         ));
     }
     Error::format(format!(
@@ -263,8 +265,11 @@ fn in_attention(spec: &DecoderSpec, layer: usize, name: &str) -> Option<Target> 
             place: Place::Output(layer),
             first_column: 0,
             outputs: hidden,
-            inputs: queries,
+            inputs: spec.attended_columns(),
         });
+    }
+    if spec.latent.is_some() {
+        return None;
     }
     let found = in_fused(names.query_key_value, name, [queries, keys, keys]);
     found.map(|(first_column, outputs)| Target {
@@ -311,7 +316,9 @@ fn in_fused<const N: usize>(
     outputs: [usize; N],
 ) -> Option<(usize, usize)> {
     match names {
-        Fused::Together(together) => (together == name).then(|| (0, outputs.iter().sum())),
+        Fused::Together(together) | Fused::ByHead(together) => {
+            (together == name).then(|| (0, outputs.iter().sum()))
+        }
         Fused::Separate(names) => {
             let index = names.iter().position(|one| *one == name)?;
             Some((outputs[..index].iter().sum(), outputs[index]))

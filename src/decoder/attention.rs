@@ -57,6 +57,9 @@ pub fn attend(
             return ops.attend_in_blocks(rows, layer, blocks);
         }
         (Projected::Joined(_), None) => unreachable!("our kernels cache in blocks"),
+        (Projected::Separate(parts), _) if layer.rows_by_head => {
+            &ops.apart_by_kind(&parts[0], layer)?
+        }
         (Projected::Separate(parts), _) => parts,
     };
     let mut outputs = Vec::with_capacity(segments.len());

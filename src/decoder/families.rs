@@ -1,17 +1,21 @@
 //! The table of families: each row says how it differs from another.
 
 mod bases;
+mod latent;
+mod old;
 
 use self::bases::{
     COHERE, DEEPSEEK_EXPERTS, FUSED_MLP, GEMMA, GEMMA2, GLM, GLM4, GRANITE, LAYER_NORM, LLAMA,
-    LLAMA_NAMES, OLMO2, PLAIN, QWEN_EXPERTS, QWEN2, QWEN3, RMS_1E5,
+    LLAMA_NAMES, MIXTRAL_EXPERTS, OLMO2, PLAIN, QWEN_EXPERTS, QWEN2, QWEN3, RMS_1E5,
 };
+use self::latent::{DEEPSEEK, DEEPSEEK_V2, GLM4_MOE_LITE, MINICPM3, YOUTU};
+use self::old::GPT_NEOX;
 use super::family::{
-    AttentionNames, Bias, Cap, ExpertNames, ExpertsForm, Family, Fixed, Fused, JoinedNames,
+    AttentionNames, Cap, ExpertNames, ExpertsForm, Family, Fixed, Flag, Fused, JoinedNames,
     MlpForm, MlpNames, Names, NormForm, Normalized, QkNorm, RopeForm, RopeLayers, RouterForm,
     Scales, SharedForm, Windows,
 };
-use crate::mlx::{Activation, Gate, Pairing, RowOrder};
+use crate::mlx::{Activation, Gate, NormKind, Pairing, RowOrder, Scores};
 
 pub const FAMILIES: &[Family] = &[
     LLAMA,
@@ -20,32 +24,47 @@ pub const FAMILIES: &[Family] = &[
         windows: Windows::Every { absent: Some(4096) },
         ..PLAIN
     },
+    Family {
+        model_types: &["ministral"],
+        // Unless `layer_types` says otherwise, all.
+        windows: Windows::AllButEach {
+            absent: u32::MAX,
+            window: 4096,
+        },
+        ..PLAIN
+    },
     QWEN2,
     QWEN3,
     Family {
         model_types: &["mixtral"],
         windows: Windows::Every { absent: None },
-        experts: Some(ExpertsForm {
-            n_experts: &["num_local_experts"],
-            intermediate_size: "intermediate_size",
-            router: RouterForm {
-                normalized: Normalized::Always,
-                ..QWEN_EXPERTS.router
-            },
-            names: ExpertNames {
-                router: "block_sparse_moe.gate",
-                stacked: "block_sparse_moe.switch_mlp",
-                separate: "block_sparse_moe.experts",
-                linears: ["w1", "w3", "w2"],
-                joined: None,
-            },
-            ..QWEN_EXPERTS
-        }),
+        experts: Some(MIXTRAL_EXPERTS),
         ..PLAIN
     },
     Family {
+        model_types: &["phimoe"],
+        norm: LAYER_NORM,
+        head_bias: Flag::Configured("lm_head_bias", false),
+        mlp_bias: Flag::Never,
+        windows: Windows::Every { absent: None },
+        rope: RopeForm {
+            theta: 1e6,
+            ..LLAMA.rope
+        },
+        experts: Some(ExpertsForm {
+            router: RouterForm {
+                // As `router_jitter_noise` says.
+                scores: Scores::Nearest { jitter: 0.01 },
+                normalized: Normalized::Never,
+                ..QWEN_EXPERTS.router
+            },
+            ..MIXTRAL_EXPERTS
+        }),
+        ..LLAMA
+    },
+    Family {
         model_types: &["qwen2_moe"],
-        qkv_bias: Bias::Configured("qkv_bias", true),
+        qkv_bias: Flag::Configured("qkv_bias", true),
         experts: Some(ExpertsForm {
             shared: Some(SharedForm {
                 intermediate_size: "shared_expert_intermediate_size",
@@ -101,6 +120,15 @@ pub const FAMILIES: &[Family] = &[
         ..GEMMA2
     },
     Family {
+        model_types: &["vaultgemma"],
+        names: Names {
+            after_attention: None,
+            after_mlp: None,
+            ..GEMMA2.names
+        },
+        ..GEMMA2
+    },
+    Family {
         model_types: &["phi3"],
         norm: RMS_1E5,
         windows: Windows::Every { absent: None },
@@ -121,11 +149,11 @@ pub const FAMILIES: &[Family] = &[
     Family {
         model_types: &["phi"],
         norm: LAYER_NORM,
-        is_parallel: true,
-        qkv_bias: Bias::Always,
-        output_bias: Bias::Always,
-        mlp_bias: Bias::Always,
-        has_head_bias: true,
+        is_parallel: Flag::Always,
+        qkv_bias: Flag::Always,
+        output_bias: Flag::Always,
+        mlp_bias: Flag::Always,
+        head_bias: Flag::Always,
         rope: RopeForm {
             share: 0.5,
             ..LLAMA.rope
@@ -154,8 +182,8 @@ pub const FAMILIES: &[Family] = &[
     Family {
         model_types: &["gpt_oss"],
         norm: RMS_1E5,
-        qkv_bias: Bias::Configured("attention_bias", true),
-        output_bias: Bias::Configured("attention_bias", true),
+        qkv_bias: Flag::Configured("attention_bias", true),
+        output_bias: Flag::Configured("attention_bias", true),
         defaults: &[("head_dim", 64)],
         windows: Windows::AllButEach {
             absent: 2,
@@ -271,8 +299,8 @@ pub const FAMILIES: &[Family] = &[
     Family {
         model_types: &["glm4_moe"],
         norm: RMS_1E5,
-        output_bias: Bias::Never,
-        mlp_bias: Bias::Never,
+        output_bias: Flag::Never,
+        mlp_bias: Flag::Never,
         qk_norm: QkNorm::Heads,
         qk_norm_if: Some("use_qk_norm"),
         rope: RopeForm {
@@ -282,10 +310,23 @@ pub const FAMILIES: &[Family] = &[
         experts: Some(DEEPSEEK_EXPERTS),
         ..LLAMA
     },
+    DEEPSEEK,
+    DEEPSEEK_V2,
+    GLM4_MOE_LITE,
+    YOUTU,
+    MINICPM3,
+    Family {
+        model_types: &["dots1"],
+        mlp_bias: Flag::Never,
+        qk_norm: QkNorm::Heads,
+        windows: Windows::Chosen,
+        experts: Some(DEEPSEEK_EXPERTS),
+        ..LLAMA
+    },
     Family {
         model_types: &["stablelm"],
         norm: LAYER_NORM,
-        qkv_bias: Bias::Configured("use_qkv_bias", false),
+        qkv_bias: Flag::Configured("use_qkv_bias", false),
         rope: RopeForm {
             share: 0.25,
             ..LLAMA.rope
@@ -297,11 +338,29 @@ pub const FAMILIES: &[Family] = &[
         ..PLAIN
     },
     Family {
+        model_types: &["nemotron"],
+        norm: NormForm {
+            kind: NormKind::Layer { offset: 1.0 },
+            ..LAYER_NORM
+        },
+        rope: RopeForm {
+            share: 0.5,
+            ..LLAMA.rope
+        },
+        mlp: MlpForm {
+            is_gated: false,
+            activation: Activation::ReluSquared,
+            ..LLAMA.mlp
+        },
+        ..LLAMA
+    },
+    GPT_NEOX,
+    Family {
         model_types: &["starcoder2"],
         norm: LAYER_NORM,
-        qkv_bias: Bias::Configured("use_bias", true),
-        output_bias: Bias::Configured("use_bias", true),
-        mlp_bias: Bias::Configured("use_bias", true),
+        qkv_bias: Flag::Configured("use_bias", true),
+        output_bias: Flag::Configured("use_bias", true),
+        mlp_bias: Flag::Configured("use_bias", true),
         windows: Windows::Every { absent: None },
         mlp: MlpForm {
             is_gated: false,
@@ -320,8 +379,8 @@ pub const FAMILIES: &[Family] = &[
     },
     Family {
         model_types: &["seed_oss"],
-        qkv_bias: Bias::Configured("attention_bias", true),
-        output_bias: Bias::Configured("attention_out_bias", false),
+        qkv_bias: Flag::Configured("attention_bias", true),
+        output_bias: Flag::Configured("attention_out_bias", false),
         defaults: &[("head_dim", 128)],
         ..LLAMA
     },
@@ -336,17 +395,17 @@ pub const FAMILIES: &[Family] = &[
             ..LLAMA.rope
         },
         qk_norm: QkNorm::Heads,
-        qkv_bias: Bias::Never,
-        output_bias: Bias::Never,
-        mlp_bias: Bias::Never,
+        qkv_bias: Flag::Never,
+        output_bias: Flag::Never,
+        mlp_bias: Flag::Never,
         ..OLMO2
     },
     Family {
         model_types: &["ernie4_5"],
         norm: RMS_1E5,
-        qkv_bias: Bias::Configured("use_bias", false),
-        output_bias: Bias::Configured("use_bias", false),
-        mlp_bias: Bias::Configured("use_bias", false),
+        qkv_bias: Flag::Configured("use_bias", false),
+        output_bias: Flag::Configured("use_bias", false),
+        mlp_bias: Flag::Configured("use_bias", false),
         defaults: &[("head_dim", 128)],
         rope: RopeForm {
             pairing: Pairing::Neighbours,
@@ -362,7 +421,7 @@ pub const FAMILIES: &[Family] = &[
             eps: 1e-8,
             ..LLAMA.norm
         },
-        output_bias: Bias::Never,
+        output_bias: Flag::Never,
         defaults: &[("head_dim", 128)],
         rope: RopeForm {
             pairing: Pairing::Neighbours,
@@ -374,9 +433,9 @@ pub const FAMILIES: &[Family] = &[
     Family {
         model_types: &["internlm3"],
         norm: RMS_1E5,
-        qkv_bias: Bias::Configured("qkv_bias", false),
-        output_bias: Bias::Configured("bias", false),
-        mlp_bias: Bias::Configured("bias", false),
+        qkv_bias: Flag::Configured("qkv_bias", false),
+        output_bias: Flag::Configured("bias", false),
+        mlp_bias: Flag::Configured("bias", false),
         defaults: &[("head_dim", 128)],
         ..LLAMA
     },

@@ -10,11 +10,13 @@ pub struct Family {
     pub model_types: &'static [&'static str],
     pub norm: NormForm,
     /// Attention and feed-forward network read the same input, not each other.
-    pub is_parallel: bool,
-    pub qkv_bias: Bias,
-    pub output_bias: Bias,
-    pub mlp_bias: Bias,
-    pub has_head_bias: bool,
+    pub is_parallel: Flag,
+    pub qkv_bias: Flag,
+    pub output_bias: Flag,
+    pub mlp_bias: Flag,
+    pub head_bias: Flag,
+    /// Keys and values are products of latent vectors.
+    pub is_latent: bool,
     pub qk_norm: QkNorm,
     /// The key without which there is none.
     pub qk_norm_if: Option<&'static str>,
@@ -45,9 +47,9 @@ pub struct NormForm {
     pub eps: f32,
 }
 
-/// Whether a projection has a bias.
+/// Whether there is something, such as a projection's bias.
 #[derive(Clone, Copy)]
-pub enum Bias {
+pub enum Flag {
     Never,
     Always,
     /// As this key says, or else as given here.
@@ -151,6 +153,7 @@ pub struct RouterForm {
 /// Whether the shares of a token's experts are made to add up to 1.
 #[derive(Clone, Copy)]
 pub enum Normalized {
+    Never,
     Always,
     /// As this key says, or else as given here.
     Configured(&'static str, bool),
@@ -170,8 +173,7 @@ pub struct SharedForm {
 #[derive(Clone, Copy)]
 pub struct Scales {
     pub embedding: EmbeddingScale,
-    /// The key of the factor of a block's output.
-    pub residual: Option<&'static str>,
+    pub residual: ResidualScale,
     pub attention: AttentionScale,
     pub logits: LogitScale,
     pub logit_cap: Option<Cap>,
@@ -182,7 +184,19 @@ pub struct Scales {
 pub enum EmbeddingScale {
     One,
     RootOfHiddenSize,
-    Key(&'static str),
+    /// This key's value, or else this one.
+    Key(&'static str, f32),
+}
+
+/// Of a block's output.
+#[derive(Clone, Copy)]
+pub enum ResidualScale {
+    One,
+    /// This key's value, or else 1.
+    Factor(&'static str),
+    /// This key's value, or else this one, divided by the root of the number of layers.
+    /// With null it is 1.
+    OfDepth(&'static str, f32),
 }
 
 #[derive(Clone, Copy)]
@@ -201,6 +215,9 @@ pub enum LogitScale {
     /// This key's value, or else this one.
     Factor(&'static str, f32),
     Divisor(&'static str),
+    /// This key's value, or else this one, divided by the hidden size. With null it
+    /// is 1.
+    OfWidth(&'static str, f32),
 }
 
 /// A soft bound: the key of config.json, and what its absence means.
@@ -221,6 +238,10 @@ pub enum Fixed {
 pub struct Names {
     pub embedding: &'static str,
     pub final_norm: &'static str,
+    /// Of the output projection, beside the model.
+    pub head: &'static str,
+    /// Of the module that has the layers by number.
+    pub layers: &'static str,
     /// In front of, and behind attention and feed-forward network.
     pub attention_norm: Option<&'static str>,
     pub after_attention: Option<&'static str>,
@@ -252,6 +273,9 @@ pub enum Fused<const N: usize> {
     Separate([&'static str; N]),
     /// One matrix whose rows are those of all, one after the other.
     Together(&'static str),
+    /// One matrix that has those of a key-value head next to each other: its queries,
+    /// its key, its value.
+    ByHead(&'static str),
 }
 
 #[derive(Clone, Copy, Debug)]

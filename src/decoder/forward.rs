@@ -8,7 +8,7 @@ use super::attention::{StepPlaces, attend};
 use super::family::QkNorm;
 use super::mlp::{DenseForm, MlpSpec};
 use super::spec::DecoderSpec;
-use super::weights::{LayerWeights, LoadedBytes, MlpWeights, NormWeights, Weights};
+use super::weights::{HeadProjections, LoadedBytes, MlpWeights, NormWeights, Projections, Weights};
 use crate::checkpoint::Checkpoint;
 use crate::error::Result;
 use crate::kv::Sequence;
@@ -141,7 +141,8 @@ impl Decoder {
         ops.scale_and_cap(logits, self.spec.logit_scale, self.spec.logit_cap)
     }
 
-    /// What each segment's tokens see of its sequence, `[n, n_heads * head_dim]`.
+    /// What each segment's tokens see of its sequence, as the output projection takes
+    /// it.
     fn attention(
         &self,
         (ops, updates): (&Ops, &[LowRank]),
@@ -153,15 +154,22 @@ impl Decoder {
     ) -> Result<Array> {
         let (spec, layer) = (&self.spec, &self.weights.layers[index]);
         let norm = layer.attention_norm.as_ref().map(|norm| self.norm(norm));
-        let linears = [&layer.query, &layer.key, &layer.value];
-        let projected = ops.project(hidden, norm, &linears)?;
-        let projected = ops.adapt(projected, hidden, norm, updates)?;
-        let (projected, [query_norm, key_norm]) = self.normalize_heads(ops, layer, projected)?;
+        let (projected, [query_norm, key_norm]) = match &layer.projections {
+            Projections::Latent(weights) => (weights.project(ops, hidden, norm)?, [None; 2]),
+            Projections::Heads(heads) => {
+                let linears: Vec<_> = heads.linears.iter().collect();
+                let projected = ops.project(hidden, norm, &linears)?;
+                let projected = ops.adapt(projected, hidden, norm, updates)?;
+                self.normalize_heads(ops, heads, projected)?
+            }
+        };
         let parameters = AttentionLayer {
             index,
             n_heads: spec.n_heads,
             n_kv_heads: spec.n_kv_heads,
             head_dim: spec.head_dim,
+            rows_by_head: spec.has_rows_by_head(),
+            values_in_keys: spec.latent.map(|latent| latent.shape.rank),
             query_norm,
             key_norm,
             rotation,
@@ -170,7 +178,12 @@ impl Decoder {
             soft_cap: spec.score_cap,
             sinks: layer.sinks.as_ref(),
         };
-        attend(ops, &projected, &parameters, segments, step)
+        let seen = attend(ops, &projected, &parameters, segments, step)?;
+        drop(projected);
+        match &layer.projections {
+            Projections::Latent(weights) => weights.expand(ops, &seen),
+            Projections::Heads(_) => Ok(seen),
+        }
     }
 
     /// Normalizes rows of queries and keys; norms of single heads are left to
@@ -178,10 +191,10 @@ impl Decoder {
     fn normalize_heads<'a>(
         &self,
         ops: &Ops,
-        layer: &'a LayerWeights,
+        heads: &'a HeadProjections,
         projected: Projected,
     ) -> Result<(Projected, [Option<Norm<'a>>; 2])> {
-        let norms = [&layer.query_norm, &layer.key_norm];
+        let norms = [&heads.query_norm, &heads.key_norm];
         let norms = norms.map(|norm| norm.as_ref().map(|norm| self.norm(norm)));
         match self.spec.qk_norm {
             QkNorm::None | QkNorm::Heads => Ok((projected, norms)),
@@ -297,11 +310,11 @@ struct ByLength {
 
 impl ByLength {
     fn new(rope: &super::Rope) -> Result<ByLength> {
-        let with = |lengths: &[f32]| Rope::new(rope.pairing, lengths, rope.magnitude);
+        let with = |rope: &super::Rope| Rope::new(rope.pairing, &rope.wavelengths, rope.magnitude);
         let long = rope.long.as_ref();
-        let long = long.map(|(beyond, lengths)| Ok((*beyond, with(lengths)?)));
+        let long = long.map(|(beyond, rope)| Ok((*beyond, with(rope)?)));
         Ok(ByLength {
-            short: with(&rope.wavelengths)?,
+            short: with(rope)?,
             long: long.transpose()?,
         })
     }

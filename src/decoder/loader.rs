@@ -85,7 +85,7 @@ impl<'a> Loader<'a> {
         }
     }
 
-    /// Bytes of tensors that were asked for.
+    /// Bytes of tensors that were asked for, but for those that were made.
     pub fn used_bytes(&self) -> usize {
         self.used_bytes
     }
@@ -307,7 +307,9 @@ impl<'a> Loader<'a> {
             shape: &shape,
             dtype,
         })?;
-        self.used_bytes += array.bytes();
+        if !self.checkpoint.is_made(tensor) {
+            self.used_bytes += array.bytes();
+        }
         Ok(array)
     }
 }

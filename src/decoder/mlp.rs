@@ -1,10 +1,10 @@
 //! Feed-forward networks: config.json -> [`MlpSpec`] of each layer.
 
 use super::family::{ExpertNames, ExpertsForm, Family, Normalized, RouterForm, SharedForm};
-use super::spec::{has_bias, size};
+use super::spec::{flag, size};
 use crate::checkpoint::Config;
 use crate::error::{Error, Result};
-use crate::mlx::{Activation, Gate, Groups, Routing};
+use crate::mlx::{Activation, Gate, Groups, Routing, Scores};
 
 /// One layer's feed-forward network.
 #[derive(Clone, Debug)]
@@ -97,7 +97,7 @@ pub fn from_config(config: &Config, family: &Family, n_layers: usize) -> Result<
     let dense = || {
         Ok(MlpSpec::Dense(DenseSpec {
             intermediate_size: size(config, family, "intermediate_size", 1 << 22)?,
-            has_bias: has_bias(config, family.mlp_bias)?,
+            has_bias: flag(config, family.mlp_bias)?,
             form: match family.mlp.is_gated {
                 true => DenseForm::Gated(Gate::Times(activation)),
                 false => DenseForm::Plain(activation),
@@ -145,10 +145,18 @@ fn routing(config: &Config, form: &RouterForm, n_experts: usize) -> Result<Routi
     let n_chosen = config.usize(keys, 1..=n_experts)?;
     let scale = form.scale.map(|key| config.opt_f32(key, 1e-9..=1e9));
     Ok(Routing {
-        scores: form.scores,
+        scores: match form.scores {
+            Scores::Nearest { jitter } => Scores::Nearest {
+                jitter: config
+                    .opt_f32("router_jitter_noise", 0.0..=1.0)?
+                    .unwrap_or(jitter),
+            },
+            scores => scores,
+        },
         n_chosen,
         groups: groups(config, form, n_experts, n_chosen)?,
         normalized: match form.normalized {
+            Normalized::Never => false,
             Normalized::Always => true,
             Normalized::Configured(key, absent) => config.opt_bool(key)?.unwrap_or(absent),
         },
@@ -209,9 +217,16 @@ fn configured(config: &Config, gate: Gate) -> Result<Gate> {
     }
 }
 
-/// Which layers have experts: each `decoder_sparse_step`-th, but for
-/// `mlp_only_layers`; or from `first_k_dense_replace` on each `moe_layer_freq`-th.
+/// Which layers have experts: those that `mlp_layer_types` names; or each
+/// `decoder_sparse_step`-th, but for `mlp_only_layers`; or from `first_k_dense_replace`
+/// on each `moe_layer_freq`-th.
 fn sparse_layers(config: &Config, n_layers: usize) -> Result<Vec<bool>> {
+    if let Some(types) = config.opt_strs("mlp_layer_types")? {
+        return match types.len() == n_layers {
+            true => Ok(types.into_iter().map(|kind| kind == "sparse").collect()),
+            false => Err(config.unexpected("mlp_layer_types", "one name per layer")),
+        };
+    }
     let step = config.opt_usize("decoder_sparse_step", 1..=1 << 12)?;
     let dense = config.opt_usizes("mlp_only_layers", 0..=1 << 12)?;
     let (step, dense) = (step.unwrap_or(1), dense.unwrap_or_default());

@@ -5,6 +5,7 @@
 //! - `rope`: rotary position embeddings
 //! - `weights`: the checkpoint's tensors, mapped in place by `loader`; `prefix` finds them
 //! - `adapter`: what LoRA adapters add to projections
+//! - `latent`: attention whose keys and values are products of latent vectors
 //! - `attention`: a step's tokens over the caches of their sequences
 //! - `forward`: tokens -> hidden states -> logits, as MLX graphs
 
@@ -13,6 +14,7 @@ mod attention;
 mod families;
 mod family;
 mod forward;
+mod latent;
 mod loader;
 mod mlp;
 mod prefix;
@@ -23,7 +25,9 @@ mod weights;
 pub use adapter::{Adapted, AdaptedColumns};
 pub use family::QkNorm;
 pub use forward::{Decoder, Precision, Segment};
+pub use latent::LatentSpec;
 pub use mlp::{DenseForm, ExpertsSpec, MlpSpec};
+pub use prefix::Prefix;
 pub use rope::Rope;
 pub use spec::{DecoderSpec, model_types};
 pub use weights::LoadedBytes;

@@ -17,8 +17,9 @@ pub struct Prefix {
     pub head: &'static str,
 }
 
-/// Text models alone, and as parts of others by mlx-lm and by transformers.
-pub const PREFIXES: [Prefix; 3] = [
+/// Text models alone, as parts of others by mlx-lm and by transformers, and by older
+/// names.
+pub const PREFIXES: [Prefix; 6] = [
     Prefix {
         model: "model.",
         head: "",
@@ -29,6 +30,18 @@ pub const PREFIXES: [Prefix; 3] = [
     },
     Prefix {
         model: "model.language_model.",
+        head: "",
+    },
+    Prefix {
+        model: "gpt_neox.",
+        head: "",
+    },
+    Prefix {
+        model: "transformer.",
+        head: "",
+    },
+    Prefix {
+        model: "",
         head: "",
     },
 ];

@@ -18,8 +18,8 @@ pub struct Rope {
     pub wavelengths: Vec<f32>,
     /// What rotated dimensions are multiplied with.
     pub magnitude: f32,
-    /// In contexts of more than so many tokens, these are the wavelengths.
-    pub long: Option<(usize, Vec<f32>)>,
+    /// In contexts of more than so many tokens, it is this one.
+    pub long: Option<(usize, Box<Rope>)>,
 }
 
 /// The kinds of rotation in a model, and which each layer has.
@@ -39,7 +39,8 @@ pub(super) fn from_config(
     let form = &RopeForm {
         pairing: match config.opt_bool("rope_interleave")? {
             Some(true) => Pairing::Neighbours,
-            _ => form.pairing,
+            Some(false) => Pairing::Halves,
+            None => form.pairing,
         },
         ..*form
     };
@@ -70,6 +71,14 @@ pub(super) fn from_config(
         all: std::iter::once(main).chain(local).collect(),
         by_layer: windows.iter().zip(rotates).map(of_layer).collect(),
     })
+}
+
+/// What latent attention multiplies scores with in a stretched context.
+pub(super) fn score_factor(config: &Config) -> Result<f32> {
+    match config.opt_object(["rope_parameters", "rope_scaling"])? {
+        Some(parameters) => scaling::score_factor(&parameters),
+        None => Ok(1.0),
+    }
 }
 
 const THETAS: std::ops::RangeInclusive<f64> = 1.0..=1e15;
@@ -143,16 +152,13 @@ impl Rope {
     fn new(form: &RopeForm, theta: f64, dims: usize, scaling: &Scaling) -> Rope {
         // The exponent is float32 where models are trained.
         let exponent = |pair: usize| f64::from((2 * pair) as f32 / dims as f32);
-        let wavelengths = |scaling: &Scaling| {
-            let wavelength = |pair| scaling.apply(pair, theta.powf(exponent(pair))) as f32;
-            (0..dims / 2).map(wavelength).collect()
-        };
-        let long = scaling.long();
+        let wavelength = |pair| scaling.apply(pair, theta.powf(exponent(pair))) as f32;
+        let long = |(beyond, scaling)| (beyond, Box::new(Rope::new(form, theta, dims, scaling)));
         Rope {
             pairing: form.pairing,
-            wavelengths: wavelengths(scaling),
+            wavelengths: (0..dims / 2).map(wavelength).collect(),
             magnitude: scaling.magnitude(),
-            long: long.map(|(beyond, scaling)| (beyond, wavelengths(scaling))),
+            long: scaling.long().map(long),
         }
     }
 }

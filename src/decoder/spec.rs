@@ -2,8 +2,10 @@
 
 use super::families::FAMILIES;
 use super::family::{
-    AttentionScale, Bias, Cap, EmbeddingScale, Family, Fixed, LogitScale, Names, QkNorm, Windows,
+    AttentionScale, Cap, EmbeddingScale, Family, Fixed, Flag, Fused, LogitScale, Names, QkNorm,
+    ResidualScale, Windows,
 };
+use super::latent::LatentSpec;
 use super::mlp::{self, MlpSpec};
 use super::rope::{self, Rope};
 use crate::checkpoint::Config;
@@ -22,7 +24,11 @@ pub struct DecoderSpec {
     pub vocab_size: usize,
     pub n_heads: usize,
     pub n_kv_heads: usize,
+    /// Of queries and keys as attention sees them, and of values unless there are
+    /// latent vectors.
     pub head_dim: usize,
+    /// Keys and values are products of latent vectors, which are what is cached.
+    pub latent: Option<LatentSpec>,
     pub norm: NormSpec,
     /// Attention and feed-forward network read the same input, not each other.
     pub is_parallel: bool,
@@ -69,9 +75,17 @@ impl DecoderSpec {
         let hidden_size = size(config, family, "hidden_size", 1 << 20)?;
         let n_heads = size(config, family, "num_attention_heads", 1 << 14)?;
         let n_layers = size(config, family, "num_hidden_layers", 1 << 12)?;
-        let head_dim = head_dim(config, family, hidden_size, n_heads)?;
+        let latent = match family.is_latent {
+            true => Some(LatentSpec::from_config(config, family, n_heads)?),
+            false => None,
+        };
+        let head_dim = match &latent {
+            Some(latent) => latent.shape.key_dim(),
+            None => head_dim(config, family, hidden_size, n_heads)?,
+        };
+        let rotated_dim = latent.map_or(head_dim, |latent| latent.shape.rotated_dim);
         let windows = windows(config, family, n_layers)?;
-        let ropes = rope::from_config(config, &family.rope, head_dim, &windows)?;
+        let ropes = rope::from_config(config, &family.rope, rotated_dim, &windows)?;
         let mlps = mlp::from_config(config, family, n_layers)?;
         let dense = |mlp: &MlpSpec| matches!(mlp, MlpSpec::Dense(_));
         let typical = mlps.iter().find(|mlp| dense(mlp)).unwrap_or(&mlps[0]);
@@ -83,8 +97,12 @@ impl DecoderSpec {
             intermediate_size: typical.intermediate_size(),
             vocab_size: size(config, family, "vocab_size", 1 << 24)?,
             n_heads,
-            n_kv_heads: n_kv_heads(config, family, n_heads)?,
+            n_kv_heads: match latent {
+                Some(_) => 1,
+                None => n_kv_heads(config, family, n_heads)?,
+            },
             head_dim,
+            latent,
             norm: NormSpec {
                 kind: family.norm.kind,
                 has_bias: family.norm.has_bias,
@@ -92,7 +110,7 @@ impl DecoderSpec {
                     .opt_f32(NORM_EPS_KEYS, 0.0..=1.0)?
                     .unwrap_or(family.norm.eps),
             },
-            is_parallel: family.is_parallel,
+            is_parallel: flag(config, family.is_parallel)?,
             tied_embeddings: config
                 .opt_bool("tie_word_embeddings")?
                 .unwrap_or(family.is_tied),
@@ -100,9 +118,9 @@ impl DecoderSpec {
                 Some(length) if !config.has("max_position_embeddings") => length,
                 _ => size(config, family, "max_position_embeddings", 1 << 30)?,
             },
-            qkv_bias: has_bias(config, family.qkv_bias)?,
-            output_bias: has_bias(config, family.output_bias)?,
-            head_bias: family.has_head_bias,
+            qkv_bias: flag(config, family.qkv_bias)?,
+            output_bias: flag(config, family.output_bias)?,
+            head_bias: flag(config, family.head_bias)?,
             qk_norm: match family.qk_norm_if {
                 Some(key) if !config.opt_bool(key)?.unwrap_or(false) => QkNorm::None,
                 _ => family.qk_norm,
@@ -112,24 +130,26 @@ impl DecoderSpec {
             windows,
             mlps,
             has_sinks: family.has_sinks,
-            attention_scale: attention_scale(config, scales.attention, head_dim)?,
+            attention_scale: match &latent {
+                Some(latent) => latent.attention_scale(config)?,
+                None => attention_scale(config, scales.attention, head_dim)?,
+            },
             score_cap: scales
                 .score_cap
                 .map_or(Ok(None), |bound| cap(config, bound))?,
             embedding_scale: embedding_scale(config, scales.embedding, hidden_size)?,
-            residual_scale: scales
-                .residual
-                .map_or(Ok(1.0), |key| factor(config, key, 1.0))?,
-            logit_scale: match scales.logits {
-                LogitScale::One => 1.0,
-                LogitScale::Factor(key, absent) => factor(config, key, absent)?,
-                LogitScale::Divisor(key) => 1.0 / factor(config, key, 1.0)?,
-            },
+            residual_scale: residual_scale(config, scales.residual, n_layers)?,
+            logit_scale: logit_scale(config, scales.logits, hidden_size)?,
             logit_cap: scales
                 .logit_cap
                 .map_or(Ok(None), |bound| cap(config, bound))?,
             names: family.names,
         })
+    }
+
+    /// Whether queries, keys and values of a key-value head are projected together.
+    pub(super) fn has_rows_by_head(&self) -> bool {
+        matches!(self.names.attention.query_key_value, Fused::ByHead(_))
     }
 
     pub fn has_norm_after_attention(&self) -> bool {
@@ -149,14 +169,22 @@ impl DecoderSpec {
         let layer = LayerShape {
             n_kv_heads: self.n_kv_heads,
             key_dim: self.head_dim,
-            value_dim: self.head_dim,
+            value_dim: if self.latent.is_some() {
+                0
+            } else {
+                self.head_dim
+            },
         };
         vec![layer; self.n_layers]
     }
 
     /// Elements of keys and values that one token adds over all layers.
     pub fn kv_elements_per_token(&self) -> usize {
-        self.n_layers * 2 * self.n_kv_heads * self.head_dim
+        let layers = self.cache_layers();
+        let elements = layers
+            .iter()
+            .map(|l| l.n_kv_heads * (l.key_dim + l.value_dim));
+        elements.sum()
     }
 }
 
@@ -168,7 +196,8 @@ pub fn model_types() -> impl Iterator<Item = &'static str> {
         .copied()
 }
 
-const NORM_EPS_KEYS: [&str; 4] = [
+const NORM_EPS_KEYS: [&str; 5] = [
+    "norm_eps",
     "rms_norm_eps",
     "layer_norm_eps",
     "norm_epsilon",
@@ -250,11 +279,11 @@ fn n_kv_heads(config: &Config, family: &Family, n_heads: usize) -> Result<usize>
     Ok(n_kv_heads)
 }
 
-pub(super) fn has_bias(config: &Config, bias: Bias) -> Result<bool> {
-    match bias {
-        Bias::Never => Ok(false),
-        Bias::Always => Ok(true),
-        Bias::Configured(key, absent) => Ok(config.opt_bool(key)?.unwrap_or(absent)),
+pub(super) fn flag(config: &Config, flag: Flag) -> Result<bool> {
+    match flag {
+        Flag::Never => Ok(false),
+        Flag::Always => Ok(true),
+        Flag::Configured(key, absent) => Ok(config.opt_bool(key)?.unwrap_or(absent)),
     }
 }
 
@@ -278,7 +307,28 @@ fn embedding_scale(
     match scale {
         EmbeddingScale::One => Ok(None),
         EmbeddingScale::RootOfHiddenSize => Ok(Some((hidden_size as f32).sqrt())),
-        EmbeddingScale::Key(key) => factor(config, key, 1.0).map(Some),
+        EmbeddingScale::Key(key, absent) => factor(config, key, absent).map(Some),
+    }
+}
+
+fn residual_scale(config: &Config, scale: ResidualScale, n_layers: usize) -> Result<f32> {
+    match scale {
+        ResidualScale::One => Ok(1.0),
+        ResidualScale::Factor(key) => factor(config, key, 1.0),
+        ResidualScale::OfDepth(key, _) if is_null(config, key) => Ok(1.0),
+        ResidualScale::OfDepth(key, absent) => {
+            Ok(factor(config, key, absent)? / (n_layers as f32).sqrt())
+        }
+    }
+}
+
+fn logit_scale(config: &Config, scale: LogitScale, hidden_size: usize) -> Result<f32> {
+    match scale {
+        LogitScale::One => Ok(1.0),
+        LogitScale::Factor(key, absent) => factor(config, key, absent),
+        LogitScale::Divisor(key) => Ok(1.0 / factor(config, key, 1.0)?),
+        LogitScale::OfWidth(key, _) if is_null(config, key) => Ok(1.0),
+        LogitScale::OfWidth(key, absent) => Ok(factor(config, key, absent)? / hidden_size as f32),
     }
 }
 
@@ -287,6 +337,10 @@ fn cap(config: &Config, bound: Cap) -> Result<Option<f32>> {
         true => config.opt_f32(bound.key, 1e-3..=1e9),
         false => Ok(bound.absent),
     }
+}
+
+fn is_null(config: &Config, key: &str) -> bool {
+    is_named(config, key) && !config.has(key)
 }
 
 /// Whether a key is there, be it with null.

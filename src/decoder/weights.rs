@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use super::family::{Fused, QkNorm};
+use super::latent::LatentWeights;
 use super::loader::{Loader, Place};
 use super::mlp::{DenseForm, DenseSpec, ExpertsSpec, MlpSpec};
 use super::prefix::{Prefix, TYPE_OF_BLOCKS};
@@ -18,11 +19,7 @@ use crate::mlx::{
 /// One decoder layer's parameters.
 pub struct LayerWeights {
     pub attention_norm: Option<NormWeights>,
-    pub query: Linear,
-    pub key: Linear,
-    pub value: Linear,
-    pub query_norm: Option<NormWeights>,
-    pub key_norm: Option<NormWeights>,
+    pub projections: Projections,
     /// `[n_heads]`
     pub sinks: Option<Array>,
     pub output: Linear,
@@ -30,6 +27,19 @@ pub struct LayerWeights {
     pub mlp_norm: Option<NormWeights>,
     pub mlp: MlpWeights,
     pub after_mlp: Option<NormWeights>,
+}
+
+/// From hidden states to queries, keys and values.
+pub enum Projections {
+    Heads(HeadProjections),
+    Latent(Box<LatentWeights>),
+}
+
+pub struct HeadProjections {
+    /// To queries, keys and values, or one to all of them.
+    pub linears: Vec<Linear>,
+    pub query_norm: Option<NormWeights>,
+    pub key_norm: Option<NormWeights>,
 }
 
 pub struct NormWeights {
@@ -55,7 +65,7 @@ pub struct Weights {
 /// What loading found out about memory.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct LoadedBytes {
-    /// Bytes of tensors that the decoder uses.
+    /// Bytes of tensors in files that the decoder uses.
     pub used: usize,
     /// Those among them that could not be used where they are mapped.
     pub copied: usize,
@@ -82,13 +92,13 @@ impl Weights {
             let mut layer = Layer {
                 loader: &mut loader,
                 spec,
-                prefix: format!("{}layers.{index}", prefix.model),
+                prefix: format!("{}{}.{index}", prefix.model, names.layers),
             };
             layers.push(layer.load(index, stream)?);
         }
         let module = format!("{}{}", prefix.model, names.final_norm);
         let final_norm = norm(&mut loader, &module, spec.norm.has_bias, spec.hidden_size)?;
-        let module = format!("{}lm_head", prefix.head);
+        let module = format!("{}{}", prefix.head, names.head);
         let head = match spec.tied_embeddings {
             true => None,
             false => Some(loader.matrix(&Place::whole(&module, table), spec.head_bias)?),
@@ -133,9 +143,9 @@ fn norm(loader: &mut Loader<'_>, module: &str, bias: bool, length: usize) -> Res
 }
 
 /// A layer that is being loaded.
-struct Layer<'a, 'b> {
-    loader: &'a mut Loader<'b>,
-    spec: &'a DecoderSpec,
+pub(super) struct Layer<'a, 'b> {
+    pub loader: &'a mut Loader<'b>,
+    pub spec: &'a DecoderSpec,
     /// Of its tensors' names, without the dot.
     prefix: String,
 }
@@ -143,26 +153,20 @@ struct Layer<'a, 'b> {
 impl Layer<'_, '_> {
     fn load(&mut self, index: usize, stream: &Stream) -> Result<LayerWeights> {
         let (spec, names) = (self.spec, &self.spec.names);
-        let hidden = spec.hidden_size;
-        let queries = spec.n_heads * spec.head_dim;
-        let keys = spec.n_kv_heads * spec.head_dim;
+        let (hidden, attended) = (spec.hidden_size, spec.attended_columns());
         let attention = &names.attention;
-        let rows = [queries, keys, keys];
-        let linears = self.fused(attention.query_key_value, rows, hidden, spec.qkv_bias)?;
-        let [query, key, value] = linears;
         let sinks = self.name(attention.sinks);
         Ok(LayerWeights {
             attention_norm: self.norm(names.attention_norm)?,
-            query,
-            key,
-            value,
-            query_norm: self.head_norm(attention.query_norm, queries)?,
-            key_norm: self.head_norm(attention.key_norm, keys)?,
+            projections: match &spec.latent {
+                Some(latent) => Projections::Latent(Box::new(LatentWeights::load(self, latent)?)),
+                None => Projections::Heads(self.heads()?),
+            },
             sinks: match spec.has_sinks {
                 true => Some(self.loader.vector(&sinks, spec.n_heads)?),
                 false => None,
             },
-            output: self.matrix(attention.output, [hidden, queries], spec.output_bias)?,
+            output: self.matrix(attention.output, [hidden, attended], spec.output_bias)?,
             after_attention: self.norm(names.after_attention)?,
             mlp_norm: self.norm(names.mlp_norm)?,
             mlp: match &spec.mlps[index] {
@@ -177,8 +181,32 @@ impl Layer<'_, '_> {
         })
     }
 
-    fn name(&self, module: &str) -> String {
+    fn heads(&mut self) -> Result<HeadProjections> {
+        let (spec, names) = (self.spec, &self.spec.names.attention);
+        let queries = spec.n_heads * spec.head_dim;
+        let keys = spec.n_kv_heads * spec.head_dim;
+        let (rows, hidden) = ([queries, keys, keys], spec.hidden_size);
+        Ok(HeadProjections {
+            linears: match names.query_key_value {
+                Fused::ByHead(name) => {
+                    let shape = [rows.iter().sum(), hidden];
+                    vec![self.matrix(name, shape, spec.qkv_bias)?]
+                }
+                fused => self.fused(fused, rows, hidden, spec.qkv_bias)?.into(),
+            },
+            query_norm: self.head_norm(names.query_norm, queries)?,
+            key_norm: self.head_norm(names.key_norm, keys)?,
+        })
+    }
+
+    pub fn name(&self, module: &str) -> String {
         format!("{}.{module}", self.prefix)
+    }
+
+    /// A norm without a bias.
+    pub fn plain_norm(&mut self, module: &str, length: usize) -> Result<NormWeights> {
+        let module = self.name(module);
+        norm(self.loader, &module, false, length)
     }
 
     fn norm(&mut self, module: Option<&str>) -> Result<Option<NormWeights>> {
@@ -197,11 +225,10 @@ impl Layer<'_, '_> {
             QkNorm::Heads => self.spec.head_dim,
             QkNorm::Rows => width,
         };
-        let module = self.name(module);
-        norm(self.loader, &module, false, length).map(Some)
+        self.plain_norm(module, length).map(Some)
     }
 
-    fn matrix(&mut self, module: &str, shape: [usize; 2], bias: bool) -> Result<Linear> {
+    pub fn matrix(&mut self, module: &str, shape: [usize; 2], bias: bool) -> Result<Linear> {
         let module = self.name(module);
         self.loader.matrix(&Place::whole(&module, shape), bias)
     }
@@ -220,7 +247,7 @@ impl Layer<'_, '_> {
         for (index, rows) in rows.into_iter().enumerate() {
             linears.push(match names {
                 Fused::Separate(names) => self.matrix(names[index], [rows, columns], bias)?,
-                Fused::Together(name) => {
+                Fused::Together(name) | Fused::ByHead(name) => {
                     let module = self.name(name);
                     let place = Place::part(&module, [total, columns], first..first + rows);
                     self.loader.matrix(&place, bias)?
@@ -384,7 +411,10 @@ mod tests {
         let (checkpoint, weights, bytes) = load("llama3-f32");
         assert_eq!(bytes.copied, 0);
         assert_in_place(&checkpoint, "model.norm.weight", &weights.final_norm.weight);
-        let Weight::Float(query) = &weights.layers[1].query.weight else {
+        let Projections::Heads(heads) = &weights.layers[1].projections else {
+            panic!("no latent vectors");
+        };
+        let Weight::Float(query) = &heads.linears[0].weight else {
             panic!("stored as floats");
         };
         assert_in_place(&checkpoint, "model.layers.1.self_attn.q_proj.weight", query);

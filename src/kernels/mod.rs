@@ -6,6 +6,7 @@
 //! - `experts`: [`mix_experts`], the feed-forward networks that a router chooses
 //! - `cache`: [`CacheBlock`], memory of keys and values
 //! - `attention`: [`attention`] over such memory, which stores new keys and values
+//! - `latent`: [`absorb`] and [`expand`], what latent attention does before and behind it
 //! - `norm`, `residual`, `rope`, `activation`, `embedding`, `convert`: what is computed row by
 //!   row, written once for all vectors (`lanes`, `math`)
 //! - `quantized`: rows of codes as floats or whole numbers
@@ -28,6 +29,7 @@ mod experts;
 mod float;
 mod floats;
 mod lanes;
+mod latent;
 mod level;
 mod linear;
 mod low_rank;
@@ -55,12 +57,13 @@ pub use embedding::{float_rows, gather};
 pub use experts::{Choice, Expert, Experts, GateUp, Groups, Routing, Scores, mix_experts};
 pub use float::Float;
 pub use floats::{Floats, FloatsMut};
+pub use latent::{HeadMatrices, LatentRows, LatentShape, absorb, expand};
 pub use level::Level;
 pub use linear::{Finish, Matrix, Projection, Rows, linear};
 pub use low_rank::{Factor, LowRank, add_low_rank};
 pub use norm::{Norm, normalize_parts};
 pub use pool::Pool;
-pub use quantized::{BlockFormat, Format, QuantizedRows};
+pub use quantized::{BlockFormat, Format, QuantizedRows, quantize, quantize_small_floats};
 pub use residual::add_onto;
 pub use rope::{Pairing, RopeTable};
 pub use scratch::{AttentionShape, MixtureShape, ProductShape, Stored};

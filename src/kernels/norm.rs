@@ -18,9 +18,11 @@ pub enum Norm<'a> {
         offset: f32,
         eps: f32,
     },
-    /// `(x - mean(x)) / sqrt(variance(x) + eps) * weight + bias`
+    /// `(x - mean(x)) / sqrt(variance(x) + eps) * (weight + offset) + bias`.
+    /// Nemotron's offset is 1.
     Layer {
         weight: Option<Floats<'a>>,
+        offset: f32,
         bias: Option<Floats<'a>>,
         eps: f32,
     },
@@ -51,9 +53,15 @@ impl Norm<'_> {
                 eps,
                 y,
             }),
-            Norm::Layer { weight, bias, eps } => level.run(Layer {
+            Norm::Layer {
+                weight,
+                offset,
+                bias,
+                eps,
+            } => level.run(Layer {
                 x,
                 weight,
+                offset,
                 bias,
                 eps,
                 y,
@@ -167,6 +175,7 @@ impl Kernel for Rms<'_> {
 struct Layer<'a> {
     x: Floats<'a>,
     weight: Option<Floats<'a>>,
+    offset: f32,
     bias: Option<Floats<'a>>,
     eps: f32,
     y: FloatsMut<'a>,
@@ -193,7 +202,7 @@ impl Kernel for Layer<'_> {
         for first in (0..columns).step_by(V::N) {
             let mut y = (self.x.lanes::<V>(first, mean) - V::splat(mean)) * factor;
             if let Some(weight) = self.weight {
-                y = y * weight.lanes(first, 0.0);
+                y = y * (weight.lanes::<V>(first, 0.0) + V::splat(self.offset));
             }
             if let Some(bias) = self.bias {
                 y = y + bias.lanes(first, 0.0);

@@ -19,7 +19,13 @@ pub struct AttentionLayer<'a> {
     pub index: usize,
     pub n_heads: usize,
     pub n_kv_heads: usize,
+    /// Of queries and keys, and of values that the cache has.
     pub head_dim: usize,
+    /// Where the cache has no values, a value is so many of its key's last dimensions.
+    pub values_in_keys: Option<usize>,
+    /// Rows that are projected together have those of a key-value head next to each
+    /// other: its queries, its key, its value.
+    pub rows_by_head: bool,
     /// Of single heads, before they are rotated.
     pub query_norm: Option<Norm<'a>>,
     pub key_norm: Option<Norm<'a>>,
@@ -73,7 +79,7 @@ impl StepBlocks {
 impl Ops {
     /// Stores the tokens' keys and values in the blocks, and gives what their
     /// queries see there. `rows` are queries, keys and values next to each other;
-    /// the result is `[rows, n_heads * head_dim]`.
+    /// the result is `[rows, n_heads * value_dim]`.
     ///
     /// # Panics
     /// Without kernels.
@@ -86,7 +92,9 @@ impl Ops {
         let pool = self.pool().expect("our kernels are in use").clone();
         let blocks = blocks.clone();
         let cache = blocks.layout.layers()[layer.index];
-        let n_heads = layer.n_heads;
+        let (n_heads, rows_by_head) = (layer.n_heads, layer.rows_by_head);
+        let values_in_keys = layer.values_in_keys;
+        let value_dim = values_in_keys.unwrap_or(cache.values.dim);
         let mut inputs = Inputs::default();
         let projected = inputs.floats(rows)?;
         let mut norm = |norm: Option<_>| norm.map(|norm| inputs.norm(norm)).transpose();
@@ -99,7 +107,7 @@ impl Ops {
             ..
         } = layer;
         let table = layer.rotation.and_then(|rotation| rotation.table.clone());
-        let made = [rows.dim(0), (n_heads * cache.values.dim) as i32];
+        let made = [rows.dim(0), (n_heads * value_dim) as i32];
         kernel(
             self.stream(),
             inputs.as_slice(),
@@ -109,8 +117,10 @@ impl Ops {
                 let sinks = sinks.map(|sinks| sinks.of(inputs).to_vec());
                 let step = AttentionStep {
                     rows: projected.of(inputs),
+                    rows_by_head,
                     n_heads,
                     cache,
+                    values_in_keys,
                     query_norm: query_norm.map(|norm| norm.of(inputs)),
                     key_norm: key_norm.map(|norm| norm.of(inputs)),
                     table: table.as_deref(),

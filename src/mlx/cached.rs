@@ -51,7 +51,8 @@ pub(super) fn parts_of(rows: &RowsLayout) -> impl Iterator<Item = CachedPart> {
         }
     };
     let n_heads = rows.n_heads;
-    columns.into_iter().map(move |(dtype, columns)| CachedPart {
+    let columns = columns.into_iter().filter(|(_, columns)| *columns > 0);
+    columns.map(move |(dtype, columns)| CachedPart {
         dtype,
         n_heads,
         columns,

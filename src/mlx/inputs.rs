@@ -36,8 +36,9 @@ pub(super) struct LinearInput {
     bias: Option<Input>,
 }
 
+/// A matrix among the inputs.
 #[derive(Clone, Copy)]
-enum MatrixInput {
+pub(super) enum MatrixInput {
     Float(Input),
     /// Codes, scales and perhaps biases, or blocks alone, are the inputs from `index` on.
     Quantized {
@@ -77,7 +78,7 @@ impl<'a> Inputs<'a> {
         })
     }
 
-    fn matrix(&mut self, weight: &'a Weight) -> Result<MatrixInput> {
+    pub fn matrix(&mut self, weight: &'a Weight) -> Result<MatrixInput> {
         let weight = match weight {
             Weight::Float(weight) => return self.floats(weight).map(MatrixInput::Float),
             Weight::Quantized(weight) => weight,
@@ -109,16 +110,21 @@ impl NormInput {
     }
 }
 
-impl LinearInput {
-    pub fn of<'a>(self, inputs: &[&'a [u8]]) -> kernels::Projection<'a> {
-        let matrix = match self.matrix {
+impl MatrixInput {
+    pub fn of<'a>(self, inputs: &[&'a [u8]], columns: usize) -> Matrix<'a> {
+        match self {
             MatrixInput::Float(input) => Matrix::Float(input.of(inputs)),
             MatrixInput::Quantized { index, format } => {
-                Matrix::Quantized(quantized_rows(&inputs[index..], format, self.columns))
+                Matrix::Quantized(quantized_rows(&inputs[index..], format, columns))
             }
-        };
+        }
+    }
+}
+
+impl LinearInput {
+    pub fn of<'a>(self, inputs: &[&'a [u8]]) -> kernels::Projection<'a> {
         kernels::Projection {
-            matrix,
+            matrix: self.matrix.of(inputs, self.columns),
             rows: self.rows,
             bias: self.bias.map(|bias| bias.of(inputs)),
         }

@@ -11,6 +11,7 @@
 //!   products with weights, norms, mixtures of experts, attention and its cache;
 //!   `stock_experts`, `stock_attention`, `stock_capped`: those of MLX's operations
 //! - `cached`: the arrays of such a cache, and their bytes
+//! - `latent`: what latent attention does around its cache
 //! - `low_rank`: [`LowRank`], what adapters add to projections
 //! - `elementwise`: stock arithmetic; `inputs`: what a kernel's node reads
 //! - `quantized`: [`QuantizedWeight`]
@@ -31,6 +32,7 @@ mod error;
 mod experts;
 mod greedy;
 mod inputs;
+mod latent;
 mod lost;
 mod low_rank;
 mod mapped;
@@ -47,7 +49,7 @@ mod stock_experts;
 mod stream;
 mod visible;
 
-pub use crate::kernels::{Activation, Gate, Groups, Pairing, Routing, Scores};
+pub use crate::kernels::{Activation, Gate, Groups, LatentShape, Pairing, Routing, Scores};
 pub use array::{Array, Dtype};
 pub use attention::{AttentionLayer, Place, StepBlocks};
 pub use cached::{CachedArrays, cached_bytes, cached_from_bytes};
@@ -56,6 +58,7 @@ pub(crate) use device::FIRST_PRETENDED_GPU;
 pub use device::{Device, DeviceFacts, device_facts, gpu_available, gpu_count, why_no_gpu};
 pub use experts::{ExpertWeights, Experts, GatedLinears, JoinedLinears, RowOrder, SharedExpert};
 pub use greedy::NO_TOKEN;
+pub use latent::{HeadLinears, LatentHeads};
 pub use low_rank::LowRank;
 pub use mapped::{MappedArrays, TensorView, maps_in_place};
 pub use memory::{

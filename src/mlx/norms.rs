@@ -25,8 +25,8 @@ pub struct Norm<'a> {
 pub enum NormKind {
     /// Root mean square; `offset` is added to the weight.
     Rms { offset: f32 },
-    /// The mean is taken off first.
-    Layer,
+    /// The mean is taken off first; `offset` is added to the weight.
+    Layer { offset: f32 },
 }
 
 impl NormKind {
@@ -43,7 +43,12 @@ impl NormKind {
                 offset,
                 eps,
             },
-            NormKind::Layer => kernels::Norm::Layer { weight, bias, eps },
+            NormKind::Layer { offset } => kernels::Norm::Layer {
+                weight,
+                offset,
+                bias,
+                eps,
+            },
         }
     }
 }
@@ -160,19 +165,27 @@ impl Ops {
     pub(super) fn stock_norm(&self, x: &Array, norm: Norm<'_>) -> Result<Array> {
         match norm.kind {
             NormKind::Rms { offset: 0.0 } => self.rms_norm(x, norm.weight, norm.eps),
-            NormKind::Rms { offset } => {
+            NormKind::Layer { offset: 0.0 } => self.layer_norm(x, norm.weight, norm),
+            NormKind::Rms { offset } | NormKind::Layer { offset } => {
                 // A sum in 16 bits would round the weight.
                 let weight = self.add(&self.astype(norm.weight, Dtype::F32)?, &scalar(offset)?)?;
                 let wide = self.astype(x, Dtype::F32)?;
-                self.astype(&self.rms_norm(&wide, &weight, norm.eps)?, x.dtype()?)
+                let normalized = match norm.kind {
+                    NormKind::Rms { .. } => self.rms_norm(&wide, &weight, norm.eps),
+                    NormKind::Layer { .. } => self.layer_norm(&wide, &weight, norm),
+                };
+                self.astype(&normalized?, x.dtype()?)
             }
-            NormKind::Layer => Array::build(|out| {
-                let bias = norm.bias.map_or(NULL, Array::raw);
-                let (weight, stream) = (norm.weight.raw(), self.stream().raw());
-                // SAFETY: live handles or null; mlx-c keeps references of its own.
-                unsafe { sys::mlx_fast_layer_norm(out, x.raw(), weight, bias, norm.eps, stream) }
-            }),
         }
+    }
+
+    fn layer_norm(&self, x: &Array, weight: &Array, norm: Norm<'_>) -> Result<Array> {
+        Array::build(|out| {
+            let bias = norm.bias.map_or(NULL, Array::raw);
+            let stream = self.stream().raw();
+            // SAFETY: live handles or null; mlx-c keeps references of its own.
+            unsafe { sys::mlx_fast_layer_norm(out, x.raw(), weight.raw(), bias, norm.eps, stream) }
+        })
     }
 
     fn rms_norm(&self, x: &Array, weight: &Array, eps: f32) -> Result<Array> {

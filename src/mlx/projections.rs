@@ -15,6 +15,7 @@ use crate::error::Result;
 use crate::kernels::{self, Activation, Finish, FloatsMut, Gate, Pool};
 
 /// A weight matrix `[outputs, inputs]`, as stored.
+#[derive(Clone)]
 pub enum Weight {
     Float(Array),
     Quantized(QuantizedWeight),
@@ -35,6 +36,23 @@ pub enum Projected {
 }
 
 impl Weight {
+    /// All rows, and how long they are.
+    pub(super) fn rows_and_columns(&self) -> (usize, usize) {
+        let (array, columns) = match self {
+            Weight::Float(weight) => (weight, last_dim(weight)),
+            Weight::Quantized(weight) => {
+                let words = last_dim(&weight.codes);
+                (&weight.codes, words * 32 / weight.bits as usize)
+            }
+            Weight::Blocks(weight) => (&weight.bytes, weight.columns()),
+        };
+        let outer = array
+            .shape()
+            .split_last()
+            .map_or(&[][..], |(_, outer)| outer);
+        (outer.iter().product::<i32>() as usize, columns)
+    }
+
     /// The arrays that it consists of.
     pub(super) fn parts(&self) -> Vec<&Array> {
         match self {
@@ -183,7 +201,22 @@ impl Ops {
         weight: &QuantizedWeight,
         bias: Option<&Array>,
     ) -> Result<Array> {
-        let product = Array::build(|out| {
+        let product = self.quantized_product(x, weight, true)?;
+        match bias {
+            Some(bias) => self.add(&product, bias),
+            None => Ok(product),
+        }
+    }
+
+    /// `x W^T`, or `x W` where the weight is not `transposed`. Both may have more
+    /// dimensions, for as many products.
+    pub(super) fn quantized_product(
+        &self,
+        x: &Array,
+        weight: &QuantizedWeight,
+        transposed: bool,
+    ) -> Result<Array> {
+        Array::build(|out| {
             // SAFETY: live handles and a literal; mlx-c keeps references of its own.
             unsafe {
                 sys::mlx_quantized_matmul(
@@ -192,19 +225,19 @@ impl Ops {
                     weight.codes.raw(),
                     weight.scales.raw(),
                     raw_or_null(weight.biases.as_ref()),
-                    true,
+                    transposed,
                     some(weight.group_size),
                     some(weight.bits),
                     weight.mode.name().as_ptr(),
                     self.stream().raw(),
                 )
             }
-        })?;
-        match bias {
-            Some(bias) => self.add(&product, bias),
-            None => Ok(product),
-        }
+        })
     }
+}
+
+fn last_dim(array: &Array) -> usize {
+    array.shape().last().map_or(0, |length| *length as usize)
 }
 
 /// A node to be made: which of its inputs is what.

@@ -40,6 +40,28 @@ impl Ops {
             .collect()
     }
 
+    /// Queries, keys and values of rows that have those of each key-value head next to
+    /// each other.
+    pub fn apart_by_kind(&self, rows: &Array, layer: &AttentionLayer<'_>) -> Result<Vec<Array>> {
+        let [n_kv_heads, group, dim] = [
+            layer.n_kv_heads,
+            layer.n_heads / layer.n_kv_heads,
+            layer.head_dim,
+        ]
+        .map(|n| n as i32);
+        let n = rows.dim(0);
+        let heads = self.reshape(rows, &[n, n_kv_heads, group + 2, dim])?;
+        let part = |first, end| {
+            let part = self.slice(&heads, &[0, 0, first, 0], &[n, n_kv_heads, end, dim])?;
+            self.reshape(&part, &[n, n_kv_heads * (end - first) * dim])
+        };
+        Ok(vec![
+            part(0, group)?,
+            part(group, group + 1)?,
+            part(group + 1, group + 2)?,
+        ])
+    }
+
     /// Writes a sequence's keys, normalized and rotated, and its values behind
     /// those that `cache` holds. `queries_keys_values` are those of a whole step.
     /// The cache is consumed: when nothing else holds its arrays, the update
@@ -57,10 +79,11 @@ impl Ops {
             self.heads(rows, layer.n_kv_heads, layer.head_dim, place)
         };
         let new_keys = self.rotated(heads(1)?, layer, layer.key_norm, place)?;
-        let (new_keys, new_values) = (
-            self.stored(new_keys, format)?,
-            self.stored(heads(2)?, format)?,
-        );
+        let new_keys = self.stored(new_keys, format)?;
+        let new_values = match layer.values_in_keys {
+            Some(_) => Vec::new(),
+            None => self.stored(heads(2)?, format)?,
+        };
         Ok([
             self.overwrite(keys, &new_keys, place.start)?,
             self.overwrite(values, &new_values, place.start)?,
@@ -68,7 +91,7 @@ impl Ops {
     }
 
     /// Softmax attention of a sequence's queries, normalized and rotated, over its
-    /// cache: `[n, n_heads * head_dim]`
+    /// cache: `[n, n_heads * value_dim]`
     pub fn attend(
         &self,
         queries: &Array,
@@ -83,14 +106,25 @@ impl Ops {
         let seen = visible.first..place.start + place.n;
         let dtype = queries.dtype()?;
         let loaded = |cached: &CachedArrays| self.loaded(cached, seen.clone(), format, dtype);
-        let (keys, values) = (loaded(&cache[0])?, loaded(&cache[1])?);
+        let keys = loaded(&cache[0])?;
+        let values = match layer.values_in_keys {
+            Some(value_dim) => self.last_dims(&keys, value_dim)?,
+            None => loaded(&cache[1])?,
+        };
         let attended = match layer.soft_cap {
             Some(cap) => self.capped(&queries, [&keys, &values], &visible, layer.scale, cap)?,
             None => self.fused(&queries, [&keys, &values], &visible, layer)?,
         };
         let attended = self.transpose(&attended, &[0, 2, 1, 3])?;
-        let width = (layer.n_heads * layer.head_dim) as i32;
+        let width = layer.n_heads as i32 * values.dim(3);
         self.reshape(&attended, &[place.n as i32, width])
+    }
+
+    /// The end of each head.
+    fn last_dims(&self, heads: &Array, n: usize) -> Result<Array> {
+        let shape = heads.shape();
+        let first = shape[3] - n as i32;
+        self.slice(heads, &[0, 0, 0, first], shape)
     }
 
     fn fused(

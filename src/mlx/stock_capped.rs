@@ -19,6 +19,7 @@ impl Ops {
     ) -> Result<Array> {
         let (n_heads, n, dtype) = (queries.dim(1), queries.dim(2), queries.dtype()?);
         let (n_kv_heads, n_seen, head_dim) = (keys.dim(1), keys.dim(2), keys.dim(3));
+        let value_dim = values.dim(3);
         let wide = |x: &Array, shape: &[i32]| {
             let x = self.astype(x, Dtype::F32)?;
             self.reshape(&x, shape)
@@ -31,9 +32,9 @@ impl Ops {
         let scores = self.reshape(&scores, &[1, n_heads, n, n_seen])?;
         let shares = self.softmax(&self.add(&scores, &visible.addends()?)?)?;
         let shares = self.reshape(&shares, &[n_kv_heads, grouped[1], n_seen])?;
-        let values = wide(values, &[n_kv_heads, n_seen, head_dim])?;
+        let values = wide(values, &[n_kv_heads, n_seen, value_dim])?;
         let attended = self.matmul(&shares, &values)?;
-        let attended = self.reshape(&attended, &[1, n_heads, n, head_dim])?;
+        let attended = self.reshape(&attended, &[1, n_heads, n, value_dim])?;
         self.astype(&attended, dtype)
     }
 }

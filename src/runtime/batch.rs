@@ -42,12 +42,7 @@ impl<'a> Batch<'a> {
         if self.tokens.is_empty() {
             return Err(Error::invalid("the batch has no tokens"));
         }
-        let bad = |token: &&i32| usize::try_from(**token).map_or(true, |id| id >= vocab_size);
-        if let Some(token) = self.tokens.iter().find(bad) {
-            return Err(Error::invalid(format!(
-                "token id {token} is outside of the vocabulary of {vocab_size}"
-            )));
-        }
+        ensure_known(self.tokens, vocab_size)?;
         let lengths = [
             ("sequence", self.sequences.map(<[i32]>::len)),
             (
@@ -110,6 +105,16 @@ impl<'a> Batch<'a> {
         };
         wanted.sort_unstable();
         wanted
+    }
+}
+
+pub(super) fn ensure_known(tokens: &[i32], vocab_size: usize) -> Result<()> {
+    let is_known = |&token: &i32| usize::try_from(token).is_ok_and(|id| id < vocab_size);
+    match tokens.iter().find(|token| !is_known(token)) {
+        None => Ok(()),
+        Some(token) => Err(Error::invalid(format!(
+            "token id {token} is outside of the vocabulary of {vocab_size}"
+        ))),
     }
 }
 

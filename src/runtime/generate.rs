@@ -1,6 +1,14 @@
 //! Prompt in, streamed text out.
+//!
+//! - `continuation`: from a token to the next, or to the end
+//! - `output`: from tokens to the receiver's text
+
+mod continuation;
+mod output;
 
 use std::time::{Duration, Instant};
+
+pub(super) use continuation::Continuation;
 
 use super::batch::Batch;
 use super::cancel::Cancel;
@@ -8,7 +16,7 @@ use super::context::{Context, Next};
 use super::text::ModelText;
 use crate::error::{Error, Result};
 use crate::sample::{Logits, Sampler};
-use crate::text::{Detokenizer, EncodeFlags, StopMatcher};
+use crate::text::EncodeFlags;
 
 /// What to continue.
 #[derive(Clone, Copy, Debug)]
@@ -46,6 +54,9 @@ pub enum Ahead {
     Always,
 }
 
+/// Gets text as soon as it is certain, and the token that completed it.
+pub type Receive<'a> = dyn FnMut(&str, i32) -> Flow + 'a;
+
 /// Whether the receiver of the text wants more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Flow {
@@ -77,26 +88,27 @@ pub struct Generated {
 }
 
 /// Appends the prompt to its sequence, samples token by token and hands text to
-/// `receive(text, token)` as soon as it is certain. The token sampled last is not
-/// in the sequence. Whatever ends it early, all finished tokens stay.
+/// the receiver as soon as it is certain. The token sampled last is not in the
+/// sequence. Whatever ends it early, all finished tokens stay.
+///
+/// Without a receiver and stop strings, a prompt of tokens needs no tokenizer.
 pub fn generate(
     context: &mut Context,
     sampler: &mut Sampler,
     options: &GenerateOptions<'_>,
     cancel: Option<&Cancel>,
-    receive: &mut dyn FnMut(&str, i32) -> Flow,
+    receive: Option<&mut Receive<'_>>,
 ) -> Result<Generated> {
     let model = context.model().clone();
     // Between two steps the model is in use, too.
     let _in_use = model.residence().begin()?;
-    let prompt = prompt_tokens(context, options)?;
-    let mut output = Output {
-        detokenizer: Detokenizer::new(model.text().tokenizer()?.clone(), true),
-        stop: StopMatcher::new(options.stop)?,
-        text: model.text(),
-        options,
-        n_tokens: 0,
-        receive,
+    let begins_sequence = context.sequence_length(options.sequence)? == 0;
+    let prompt = prompt_tokens(model.text(), options.prompt, begins_sequence)?;
+    let mut continuation = Continuation::new(&model, options, receive.is_some())?;
+    let mut ignore = |_: &str, _: i32| Flow::Continue;
+    let receive: &mut Receive<'_> = match receive {
+        Some(receive) => receive,
+        None => &mut ignore,
     };
     let began = Instant::now();
     append(context, &prompt, options.sequence, cancel)?;
@@ -106,67 +118,32 @@ pub fn generate(
         Ahead::Never => false,
         Ahead::Always => true,
     };
+    let mut push = |token, is_full| continuation.push(token, is_full, receive);
     let stop_reason = match is_ahead && sampler.is_greedy() {
-        true => decode_ahead(context, sampler, options.sequence, cancel, &mut output)?,
-        false => decode(context, sampler, options.sequence, cancel, &mut output)?,
+        true => decode_ahead(context, sampler, options.sequence, cancel, &mut push)?,
+        false => decode(context, sampler, options.sequence, cancel, &mut push)?,
     };
     Ok(Generated {
         stop_reason,
         n_prompt_tokens: prompt.len(),
-        n_tokens: output.n_tokens,
+        n_tokens: continuation.n_tokens(),
         prompt_time: decoding - began,
         decode_time: decoding.elapsed(),
     })
 }
 
-fn decode(
-    context: &mut Context,
-    sampler: &mut Sampler,
-    sequence: i32,
-    cancel: Option<&Cancel>,
-    output: &mut Output<'_>,
-) -> Result<StopReason> {
-    loop {
-        let token = sampler.sample(Logits::F32(context.logits(0)?))?;
-        sampler.accept(token);
-        let has_room = context.sequence_length(sequence)? < context.n_ctx();
-        if let Some(reason) = output.take(token, has_room)? {
-            return Ok(reason);
-        }
-        append(context, &[token], sequence, cancel)?;
-    }
-}
-
-fn decode_ahead(
-    context: &mut Context,
-    sampler: &mut Sampler,
-    sequence: i32,
-    cancel: Option<&Cancel>,
-    output: &mut Output<'_>,
-) -> Result<StopReason> {
-    let mut stop_reason = StopReason::ContextFull;
-    context.decode_ahead(sequence, cancel, &mut |token, has_room| {
-        sampler.accept(token);
-        Ok(match output.take(token, has_room)? {
-            Some(reason) => {
-                stop_reason = reason;
-                Next::End
-            }
-            None => Next::GoOn,
-        })
-    })?;
-    Ok(stop_reason)
-}
-
-fn prompt_tokens(context: &Context, options: &GenerateOptions<'_>) -> Result<Vec<i32>> {
-    let text = context.model().text();
-    let tokens = match options.prompt {
+/// The prompt's tokens, at least one. What goes in front of a text goes in front of
+/// the whole sequence.
+pub(super) fn prompt_tokens(
+    text: &ModelText,
+    prompt: Prompt<'_>,
+    begins_sequence: bool,
+) -> Result<Vec<i32>> {
+    let tokens = match prompt {
         Prompt::Tokens(tokens) => tokens.to_vec(),
         Prompt::Text(prompt) => {
-            // What goes in front of a text belongs in front of the whole sequence.
-            let add_special = context.sequence_length(options.sequence)? == 0;
             let flags = EncodeFlags {
-                add_special,
+                add_special: begins_sequence,
                 parse_special: false,
             };
             text.tokenizer()?.encode(prompt, flags)?
@@ -186,6 +163,54 @@ fn prompt_tokens(context: &Context, options: &GenerateOptions<'_>) -> Result<Vec
     }
 }
 
+/// Takes a token and whether the context is full; says why, if it is the last one.
+type Push<'a> = dyn FnMut(i32, bool) -> Result<Option<StopReason>> + 'a;
+
+fn decode(
+    context: &mut Context,
+    sampler: &mut Sampler,
+    sequence: i32,
+    cancel: Option<&Cancel>,
+    push: &mut Push<'_>,
+) -> Result<StopReason> {
+    loop {
+        let token = choose(sampler, context, 0)?;
+        let is_full = context.sequence_length(sequence)? == context.n_ctx();
+        if let Some(reason) = push(token, is_full)? {
+            return Ok(reason);
+        }
+        append(context, &[token], sequence, cancel)?;
+    }
+}
+
+fn decode_ahead(
+    context: &mut Context,
+    sampler: &mut Sampler,
+    sequence: i32,
+    cancel: Option<&Cancel>,
+    push: &mut Push<'_>,
+) -> Result<StopReason> {
+    let mut stop_reason = StopReason::ContextFull;
+    context.decode_ahead(sequence, cancel, &mut |token, is_full| {
+        sampler.accept(token);
+        Ok(match push(token, is_full)? {
+            Some(reason) => {
+                stop_reason = reason;
+                Next::End
+            }
+            None => Next::GoOn,
+        })
+    })?;
+    Ok(stop_reason)
+}
+
+/// Chooses from one row of the last evaluation's logits, and remembers the token.
+pub(super) fn choose(sampler: &mut Sampler, context: &Context, row: usize) -> Result<i32> {
+    let token = sampler.sample(Logits::F32(context.logits(row)?))?;
+    sampler.accept(token);
+    Ok(token)
+}
+
 fn append(
     context: &mut Context,
     tokens: &[i32],
@@ -198,62 +223,4 @@ fn append(
         ..Batch::of(tokens)
     };
     context.eval(&batch, cancel)
-}
-
-/// Tokens -> whole characters -> text without stop strings -> the receiver.
-struct Output<'a> {
-    detokenizer: Detokenizer,
-    stop: StopMatcher,
-    text: &'a ModelText,
-    options: &'a GenerateOptions<'a>,
-    n_tokens: usize,
-    receive: &'a mut dyn FnMut(&str, i32) -> Flow,
-}
-
-impl Output<'_> {
-    /// Why it is the last token, if it is. `has_room`: the sequence can take it.
-    fn take(&mut self, token: i32, has_room: bool) -> Result<Option<StopReason>> {
-        self.n_tokens += 1;
-        let is_end = !self.options.ignore_end && self.text.is_end(token);
-        if !is_end && let Some(reason) = self.push(token)? {
-            return Ok(Some(reason));
-        }
-        let reason = if is_end {
-            StopReason::End
-        } else if self.n_tokens == self.options.max_tokens {
-            StopReason::MaxTokens
-        } else if !has_room {
-            StopReason::ContextFull
-        } else {
-            return Ok(None);
-        };
-        Ok(Some(self.finish(token)?.unwrap_or(reason)))
-    }
-
-    fn push(&mut self, token: i32) -> Result<Option<StopReason>> {
-        let unstopped = self.stop.push(self.detokenizer.push(token)?);
-        let stopped = unstopped.stop.map(|_| StopReason::StopString);
-        Ok(hand_over(self.receive, unstopped.text, token).or(stopped))
-    }
-
-    /// What was held back, since nothing follows that could change it.
-    fn finish(&mut self, token: i32) -> Result<Option<StopReason>> {
-        let unstopped = self.stop.push(self.detokenizer.finish()?);
-        if unstopped.stop.is_some() {
-            hand_over(self.receive, unstopped.text, token);
-            return Ok(Some(StopReason::StopString));
-        }
-        let mut rest = unstopped.text.to_owned();
-        rest.push_str(self.stop.finish());
-        Ok(hand_over(self.receive, &rest, token).and(None))
-    }
-}
-
-fn hand_over(
-    receive: &mut dyn FnMut(&str, i32) -> Flow,
-    text: &str,
-    token: i32,
-) -> Option<StopReason> {
-    let stops = !text.is_empty() && receive(text, token) == Flow::Stop;
-    stops.then_some(StopReason::Receiver)
 }

@@ -44,10 +44,16 @@ fn generated(context: &mut Context, ahead: Ahead) -> (Vec<i32>, crate::error::Re
         ahead,
     };
     let mut tokens = Vec::new();
-    let result = generate(context, &mut sampler, &options, None, &mut |_, token| {
-        tokens.push(token);
-        Flow::Continue
-    });
+    let result = generate(
+        context,
+        &mut sampler,
+        &options,
+        None,
+        Some(&mut |_, token| {
+            tokens.push(token);
+            Flow::Continue
+        }),
+    );
     (tokens, result.map(drop))
 }
 
@@ -121,13 +127,19 @@ fn a_gpu_that_fails_while_decoding_ahead_leaves_what_was_finished() {
     };
     let ops = context.ops().clone();
     let mut n_texts = 0;
-    let result = generate(&mut context, &mut sampler, &options, None, &mut |_, _| {
-        n_texts += 1;
-        if n_texts == 3 {
-            ops.stream().fail_next("[matmul] refused");
-        }
-        Flow::Continue
-    });
+    let result = generate(
+        &mut context,
+        &mut sampler,
+        &options,
+        None,
+        Some(&mut |_, _| {
+            n_texts += 1;
+            if n_texts == 3 {
+                ops.stream().fail_next("[matmul] refused");
+            }
+            Flow::Continue
+        }),
+    );
     let error = result.expect_err("refused");
     assert_eq!(error.status(), Status::Backend, "{error}");
     assert!(error.message().contains("[matmul] refused"), "{error}");

@@ -9,7 +9,9 @@
 //! - `admission`: what they reserve before anything is allocated, and refusals
 //! - `scratch`: what a step takes and gives back
 //! - `estimate`: whether a model fits, from its headers
+//! - `quantize`: writes a checkpoint with fewer bits per weight
 //! - `generate`: prompt in, streamed text out
+//! - `schedule`: [`Scheduler`], many generations over one context
 //! - `text`: [`ModelText`], tokenizer and chat template of a model
 //! - `stats`: what memory is used for
 //! - `diagnosis`: what is wrong with it, and what to do
@@ -30,7 +32,9 @@ mod generate;
 mod gpu_tests;
 mod model;
 mod pressure;
+mod quantize;
 mod residency;
+mod schedule;
 mod scratch;
 mod sequences;
 mod stats;
@@ -48,10 +52,16 @@ pub use estimate::{
     BudgetInfo, MemoryEstimate, TypeBytes, WouldFit, budget_info, estimate, set_budget,
     set_mlx_cache,
 };
-pub use generate::{Ahead, Flow, GenerateOptions, Generated, Prompt, StopReason, generate};
+pub use generate::{
+    Ahead, Flow, GenerateOptions, Generated, Prompt, Receive, StopReason, generate,
+};
 pub use model::{DeviceChoice, Model, ModelInfo, ModelOptions, inspect};
 pub use pressure::{PressureReceiver, TrimSteps, Trimmed, listen, notify, trim};
+pub use quantize::{QuantizeWatch, quantize};
 pub use residency::{Policy, Released, Residence, Residency, ResidencyOptions, make_room};
+pub use schedule::{
+    Finished, Receiver, Request, RequestResult, Requests, Scheduler, SchedulerOptions, StepReport,
+};
 pub use sequences::{SpilledSequences, set_spill_place};
 pub use stats::{ContextMemory, MemoryStats, ModelMemory, memory_stats};
 pub use text::ModelText;

@@ -8,7 +8,9 @@
 mod stock;
 
 use self::stock::StockShape;
-use crate::decoder::{AdaptedColumns, DecoderSpec, DenseForm, ExpertsSpec, MlpSpec, QkNorm};
+use crate::decoder::{
+    AdaptedColumns, DecoderSpec, DenseForm, ExpertsSpec, LatentSpec, MlpSpec, QkNorm,
+};
 use crate::kernels::{AttentionShape, Float, MixtureShape, ProductShape, Stored};
 use crate::mlx::{CpuOps, Device, Dtype};
 
@@ -23,6 +25,7 @@ pub(super) struct StepShape {
     n_heads: usize,
     n_kv_heads: usize,
     head_dim: usize,
+    latent: Option<LatentSpec>,
     n_ropes: usize,
     /// Of any matrix that is multiplied with.
     widest: usize,
@@ -76,6 +79,7 @@ impl StepShape {
             n_heads: spec.n_heads,
             n_kv_heads: spec.n_kv_heads,
             head_dim: spec.head_dim,
+            latent: spec.latent,
             n_ropes: spec.ropes.len(),
             widest: widest(spec),
             experts: spec.mlps.iter().find_map(MlpSpec::experts).copied(),
@@ -165,6 +169,7 @@ impl StepShape {
             n_chosen: experts.n_per_token(),
             float,
         });
+        let latent = self.latent.map_or(0, |l| l.shape.thread_bytes(n_tokens));
         let rotations = product([self.n_ropes, n_tokens, self.head_dim, size_of::<f32>()]);
         product_shape
             .scratch_bytes()
@@ -172,6 +177,7 @@ impl StepShape {
             .saturating_add(mixture.map_or(0, |mixture| mixture.scratch_bytes()))
             .saturating_add(rotations)
             .saturating_add(product([self.n_threads, product_shape.thread_bytes()]))
+            .saturating_add(product([self.n_threads, latent]))
     }
 }
 
@@ -188,13 +194,8 @@ fn n_sums(spec: &DecoderSpec, has_norm_after: bool) -> usize {
 /// the feed-forward network, when what attention gave is still there.
 fn kernel_row_bytes(spec: &DecoderSpec, element: usize) -> usize {
     let hidden = spec.hidden_size * element;
-    let attended = spec.n_heads * spec.head_dim * element;
-    let projected = attended + 2 * spec.n_kv_heads * spec.head_dim * element;
-    let beside_projected = match spec.qk_norm {
-        QkNorm::Rows => projected.max(attended),
-        _ => attended,
-    };
-    let in_attention = hidden + projected + beside_projected;
+    let attended = spec.attended_columns() * element;
+    let in_attention = hidden + attention_columns(spec) * element;
     let sums = |has_norm_after| n_sums(spec, has_norm_after) * hidden;
     let behind_attention = hidden + attended + sums(spec.has_norm_after_attention());
     let mlps = spec.mlps.iter().map(|mlp| match mlp {
@@ -216,11 +217,34 @@ fn kernel_row_bytes(spec: &DecoderSpec, element: usize) -> usize {
     in_attention.max(behind_attention).max(in_mlp)
 }
 
+/// The most that attention holds of a token beside the hidden state.
+fn attention_columns(spec: &DecoderSpec) -> usize {
+    let (projected, attended) = (spec.row_columns(), spec.attended_columns());
+    let Some(latent) = &spec.latent else {
+        return match spec.qk_norm {
+            QkNorm::Rows => projected + projected.max(attended),
+            _ => projected + attended,
+        };
+    };
+    let shape = &latent.shape;
+    let (queries, seen) = (shape.query_columns(), shape.n_heads * shape.rank);
+    let absorbed = queries + shape.key_dim() + projected;
+    let compressed = latent.query_rank.map_or(0, |rank| rank + queries);
+    absorbed
+        .max(compressed)
+        .max(projected + seen)
+        .max(seen + attended)
+}
+
 /// Rows of the widest matrix that a layer's activations are multiplied with.
 fn widest(spec: &DecoderSpec) -> usize {
     let inner = spec.mlps.iter().map(MlpSpec::widest);
-    let outer = spec.hidden_size.max(spec.n_heads * spec.head_dim);
-    inner.max().unwrap_or(0).max(outer)
+    let outer = spec.hidden_size.max(spec.attended_columns());
+    let compressed = spec
+        .latent
+        .and_then(|latent| latent.query_rank)
+        .unwrap_or(0);
+    inner.max().unwrap_or(0).max(outer).max(compressed)
 }
 
 /// Saturates.

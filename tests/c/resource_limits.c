@@ -4,6 +4,7 @@
 #include "fixtures.h"
 
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -95,6 +96,40 @@ static void with_next_to_nothing(void) {
   CHECK_CONTAINS("ulimit -v", umrt_last_error());
 }
 
+/* A group of its own, version 1 or 2, as far as this user may make one. */
+static const char *const group_places[][2] = {
+    {"/sys/fs/cgroup/memory", "memory.limit_in_bytes"},
+    {"/sys/fs/cgroup", "memory.max"},
+};
+static char group[128];
+
+static int write_in_group(const char *name, long long value) {
+  char path[256];
+  snprintf(path, sizeof path, "%s/%s", group, name);
+  FILE *file = fopen(path, "w");
+  if (file == NULL) return 0;
+  const int written = fprintf(file, "%lld", value) > 0;
+  return fclose(file) == 0 && written;
+}
+
+static int make_group(long long bytes) {
+  for (size_t i = 0; i < sizeof group_places / sizeof *group_places; i++) {
+    snprintf(group, sizeof group, "%s/umrt-test-%ld", group_places[i][0], (long)getpid());
+    if (mkdir(group, 0755) != 0) continue;
+    if (write_in_group(group_places[i][1], bytes)) return 1;
+    rmdir(group);
+  }
+  return 0;
+}
+
+static void in_a_small_group(void) {
+  if (!write_in_group("cgroup.procs", (long long)getpid())) {
+    printf("  skipped: this process may not move into a control group\n");
+    return;
+  }
+  refuses_and_goes_on("control group");
+}
+
 static void in_child(void (*body)(void)) {
   int ending = -1;
   fflush(NULL);
@@ -114,6 +149,12 @@ int main(void) {
   in_child(with_little_address_space);
   in_child(with_little_private_memory);
   in_child(with_next_to_nothing);
+  if (make_group(200LL << 20)) {
+    in_child(in_a_small_group);
+    CHECK_EQUAL(0, rmdir(group));
+  } else {
+    printf("  skipped: no control group can be made here\n");
+  }
   return check_summary(__FILE__);
 }
 

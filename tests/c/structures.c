@@ -39,6 +39,21 @@ static umrt_status generate(void *structure) {
   return umrt_generate(ctx, structure, NULL, NULL, NULL, NULL);
 }
 
+static umrt_status new_scheduler_and_free(void *structure) {
+  umrt_scheduler *made;
+  const umrt_status status = umrt_scheduler_new(ctx, structure, &made);
+  umrt_scheduler_free(made);
+  return status;
+}
+
+static umrt_status submit(void *structure) {
+  umrt_scheduler *scheduler;
+  CHECK_OK(umrt_scheduler_new(ctx, NULL, &scheduler));
+  const umrt_status status = umrt_scheduler_submit(scheduler, structure, NULL);
+  umrt_scheduler_free(scheduler);
+  return status;
+}
+
 static umrt_status make_warm(void *structure) {
   return umrt_model_residency(model, UMRT_RESIDENCY_WARM, structure);
 }
@@ -99,12 +114,15 @@ static void all_parameters_grow(void) {
   umrt_sampler_params sampler_params = UMRT_SAMPLER_PARAMS_INIT;
   umrt_batch batch = UMRT_BATCH_INIT;
   umrt_generate_params generate_params = UMRT_GENERATE_PARAMS_INIT;
+  umrt_scheduler_params scheduler_params = UMRT_SCHEDULER_PARAMS_INIT;
+  umrt_request request = UMRT_REQUEST_INIT;
   umrt_residency_params residency_params = UMRT_RESIDENCY_PARAMS_INIT;
   umrt_model_policy policy = UMRT_MODEL_POLICY_INIT;
   batch.tokens = &token;
   batch.n_tokens = 1;
   generate_params.prompt = "a";
   generate_params.max_tokens = 1;
+  request.params = &generate_params;
 #define PARAMETER(type, valid, later, call) \
   {#type, &valid, sizeof(type), offsetof(type, later), call}
   const parameter parameters[] = {
@@ -114,6 +132,8 @@ static void all_parameters_grow(void) {
       PARAMETER(umrt_sampler_params, sampler_params, seed, new_sampler_and_free),
       PARAMETER(umrt_batch, batch, seq_ids, eval_batch),
       PARAMETER(umrt_generate_params, generate_params, stop, generate),
+      PARAMETER(umrt_scheduler_params, scheduler_params, step_tokens, new_scheduler_and_free),
+      PARAMETER(umrt_request, request, cancel, submit),
       PARAMETER(umrt_residency_params, residency_params, progress, make_warm),
       PARAMETER(umrt_model_policy, policy, priority, set_policy),
   };
@@ -154,6 +174,27 @@ static umrt_status generate_one(void *result) {
   params.max_tokens = 1;
   return umrt_generate(ctx, &params, NULL, NULL, NULL, result);
 }
+
+/* One request, which takes one step. */
+static umrt_status schedule_one(void *step_result, void *request_result) {
+  umrt_scheduler *scheduler;
+  umrt_generate_params params = UMRT_GENERATE_PARAMS_INIT;
+  umrt_request request = UMRT_REQUEST_INIT;
+  uint64_t id;
+  params.prompt = "a";
+  params.max_tokens = 1;
+  params.flags = UMRT_GENERATE_IN_SEQ;
+  request.params = &params;
+  CHECK_OK(umrt_scheduler_new(ctx, NULL, &scheduler));
+  CHECK_OK(umrt_scheduler_submit(scheduler, &request, &id));
+  umrt_status status = umrt_scheduler_step(scheduler, NULL, step_result);
+  if (request_result != NULL) status = umrt_scheduler_result(scheduler, id, request_result);
+  umrt_scheduler_free(scheduler);
+  return status;
+}
+
+static umrt_status step_one(void *result) { return schedule_one(result, NULL); }
+static umrt_status request_one(void *result) { return schedule_one(NULL, result); }
 
 typedef struct {
   const char *name;
@@ -200,6 +241,7 @@ static void all_results_grow(void) {
       RESULT(umrt_token_info, token_info),   RESULT(umrt_ctx_info, ctx_info),
       RESULT(umrt_perf, perf),               RESULT(umrt_eval_result, eval_one),
       RESULT(umrt_generate_result, generate_one), RESULT(umrt_memory_info, seq_stats),
+      RESULT(umrt_step_result, step_one),    RESULT(umrt_request_result, request_one),
       RESULT(umrt_memory_diagnosis, diagnose), RESULT(umrt_trim_result, trim),
   };
   for (size_t i = 0; i < sizeof results / sizeof *results; i++) results_grow(&results[i]);

@@ -18,6 +18,17 @@ pub enum Form {
     /// Many small feed-forward networks behind a first layer with one, and one that
     /// every token goes through.
     Mixture(Mixture),
+    /// Attention over latent vectors.
+    Latent(Latent),
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct Latent {
+    pub query_rank: Option<usize>,
+    pub rank: usize,
+    pub plain_dim: usize,
+    pub rotated_dim: usize,
+    pub value_dim: usize,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -66,6 +77,15 @@ impl RandomFamily {
                 config["shared_expert_intermediate_size"] = json!(mixture.shared_size);
                 config["mlp_only_layers"] = json!([0]);
             }
+            Form::Latent(latent) => {
+                config["model_type"] = json!("minicpm3");
+                config["tie_word_embeddings"] = json!(false);
+                config["q_lora_rank"] = json!(latent.query_rank);
+                config["kv_lora_rank"] = json!(latent.rank);
+                config["qk_nope_head_dim"] = json!(latent.plain_dim);
+                config["qk_rope_head_dim"] = json!(latent.rotated_dim);
+                config["v_head_dim"] = json!(latent.value_dim);
+            }
         }
         config
     }
@@ -83,6 +103,7 @@ impl RandomFamily {
             Form::Phi => self.make_phi(&mut shapes),
             Form::Olmo2 => self.make_olmo2(&mut shapes),
             Form::Mixture(mixture) => self.make_mixture(&mut shapes, &mixture),
+            Form::Latent(latent) => self.make_latent(&mut shapes, &latent),
         }
         shapes
     }
@@ -114,6 +135,35 @@ impl RandomFamily {
                 named("self_attn.q_norm.weight", [n_heads * head_dim]),
                 named("self_attn.k_norm.weight", [n_kv_heads * head_dim]),
             ]
+        });
+    }
+
+    fn make_latent(&self, shapes: &mut Shapes, latent: &Latent) {
+        let n_heads = self.shape.n_heads;
+        shapes.retain(|(name, _)| !name.contains(".self_attn."));
+        let queries = n_heads * (latent.plain_dim + latent.rotated_dim);
+        let values = n_heads * latent.value_dim;
+        let heads = n_heads * (latent.plain_dim + latent.value_dim);
+        self.add_to_layers(shapes, |hidden| {
+            let mut tensors = vec![
+                (
+                    "kv_a_proj_with_mqa",
+                    vec![latent.rank + latent.rotated_dim, hidden],
+                ),
+                ("kv_a_layernorm", vec![latent.rank]),
+                ("kv_b_proj", vec![heads, latent.rank]),
+                ("o_proj", vec![hidden, values]),
+            ];
+            match latent.query_rank {
+                Some(rank) => tensors.extend([
+                    ("q_a_proj", vec![rank, hidden]),
+                    ("q_a_layernorm", vec![rank]),
+                    ("q_b_proj", vec![queries, rank]),
+                ]),
+                None => tensors.push(("q_proj", vec![queries, hidden])),
+            }
+            let named = |(module, shape)| (format!("self_attn.{module}.weight"), shape);
+            tensors.into_iter().map(named).collect()
         });
     }
 

@@ -37,14 +37,20 @@ struct Left {
 fn run(context: &mut Context, options: &GenerateOptions<'_>, most_texts: usize) -> Left {
     let mut sampler = Sampler::new(SamplerParams::default()).expect("greedy");
     let (mut tokens, mut text) = (Vec::new(), String::new());
-    let generated = generate(context, &mut sampler, options, None, &mut |part, token| {
-        tokens.push(token);
-        text.push_str(part);
-        match tokens.len() < most_texts {
-            true => Flow::Continue,
-            false => Flow::Stop,
-        }
-    })
+    let generated = generate(
+        context,
+        &mut sampler,
+        options,
+        None,
+        Some(&mut |part, token| {
+            tokens.push(token);
+            text.push_str(part);
+            match tokens.len() < most_texts {
+                true => Flow::Continue,
+                false => Flow::Stop,
+            }
+        }),
+    )
     .expect("a generation");
     Left {
         tokens,
@@ -135,13 +141,13 @@ fn a_cancellation_keeps_what_was_finished() {
         &mut sampler,
         &options(Ahead::Always),
         Some(&cancel),
-        &mut |_, _| {
+        Some(&mut |_, _| {
             n_texts += 1;
             if n_texts == 4 {
                 cancel.trigger();
             }
             Flow::Continue
-        },
+        }),
     );
     assert_fails(result, Status::Cancelled, &["cancelled"]);
     let length = context.sequence_length(1).expect("there");
@@ -180,10 +186,10 @@ fn what_is_not_greedy_is_decoded_step_by_step() {
             &mut sampler,
             &options,
             None,
-            &mut |_, token| {
+            Some(&mut |_, token| {
                 tokens.push(token);
                 Flow::Continue
-            },
+            }),
         )
         .expect("a generation");
         tokens

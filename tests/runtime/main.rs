@@ -13,4 +13,5 @@ mod kv_types;
 mod limits;
 mod misaligned;
 mod saving;
+mod scheduling;
 mod threads;

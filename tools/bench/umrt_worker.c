@@ -46,6 +46,43 @@ static void engine_new_context(uint32_t n_ctx, uint32_t n_seq, int32_t n_threads
   used.ctx_params = params;
 }
 
+static void engine_many(int32_t n_requests, int32_t n_prompt, int32_t n_tokens) {
+  static umrt_request_result results[MAX_SEQUENCES];
+  static umrt_request requests[MAX_SEQUENCES];
+  umrt_generate_params params[MAX_SEQUENCES];
+  int32_t *prompts = malloc(sizeof *prompts * (size_t)(n_requests * n_prompt));
+  if (!prompts) fail("no memory");
+  for (int32_t i = 0; i < n_requests * n_prompt; i++) prompts[i] = next_token();
+  for (int32_t i = 0; i < n_requests; i++) {
+    params[i] = UMRT_GENERATE_PARAMS_INIT;
+    params[i].tokens = prompts + i * n_prompt;
+    params[i].n_tokens = (size_t)n_prompt;
+    params[i].max_tokens = (uint32_t)n_tokens;
+    params[i].flags = UMRT_GENERATE_IGNORE_END;
+    requests[i] = UMRT_REQUEST_INIT;
+    requests[i].params = &params[i];
+    results[i] = UMRT_REQUEST_RESULT_INIT;
+  }
+  check(umrt_generate_many(used.ctx, requests, (size_t)n_requests, NULL, results));
+  for (int32_t i = 0; i < n_requests; i++) {
+    if (results[i].status != UMRT_OK) fail("request %d: %s", (int)i, results[i].message);
+    first_token_at[i] = (double)results[i].first_token_ns / 1e9;
+  }
+  free(prompts);
+}
+
+static void engine_fork(int32_t seq) {
+  check(umrt_seq_fork(used.ctx, 0, seq));
+}
+
+static void engine_save(const char *path) {
+  check(umrt_seq_save(used.ctx, 0, path));
+}
+
+static void engine_load(const char *path) {
+  check(umrt_seq_load(used.ctx, 0, path));
+}
+
 static void engine_close(void) {
   umrt_ctx_free(used.ctx);
   umrt_model_free(used.model);
@@ -105,6 +142,7 @@ static double engine_figure(const char *name) {
   } figures[] = {
       {"weights", memory.weights_mapped_bytes},
       {"kv", memory.kv_peak_bytes},
+      {"kv-now", memory.kv_reserved_bytes},
       /* Of MLX's arrays, and what kernels keep for their next call. */
       {"step-peak", memory.mlx_peak_bytes + memory.scratch_bytes},
       {"estimated-weights", estimate.weights_mapped_bytes},

@@ -6,6 +6,11 @@
  *   prefill N_TOKENS N_SEQ LIMIT_S   appends so many tokens to each sequence; gives up after a time
  *   decode N_SEQ N_STEPS             appends one token to each sequence, so many times
  *   trim N_SEQ KEEP                  shortens the sequences
+ *   many N N_PROMPT N_TOKENS         N requests at once, each with a prompt of so many tokens and so
+ *                                    many generated ones, from empty sequences and into such again
+ *   first I                          seconds from the beginning of `many` to request I's first token
+ *   fork N                           makes sequences 1 to N hold what sequence 0 does
+ *   save PATH, load PATH             sequence 0 to a file and back
  *   close                            frees the context and the model
  *   swap                             exchanges model and context with those that are set aside
  *   release                          the model's pages leave memory
@@ -13,7 +18,8 @@
  *   figure NAME                      what the library says about its memory, in bytes
  *
  * Each is answered by "ok SECONDS" (`top`: the token, `figure`: bytes) or "error MESSAGE", which
- * ends the worker. `swap`, `release` and `figure` are umrt's alone.
+ * ends the worker. `swap`, `release` and `figure` are umrt's alone; mlx-lm's worker knows no more
+ * than `open` to `trim` and `top`.
  * Between lines it waits in read(2). A program that includes this file defines the engine_
  * functions, which call `fail` if something goes wrong. */
 
@@ -28,7 +34,7 @@
 #include <string.h>
 #include <time.h>
 
-enum { MAX_SEQUENCES = 16, CHUNK = 512, MAX_LINE = 4096 };
+enum { MAX_SEQUENCES = 17, CHUNK = 512, MAX_LINE = 4096 };
 
 static void engine_open(const char *path);
 static void engine_new_context(uint32_t n_ctx, uint32_t n_seq, int32_t n_threads);
@@ -40,6 +46,12 @@ static void engine_trim(int32_t seq, uint32_t keep);
 /* Logits of the last token of the last evaluation. */
 static const float *engine_logits(void);
 static void engine_close(void);
+/* All requests at once, greedily; when each has its first token goes into `first_token_at`. */
+static void engine_many(int32_t n_requests, int32_t n_prompt, int32_t n_tokens);
+/* Makes sequence `seq` hold what sequence 0 does. */
+static void engine_fork(int32_t seq);
+static void engine_save(const char *path);
+static void engine_load(const char *path);
 /* Commands that the library alone knows; false: not this one. */
 static bool engine_obey(const char *line);
 static double engine_figure(const char *name);
@@ -60,6 +72,9 @@ static double seconds(void) {
   clock_gettime(CLOCK_MONOTONIC, &time);
   return (double)time.tv_sec + (double)time.tv_nsec * 1e-9;
 }
+
+/* Seconds from the beginning of the last `many` to each request's first token. */
+static double first_token_at[MAX_SEQUENCES];
 
 /* Different tokens, the same in every worker. */
 static int32_t next_token(void) {
@@ -111,6 +126,14 @@ static bool obey(char *line) {
     decode(a, b);
   else if (sscanf(line, "trim %d %d", &a, &b) == 2)
     while (a-- > 0) engine_trim(a, (uint32_t)b);
+  else if (sscanf(line, "many %d %d %d", &a, &b, &c) == 3 && a <= MAX_SEQUENCES)
+    engine_many(a, b, c);
+  else if (sscanf(line, "fork %d", &a) == 1 && a < MAX_SEQUENCES)
+    for (int32_t seq = 1; seq <= a; seq++) engine_fork(seq);
+  else if (strncmp(line, "save ", 5) == 0)
+    engine_save(line + 5);
+  else if (strncmp(line, "load ", 5) == 0)
+    engine_load(line + 5);
   else if (strcmp(line, "close") == 0)
     engine_close();
   else
@@ -122,8 +145,11 @@ int main(void) {
   char line[MAX_LINE];
   while (fgets(line, sizeof line, stdin)) {
     line[strcspn(line, "\n")] = 0;
+    int request;
     if (strcmp(line, "top") == 0) {
       printf("ok %d\n", (int)top_token());
+    } else if (sscanf(line, "first %d", &request) == 1 && request < MAX_SEQUENCES) {
+      printf("ok %.9f\n", first_token_at[request]);
     } else if (strncmp(line, "figure ", 7) == 0) {
       printf("ok %.0f\n", engine_figure(line + 7));
     } else {

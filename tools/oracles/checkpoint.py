@@ -128,6 +128,36 @@ def separate_experts(state: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     return separate
 
 
+def join_heads(state: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The matrices of latent attention that mlx-lm has for keys and for values, as the one that
+    publishers have for both."""
+    joined: dict[str, np.ndarray] = {}
+    for name, value in state.items():
+        layer, found, _ = name.partition("unembed_out.weight")
+        if found:
+            keys = state[f"{layer}embed_q.weight"].swapaxes(1, 2)
+            both = np.concatenate([keys, value], axis=1)
+            joined[f"{layer}kv_b_proj.weight"] = both.reshape(-1, both.shape[-1])
+        elif "embed_q" not in name:
+            joined[name] = value
+    return joined
+
+
+def halved_experts(state: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Stacked experts by mlx-lm's names as Granite has them, gate and up in one."""
+    joined: dict[str, np.ndarray] = {}
+    for name, value in state.items():
+        before, stacked, linear = name.partition(".switch_mlp.")
+        if not stacked:
+            joined[name] = value
+        elif linear == "gate_proj.weight":
+            up = state[f"{before}.switch_mlp.up_proj.weight"]
+            joined[f"{before}.input_linear.weight"] = np.concatenate([value, up], axis=1)
+        elif linear == "down_proj.weight":
+            joined[f"{before}.output_linear.weight"] = value
+    return joined
+
+
 def _add_tensors(path: Path, spec: ModelSpec) -> None:
     tensors = load_file(path)
     for name, shape in spec.extra_tensors.items():

@@ -148,6 +148,13 @@ _GLM4_MOE_CONFIG = _small(
     vocab_size=64,
     rope_parameters=rope(10000.0, partial_rotary_factor=0.5),
 )
+_GPT_NEOX_CONFIG = _layer_norm(
+    _small(
+        intermediate_size=64,
+        num_attention_heads=2,
+        rope_parameters=rope(10000.0, partial_rotary_factor=0.25),
+    )
+)
 _GEMMA2_CONFIG = _small(
     head_dim=32,
     rms_norm_eps=0.05,
@@ -166,6 +173,164 @@ _GEMMA3_CONFIG = _small(
     layer_types=["sliding_attention", "sliding_attention", "full_attention"],
     rope_parameters=_by_layer_type(1000.0, **_LINEAR_ROPE),
     tie_word_embeddings=True,
+)
+
+_LATENT_CONFIG = {
+    "num_attention_heads": 4,
+    "num_key_value_heads": 4,
+    "kv_lora_rank": 24,
+    "q_lora_rank": 20,
+    "qk_nope_head_dim": 12,
+    "qk_rope_head_dim": 8,
+    "v_head_dim": 10,
+}
+_DEEPSEEK_EXPERTS = {
+    "intermediate_size": 32,
+    "moe_intermediate_size": 16,
+    "n_routed_experts": 8,
+    "num_experts_per_tok": 3,
+    "n_shared_experts": 2,
+    "first_k_dense_replace": 1,
+    "routed_scaling_factor": 1.8,
+    "vocab_size": 64,
+}
+_MSCALE_ROPE = rope(10000.0, **_YARN_ROPE, mscale=0.7, mscale_all_dim=0.9)
+# Dense layers only, which mlx-lm can compute.
+_QUANTIZED_LATENT = _small(
+    hidden_size=64,
+    intermediate_size=64,
+    num_attention_heads=2,
+    num_key_value_heads=2,
+    kv_lora_rank=32,
+    q_lora_rank=32,
+    qk_nope_head_dim=32,
+    qk_rope_head_dim=8,
+    v_head_dim=32,
+    first_k_dense_replace=2,
+    n_routed_experts=4,
+    num_experts_per_tok=2,
+    moe_intermediate_size=16,
+    n_shared_experts=1,
+    n_group=1,
+    topk_group=1,
+    vocab_size=64,
+    rope_parameters=_MSCALE_ROPE,
+)
+
+LATENT_MODELS: tuple[ModelSpec, ...] = (
+    ModelSpec(
+        name="deepseek-v2-f32",
+        family="deepseek_v2",
+        features=("latent-attention", "expert-groups", "shared-expert", "dense-layers", "yarn"),
+        config=_small(
+            **_LATENT_CONFIG | _DEEPSEEK_EXPERTS,
+            topk_method="group_limited_greedy",
+            n_group=4,
+            topk_group=2,
+            rope_parameters=_MSCALE_ROPE,
+        ),
+        seed=440,
+        legacy_config=True,
+        mlx_supports=False,
+    ),
+    ModelSpec(
+        name="deepseek-v2-lite-bf16",
+        family="deepseek_v2",
+        features=("latent-attention", "direct-queries", "experts", "shared-expert"),
+        config=_small(
+            **_LATENT_CONFIG | _DEEPSEEK_EXPERTS | {"q_lora_rank": None},
+            topk_method="greedy",
+            n_group=1,
+            topk_group=1,
+        ),
+        seed=441,
+        dtype="bfloat16",
+        mlx_supports=False,
+    ),
+    ModelSpec(
+        name="deepseek-v2-q4-g32-bf16",
+        family="deepseek_v2",
+        features=("latent-attention", "yarn", "quantized-embedding"),
+        config=_QUANTIZED_LATENT | {"topk_method": "greedy"},
+        seed=442,
+        dtype="bfloat16",
+        quantization=Quantization(bits=4, group_size=32),
+    ),
+    ModelSpec(
+        name="deepseek-v3-f32",
+        family="deepseek_v3",
+        features=("latent-attention", "sigmoid-router", "expert-groups", "shared-expert", "yarn"),
+        config=_small(
+            **_LATENT_CONFIG | _DEEPSEEK_EXPERTS,
+            n_group=4,
+            topk_group=2,
+            attention_bias=True,
+            rope_parameters=_MSCALE_ROPE,
+        ),
+        seed=443,
+    ),
+    ModelSpec(
+        name="deepseek-v3-q4-g32-bf16",
+        family="deepseek_v3",
+        features=("latent-attention", "separate-heads", "yarn", "quantized-embedding"),
+        config=_QUANTIZED_LATENT,
+        seed=444,
+        dtype="bfloat16",
+        quantization=Quantization(bits=4, group_size=32),
+    ),
+    ModelSpec(
+        name="glm4-moe-lite-f32",
+        family="glm4_moe_lite",
+        features=("latent-attention", "sigmoid-router", "shared-expert", "layers-by-name"),
+        config=_small(
+            3,
+            **_LATENT_CONFIG | _DEEPSEEK_EXPERTS | {"first_k_dense_replace": None},
+            mlp_layer_types=["dense", "sparse", "dense"],
+            rope_parameters=rope(10000.0, partial_rotary_factor=1.0),
+        ),
+        seed=447,
+        mlx_supports=False,
+    ),
+    ModelSpec(
+        name="youtu-f32",
+        family="youtu",
+        features=("latent-attention", "halves-rope", "tied"),
+        config=_small(**_LATENT_CONFIG, rope_interleave=False, tie_word_embeddings=True),
+        seed=448,
+        mlx_supports=False,
+    ),
+    ModelSpec(
+        name="minicpm3-f32",
+        family="minicpm3",
+        features=("latent-attention", "multipliers", "longrope", "tied"),
+        config=_small(
+            **_LATENT_CONFIG,
+            tie_word_embeddings=True,
+            scale_emb=3,
+            scale_depth=1.1,
+            dim_model_base=24,
+            rope_parameters=rope(
+                10000.0,
+                rope_type="longrope",
+                short_factor=[1.0, 1.1, 1.3, 1.6],
+                long_factor=[1.0, 2.0, 3.0, 4.0],
+                original_max_position_embeddings=256,
+            ),
+        ),
+        seed=445,
+        embedding_gain=0.3,
+        mlx_supports=False,
+    ),
+    ModelSpec(
+        name="minicpm3-bf16",
+        family="minicpm3",
+        features=("latent-attention", "multipliers", "untied"),
+        config=_small(**_LATENT_CONFIG, scale_emb=3, scale_depth=1.1, dim_model_base=24),
+        seed=446,
+        dtype="bfloat16",
+        embedding_gain=0.3,
+        mlx_supports=False,
+    ),
 )
 
 OTHER_MODELS: tuple[ModelSpec, ...] = (
@@ -253,6 +418,15 @@ OTHER_MODELS: tuple[ModelSpec, ...] = (
         seed=403,
         dtype="bfloat16",
         quantization=Quantization(bits=4, group_size=32),
+        embedding_gain=0.3,
+        mlx_supports=False,
+    ),
+    ModelSpec(
+        name="vaultgemma-f32",
+        family="vaultgemma",
+        features=("soft-caps", "sliding-window", "query-scale", "tied"),
+        config=_GEMMA2_CONFIG,
+        seed=449,
         embedding_gain=0.3,
         mlx_supports=False,
     ),
@@ -465,6 +639,86 @@ OTHER_MODELS: tuple[ModelSpec, ...] = (
         mlx_supports=False,
     ),
     ModelSpec(
+        name="ministral-f32",
+        family="ministral",
+        features=("sliding-window",),
+        config=_small(
+            head_dim=16,
+            sliding_window=WINDOW,
+            layer_types=["full_attention", "sliding_attention"],
+        ),
+        seed=450,
+        mlx_supports=False,
+    ),
+    ModelSpec(
+        name="phimoe-f32",
+        family="phimoe",
+        features=("layer-norm", "nearest-experts", "longrope", "all-biases", "head-bias"),
+        config=_small(
+            intermediate_size=16,
+            num_local_experts=6,
+            num_experts_per_tok=2,
+            router_jitter_noise=0.2,
+            attention_bias=True,
+            lm_head_bias=True,
+            vocab_size=64,
+            rope_parameters=rope(
+                10000.0,
+                rope_type="longrope",
+                short_factor=[1.0, 1.1, 1.2, 1.3, 1.4, 1.6, 1.8, 2.0],
+                long_factor=[1.0, 2.0, 2.2, 2.5, 3.0, 3.5, 4.0, 5.0],
+                short_mscale=1.2,
+                long_mscale=1.4,
+                original_max_position_embeddings=256,
+            ),
+        ),
+        seed=452,
+        mlx_supports=False,
+    ),
+    ModelSpec(
+        name="nemotron-f32",
+        family="nemotron",
+        features=("layer-norm", "offset-norm", "ungated-mlp", "relu-squared", "partial-rope"),
+        config=_layer_norm(
+            _small(head_dim=16, rope_parameters=rope(10000.0, partial_rotary_factor=0.5)),
+            "norm_eps",
+        ),
+        seed=453,
+    ),
+    ModelSpec(
+        name="gpt-neox-f32",
+        family="gpt_neox",
+        features=("layer-norm", "parallel", "fused-by-head", "partial-rope", "all-biases"),
+        config=_GPT_NEOX_CONFIG,
+        seed=454,
+        mlx_supports=False,
+    ),
+    ModelSpec(
+        name="gpt-neox-q4-g32-bf16",
+        family="gpt_neox",
+        features=("layer-norm", "fused-by-head", "partial-rope", "quantized-embedding"),
+        config=_GPT_NEOX_CONFIG | {"hidden_size": 64, "use_parallel_residual": False},
+        seed=455,
+        dtype="bfloat16",
+        quantization=Quantization(bits=4, group_size=32),
+        mlx_supports=False,
+    ),
+    ModelSpec(
+        name="dots1-f32",
+        family="dots1",
+        features=("qk-norm", "sigmoid-router", "expert-groups", "shared-expert", "dense-layers"),
+        config=_small(
+            **_DEEPSEEK_EXPERTS | {"n_shared_experts": 1},
+            head_dim=16,
+            n_group=2,
+            topk_group=1,
+            norm_topk_prob=True,
+            sliding_window=None,
+        ),
+        seed=451,
+        mlx_supports=False,
+    ),
+    ModelSpec(
         name="seed-oss-bf16",
         family="seed_oss",
         features=("attention-bias", "head-dim"),
@@ -533,4 +787,4 @@ OTHER_MODELS: tuple[ModelSpec, ...] = (
     ),
 )
 
-FAMILY_MODELS: tuple[ModelSpec, ...] = (*EXPERT_MODELS, *OTHER_MODELS)
+FAMILY_MODELS: tuple[ModelSpec, ...] = (*EXPERT_MODELS, *LATENT_MODELS, *OTHER_MODELS)

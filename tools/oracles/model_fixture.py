@@ -14,7 +14,14 @@ import torch
 from safetensors.numpy import save_file as save_numpy
 from safetensors.torch import save_file as save_torch
 
-from checkpoint import rename_tensors, separate_experts, wrap, write_checkpoint
+from checkpoint import (
+    halved_experts,
+    join_heads,
+    rename_tensors,
+    separate_experts,
+    wrap,
+    write_checkpoint,
+)
 from fused_experts import join_experts, pack_experts, split_experts
 from json_file import write_json
 from model_chat import chat_candidates, write_chat_files
@@ -52,7 +59,7 @@ def make_model_fixture(spec: ModelSpec, folder: Path) -> dict[str, Any]:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     with tempfile.TemporaryDirectory() as scratch:
-        exact = _write_model(spec, folder, Path(scratch))
+        exact = write_model(spec, folder, Path(scratch))
         fixture = _record(spec, folder, exact)
     _finish(folder)
     return fixture
@@ -93,7 +100,7 @@ def _record(spec: ModelSpec, folder: Path, exact: Path) -> dict[str, Any]:
     return fixture
 
 
-def _write_model(spec: ModelSpec, folder: Path, scratch: Path) -> Path:
+def write_model(spec: ModelSpec, folder: Path, scratch: Path) -> Path:
     """Fills `folder`; returns a folder with the same weights in a form that transformers reads."""
     if spec.chat is not None:
         write_chat_files(spec.chat, folder)
@@ -113,8 +120,9 @@ def _write_model(spec: ModelSpec, folder: Path, scratch: Path) -> Path:
     quantize_checkpoint(source, folder, spec.quantization)
     exact.mkdir()
     shutil.copy(source / "config.json", exact)
-    values = dequantized_state(folder)
-    values = join_experts(values) if spec.family == "gpt_oss" else separate_experts(values)
+    values = join_heads(dequantized_state(folder))
+    as_published = {"gpt_oss": join_experts, "granitemoe": halved_experts}
+    values = as_published.get(spec.family, separate_experts)(values)
     state = {name: torch.from_numpy(np.ascontiguousarray(v)) for name, v in values.items()}
     save_torch(state, exact / "model.safetensors", metadata={"format": "pt"})
     return exact

@@ -13,6 +13,7 @@ import numpy as np
 from mlx.utils import tree_flatten, tree_map
 from mlx_lm.convert import mixed_quant_predicate_builder
 from mlx_lm.models.cache import make_prompt_cache
+from mlx_lm.models.mla import QuantizedMultiLinear
 from mlx_lm.utils import dequantize_model, load_model, quantize_model, save_config, save_model
 
 from checkpoint import legacy_rope
@@ -25,7 +26,7 @@ mx.set_default_device(mx.cpu)
 class MlxReference:
     def __init__(self, folder: Path, dtype: str | None = None) -> None:
         """With a `dtype` everything that is not a packed integer is converted to it."""
-        self._model, _ = load_model(folder, model_config=_known_rope_keys(folder))
+        self._model, _ = load_model(folder, model_config=known_rope_keys(folder))
         if dtype is not None:
             cast_floats(self._model, dtype)
 
@@ -45,7 +46,7 @@ class MlxReference:
 
 def quantize_checkpoint(source: Path, target: Path, quantization: Quantization) -> None:
     """What `mlx_lm.convert -q` does, with a predicate for the exceptions."""
-    model, _ = load_model(source, model_config=_known_rope_keys(source))
+    model, _ = load_model(source, model_config=known_rope_keys(source))
     config = json.loads((source / "config.json").read_text())
     model, config = quantize_model(
         model,
@@ -74,9 +75,19 @@ def dequantized_state(folder: Path) -> dict[str, np.ndarray]:
     """All weights of a quantized checkpoint: scale * q + bias in float32, not rounded further.
 
     Values of the formats without biases come as bfloat16, in which they are exact."""
-    model, _ = load_model(folder, model_config=_known_rope_keys(folder))
+    model, _ = load_model(folder, model_config=known_rope_keys(folder))
     cast_floats(model, "float32")
-    parameters = dict(tree_flatten(dequantize_model(model).parameters()))
+    model = dequantize_model(model)
+    parameters = dict(tree_flatten(model.parameters()))
+    for path, module in model.named_modules():
+        # `dequantize_model` leaves the matrices of heads as they are.
+        if isinstance(module, QuantizedMultiLinear):
+            scales = parameters.pop(f"{path}.scales")
+            biases = parameters.pop(f"{path}.biases", None)
+            parameters[f"{path}.weight"] = mx.dequantize(
+                *(module.weight, scales, biases, module.group_size, module.bits),
+                mode=module.mode,
+            )
     return {name: np.array(value.astype(mx.float32)) for name, value in parameters.items()}
 
 
@@ -90,7 +101,7 @@ def cast_floats(model: nn.Module, dtype: str) -> None:
     )
 
 
-def _known_rope_keys(folder: Path) -> dict[str, Any]:
+def known_rope_keys(folder: Path) -> dict[str, Any]:
     # Several mlx-lm families read only the old keys.
     config = json.loads((folder / "config.json").read_text())
     if "rope_parameters" not in config:

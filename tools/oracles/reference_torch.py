@@ -37,12 +37,16 @@ class TorchReference:
         config = config or AutoConfig.from_pretrained(folder)
         if hasattr(config, "quantization_config"):
             config.quantization_config["dequantize"] = True
-        self._model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+        model, loading = AutoModelForCausalLM.from_pretrained(
             folder,
             config=config,
             dtype=getattr(torch, dtype),
             attn_implementation="eager",
-        ).eval()
+            output_loading_info=True,
+        )
+        if loading["missing_keys"]:
+            raise ValueError(f"{folder} lacks {sorted(loading['missing_keys'])}")
+        self._model: PreTrainedModel = model.eval()
 
     def wrap_model(self, wrap: Callable[[PreTrainedModel], Any]) -> None:
         """Puts what `wrap` makes of the model, as adapters do, in its place."""

@@ -40,6 +40,11 @@ _MISTAKES: dict[str, Callable[[Any], Any]] = {
     "num_experts_per_tok": lambda value: value - 1,
     "norm_topk_prob": lambda value: not value,
     "routed_scaling_factor": lambda value: 2 * value,
+    "norm_eps": lambda _: 1e-6,
+    "router_jitter_noise": lambda _: 0.01,
+    "scale_emb": lambda _: 1.0,
+    "scale_depth": lambda value: 2 * value,
+    "dim_model_base": lambda value: 2 * value,
     "no_rope_layers": lambda layers: [1] * len(layers),
 }
 
@@ -49,7 +54,7 @@ def _config_mistakes(folder: Path) -> dict[str, dict[str, Any]]:
     mistakes: dict[str, dict[str, Any]] = {
         key: {key: mistake(getattr(config, key))}
         for key, mistake in _MISTAKES.items()
-        if getattr(config, key, None) is not None and key not in _IGNORED.get(config.model_type, ())
+        if getattr(config, key, None) is not None and key not in _ignored(config)
     }
     mistakes |= _rope_mistakes(config.rope_parameters)
     if (getattr(config, "n_group", None) or 1) > 1:
@@ -63,7 +68,20 @@ def _config_mistakes(folder: Path) -> dict[str, dict[str, Any]]:
 
 
 # Keys that a configuration has and the model does not read.
-_IGNORED = {"gemma3_text": ("attn_logit_softcapping",), "mixtral": ("norm_topk_prob",)}
+_IGNORED = {
+    "deepseek_v2": ("norm_topk_prob",),
+    "gemma3_text": ("attn_logit_softcapping",),
+    "minicpm3": ("logits_scaling",),
+    "mixtral": ("norm_topk_prob",),
+    "phimoe": ("num_experts_per_tok",),
+}
+_OF_EXPERTS = ("num_experts_per_tok", "norm_topk_prob", "routed_scaling_factor")
+
+
+def _ignored(config: Any) -> tuple[str, ...]:
+    n_dense = getattr(config, "first_k_dense_replace", None) or 0
+    of_experts = _OF_EXPERTS if n_dense >= config.num_hidden_layers else ()
+    return (*_IGNORED.get(config.model_type, ()), *of_experts)
 
 
 def _rope_mistakes(rope: dict[str, Any]) -> dict[str, dict[str, Any]]:

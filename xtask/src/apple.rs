@@ -18,13 +18,13 @@ use crate::test::Outcome;
 use crate::toolchain::{Toolchain, without_own_flags};
 use crate::util::{self, cargo, quoted, run};
 
-struct Target {
-    triple: &'static str,
+pub struct Target {
+    pub triple: &'static str,
     /// mlx-c declares float16 and bfloat16 functions for these processors only.
-    clang_args: &'static [&'static str],
+    pub clang_args: &'static [&'static str],
 }
 
-const TARGETS: &[Target] = &[
+pub const TARGETS: &[Target] = &[
     Target {
         triple: "aarch64-apple-darwin",
         clang_args: &["--target=arm64-apple-macosx14.0", "-march=armv8.6-a"],
@@ -81,7 +81,7 @@ pub fn check() -> Result<Outcome> {
     Ok(Outcome::Passed)
 }
 
-fn triples() -> Vec<&'static str> {
+pub fn triples() -> Vec<&'static str> {
     TARGETS.iter().map(|target| target.triple).collect()
 }
 

@@ -80,7 +80,8 @@ impl Cache {
     }
 }
 
-fn location() -> Result<PathBuf> {
+/// Where the cache is, whether or not it exists.
+pub fn location() -> Result<PathBuf> {
     if let Some(dir) = non_empty("UMRT_CACHE") {
         return std::path::absolute(dir).context("UMRT_CACHE");
     }

@@ -24,8 +24,10 @@ const TOPICS: &[&str] = &[
     "adapter",
     "residency",
     "estimate",
+    "quantize",
     "sampler",
     "generate",
+    "schedule",
 ];
 
 pub fn command(args: &[String]) -> Result<()> {

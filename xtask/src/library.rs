@@ -49,6 +49,11 @@ impl Library {
         self.dir.join(FILE_NAME)
     }
 
+    /// The folder of the library.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
     /// The folder of the programs that are compiled with the library.
     pub fn programs(&self) -> &Path {
         &self.programs

@@ -1,6 +1,7 @@
 //! `cargo xtask`: the one build tool a person working on umrt has to know.
 
 mod apple;
+mod apt;
 mod arm;
 mod bench;
 mod bindings;
@@ -15,11 +16,14 @@ mod installed;
 mod library;
 mod mlx;
 mod models;
+mod parity;
 mod python;
 mod setup;
+mod swift;
 mod test;
 mod toolchain;
 mod util;
+mod xcframework;
 
 use std::process::ExitCode;
 
@@ -29,17 +33,24 @@ const HELP: &str = "\
 cargo xtask <command>
 
   setup [--cuda | --cpu]        fetch MLX and build its C bindings, once per machine
+  setup --swift                 fetch a Swift compiler for Linux (540 MB, unpacked 1.3 GB)
   build                         the release library, ready to link with
   demo [PROMPT] [-- ARGS]       generate text with the bundled model through C
   header [--check]              write include/umrt.h, or check that it is up to date
   models                        write docs/models.md: the families, and how exactly they agree
+  parity [--random N] [--seed S]
+                                the same as a table; or of N checkpoints drawn at random
   test [--only STEPS] [FILTER]  everything that has to hold before a merge; STEPS is a
                                 comma-separated part of
-                                fmt,clippy,header,rust,c,python,symbols,apple,arm
+                                fmt,clippy,header,rust,c,python,swift,symbols,apple,arm
   bench [--quick] [--only NAMES] [--json FILE] [--chart FILE] [--readme] [--from FILE]
                                 umrt against llama.cpp and mlx-lm on this machine (see
                                 docs/benchmarks.md)
   bench memory [--only MODELS]  what was predicted against what is taken, here and there
+  xcframework [--slices NAMES] [--url URL]
+                                the library as an XCFramework for Swift and Xcode, on a Mac
+                                (see docs/apple.md)
+  check-xcframework             one made on Linux: its layout, exports and versions
   check-apple                   clippy over the code for macOS and iOS, from Linux
   check-arm                     the kernels' tests on an emulated ARM processor
   check-cuda                    libumrt beside MLX for NVIDIA's GPUs, as far as it goes without one
@@ -71,9 +82,12 @@ fn dispatch(args: &[String]) -> Result<()> {
         "build" => library::command(rest),
         "demo" => demo::command(rest),
         "header" => header::command(rest),
+        "parity" => parity::command(rest),
         "models" => models::command(rest),
         "test" => test::command(rest),
         "bench" => bench::command(rest),
+        "xcframework" => xcframework::command(rest),
+        "check-xcframework" => xcframework::check_command(rest),
         "check-apple" => apple::command(rest),
         "check-arm" => arm::command(rest),
         "check-cuda" => cuda::command(rest),

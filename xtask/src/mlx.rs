@@ -93,7 +93,7 @@ impl Source {
         })
     }
 
-    fn key(&self) -> Result<Key> {
+    pub fn key(&self) -> Result<Key> {
         let files = [&self.headers, &self.private_headers, &self.cpp];
         files
             .into_iter()
@@ -118,9 +118,28 @@ fn compiled_mlxc(cache: &Cache, source: &Source, include_dirs: &[PathBuf]) -> Re
 
 /// Leaves `libmlxc.a` in `dir`.
 fn compile(source: &Source, include_dirs: &[PathBuf], dir: &Path) -> Result<()> {
-    let objects = compile_objects(source, include_dirs, dir)?;
+    let compiler = || {
+        let mut compiler = Command::new(COMPILER);
+        compiler
+            .args(CXX_FLAGS)
+            .arg("-include")
+            .arg(root().join(FORMAT_SHIM));
+        compiler
+    };
+    compile_archive(source, include_dirs, dir, &compiler, Command::new("ar"))
+}
+
+/// Leaves `libmlxc.a` in `dir`, made by this compiler and this archiver.
+pub fn compile_archive(
+    source: &Source,
+    include_dirs: &[PathBuf],
+    dir: &Path,
+    compiler: &(dyn Fn() -> Command + Sync),
+    mut archiver: Command,
+) -> Result<()> {
+    let objects = compile_objects(source, include_dirs, dir, compiler)?;
     let archive = dir.join("libmlxc.a");
-    run(Command::new("ar").arg("crs").arg(archive).args(&objects))?;
+    run(archiver.arg("crs").arg(archive).args(&objects))?;
     for object in &objects {
         fs::remove_file(object)?;
     }
@@ -128,7 +147,12 @@ fn compile(source: &Source, include_dirs: &[PathBuf], dir: &Path) -> Result<()> 
 }
 
 /// Compiles on all processors, the largest file first because it takes longest.
-fn compile_objects(source: &Source, include_dirs: &[PathBuf], dir: &Path) -> Result<Vec<PathBuf>> {
+fn compile_objects(
+    source: &Source,
+    include_dirs: &[PathBuf],
+    dir: &Path,
+    compiler: &(dyn Fn() -> Command + Sync),
+) -> Result<Vec<PathBuf>> {
     let mut files = source.cpp.clone();
     files.sort_by_key(|file| Reverse(fs::metadata(file).map_or(0, |metadata| metadata.len())));
     let n_started = AtomicUsize::new(0);
@@ -141,7 +165,7 @@ fn compile_objects(source: &Source, include_dirs: &[PathBuf], dir: &Path) -> Res
             let object = object_of(file, dir);
             let name = object.file_stem().unwrap_or_default().display();
             eprintln!("setup: mlx-c [{:2}/{}] {name}", index + 1, files.len());
-            if let Err(error) = compile_object(file, include_dirs, &object) {
+            if let Err(error) = compile_object(compiler(), file, include_dirs, &object) {
                 n_started.store(files.len(), Ordering::Relaxed);
                 return Err(error);
             }
@@ -166,12 +190,12 @@ fn object_of(file: &Path, dir: &Path) -> PathBuf {
         .with_extension("o")
 }
 
-fn compile_object(file: &Path, include_dirs: &[PathBuf], object: &Path) -> Result<()> {
-    let mut compiler = Command::new(COMPILER);
-    compiler
-        .args(CXX_FLAGS)
-        .arg("-include")
-        .arg(root().join(FORMAT_SHIM));
+fn compile_object(
+    mut compiler: Command,
+    file: &Path,
+    include_dirs: &[PathBuf],
+    object: &Path,
+) -> Result<()> {
     for dir in include_dirs {
         compiler.arg("-I").arg(dir);
     }

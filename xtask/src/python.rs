@@ -52,13 +52,18 @@ impl Requirements {
 
     /// The folder into which all wheels of the file are unpacked side by side.
     pub fn unpacked(&self, cache: &Cache) -> Result<PathBuf> {
+        self.unpacked_for(cache, None)
+    }
+
+    /// The same, with wheels for another platform, by its tag.
+    pub fn unpacked_for(&self, cache: &Cache, platform: Option<&str>) -> Result<PathBuf> {
         cache.entry(self.name, self.key(), |dir| {
-            self.unpack(dir)
+            self.unpack(dir, platform)
                 .with_context(|| format!("fetching {} from PyPI", self.name))
         })
     }
 
-    fn unpack(&self, dir: &Path) -> Result<()> {
+    fn unpack(&self, dir: &Path, platform: Option<&str>) -> Result<()> {
         require(missing_tools())?;
         eprintln!("setup: fetching {}", self.name);
         let list = dir.join("requirements.txt");
@@ -69,6 +74,7 @@ impl Requirements {
             .args(["-m", "pip", "download", "--disable-pip-version-check"])
             .args(["--no-deps", "--only-binary=:all:", "--require-hashes"])
             .args(verbosity)
+            .args(platform.map(|tag| format!("--platform={tag}")))
             .arg("--dest")
             .arg(&wheels)
             .arg("--requirement")

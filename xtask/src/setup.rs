@@ -10,6 +10,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::cache::Cache;
 use crate::mlx::{self, Installation};
+use crate::swift;
 use crate::util::{self, Metadata, output, quoted, require, root, write_if_changed};
 
 const CONFIG: &str = ".cargo/mlx.toml";
@@ -25,10 +26,22 @@ pub fn command(args: &[String]) -> Result<()> {
         [] => None,
         [flag] if flag == "--cpu" => Some(Backend::Cpu),
         [flag] if flag == "--cuda" => Some(Backend::Cuda),
-        _ => bail!("usage: cargo xtask setup [--cuda | --cpu]"),
+        [flag] if flag == "--swift" => return setup_swift(),
+        [flag] if flag == "--renew-swift" => return swift::renew(),
+        _ => bail!("usage: cargo xtask setup [--cuda | --cpu | --swift]"),
     };
     setup(backend)?;
     eprintln!("setup: ready, `cargo build` works now");
+    Ok(())
+}
+
+fn setup_swift() -> Result<()> {
+    if cfg!(target_vendor = "apple") {
+        bail!("Swift comes with Xcode: xcode-select --install");
+    }
+    let swift = swift::install(&Cache::open()?)?;
+    let folder = swift.parent().context("a program lies in a folder")?;
+    eprintln!("setup: Swift is in {}", folder.display());
     Ok(())
 }
 

@@ -9,11 +9,13 @@ use anyhow::{Context, Result, bail};
 
 use crate::apple;
 use crate::arm;
+use crate::cache::Cache;
 use crate::header;
 use crate::installed;
 use crate::library::{Library, bundled_model, c_compiler, standalone};
 use crate::python;
 use crate::setup::setup;
+use crate::swift;
 use crate::util::{cargo, files_ending_in, output, root, run};
 
 pub enum Outcome {
@@ -57,6 +59,11 @@ const STEPS: &[Step] = &[
         name: "python",
         headline: "Python tests",
         run: python,
+    },
+    Step {
+        name: "swift",
+        headline: "Swift tests and example",
+        run: swift,
     },
     Step {
         name: "symbols",
@@ -256,6 +263,14 @@ fn python(filters: &[String]) -> Result<Outcome> {
         }
         _ => bail!("pytest failed: {status}"),
     }
+}
+
+/// CI gets the compiler by itself.
+fn swift(filters: &[String]) -> Result<Outcome> {
+    if in_ci() && cfg!(target_os = "linux") {
+        swift::install(&Cache::open()?)?;
+    }
+    swift::check(filters)
 }
 
 fn symbols(_: &[String]) -> Result<Outcome> {

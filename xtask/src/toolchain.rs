@@ -68,6 +68,14 @@ impl Toolchain {
         built_std(cache, name, triples, self, &library).map(Some)
     }
 
+    /// LLVM's linker, which comes with the toolchain.
+    pub fn linker(&self) -> PathBuf {
+        self.sysroot
+            .join("lib/rustlib")
+            .join(&self.host)
+            .join("bin/rust-lld")
+    }
+
     fn has_std(&self, triple: &str) -> bool {
         self.sysroot
             .join("lib/rustlib")

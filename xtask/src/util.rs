@@ -4,10 +4,12 @@ use std::collections::BTreeMap;
 use std::env;
 use std::ffi::OsStr;
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
+use sha2::{Digest, Sha256};
 
 /// The folder that holds the workspace's `Cargo.toml`.
 pub fn root() -> &'static Path {
@@ -92,6 +94,19 @@ pub fn files_ending_in(dir: &Path, extension: &str) -> Result<Vec<PathBuf>> {
     files.retain(|file| file.extension().is_some_and(|found| found == extension));
     files.sort();
     Ok(files)
+}
+
+/// The hash of a file, in hexadecimal digits.
+pub fn sha256(file: &Path) -> Result<String> {
+    let mut hasher = Sha256::new();
+    let mut content =
+        fs::File::open(file).with_context(|| format!("opening {}", file.display()))?;
+    io::copy(&mut content, &mut hasher).with_context(|| format!("reading {}", file.display()))?;
+    Ok(hasher
+        .finalize()
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect())
 }
 
 /// Leaves a file alone that has this content, so that nothing is built anew.

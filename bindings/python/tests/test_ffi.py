@@ -16,8 +16,9 @@ from umrt import _ffi, errors
 COMPILER = shutil.which("cc") or shutil.which("gcc")
 
 STRUCTS = {kind.__name__: kind for kind in _ffi.Struct.__subclasses__()}
-HANDLES = {"adapter", "cancel", "ctx", "detok", "model", "sampler"}
+HANDLES = {"adapter", "cancel", "ctx", "detok", "model", "sampler", "scheduler"}
 CALLBACKS = {
+    "umrt_finished_fn": _ffi.FINISHED_FN,
     "umrt_log_fn": _ffi.LOG_FN,
     "umrt_pressure_fn": _ffi.PRESSURE_FN,
     "umrt_progress_fn": _ffi.PROGRESS_FN,
@@ -46,6 +47,7 @@ TYPES: dict[str, Any] = {
     "uint8_t *": ctypes.POINTER(ctypes.c_uint8),
     "const uint8_t *": ctypes.POINTER(ctypes.c_uint8),
     "uint32_t *": ctypes.POINTER(ctypes.c_uint32),
+    "uint64_t *": ctypes.POINTER(ctypes.c_uint64),
     "size_t *": ctypes.POINTER(ctypes.c_size_t),
     **CALLBACKS,
 }

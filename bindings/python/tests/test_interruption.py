@@ -93,6 +93,22 @@ def test_ctrl_c_stops_the_prompt_of_a_generation(long_context: umrt.Context) -> 
     assert long_context.length() == 0
 
 
+@pytest.mark.parametrize("interrupt", [interrupt_process, interrupt_from_this_thread])
+def test_ctrl_c_stops_a_step_and_leaves_its_requests(
+    chat_model: umrt.Model, interrupt: Callable[[], None]
+) -> None:
+    with chat_model.context(n_ctx=N_CTX, prefill_chunk=N_CTX) as context:
+        scheduler = umrt.Scheduler(context)
+        request = scheduler.submit(tokens=[7] * (N_CTX - 1))
+        with pytest.raises(KeyboardInterrupt), soon(interrupt):
+            scheduler.step()
+        assert context.length() == 0
+        request.cancel()
+        assert scheduler.step().n_running == 0
+        with pytest.raises(umrt.CancelledError):
+            _ = request.result
+
+
 def test_another_thread_cancels_a_generation(long_context: umrt.Context) -> None:
     cancel = umrt.Cancel()
     generation = endless(long_context, cancel)

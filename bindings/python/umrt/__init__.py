@@ -50,7 +50,15 @@ from ._memory import (
     trim_memory,
 )
 from ._model import Model, ModelInfo, inspect
+from ._quantize import quantize
 from ._sampling import Sampler, Sampling
+from ._scheduler import (
+    ManyGenerations,
+    RequestResult,
+    ScheduledRequest,
+    Scheduler,
+    Step,
+)
 from ._text import Detokenizer, SpecialTokens, TokenInfo
 from ._version import __version__
 from .errors import (
@@ -91,6 +99,7 @@ __all__ = [
     "IoError",
     "KvType",
     "MACHINES",
+    "ManyGenerations",
     "MemoryBudget",
     "MemoryEstimate",
     "MemoryStats",
@@ -104,9 +113,13 @@ __all__ = [
     "OverBudgetError",
     "PanicError",
     "Perf",
+    "RequestResult",
     "Sampler",
     "Sampling",
+    "ScheduledRequest",
+    "Scheduler",
     "SpecialTokens",
+    "Step",
     "StopReason",
     "TokenInfo",
     "Trimmed",
@@ -127,6 +140,7 @@ __all__ = [
     "notify_memory_pressure",
     "on_memory_pressure",
     "plan_numbers",
+    "quantize",
     "set_memory_budget",
     "spill_sequences_to",
     "trim_memory",

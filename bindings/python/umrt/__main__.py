@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from . import _plan, _top
+from . import _plan, _quantize, _top
 from ._version import __version__
 from .errors import UmrtError
 
@@ -18,6 +18,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--version", action="version", version=f"umrt {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _plan.add_command(commands)
+    _quantize.add_command(commands)
     _top.add_command(commands)
     options = parser.parse_args(arguments)
     try:

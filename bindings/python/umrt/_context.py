@@ -16,16 +16,18 @@ from . import _arguments, _ffi
 from ._arguments import Tokens
 from ._adapter import Adapter
 from ._cancel import Cancel, optional_cancel
-from ._generation import Generation, Run, generate_params
+from ._generation import GenerateOptions, Generation, Run, generate_params
 from ._handle import Closeable, Handle, model_handle
 from ._memory import ContextMemory, Diagnosis, diagnosis_from, from_info
-from ._sampling import Sampler, Sampling
+from ._sampling import Sampler
+from ._scheduler import ManyGenerations
 from ._worker import run_interruptibly, signals_come_here
 from .errors import BusyError, InvalidArgumentError, NoSpaceError
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+    from typing_extensions import Unpack
 
     from ._model import Model
 
@@ -471,7 +473,13 @@ class Context(Closeable):
         chat template), FormatError (they are broken), NoSpaceError (the prompt
         does not fit), BusyError, CancelledError, OutOfMemoryError, BackendError.
         """
-        sampling = Sampling(
+        params = generate_params(
+            prompt,
+            messages=messages,
+            tools=tools,
+            template_kwargs=template_kwargs,
+            tokens=tokens,
+            max_tokens=max_tokens,
             temperature=temperature,
             top_k=top_k,
             top_p=top_p,
@@ -481,33 +489,37 @@ class Context(Closeable):
             frequency_penalty=frequency_penalty,
             repetition_window=repetition_window,
             seed=seed,
-        )
-        if sampler is not None:
-            _arguments.instance("sampler", sampler, Sampler)
-        if sampler is not None and sampling != Sampling():
-            raise InvalidArgumentError(
-                "give either a sampler or temperature, top_k and so on, not both"
-            )
-        if messages is None and (tools is not None or template_kwargs is not None):
-            raise InvalidArgumentError(
-                "tools and template_kwargs are only for messages"
-            )
-        chat = (
-            None
-            if messages is None
-            else _arguments.chat_request(messages, tools, template_kwargs or {})
-        )
-        params = generate_params(
-            prompt=prompt,
-            chat=chat,
-            tokens=tokens,
-            max_tokens=max_tokens,
-            sampling=sampling,
             stop=stop,
-            seq=seq,
             ignore_end=ignore_end,
+            sampler=sampler,
         )
+        params.seq = _arguments.i32("seq", seq)
         return Generation(self, params, sampler, optional_cancel(cancel))
+
+    def generate_many(
+        self,
+        prompts: Iterable[str | Mapping[str, Any]],
+        *,
+        cancel: Cancel | None = None,
+        **options: Unpack[GenerateOptions],
+    ) -> ManyGenerations:
+        """Generates several texts at once, as many as there are empty sequences, and
+        gives their text as it becomes certain:
+
+            for index, piece in context.generate_many(["One", "Two"], max_tokens=100):
+                texts[index] += piece
+
+        - `prompts`: each plain text, or the keywords of `Scheduler.submit` for this
+          one, such as `{"messages": [...], "max_tokens": 50}`.
+        - `cancel`: stops all; the iteration raises CancelledError.
+        - `options`: the keywords of `generate`, for all.
+
+        What goes wrong with one while it is generated ends that one; its `result` says
+        so. See `Scheduler` for requests that join while others run.
+
+        Raises what `Scheduler.submit` does, before anything is computed.
+        """
+        return ManyGenerations(self, prompts, options, optional_cancel(cancel))
 
     def _call(self, function: Callable[..., int], *arguments: Any) -> None:
         with self._handle as address:

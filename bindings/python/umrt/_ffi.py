@@ -62,6 +62,23 @@ RESIDENCY_LOCKED = 2
 RESIDENCY_RELEASED = 3
 RESIDENCY_DROP_CACHE = 1
 
+QUANTIZE_AFFINE = 0
+QUANTIZE_MXFP4 = 1
+QUANTIZE_MXFP8 = 2
+QUANTIZE_NVFP4 = 3
+QUANTIZE_REPLACE = 1
+
+RECIPE_NONE = 0
+RECIPE_MIXED_2_6 = 1
+RECIPE_MIXED_3_4 = 2
+RECIPE_MIXED_3_6 = 3
+RECIPE_MIXED_4_6 = 4
+
+DTYPE_KEPT = 0
+DTYPE_F32 = 1
+DTYPE_F16 = 2
+DTYPE_BF16 = 3
+
 TRIM_MLX_CACHE = 1
 TRIM_IDLE_MODELS = 2
 TRIM_TIMED_OUT_MODELS = 4
@@ -109,6 +126,7 @@ KV_Q4_G64 = 6
 KV_Q4_G32 = 7
 
 GENERATE_IGNORE_END = 1
+GENERATE_IN_SEQ = 2
 
 STOP_END = 1
 STOP_MAX_TOKENS = 2
@@ -236,6 +254,23 @@ class ModelParams(Struct):
         ("load", c_uint32),
         ("gpu_index", c_uint32),
         ("reserved", c_uint32),
+    ]
+
+
+class QuantizeParams(Struct):
+    _fields_ = [
+        ("struct_size", c_uint32),
+        ("mode", c_uint32),
+        ("bits", c_uint32),
+        ("group_size", c_uint32),
+        ("recipe", c_uint32),
+        ("dtype", c_uint32),
+        ("flags", c_uint32),
+        ("n_threads", c_uint32),
+        ("max_shard_bytes", c_uint64),
+        ("progress", PROGRESS_FN),
+        ("progress_userdata", c_void_p),
+        ("cancel", c_void_p),
     ]
 
 
@@ -477,6 +512,53 @@ class GenerateResult(Struct):
     ]
 
 
+class SchedulerParams(Struct):
+    _fields_ = [("struct_size", c_uint32), ("step_tokens", c_uint32)]
+
+
+class RequestResult(Struct):
+    _fields_ = [
+        ("struct_size", c_uint32),
+        ("status", c_int32),
+        ("id", c_uint64),
+        ("stop_reason", c_uint32),
+        ("n_prompt_tokens", c_uint32),
+        ("n_tokens", c_uint32),
+        ("reserved", c_uint32),
+        ("queue_ns", c_uint64),
+        ("first_token_ns", c_uint64),
+        ("prompt_ns", c_uint64),
+        ("decode_ns", c_uint64),
+        ("message", c_char * 256),
+    ]
+
+
+FINISHED_FN = CFUNCTYPE(None, POINTER(RequestResult), c_void_p)
+
+
+class Request(Struct):
+    _fields_ = [
+        ("struct_size", c_uint32),
+        ("reserved", c_uint32),
+        ("params", POINTER(GenerateParams)),
+        ("callback", TEXT_FN),
+        ("finished", FINISHED_FN),
+        ("userdata", c_void_p),
+        ("cancel", c_void_p),
+    ]
+
+
+class StepResult(Struct):
+    _fields_ = [
+        ("struct_size", c_uint32),
+        ("n_active", c_uint32),
+        ("n_running", c_uint32),
+        ("n_waiting", c_uint32),
+        ("n_prompt_tokens", c_uint32),
+        ("n_decode_tokens", c_uint32),
+    ]
+
+
 HANDLE = c_void_p
 NEW_HANDLE = POINTER(c_void_p)
 STATUS = c_int32
@@ -563,6 +645,7 @@ FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
         STATUS,
         [c_char_p, POINTER(ModelParams), POINTER(CtxParams), POINTER(MemoryEstimate)],
     ),
+    "umrt_model_quantize": (STATUS, [c_char_p, c_char_p, POINTER(QuantizeParams)]),
     "umrt_numbers_plan": (STATUS, [POINTER(Numbers), POINTER(NumbersResult)]),
     "umrt_memory_budget_set": (STATUS, [POINTER(MemoryBudget)]),
     "umrt_memory_budget_get": (STATUS, [POINTER(MemoryBudgetInfo)]),
@@ -581,6 +664,16 @@ FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
             HANDLE,
             POINTER(GenerateResult),
         ],
+    ),
+    "umrt_scheduler_new": (STATUS, [HANDLE, POINTER(SchedulerParams), NEW_HANDLE]),
+    "umrt_scheduler_submit": (STATUS, [HANDLE, POINTER(Request), POINTER(c_uint64)]),
+    "umrt_scheduler_step": (STATUS, [HANDLE, HANDLE, POINTER(StepResult)]),
+    "umrt_scheduler_cancel": (STATUS, [HANDLE, c_uint64]),
+    "umrt_scheduler_result": (STATUS, [HANDLE, c_uint64, POINTER(RequestResult)]),
+    "umrt_scheduler_free": (None, [HANDLE]),
+    "umrt_generate_many": (
+        STATUS,
+        [HANDLE, POINTER(Request), c_size_t, HANDLE, POINTER(RequestResult)],
     ),
 }
 

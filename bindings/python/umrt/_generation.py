@@ -8,11 +8,11 @@ import queue
 import threading
 import time
 import weakref
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from . import _arguments, _ffi
 from ._arguments import Tokens
@@ -258,18 +258,53 @@ class Generation(Iterator[str]):
         self.close()
 
 
+class GenerateOptions(TypedDict, total=False):
+    """The keywords of `Context.generate` that say what to generate; see there."""
+
+    messages: Sequence[Mapping[str, Any]] | None
+    tools: Sequence[Mapping[str, Any]] | None
+    template_kwargs: Mapping[str, Any] | None
+    tokens: Tokens | None
+    max_tokens: int
+    temperature: float
+    top_k: int
+    top_p: float
+    min_p: float
+    repetition_penalty: float
+    presence_penalty: float
+    frequency_penalty: float
+    repetition_window: int
+    seed: int
+    stop: str | Iterable[str]
+    ignore_end: bool
+    sampler: Sampler | None
+
+
 def generate_params(
+    prompt: str | None = None,
     *,
-    prompt: str | None,
-    chat: bytes | None,
-    tokens: Tokens | None,
-    max_tokens: int,
-    sampling: Sampling,
-    stop: str | Iterable[str],
-    seq: int,
-    ignore_end: bool,
+    messages: Sequence[Mapping[str, Any]] | None = None,
+    tools: Sequence[Mapping[str, Any]] | None = None,
+    template_kwargs: Mapping[str, Any] | None = None,
+    tokens: Tokens | None = None,
+    max_tokens: int = 0,
+    stop: str | Iterable[str] = (),
+    ignore_end: bool = False,
+    sampler: Sampler | None = None,
+    **sampling: Any,
 ) -> _ffi.GenerateParams:
-    if sum(given is not None for given in (prompt, chat, tokens)) != 1:
+    """Checks the arguments of `Context.generate`; `sampler` and the sequence are left
+    to the call."""
+    chosen = Sampling(**sampling)
+    if sampler is not None:
+        _arguments.instance("sampler", sampler, Sampler)
+    if sampler is not None and chosen != Sampling():
+        raise InvalidArgumentError(
+            "give either a sampler or temperature, top_k and so on, not both"
+        )
+    if messages is None and (tools is not None or template_kwargs is not None):
+        raise InvalidArgumentError("tools and template_kwargs are only for messages")
+    if sum(given is not None for given in (prompt, messages, tokens)) != 1:
         raise InvalidArgumentError("give exactly one of prompt, messages and tokens")
     stops = [
         _arguments.utf8_without_nul("a stop string", text)
@@ -277,15 +312,15 @@ def generate_params(
     ]
     params = _ffi.GenerateParams(
         max_tokens=_arguments.u32("max_tokens", max_tokens),
-        seq=_arguments.i32("seq", seq),
         flags=_ffi.GENERATE_IGNORE_END if ignore_end else 0,
-        chat=chat,
         stop=(ctypes.c_char_p * len(stops))(*stops),
         n_stop=len(stops),
-        sampling=ctypes.pointer(sampler_params(sampling)),
+        sampling=ctypes.pointer(sampler_params(chosen)),
     )
     if prompt is not None:
         params.prompt = _arguments.utf8_without_nul("prompt", prompt)
+    if messages is not None:
+        params.chat = _arguments.chat_request(messages, tools, template_kwargs or {})
     if tokens is not None:
         ids = _arguments.int32_array("tokens", tokens)
         params.tokens, params.n_tokens = ids, len(ids)

@@ -239,7 +239,7 @@ class Model(Closeable):
                 reference = ctypes.byref(params)
                 _ffi.check(_ffi.lib.umrt_model_residency(address, number, reference))
 
-        _run_with_progress(call, params, progress, optional_cancel(cancel))
+        run_with_progress(call, params, progress, optional_cancel(cancel))
 
     def set_policy(
         self,
@@ -470,12 +470,12 @@ def _open(
             ctypes.byref(params),
         )
 
-    return _run_with_progress(call, params, progress, cancel, Handle.close)
+    return run_with_progress(call, params, progress, cancel, Handle.close)
 
 
-def _run_with_progress(
+def run_with_progress(
     call: Callable[[], Result],
-    params: _ffi.ModelParams | _ffi.ResidencyParams,
+    params: _ffi.ModelParams | _ffi.ResidencyParams | _ffi.QuantizeParams,
     progress: Progress | None,
     cancel: Cancel | None,
     give_back: Callable[[Result], None] | None = None,

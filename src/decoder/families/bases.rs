@@ -1,17 +1,19 @@
 //! Rows that other rows begin with.
 
 use super::super::family::{
-    AttentionNames, AttentionScale, Bias, Cap, EmbeddingScale, ExpertNames, ExpertsForm, Family,
-    Fixed, Fused, LogitScale, MlpForm, MlpNames, Names, NormForm, Normalized, QkNorm, RopeForm,
-    RopeLayers, RouterForm, Scales, SharedForm, Windows,
+    AttentionNames, AttentionScale, Cap, EmbeddingScale, ExpertNames, ExpertsForm, Family, Fixed,
+    Flag, Fused, LogitScale, MlpForm, MlpNames, Names, NormForm, Normalized, QkNorm, ResidualScale,
+    RopeForm, RopeLayers, RouterForm, Scales, SharedForm, Windows,
 };
 use crate::mlx::{Activation, NormKind, Pairing, Scores};
 
-const ATTENTION_BIAS: Bias = Bias::Configured("attention_bias", false);
+const ATTENTION_BIAS: Flag = Flag::Configured("attention_bias", false);
 
 pub const LLAMA_NAMES: Names = Names {
     embedding: "embed_tokens",
     final_norm: "norm",
+    head: "lm_head",
+    layers: "layers",
     attention_norm: Some("input_layernorm"),
     after_attention: None,
     mlp_norm: Some("post_attention_layernorm"),
@@ -40,11 +42,12 @@ pub const LLAMA: Family = Family {
         has_bias: false,
         eps: 1e-6,
     },
-    is_parallel: false,
+    is_parallel: Flag::Never,
     qkv_bias: ATTENTION_BIAS,
     output_bias: ATTENTION_BIAS,
-    mlp_bias: Bias::Configured("mlp_bias", false),
-    has_head_bias: false,
+    mlp_bias: Flag::Configured("mlp_bias", false),
+    head_bias: Flag::Never,
+    is_latent: false,
     qk_norm: QkNorm::None,
     qk_norm_if: None,
     defaults: &[],
@@ -65,7 +68,7 @@ pub const LLAMA: Family = Family {
     experts: None,
     scales: Scales {
         embedding: EmbeddingScale::One,
-        residual: None,
+        residual: ResidualScale::One,
         attention: AttentionScale::HeadDim,
         logits: LogitScale::One,
         logit_cap: None,
@@ -79,15 +82,15 @@ pub const LLAMA: Family = Family {
 
 /// Llama without any bias.
 pub const PLAIN: Family = Family {
-    qkv_bias: Bias::Never,
-    output_bias: Bias::Never,
-    mlp_bias: Bias::Never,
+    qkv_bias: Flag::Never,
+    output_bias: Flag::Never,
+    mlp_bias: Flag::Never,
     ..LLAMA
 };
 
 pub const QWEN2: Family = Family {
     model_types: &["qwen2"],
-    qkv_bias: Bias::Always,
+    qkv_bias: Flag::Always,
     windows: Windows::Chosen,
     ..PLAIN
 };
@@ -124,6 +127,23 @@ pub const QWEN_EXPERTS: ExpertsForm = ExpertsForm {
     },
 };
 
+pub const MIXTRAL_EXPERTS: ExpertsForm = ExpertsForm {
+    n_experts: &["num_local_experts"],
+    intermediate_size: "intermediate_size",
+    router: RouterForm {
+        normalized: Normalized::Always,
+        ..QWEN_EXPERTS.router
+    },
+    names: ExpertNames {
+        router: "block_sparse_moe.gate",
+        stacked: "block_sparse_moe.switch_mlp",
+        separate: "block_sparse_moe.experts",
+        linears: ["w1", "w3", "w2"],
+        joined: None,
+    },
+    ..QWEN_EXPERTS
+};
+
 /// Routers that choose by sigmoids with corrections, among the best groups.
 pub const DEEPSEEK_EXPERTS: ExpertsForm = ExpertsForm {
     n_experts: &["n_routed_experts"],
@@ -149,7 +169,7 @@ pub const RMS_1E5: NormForm = NormForm {
 };
 
 pub const LAYER_NORM: NormForm = NormForm {
-    kind: NormKind::Layer,
+    kind: NormKind::Layer { offset: 0.0 },
     has_bias: true,
     eps: 1e-5,
 };
@@ -165,7 +185,7 @@ pub const GEMMA: Family = Family {
         kind: NormKind::Rms { offset: 1.0 },
         ..LLAMA.norm
     },
-    mlp_bias: Bias::Never,
+    mlp_bias: Flag::Never,
     defaults: &[("head_dim", 256)],
     mlp: MlpForm {
         activation: Activation::GeluTanh,
@@ -210,8 +230,8 @@ pub const GEMMA2: Family = Family {
 pub const GRANITE: Family = Family {
     model_types: &["granite"],
     scales: Scales {
-        embedding: EmbeddingScale::Key("embedding_multiplier"),
-        residual: Some("residual_multiplier"),
+        embedding: EmbeddingScale::Key("embedding_multiplier", 1.0),
+        residual: ResidualScale::Factor("residual_multiplier"),
         attention: AttentionScale::Factor("attention_multiplier"),
         logits: LogitScale::Divisor("logits_scaling"),
         ..LLAMA.scales
@@ -222,7 +242,7 @@ pub const GRANITE: Family = Family {
 pub const OLMO2: Family = Family {
     model_types: &["olmo2"],
     norm: RMS_1E5,
-    mlp_bias: Bias::Never,
+    mlp_bias: Flag::Never,
     qk_norm: QkNorm::Rows,
     names: Names {
         attention_norm: None,
@@ -240,8 +260,8 @@ pub const COHERE: Family = Family {
         has_bias: false,
         ..LAYER_NORM
     },
-    is_parallel: true,
-    mlp_bias: Bias::Never,
+    is_parallel: Flag::Always,
+    mlp_bias: Flag::Never,
     rope: RopeForm {
         pairing: Pairing::Neighbours,
         theta: 500_000.0,
@@ -277,7 +297,7 @@ pub const GLM: Family = Family {
         eps: 1.5625e-7,
         ..LLAMA.norm
     },
-    qkv_bias: Bias::Configured("attention_bias", true),
+    qkv_bias: Flag::Configured("attention_bias", true),
     defaults: &[("head_dim", 128)],
     rope: RopeForm {
         pairing: Pairing::Neighbours,

@@ -132,6 +132,27 @@ impl Scaling {
     }
 }
 
+/// YaRN's factor of queries and of keys in a context that is `factor` times as long.
+fn mscale(factor: f64, scale: f64) -> f64 {
+    match factor > 1.0 {
+        true => 0.1 * scale * factor.ln() + 1.0,
+        false => 1.0,
+    }
+}
+
+/// What DeepSeek multiplies scores with, not only their rotated part.
+pub fn score_factor(parameters: &Config) -> Result<f32> {
+    let is_default = parameters.opt_str(["rope_type", "type"])? == Some("default");
+    let all = parameters.opt_f64("mscale_all_dim", 0.0..=1e6)?;
+    match all.filter(|all| *all != 0.0 && !is_default) {
+        Some(all) => {
+            let factor = parameters.f64("factor", 1e-6..=1e6)?;
+            Ok(mscale(factor, all).powi(2) as f32)
+        }
+        None => Ok(1.0),
+    }
+}
+
 const ORIGINAL_CONTEXT: &str = "original_max_position_embeddings";
 
 impl Section<'_> {
@@ -163,15 +184,18 @@ impl Section<'_> {
             let fits = factors.filter(|factors| factors.len() == dims / 2);
             fits.ok_or_else(|| section.unexpected(key, &format!("{} numbers", dims / 2)))
         };
-        let scaling = |key, long| {
+        let scaling = |key, magnitude_key, long| {
             Ok(Scaling::LongRope {
                 factors: factors(key)?,
-                magnitude,
+                magnitude: section
+                    .opt_f64(magnitude_key, 0.0..=1e6)?
+                    .unwrap_or(magnitude),
                 long,
             })
         };
-        let long = Box::new(scaling("long_factor", None)?);
-        scaling("short_factor", Some((original as usize, long)))
+        let long = Box::new(scaling("long_factor", "long_mscale", None)?);
+        let long = Some((original as usize, long));
+        scaling("short_factor", "short_mscale", long)
     }
 
     fn yarn(&self, theta: f64, dims: usize) -> Result<Scaling> {
@@ -194,10 +218,6 @@ impl Section<'_> {
             false => (first, last),
         };
         let (first, last) = (first.max(0.0), last.min(dims as f64 - 1.0));
-        let mscale = |factor: f64, scale: f64| match factor > 1.0 {
-            true => 0.1 * scale * factor.ln() + 1.0,
-            false => 1.0,
-        };
         let magnitude = match (
             number("attention_factor")?,
             number("mscale")?,

@@ -81,10 +81,11 @@ fn longrope_has_other_factors_for_long_contexts() {
     let config = serde_json::json!({"rope_scaling": section,
         "original_max_position_embeddings": 4096, "max_position_embeddings": 131_072});
     let rope = rope(config).expect("valid");
-    let (beyond, long) = rope.long.expect("two lengths");
-    assert_eq!((beyond, rope.wavelengths[0], long[0]), (4096, 1.0, 5.0));
+    let (beyond, long) = rope.long.clone().expect("two lengths");
+    let first = |rope: &Rope| rope.wavelengths[0];
+    assert_eq!((beyond, first(&rope), first(&long)), (4096, 1.0, 5.0));
     let expected = (1.0 + 32_f64.ln() / 4096_f64.ln()).sqrt() as f32;
-    assert_eq!(rope.magnitude, expected);
+    assert_eq!((rope.magnitude, long.magnitude), (expected, expected));
     let short = serde_json::json!({"rope_scaling": {"type": "longrope",
         "short_factor": [1.0], "long_factor": [5.0, 6.0, 7.0, 8.0]},
         "max_position_embeddings": 4096});

@@ -11,20 +11,38 @@ use crate::kernels::norm::Norm;
 impl<'a> AttentionStep<'a> {
     /// Head `index` of a row's queries, ready to be multiplied.
     pub fn query(&self, level: Level, row: usize, index: usize, out: FloatsMut<'_>) {
-        let query = self.column(row, index * self.key_dim(), self.key_dim());
+        let first = match self.rows_by_head {
+            true => {
+                let (kv_head, index) = (index / self.group(), index % self.group());
+                kv_head * self.columns_by_head() + index * self.key_dim()
+            }
+            false => index * self.key_dim(),
+        };
+        let query = self.column(row, first, self.key_dim());
         self.turn(level, row, self.query_norm, query, out);
     }
 
     fn key(&self, level: Level, row: usize, kv_head: usize, out: FloatsMut<'_>) {
-        let first = (self.n_heads + kv_head) * self.key_dim();
+        let first = match self.rows_by_head {
+            true => kv_head * self.columns_by_head() + self.group() * self.key_dim(),
+            false => (self.n_heads + kv_head) * self.key_dim(),
+        };
         let key = self.column(row, first, self.key_dim());
         self.turn(level, row, self.key_norm, key, out);
     }
 
     fn value(&self, level: Level, row: usize, kv_head: usize, out: FloatsMut<'_>) {
-        let values = (self.n_heads + self.n_kv_heads()) * self.key_dim();
-        let first = values + kv_head * self.value_dim();
-        level.convert(self.column(row, first, self.value_dim()), out);
+        let dim = self.cache.values.dim;
+        let first = match self.rows_by_head {
+            true => (kv_head + 1) * self.columns_by_head() - dim,
+            false => (self.n_heads + self.n_kv_heads()) * self.key_dim() + kv_head * dim,
+        };
+        level.convert(self.column(row, first, dim), out);
+    }
+
+    /// Of a key-value head: its queries, key and value.
+    fn columns_by_head(&self) -> usize {
+        self.width() / self.n_kv_heads()
     }
 
     fn column(&self, row: usize, first: usize, length: usize) -> Floats<'a> {
@@ -52,7 +70,7 @@ impl<'a> AttentionStep<'a> {
 }
 
 impl Attention<'_> {
-    /// Stores new keys and values of one head.
+    /// Stores new keys of one head, and values where the cache has some.
     ///
     /// # Safety
     /// Nobody else uses what the cache holds of them.
@@ -67,7 +85,9 @@ impl Attention<'_> {
                 let keys = &step.cache.keys;
                 keys.write(level, block, at, |out| step.key(level, row, kv_head, out));
                 let values = &step.cache.values;
-                values.write(level, block, at, |out| step.value(level, row, kv_head, out));
+                if values.dim > 0 {
+                    values.write(level, block, at, |out| step.value(level, row, kv_head, out));
+                }
             }
         }
     }

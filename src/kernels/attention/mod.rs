@@ -57,11 +57,15 @@ const ALONE_PRODUCTS: usize = 1 << 19;
 #[derive(Clone, Copy)]
 pub struct AttentionStep<'a> {
     /// `[n_rows, (n_heads + n_kv_heads) * key_dim + n_kv_heads * value_dim]`: a
-    /// token's queries, its keys and its values.
+    /// token's queries, its keys and the values that the cache has.
     pub rows: Floats<'a>,
+    /// Those of a key-value head next to each other: its queries, its key, its value.
+    pub rows_by_head: bool,
     /// A multiple of the cache's heads; consecutive heads share one of these.
     pub n_heads: usize,
     pub cache: LayerLayout,
+    /// Where the cache has no values, a value is so many of its key's last dimensions.
+    pub values_in_keys: Option<usize>,
     /// Of single heads, before they are rotated.
     pub query_norm: Option<Norm<'a>>,
     pub key_norm: Option<Norm<'a>>,
@@ -102,7 +106,7 @@ impl<'a> AttentionStep<'a> {
     }
 
     fn value_dim(&self) -> usize {
-        self.cache.values.dim
+        self.values_in_keys.unwrap_or(self.cache.values.dim)
     }
 
     fn n_kv_heads(&self) -> usize {
@@ -116,7 +120,8 @@ impl<'a> AttentionStep<'a> {
 
     /// Of a row.
     fn width(&self) -> usize {
-        (self.n_heads + self.n_kv_heads()) * self.key_dim() + self.n_kv_heads() * self.value_dim()
+        let cached_values = self.n_kv_heads() * self.cache.values.dim;
+        (self.n_heads + self.n_kv_heads()) * self.key_dim() + cached_values
     }
 
     fn check(&self, segments: &[Segment]) {
@@ -124,6 +129,8 @@ impl<'a> AttentionStep<'a> {
         assert!(n_kv_heads > 0 && self.n_heads.is_multiple_of(n_kv_heads));
         assert_eq!(self.cache.values.n_heads, n_kv_heads);
         assert!(self.key_dim() > 0 && self.value_dim() > 0 && self.window != Some(0));
+        let fits = |value_dim| value_dim <= self.key_dim() && self.cache.values.dim == 0;
+        assert!(self.values_in_keys.is_none_or(fits));
         assert!(self.rows.len().is_multiple_of(self.width()));
         assert!(self.sinks.is_none_or(|sinks| sinks.len() == self.n_heads));
         let n_rows = self.rows.len() / self.width();

@@ -25,6 +25,8 @@ struct Shape {
     group: usize,
     key_dim: usize,
     value_dim: usize,
+    /// The cache has none: they are the ends of the keys.
+    values_in_keys: bool,
     block_tokens: usize,
     window: Option<usize>,
     soft_cap: Option<f32>,
@@ -45,6 +47,7 @@ impl Shape {
             group: 1,
             key_dim: 64,
             value_dim: 64,
+            values_in_keys: false,
             block_tokens: 256,
             window: None,
             soft_cap: None,
@@ -61,7 +64,16 @@ impl Shape {
     }
 
     fn width(&self) -> usize {
-        (self.n_heads() + self.n_kv_heads) * self.key_dim + self.n_kv_heads * self.value_dim
+        let keys = (self.n_heads() + self.n_kv_heads) * self.key_dim;
+        keys + self.n_kv_heads * self.cached_value_dim()
+    }
+
+    fn cached_value_dim(&self) -> usize {
+        if self.values_in_keys {
+            0
+        } else {
+            self.value_dim
+        }
     }
 
     /// The second of two layers, with deterministic contents.
@@ -74,7 +86,7 @@ impl Shape {
         let layer = LayerShape {
             n_kv_heads: self.n_kv_heads,
             key_dim: self.key_dim,
-            value_dim: self.value_dim,
+            value_dim: self.cached_value_dim(),
         };
         let layout = CacheLayout::new(&[layer; 2], self.format);
         let n_rows: usize = self.segments.iter().map(|(_, n_tokens)| n_tokens).sum();
@@ -136,7 +148,8 @@ impl Case {
     fn fill(&self, edit: &dyn Fn(bool, usize, usize) -> Option<f32>) {
         let cache = self.layout.layers()[1];
         for (index, segment) in (0..).zip(&self.segments) {
-            for (is_key, rows) in [(true, cache.keys), (false, cache.values)] {
+            let both = [(true, cache.keys), (false, cache.values)];
+            for (is_key, rows) in both.into_iter().filter(|(_, rows)| rows.dim > 0) {
                 let seed = self.shape.seed ^ (4 + 2 * index + u32::from(is_key));
                 let contents = values(seed, segment.start * rows.n_heads * rows.dim);
                 for (place, row) in contents.chunks(rows.dim).enumerate() {
@@ -160,8 +173,10 @@ impl Case {
         let shape = &self.shape;
         AttentionStep {
             rows: self.rows.floats(),
+            rows_by_head: false,
             n_heads: shape.n_heads(),
             cache: self.layout.layers()[1],
+            values_in_keys: shape.values_in_keys.then_some(shape.value_dim),
             query_norm: None,
             key_norm: None,
             table: None,
@@ -211,7 +226,12 @@ impl Case {
         segments
             .flat_map(|segment| {
                 let keys = self.cached(segment, &cache.keys);
-                let values = self.cached(segment, &cache.values);
+                let key_dim = self.shape.key_dim;
+                let end = |key: &[f64]| key[key_dim - self.shape.value_dim..].to_vec();
+                let values = match self.shape.values_in_keys {
+                    true => keys.chunks(key_dim).flat_map(end).collect(),
+                    false => self.cached(segment, &cache.values),
+                };
                 self.reference_of(segment, &keys, &values)
             })
             .collect()
@@ -336,6 +356,7 @@ fn shapes() -> impl Strategy<Value = Shape> {
     (rows, sizes, scores, memory).prop_map(|(rows, sizes, scores, memory)| Shape {
         key_dim: rows.0,
         value_dim: rows.1,
+        values_in_keys: memory.3 % 3 == 0 && rows.1 <= rows.0,
         format: rows.2,
         segments: sizes.0,
         n_kv_heads: sizes.1,

@@ -109,7 +109,7 @@ struct Buffers {
     keys: Aligned<f32>,
     /// `[rows, TILE]`, scores and then their weights.
     scores: Aligned<f32>,
-    /// `[TILE, value_dim padded]`
+    /// `[TILE, value_dim padded]`, or behind what else is in a key.
     values: Aligned<f32>,
 }
 
@@ -151,7 +151,9 @@ impl<'a> Tile<'a> {
         buffers.keys.grow(padded * TILE);
         buffers.scores.grow(n_rows * TILE);
         let value_columns = job.step.value_dim().next_multiple_of(PADDING);
-        buffers.values.grow(TILE * value_columns);
+        buffers
+            .values
+            .grow(TILE * (in_front_of_values(job) + value_columns));
         tile.load_queries();
         tile
     }
@@ -187,8 +189,11 @@ impl<'a> Tile<'a> {
         unsafe { self.job.cached(keys, kv_head, self.positions.clone()) }
     }
 
-    /// The tile's values.
+    /// The rows that have the tile's values at their end.
     fn values(&self) -> CacheRows<'a> {
+        if self.job.step.values_in_keys.is_some() {
+            return self.keys();
+        }
         let (values, kv_head) = (&self.job.step.cache.values, self.piece.kv_head);
         // SAFETY: as for `keys`.
         unsafe { self.job.cached(values, kv_head, self.positions.clone()) }
@@ -284,24 +289,27 @@ impl<'a> Tile<'a> {
     unsafe fn add_values<V: Vector>(&mut self, partials: &mut [f32]) {
         let dim = self.job.step.value_dim();
         let padded = dim.next_multiple_of(PADDING);
+        // What is in front of a value in its row.
+        let first = in_front_of_values(self.job);
         let cached = self.values();
         let few = self.seen.len() <= FEW_ROWS;
         let (values, float, b_ahead) = match cached.floats() {
             Some(floats) if dim == padded && (few || floats.float() == Float::F32) => {
                 let ahead = if few { TILE } else { 0 };
-                (floats.bytes().as_ptr(), floats.float(), ahead)
+                let (_, values) = floats.split_at(first);
+                (values.bytes().as_ptr(), floats.float(), ahead)
             }
             _ => {
                 let rows = self.buffers.values.as_mut_slice();
-                cached.widen(self.level, dim, rows, padded);
-                (rows.as_ptr().cast(), Float::F32, 0)
+                cached.widen(self.level, first + dim, rows, first + padded);
+                (rows[first..].as_ptr().cast(), Float::F32, 0)
             }
         };
         let product = Product {
             a: self.buffers.scores.as_slice().as_ptr(),
             a_stride: TILE,
             b: values,
-            b_stride: padded,
+            b_stride: first + padded,
             b_ahead,
             c: partials[Partial::VALUES..].as_mut_ptr(),
             c_stride: Partial::floats(self.job),
@@ -320,6 +328,12 @@ impl<'a> Tile<'a> {
             }
         }
     }
+}
+
+/// Numbers in front of a value in the row that has it.
+fn in_front_of_values(job: &Attention<'_>) -> usize {
+    let in_keys = job.step.values_in_keys;
+    in_keys.map_or(0, |value_dim| job.step.key_dim() - value_dim)
 }
 
 /// Copies words of any meaning.

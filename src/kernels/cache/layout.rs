@@ -32,6 +32,7 @@ pub enum CacheFormat {
 pub struct LayerShape {
     pub n_kv_heads: usize,
     pub key_dim: usize,
+    /// 0: a value is the end of its key.
     pub value_dim: usize,
 }
 

@@ -14,11 +14,16 @@ pub struct Routing {
 }
 
 /// What a logit is worth.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Scores {
     /// Over all experts.
     Softmax,
     Sigmoid,
+    /// Phi-3.5-MoE's (Liu et al., 2024): one expert after the other, each with its share
+    /// of a softmax over those left that are within `2 * jitter` of it, relatively.
+    Nearest {
+        jitter: f32,
+    },
 }
 
 /// Experts in groups of equal size, of which only the best are considered
@@ -56,7 +61,11 @@ impl Routing {
     /// # Panics
     /// If there are fewer experts than are chosen.
     pub fn choose(&self, logits: &[f32], corrections: Option<&[f32]>) -> Vec<Choice> {
-        let scores = self.scores.of(logits);
+        let scores = match self.scores {
+            Scores::Softmax => softmax(logits),
+            Scores::Sigmoid => logits.iter().map(|x| 1.0 / (1.0 + (-x).exp())).collect(),
+            Scores::Nearest { jitter } => return self.choose_nearest(logits, jitter),
+        };
         let mut ranks = scores.clone();
         for (rank, correction) in ranks.iter_mut().zip(corrections.unwrap_or_default()) {
             *rank += correction;
@@ -85,22 +94,37 @@ impl Routing {
         };
         order.into_iter().map(choice).collect()
     }
+
+    fn choose_nearest(&self, logits: &[f32], jitter: f32) -> Vec<Choice> {
+        let mut left: Vec<usize> = (0..logits.len()).collect();
+        let mut choose = || {
+            let larger = |a: &usize, b: &usize| match logits[*b] > logits[*a] {
+                true => *b,
+                false => *a,
+            };
+            let expert = left.iter().copied().reduce(|a, b| larger(&a, &b))?;
+            let largest = logits[expert];
+            let is_near = |logit: f32| (largest - logit) / logit.abs().max(largest) <= 2.0 * jitter;
+            let near = left.iter().map(|expert| logits[*expert]);
+            let near = near.filter(|logit| is_near(*logit));
+            let total: f32 = near.map(|logit| (logit - largest).exp()).sum();
+            left.retain(|other| *other != expert);
+            Some(Choice {
+                expert,
+                share: self.scale / total,
+            })
+        };
+        (0..self.n_chosen).map_while(|_| choose()).collect()
+    }
 }
 
-impl Scores {
-    fn of(self, logits: &[f32]) -> Vec<f32> {
-        match self {
-            Scores::Softmax => {
-                let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-                let weights = logits.iter().map(|logit| (logit - largest).exp());
-                let mut weights: Vec<f32> = weights.collect();
-                let total: f32 = weights.iter().sum();
-                weights.iter_mut().for_each(|weight| *weight /= total);
-                weights
-            }
-            Scores::Sigmoid => logits.iter().map(|x| 1.0 / (1.0 + (-x).exp())).collect(),
-        }
-    }
+fn softmax(logits: &[f32]) -> Vec<f32> {
+    let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let weights = logits.iter().map(|logit| (logit - largest).exp());
+    let mut weights: Vec<f32> = weights.collect();
+    let total: f32 = weights.iter().sum();
+    weights.iter_mut().for_each(|weight| *weight /= total);
+    weights
 }
 
 impl Groups {

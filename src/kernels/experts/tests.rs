@@ -257,3 +257,26 @@ fn only_experts_of_the_best_groups_are_chosen() {
     assert_eq!(experts(1), [0, 1], "the group of the best");
     assert_eq!(experts(2), [2, 3], "the group of the best two");
 }
+
+#[test]
+fn nearest_experts_are_chosen_one_after_the_other_and_share_with_those_near_them() {
+    let routing = Routing {
+        scores: Scores::Nearest { jitter: 0.1 },
+        ..Routing::softmax(2, false)
+    };
+    // 0.9 and 0.85 are within 20% of 1.0, and 0.75 within 20% of 0.9.
+    let chosen = routing.choose(&[0.75, 1.0, -5.0, 0.9, 0.85], None);
+    let share = |largest: f32, near: &[f32]| {
+        let weight = |x: &f32| (x - largest).exp();
+        1.0 / near.iter().map(weight).sum::<f32>()
+    };
+    let expected = [
+        (1, share(1.0, &[1.0, 0.9, 0.85])),
+        (3, share(0.9, &[0.9, 0.85, 0.75])),
+    ];
+    assert_eq!(chosen.len(), 2);
+    for (choice, (expert, share)) in chosen.iter().zip(expected) {
+        assert_eq!(choice.expert, expert);
+        assert!((choice.share - share).abs() < 1e-6, "{choice:?}");
+    }
+}

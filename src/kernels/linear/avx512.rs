@@ -4,6 +4,7 @@
 //! pointers of the sizes that its comment names. All loads are unaligned loads.
 
 mod codes;
+mod halves;
 mod nibbles;
 mod planes;
 mod tiles;
@@ -14,6 +15,7 @@ use crate::kernels::float::Float;
 use crate::kernels::floats::Floats;
 
 pub use codes::multiply_codes;
+pub use halves::multiply_halves;
 pub use planes::{round_to_bytes, split};
 pub use tiles::{TILE_ROWS, TILE_ROWS_CODES, tile_bf16, tile_codes, tile_f32};
 
@@ -28,43 +30,6 @@ const LANES: usize = 16;
 fn prefetch(from: *const u8) {
     _mm_prefetch::<_MM_HINT_T1>(from.wrapping_add(4096).cast());
     _mm_prefetch::<_MM_HINT_T0>(from.wrapping_add(512).cast());
-}
-
-/// The products of a bfloat16 row with the first N of `x`, rows of the same
-/// length after one another.
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
-pub unsafe fn dot_halves<const N: usize>(weights: &[u8], x: &[u8]) -> [f32; N] {
-    const UNROLL: usize = 4;
-    let mut sums = [[_mm512_setzero_ps(); UNROLL]; N];
-    let length = weights.len();
-    // SAFETY: see the top of the file; the last loads are masked.
-    unsafe {
-        let load = |from: *const u8| as_bf16(_mm512_loadu_epi8(from.cast()));
-        let whole = length / (64 * UNROLL) * (64 * UNROLL);
-        for start in (0..whole).step_by(64 * UNROLL) {
-            for part in 0..UNROLL {
-                let at = weights.as_ptr().add(start + 64 * part);
-                prefetch(at);
-                let w = load(at);
-                for (token, sums) in sums.iter_mut().enumerate() {
-                    let x = load(x.as_ptr().add(token * length + start + 64 * part));
-                    sums[part] = _mm512_dpbf16_ps(sums[part], w, x);
-                }
-            }
-        }
-        for start in (whole..length).step_by(64) {
-            let mask = u64::MAX >> (64 - (length - start).min(64));
-            let load = |from: *const u8| as_bf16(_mm512_maskz_loadu_epi8(mask, from.cast()));
-            let w = load(weights.as_ptr().add(start));
-            for (token, sums) in sums.iter_mut().enumerate() {
-                let x = load(x.as_ptr().add(token * length + start));
-                sums[0] = _mm512_dpbf16_ps(sums[0], w, x);
-            }
-        }
-    }
-    sums.map(|[a, b, c, d]| {
-        _mm512_reduce_add_ps(_mm512_add_ps(_mm512_add_ps(a, b), _mm512_add_ps(c, d)))
-    })
 }
 
 /// The sum of `weights[i] * x[i]` with `x.len()` packed weights.

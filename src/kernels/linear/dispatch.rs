@@ -1,6 +1,7 @@
 //! Which instructions compute what.
 
 use super::codes::{self, CodeRows};
+use super::halves::HalfRows;
 #[cfg(target_arch = "aarch64")]
 use super::neon;
 #[cfg(target_arch = "x86_64")]
@@ -145,13 +146,15 @@ impl Level {
         largest.zip(most).is_some_and(|(code, most)| code <= most)
     }
 
-    /// The products of a bfloat16 row with the first N rows of `x`.
-    pub fn dot_halves<const N: usize>(self, weights: &[u8], x: &[u8]) -> [f32; N] {
-        assert!(x.len() >= N * weights.len());
+    /// The products of rows of bfloat16 weights with all of `x`: `out` is
+    /// `[n, rows]`.
+    pub fn multiply_halves(self, weights: &[u8], x: &HalfRows, out: &mut [f32]) {
+        assert!(weights.len().is_multiple_of(x.row_bytes()));
+        assert_eq!(out.len(), x.n() * (weights.len() / x.row_bytes()));
         match self {
             // SAFETY: the level is there; the lengths were checked.
             #[cfg(target_arch = "x86_64")]
-            Level::Avx512 => unsafe { avx512::dot_halves(weights, x) },
+            Level::Avx512 => unsafe { avx512::multiply_halves(weights, x, out) },
             _ => unreachable!("`has_dot_halves` says so"),
         }
     }

@@ -5,11 +5,11 @@ use std::cell::RefCell;
 use std::ops::Range;
 
 use super::codes::{CodeRows, CodeScratch};
+use super::halves::{HalfRows, takes_halves};
 use super::planes::{Planes, Resolution};
 use super::rows::Rows;
 use super::{Job, Matrix, PIECE_BYTES, Projection};
 use crate::kernels::float::Float;
-use crate::kernels::floats::{Floats, FloatsMut};
 use crate::kernels::level::Level;
 use crate::kernels::pool::Pool;
 use crate::kernels::scratch::ProductShape;
@@ -21,8 +21,8 @@ pub struct Dots<'a> {
     columns: usize,
     /// `[n, columns]`
     values: Vec<f32>,
-    /// The same as bfloat16, exactly; empty if nothing wants it.
-    halves: Vec<u8>,
+    /// The same as bfloat16, exactly, if any weights want it.
+    halves: Option<HalfRows>,
     planes: Vec<Planes>,
     /// By projection: which of the planes, for codes that are multiplied as integers.
     choice: Vec<Option<usize>>,
@@ -60,13 +60,11 @@ impl<'a> Dots<'a> {
                 choose_planes(&mut planes, level, x.float(), &values, &projection.matrix)
             })
             .collect();
-        let wants_halves = |projection: &Projection<'_>| matches!(projection.matrix, Matrix::Float(weights) if takes_halves(level, x.float(), &weights));
-        let mut halves = Vec::new();
-        if projections.iter().any(wants_halves) {
-            halves.resize(values.len() * 2, 0);
-            let halves = FloatsMut::new(Float::Bf16, &mut halves);
-            level.convert(Floats::from(&values[..]), halves);
-        }
+        let wants_halves = |projection: &Projection<'_>| matches!(projection.matrix, Matrix::Float(weights) if takes_halves(level, x, &weights));
+        let halves = projections
+            .iter()
+            .any(wants_halves)
+            .then(|| HalfRows::new(level, &values, columns));
         Dots {
             level,
             n,
@@ -111,17 +109,18 @@ impl<'a> Dots<'a> {
         match (
             &self.projections[projection].matrix,
             self.choice[projection],
+            &self.halves,
         ) {
-            (Matrix::Quantized(weights), Some(index)) => {
+            (Matrix::Quantized(weights), Some(index), _) => {
                 let rows = CodeRows::new(self.level, weights, rows, &mut scratch.codes);
                 self.level.multiply_codes(&rows, &self.planes[index], out);
             }
-            (Matrix::Float(weights), _)
-                if !self.halves.is_empty() && weights.float() == Float::Bf16 =>
-            {
-                self.multiply_halves(weights, rows, out);
+            (Matrix::Float(weights), _, Some(halves)) if weights.float() == Float::Bf16 => {
+                let bytes = rows.start * halves.row_bytes()..rows.end * halves.row_bytes();
+                self.level
+                    .multiply_halves(&weights.bytes()[bytes], halves, out);
             }
-            (Matrix::Float(weights), _) if self.n == 1 => {
+            (Matrix::Float(weights), ..) if self.n == 1 => {
                 for (row, out) in rows.clone().zip(out) {
                     let weights = weights.row(row, self.columns);
                     *out = self
@@ -129,7 +128,7 @@ impl<'a> Dots<'a> {
                         .dot(weights.float(), weights.bytes(), &self.values);
                 }
             }
-            (matrix, _) => {
+            (matrix, ..) => {
                 let length = rows.len();
                 scratch.row.resize(self.columns, 0.0);
                 for (index, row) in rows.clone().enumerate() {
@@ -154,29 +153,6 @@ impl<'a> Dots<'a> {
         for x in rest {
             out[token * length + index] = self.level.dot_f32(row, x);
             token += 1;
-        }
-    }
-
-    fn multiply_halves(&self, weights: &Floats<'_>, rows: &Range<usize>, out: &mut [f32]) {
-        let length = rows.len();
-        let row_bytes = 2 * self.columns;
-        for (index, row) in rows.clone().enumerate() {
-            let row = weights.row(row, self.columns).bytes();
-            let mut done = 0;
-            while done < self.n {
-                let x = &self.halves[done * row_bytes..];
-                let mut put = |products: &[f32]| {
-                    for (token, product) in products.iter().enumerate() {
-                        out[(done + token) * length + index] = *product;
-                    }
-                    products.len()
-                };
-                done += match self.n - done {
-                    4.. => put(&self.level.dot_halves::<4>(row, x)),
-                    2.. => put(&self.level.dot_halves::<2>(row, x)),
-                    _ => put(&self.level.dot_halves::<1>(row, x)),
-                };
-            }
         }
     }
 }
@@ -211,9 +187,4 @@ fn choose_planes(
         )?);
         Some(planes.len() - 1)
     })
-}
-
-/// Whether bfloat16 weights are multiplied with bfloat16 activations directly.
-fn takes_halves(level: Level, float: Float, weights: &Floats<'_>) -> bool {
-    level.has_dot_halves() && float == Float::Bf16 && weights.float() == Float::Bf16
 }

@@ -9,6 +9,7 @@ mod avx512;
 mod codes;
 mod dispatch;
 mod dots;
+mod halves;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 mod panels;

@@ -52,18 +52,21 @@ proptest! {
     fn layer_norm_is_right_at_any_length_alignment_and_format(
         columns in 1_usize..300, kinds in (0_usize..3, 0_usize..3, 0_usize..3),
         shift in 0_usize..4, weighted: bool, biased: bool, mean in -8_f32..8.0, seed: u32,
+        offset in prop::sample::select(vec![0_f32, 1.0]),
     ) {
         let moved: Vec<f32> = values(seed, columns).iter().map(|x| x + mean).collect();
         let x = Packed::of(FLOATS[kinds.0], shift, &moved);
         let weight = Packed::of(FLOATS[kinds.1], shift, &values(!seed, columns));
         let bias = Packed::of(FLOATS[kinds.2], shift, &values(seed ^ 1, columns));
-        let (weights, biases) = (weight.f64s(), bias.f64s());
+        let weights = weight.f64s().into_iter().map(|weight| weight + f64::from(offset));
+        let (weights, biases) = (weights.collect::<Vec<_>>(), bias.f64s());
         let eps = 1e-3_f32;
         let expected = layer(
             &x.f64s(), weighted.then_some(&weights), biased.then_some(&biases), f64::from(eps),
         );
         let norm = Norm::Layer {
             weight: weighted.then(|| weight.floats()),
+            offset,
             bias: biased.then(|| bias.floats()),
             eps,
         };

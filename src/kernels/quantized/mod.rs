@@ -1,6 +1,7 @@
 //! Rows of matrices in MLX's quantized formats, as float32 or whole numbers
 //! again. `scalar` says what each operation means; the others give the same
-//! bits with vectors. `quantize` makes such rows. `blocks` are GGUF's formats.
+//! bits with vectors. `quantize` and `small_floats` make such rows. `blocks` are
+//! GGUF's formats.
 //!
 //! The codes of a row are one string of bits, the first code in the least
 //! significant bits of the first byte; a code of 3, 5 or 6 bits may lie in two
@@ -16,11 +17,13 @@ mod blocks;
 mod neon;
 mod quantize;
 mod scalar;
+mod small_floats;
 
 use std::ops::Range;
 
 pub use blocks::BlockFormat;
 pub use quantize::quantize;
+pub use small_floats::quantize_small_floats;
 
 use super::float::Float;
 use super::floats::{Floats, FloatsMut};

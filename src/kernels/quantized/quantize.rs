@@ -11,8 +11,8 @@ const WHOLE: f32 = 12_582_912.0;
 /// Smaller scales would make codes of noise; MLX's bound.
 const SMALLEST_SCALE: f32 = 1e-7;
 
-/// Quantizes a row into codes of 4 or 8 bits. Codes belong to the scales and biases
-/// before these are rounded to their type, as in MLX.
+/// Quantizes a row into codes of 2, 3, 4, 5, 6 or 8 bits. Codes belong to the scales
+/// and biases before these are rounded to their type, as in MLX.
 ///
 /// # Panics
 /// If the lengths do not belong together.
@@ -24,7 +24,8 @@ pub fn quantize(
     scales: FloatsMut<'_>,
     biases: FloatsMut<'_>,
 ) {
-    assert!(matches!(bits, 4 | 8));
+    assert!(matches!(bits, 2..=6 | 8));
+    assert!(group_size.is_multiple_of(8) && group_size <= MOST_VALUES);
     assert_eq!(codes.len(), row.len() * bits / 8);
     assert_eq!(scales.len() * group_size, row.len());
     assert_eq!(biases.len(), scales.len());
@@ -68,19 +69,34 @@ impl Kernel for Quantize<'_> {
             whole.set_lanes(first, code + V::splat(WHOLE) - V::splat(WHOLE));
         }
         let rounded = &rounded[..self.group.len()];
-        match self.bits {
-            8 => {
-                for (code, value) in self.codes.iter_mut().zip(rounded) {
-                    *code = *value as u8;
-                }
-            }
-            _ => {
-                for (code, pair) in self.codes.iter_mut().zip(rounded.as_chunks::<2>().0) {
-                    *code = pair[0] as u8 | (pair[1] as u8) << 4;
-                }
+        pack(self.bits, rounded, self.codes);
+        (scale, bias)
+    }
+}
+
+/// Whole numbers as one string of bits.
+#[inline(always)]
+fn pack(bits: usize, values: &[f32], codes: &mut [u8]) {
+    match bits {
+        8 => {
+            for (code, value) in codes.iter_mut().zip(values) {
+                *code = *value as u8;
             }
         }
-        (scale, bias)
+        4 => {
+            for (code, pair) in codes.iter_mut().zip(values.as_chunks::<2>().0) {
+                *code = pair[0] as u8 | (pair[1] as u8) << 4;
+            }
+        }
+        _ => {
+            // Eight codes take as many bytes as a code has bits.
+            let eights = values.as_chunks::<8>().0;
+            for (codes, eight) in codes.chunks_exact_mut(bits).zip(eights) {
+                let code = |index: usize| u64::from(eight[index] as u8) << (index * bits);
+                let word = (0..8).map(code).fold(0, |word, code| word | code);
+                codes.copy_from_slice(&word.to_le_bytes()[..bits]);
+            }
+        }
     }
 }
 

@@ -63,7 +63,7 @@ fn e8m0(scale: u8) -> f32 {
 /// Sign, four bits of exponent, three of mantissa, at most 480: MLX knows no NaN.
 /// The bits make a float32 whose exponent is too small by 120.
 #[inline]
-fn e4m3(code: u8) -> f32 {
+pub(super) fn e4m3(code: u8) -> f32 {
     const REBIAS: f32 = f32::from_bits((127 + 120) << 23);
     let sign = u32::from(code & 0x80) << 24;
     f32::from_bits(sign | u32::from(code & 0x7f) << 20) * REBIAS

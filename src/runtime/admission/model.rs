@@ -53,13 +53,18 @@ impl ModelBytes {
             tables: manifest.tensors().len() * BYTES_PER_TENSOR + tokenizer,
             ..ModelBytes::default()
         };
-        for tensor in manifest.tensors() {
+        let tensors = manifest.tensors().iter();
+        for tensor in tensors.filter(|tensor| !manifest.is_made(tensor)) {
             let in_place = mlx::maps_in_place(device, tensor.offset, tensor.dtype.size());
             match load == LoadMode::Map && in_place {
                 true => bytes.mapped += tensor.bytes,
                 false if device.has_own_memory() => bytes.on_gpu += tensor.bytes,
                 false => bytes.copied += tensor.bytes,
             }
+        }
+        bytes.copied += manifest.made_bytes();
+        if load != LoadMode::Map {
+            bytes.copied += manifest.foreign_bytes();
         }
         Ok(bytes)
     }

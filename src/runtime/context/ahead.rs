@@ -28,7 +28,7 @@ struct Chosen {
 
 impl Context {
     /// Goes on behind the last evaluation's only row of logits, greedily. `look` is
-    /// told each token, and whether there is room for it in the sequence; the one
+    /// told each token, and whether the sequence is full without it; the one
     /// behind which it says `End` is not in the sequence. When it fails, all tokens
     /// that were looked at and gone on from stay.
     pub(in crate::runtime) fn decode_ahead(
@@ -71,7 +71,7 @@ impl Context {
             };
             let token = self.token_of(&chosen)?;
             self.keep_logits(&chosen.logits);
-            match (look(token, has_room)?, next) {
+            match (look(token, !has_room)?, next) {
                 (Next::GoOn, Some(next)) => {
                     sequences[index].advance(&[token]);
                     chosen = next;

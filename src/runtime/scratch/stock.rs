@@ -19,6 +19,9 @@ pub(super) struct StockShape {
     n_heads: usize,
     n_kv_heads: usize,
     head_dim: usize,
+    /// Of a token: what attention takes, and what it and what is behind it give.
+    row_columns: usize,
+    attended_columns: usize,
     element: usize,
     device: Device,
     has_score_cap: bool,
@@ -40,6 +43,8 @@ impl StockShape {
             n_heads: spec.n_heads,
             n_kv_heads: spec.n_kv_heads,
             head_dim: spec.head_dim,
+            row_columns: spec.row_columns() + latent_columns(spec),
+            attended_columns: spec.attended_columns() + seen_columns(spec),
             element,
             device,
             has_score_cap: spec.score_cap.is_some(),
@@ -72,12 +77,10 @@ impl StockShape {
 
     /// What a layer's attention makes of each token.
     fn attention_columns(&self, n_sequences: usize) -> usize {
-        let queries = self.n_heads * self.head_dim;
-        let projected = queries + 2 * self.n_kv_heads * self.head_dim;
         // Each sequence's part by itself, and then all of them next to each other.
-        let attended = if n_sequences > 1 { 2 } else { 1 } * queries;
+        let attended = if n_sequences > 1 { 2 } else { 1 } * self.attended_columns;
         // Norms, rotations, biases and sums are nodes too.
-        4 * projected + 3 * attended + 4 * self.n_sums * self.hidden
+        4 * self.row_columns + 3 * attended + 4 * self.n_sums * self.hidden
     }
 
     /// MLX's attention on the CPU makes all scores before it weighs them, and a
@@ -97,6 +100,21 @@ impl StockShape {
         product([step.n_tokens, step.n_positions, per_position])
             .saturating_add(product([step.n_positions, cached]))
     }
+}
+
+/// Projected in front of the rows that attention takes, if these are made of latent
+/// vectors.
+fn latent_columns(spec: &DecoderSpec) -> usize {
+    spec.latent.map_or(0, |latent| {
+        let compressed = latent.query_rank.unwrap_or(0);
+        compressed + latent.shape.query_columns() + latent.shape.key_dim()
+    })
+}
+
+/// What heads see of latent vectors.
+fn seen_columns(spec: &DecoderSpec) -> usize {
+    let shape = spec.latent.map(|latent| latent.shape);
+    shape.map_or(0, |shape| shape.n_heads * shape.rank)
 }
 
 /// What a feed-forward network makes of each token.

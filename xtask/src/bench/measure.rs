@@ -34,7 +34,7 @@ pub struct Settings {
 }
 
 /// Time in which the threads of the library that had its turn come to rest.
-const REST: Duration = Duration::from_millis(30);
+pub(super) const REST: Duration = Duration::from_millis(30);
 const FRESH_PROMPT: u32 = 32;
 const FRESH_CONTEXT: u32 = 512;
 const MIN_STEPS: u32 = 4;
@@ -48,7 +48,7 @@ const MLX_LM_STEPS: u32 = 2;
 const MLX_LM_PROMPT: u32 = 8;
 
 /// For each library one value per turn.
-type Turns<T> = Vec<Vec<T>>;
+pub(super) type Turns<T> = Vec<Vec<T>>;
 
 impl Subject {
     pub fn measure(&self, measurement: Measurement, settings: &Settings) -> Result<Vec<Row>> {
@@ -80,6 +80,9 @@ impl Subject {
             Measurement::Batch => self.batch(settings),
             Measurement::BusyCore => self.busy_core(settings),
             Measurement::MlxLm => self.against_mlx_lm(settings),
+            Measurement::Parallel { .. } => self.parallel(measurement, settings),
+            Measurement::Fork { .. } => self.fork(measurement, settings),
+            Measurement::Save { n_tokens } => self.save_and_load(n_tokens, settings),
         }
     }
 
@@ -100,11 +103,16 @@ impl Subject {
         Ok(())
     }
 
-    fn engines(&self) -> impl Iterator<Item = &Engine> {
+    pub(super) fn engines(&self) -> impl Iterator<Item = &Engine> {
         std::iter::once(&self.umrt).chain(&self.llama_cpp)
     }
 
-    fn open_all(&self, n_ctx: u32, n_seq: u32, settings: &Settings) -> Result<Vec<Worker>> {
+    pub(super) fn open_all(
+        &self,
+        n_ctx: u32,
+        n_seq: u32,
+        settings: &Settings,
+    ) -> Result<Vec<Worker>> {
         self.engines()
             .map(|engine| engine.open(n_ctx, n_seq, settings.n_threads))
             .collect()
@@ -247,7 +255,7 @@ impl Subject {
     }
 
     /// A row for each name of the measurement, as far as there are values.
-    fn rows(
+    pub(super) fn rows(
         &self,
         measurement: Measurement,
         unit: Unit,
@@ -257,7 +265,7 @@ impl Subject {
         self.named_rows(&measurement.rows(), unit, values, meanings)
     }
 
-    fn named_rows(
+    pub(super) fn named_rows(
         &self,
         names: &[String],
         unit: Unit,
@@ -327,7 +335,7 @@ impl Fresh {
 }
 
 /// A B A B ...: neighbours see the same noise.
-fn in_turns<T>(
+pub(super) fn in_turns<T>(
     workers: &mut [Worker],
     n_pairs: usize,
     mut turn: impl FnMut(&mut Worker) -> Result<T>,
@@ -342,7 +350,7 @@ fn in_turns<T>(
     Ok(turns)
 }
 
-fn each<T>(turns: &Turns<T>, value: impl Fn(&T) -> f64) -> Turns<f64> {
+pub(super) fn each<T>(turns: &Turns<T>, value: impl Fn(&T) -> f64) -> Turns<f64> {
     turns
         .iter()
         .map(|turns| turns.iter().map(&value).collect())
@@ -414,6 +422,15 @@ mod tests {
             Measurement::BusyCore,
             Measurement::MlxLm,
             Measurement::Token,
+            Measurement::Parallel {
+                n_requests: 4,
+                n_prompt: 8,
+                n_tokens: 2,
+            },
+            Measurement::Fork {
+                n_tokens: 8,
+                n_forks: 2,
+            },
         ];
         for measurement in measurements {
             let rows = subject.measure(measurement, &SETTINGS)?;

@@ -12,6 +12,7 @@ mod readme;
 mod report;
 #[cfg(test)]
 mod sample;
+mod sequences;
 pub mod shape;
 mod statistics;
 mod system;

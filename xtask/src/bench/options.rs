@@ -8,6 +8,8 @@ use super::plan::{self, Entry, Measurement};
 
 #[derive(Debug, Default, PartialEq)]
 pub struct Options {
+    /// What is there beside one sequence and one token at a time: `bench sequences`.
+    pub sequences: bool,
     pub quick: bool,
     /// Names of models and measurements; empty: all.
     pub only: Vec<String>,
@@ -18,13 +20,14 @@ pub struct Options {
     pub from: Option<PathBuf>,
 }
 
-const USAGE: &str = "usage: cargo xtask bench [--quick] [--only NAMES] [--json FILE] \
+const USAGE: &str = "usage: cargo xtask bench [sequences] [--quick] [--only NAMES] [--json FILE] \
     [--chart FILE] [--readme] [--from FILE]";
 
 impl Options {
     pub fn parse(args: &[String]) -> Result<Self> {
         let mut options = Self::default();
-        let mut args = args.iter();
+        let mut args = args.iter().peekable();
+        options.sequences = args.next_if(|first| *first == "sequences").is_some();
         while let Some(arg) = args.next() {
             let mut value = || {
                 args.next()
@@ -45,10 +48,11 @@ impl Options {
 
     /// What is to be measured: of the whole plan where names say what.
     pub fn entries(&self) -> impl Iterator<Item = (&'static Entry, Vec<Measurement>)> {
-        let plan = if self.quick && self.only.is_empty() {
-            plan::QUICK
-        } else {
-            plan::FULL
+        let plan = match (self.sequences, self.quick && self.only.is_empty()) {
+            (false, false) => plan::FULL,
+            (false, true) => plan::QUICK,
+            (true, false) => plan::SEQUENCES,
+            (true, true) => plan::SEQUENCES_QUICK,
         };
         let entries = plan
             .iter()
@@ -72,6 +76,19 @@ mod tests {
         assert!(options.quick && !options.readme);
         assert_eq!(options.only, ["decode", "batch", "open"]);
         assert_eq!(options.json, Some("a.json".into()));
+        Ok(())
+    }
+
+    #[test]
+    fn sequences_are_a_plan_of_their_own() -> Result<()> {
+        let models = |line: &str| -> Result<Vec<&str>> {
+            let options = parse(line)?;
+            Ok(options.entries().map(|(entry, _)| entry.model).collect())
+        };
+        assert_eq!(models("sequences")?, ["1b-4bit"]);
+        assert_eq!(models("sequences --quick")?, ["0.3b-4bit"]);
+        assert_eq!(models("sequences --only save")?, ["1b-4bit"]);
+        assert!(parse("--quick sequences").is_err());
         Ok(())
     }
 

@@ -33,6 +33,21 @@ pub enum Measurement {
     MlxLm,
     /// Seconds per token of a model without work.
     Token,
+    /// So many requests at once, from prompt to end.
+    Parallel {
+        n_requests: u32,
+        n_prompt: u32,
+        n_tokens: u32,
+    },
+    /// Forks of one sequence.
+    Fork {
+        n_tokens: u32,
+        n_forks: u32,
+    },
+    /// A sequence to a file and back.
+    Save {
+        n_tokens: u32,
+    },
 }
 
 pub const BATCH_SIZES: [u32; 3] = [1, 4, 8];
@@ -58,6 +73,15 @@ impl Measurement {
             Self::BusyCore => vec!["busy-core".into()],
             Self::MlxLm => vec!["mlx-lm-decode".into(), "mlx-lm-prefill".into()],
             Self::Token => vec!["token".into()],
+            Self::Parallel { n_requests: n, .. } => vec![
+                format!("parallel-{n}"),
+                format!("first-p50-{n}"),
+                format!("first-p95-{n}"),
+            ],
+            Self::Fork { n_forks, .. } => {
+                vec![format!("fork-time-{n_forks}"), "fork-bytes".into()]
+            }
+            Self::Save { .. } => vec!["save".into(), "load".into()],
         }
     }
 }
@@ -162,6 +186,48 @@ pub const QUICK: &[Entry] = &[
     NO_WORK,
 ];
 
+const fn parallel(n_requests: u32) -> Measurement {
+    Measurement::Parallel {
+        n_requests,
+        n_prompt: 256,
+        n_tokens: 64,
+    }
+}
+
+/// For `cargo xtask bench sequences`.
+pub const SEQUENCES: &[Entry] = &[Entry {
+    model: "1b-4bit",
+    source: Source::Random(&ONE_BILLION, Format::FourBit),
+    measurements: &[
+        parallel(1),
+        parallel(4),
+        parallel(8),
+        parallel(16),
+        Measurement::Fork {
+            n_tokens: 8000,
+            n_forks: 16,
+        },
+        Measurement::Save { n_tokens: 8000 },
+    ],
+}];
+
+pub const SEQUENCES_QUICK: &[Entry] = &[Entry {
+    model: "0.3b-4bit",
+    source: Source::Random(&SMALL, Format::FourBit),
+    measurements: &[
+        Measurement::Parallel {
+            n_requests: 4,
+            n_prompt: 64,
+            n_tokens: 16,
+        },
+        Measurement::Fork {
+            n_tokens: 600,
+            n_forks: 4,
+        },
+        Measurement::Save { n_tokens: 600 },
+    ],
+}];
+
 /// The measurements of an entry that a name stands for: a model, a row such as
 /// `decode` or both as in `tales/decode`; a `*` at the end stands for anything.
 pub fn wanted(entry: &Entry, names: &[String]) -> Vec<Measurement> {
@@ -198,8 +264,8 @@ mod tests {
     }
 
     #[test]
-    fn every_target_belongs_to_a_row_of_the_full_plan() {
-        let rows = ids(FULL, &[]);
+    fn every_target_belongs_to_a_row_of_a_full_plan() {
+        let rows = [ids(FULL, &[]), ids(SEQUENCES, &[])].concat();
         for target in TARGETS {
             assert!(rows.iter().any(|row| row == target.row), "{}", target.row);
         }
@@ -207,7 +273,7 @@ mod tests {
 
     #[test]
     fn no_two_rows_have_the_same_name() {
-        for plan in [FULL, QUICK] {
+        for plan in [FULL, QUICK, SEQUENCES, SEQUENCES_QUICK] {
             let rows = ids(plan, &[]);
             let mut unique = rows.clone();
             unique.sort();

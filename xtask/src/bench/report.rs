@@ -52,6 +52,7 @@ pub enum Unit {
     TokensPerSecond,
     Seconds,
     Bytes,
+    BytesPerSecond,
     /// Of the same library's speed without a disturbance.
     Share,
 }
@@ -69,6 +70,8 @@ pub enum Meaning {
     WeightBytes(u64),
     /// A step computes one token of each of several sequences.
     TokensPerStep(u32),
+    /// A block of the KV cache has this many bytes.
+    CacheBlockBytes(u64),
 }
 
 #[derive(Serialize, Deserialize)]
@@ -81,7 +84,10 @@ pub const BATCH_OF_ONE: &str = "batch-1";
 
 impl Unit {
     pub fn higher_is_better(self) -> bool {
-        matches!(self, Self::TokensPerSecond | Self::Share)
+        matches!(
+            self,
+            Self::TokensPerSecond | Self::BytesPerSecond | Self::Share
+        )
     }
 }
 

@@ -41,6 +41,14 @@ pub fn report() -> Report {
                 700e6,
                 Meaning::WeightBytes(600_000_000),
             ),
+            row(
+                "fork-bytes",
+                Unit::Bytes,
+                8e6,
+                100e6,
+                Meaning::CacheBlockBytes(8_388_608),
+            ),
+            row("save", Unit::BytesPerSecond, 1e9, 1.1e9, Meaning::Nothing),
             row("busy-core", Unit::Share, 0.5, 0.1, Meaning::Nothing),
         ],
         skipped: vec![Skipped {

@@ -171,6 +171,14 @@ impl Shape {
         format.bytes(self.active_weights())
     }
 
+    /// What a block of the KV cache takes in bfloat16.
+    pub fn cache_block_bytes(&self) -> u64 {
+        const TOKENS: u64 = 256;
+        const BYTES_PER_VALUE: u64 = 2;
+        let values_per_token = 2 * self.n_layers * self.n_kv_heads * self.head_dim;
+        TOKENS * values_per_token * BYTES_PER_VALUE
+    }
+
     /// Multiplications and additions with weights per token of a prompt. The
     /// logits are wanted once per prompt and left out.
     pub fn flop_per_prompt_token(&self) -> u64 {
@@ -195,6 +203,11 @@ mod tests {
     fn the_one_billion_shape_has_600_mb_in_four_bits() {
         let megabytes = ONE_BILLION.weight_bytes(Format::FourBit) / 1_000_000;
         assert!((580..650).contains(&megabytes), "{megabytes}");
+    }
+
+    #[test]
+    fn a_block_of_the_one_billion_shape_has_8_mib() {
+        assert_eq!(ONE_BILLION.cache_block_bytes(), 8 << 20);
     }
 
     #[test]

@@ -28,6 +28,14 @@ pub fn median(values: &[f64]) -> f64 {
     summarize(values).median
 }
 
+/// The smallest value that at least this share of the values does not exceed.
+pub fn percentile(values: &[f64], share: f64) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let rank = (share * sorted.len() as f64).ceil() as usize;
+    sorted[rank.clamp(1, sorted.len()) - 1]
+}
+
 /// The ratios of measurements that were taken one right after the other, which
 /// share the noise of the moment.
 pub fn paired_ratios(numerators: &[f64], denominators: &[f64]) -> Summary {
@@ -47,6 +55,13 @@ mod tests {
     fn the_median_of_an_even_number_is_between_the_middle_ones() {
         assert_eq!(median(&[4.0, 1.0, 3.0, 2.0]), 2.5);
         assert_eq!(median(&[5.0, 1.0, 3.0]), 3.0);
+    }
+
+    #[test]
+    fn a_percentile_is_one_of_the_values() {
+        let values = [5.0, 1.0, 4.0, 2.0, 3.0];
+        let found = [0.0, 0.2, 0.5, 0.95, 1.0].map(|share| percentile(&values, share));
+        assert_eq!(found, [1.0, 1.0, 3.0, 5.0, 5.0]);
     }
 
     #[test]

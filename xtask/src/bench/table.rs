@@ -102,6 +102,13 @@ pub fn label(measurement: &str) -> String {
         "busy-core" => "decode with a busy core, share of its own speed".into(),
         "mlx-lm-decode" => "decode against mlx-lm".into(),
         "mlx-lm-prefill" => "prompt against mlx-lm".into(),
+        "parallel" => format!("{size} requests at once"),
+        "first-p50" => format!("first token of {size} requests, median"),
+        "first-p95" => format!("first token of {size} requests, 95th percentile"),
+        "fork-time" => format!("{size} forks of a sequence"),
+        "fork-bytes" => "memory of a fork that goes on".into(),
+        "save" => "saving a sequence".into(),
+        "load" => "loading a sequence".into(),
         "token" => "time per token with next to no weights".into(),
         other => other.into(),
     }
@@ -132,6 +139,7 @@ pub fn value(unit: Unit, value: f64) -> String {
         Unit::Seconds if value >= 1e-3 => format!("{:.1} ms", value * 1e3),
         Unit::Seconds => format!("{:.0} us", value * 1e6),
         Unit::Bytes => format!("{:.1} MB", value / 1e6),
+        Unit::BytesPerSecond => format!("{:.0} MB/s", value / 1e6),
         Unit::Share => format!("{value:.2}"),
     }
 }
@@ -149,6 +157,7 @@ fn meaning(report: &Report, row: &Row) -> String {
         }
         Meaning::FlopPerToken(flop) => format!("{:.1} GFLOP/s", median * flop as f64 / 1e9),
         Meaning::WeightBytes(bytes) => format!("{:.1}% of weights", 100.0 * median / bytes as f64),
+        Meaning::CacheBlockBytes(bytes) => format!("{:.2} blocks", median / bytes as f64),
         Meaning::TokensPerStep(_) => match report.batch_gain(row) {
             Some(gain) => format!("{gain:.2}x of batch 1"),
             None => String::new(),

@@ -19,6 +19,8 @@ pub enum Goal {
     ShareOfWeights(f64),
     AtLeast(f64),
     AtMostSeconds(f64),
+    /// At most so many blocks of the KV cache.
+    CacheBlocks(f64),
 }
 
 pub const TARGETS: &[Target] = &[
@@ -35,6 +37,9 @@ pub const TARGETS: &[Target] = &[
     target("1b-bf16/prefill-512", Goal::Advantage(1.2)),
     target("tales/decode", Goal::Advantage(1.0)),
     target("hollow/token", Goal::AtMostSeconds(150e-6)),
+    target("1b-4bit/parallel-8", Goal::Advantage(1.5)),
+    target("1b-4bit/fork-bytes", Goal::CacheBlocks(1.0)),
+    target("1b-4bit/save", Goal::Advantage(0.7)),
 ];
 
 const fn target(row: &'static str, goal: Goal) -> Target {
@@ -55,6 +60,10 @@ impl Goal {
             },
             Self::AtLeast(least) => median >= least,
             Self::AtMostSeconds(most) => median <= most,
+            Self::CacheBlocks(most) => match row.meaning {
+                Meaning::CacheBlockBytes(bytes) => median <= most * bytes as f64,
+                _ => return None,
+            },
         })
     }
 
@@ -66,6 +75,7 @@ impl Goal {
             Self::ShareOfWeights(most) => format!("<= {:.0}% of weights", most * 100.0),
             Self::AtLeast(least) => format!(">= {least}"),
             Self::AtMostSeconds(most) => format!("<= {:.0} us", most * 1e6),
+            Self::CacheBlocks(most) => format!("<= {most} blocks"),
         }
     }
 }
@@ -147,12 +157,23 @@ mod tests {
     }
 
     #[test]
+    fn forks_are_counted_in_blocks() {
+        let id = "1b-4bit/fork-bytes";
+        assert_eq!(verdict_of(id, |row| row.umrt = vec![8e6]), "<= 1 blocks ok");
+        assert_eq!(
+            verdict_of(id, |row| row.umrt = vec![9e6]),
+            "<= 1 blocks MISSED"
+        );
+    }
+
+    #[test]
     fn the_sample_has_a_row_in_every_unit() {
         let units: Vec<Unit> = sample::report().rows.iter().map(|row| row.unit).collect();
         for unit in [
             Unit::TokensPerSecond,
             Unit::Seconds,
             Unit::Bytes,
+            Unit::BytesPerSecond,
             Unit::Share,
         ] {
             assert!(units.contains(&unit), "{unit:?}");

@@ -237,3 +237,35 @@ fn subnormal_and_large_results_are_rounded_as_usual() {
         }
     }
 }
+
+/// Bit by bit the same as with all queries in front of all keys and values.
+#[test]
+fn rows_may_have_one_head_after_the_other() {
+    let shape = Shape {
+        segments: vec![(100, 2), (7, 40)],
+        n_kv_heads: 3,
+        group: 2,
+        key_dim: 16,
+        value_dim: 10,
+        ..Shape::smallest()
+    };
+    let expected = shape.case().run(Level::detect(), &Pool::new(2));
+    let case = shape.case();
+    let by_kind: Vec<f32> = case.rows.f64s().iter().map(|x| *x as f32).collect();
+    let mut by_head = Vec::new();
+    for row in by_kind.chunks(shape.width()) {
+        let (queries, rest) = row.split_at(shape.n_heads() * 16);
+        let (keys, values) = rest.split_at(shape.n_kv_heads * 16);
+        for head in 0..shape.n_kv_heads {
+            by_head.extend(&queries[head * 32..(head + 1) * 32]);
+            by_head.extend(&keys[head * 16..(head + 1) * 16]);
+            by_head.extend(&values[head * 10..(head + 1) * 10]);
+        }
+    }
+    let step = AttentionStep {
+        rows: Floats::from(&by_head[..]),
+        rows_by_head: true,
+        ..case.step()
+    };
+    assert!(case.run_step(Level::detect(), &Pool::new(2), &step) == expected);
+}

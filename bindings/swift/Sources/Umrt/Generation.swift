@@ -1,0 +1,239 @@
+import CUmrt
+
+/// What a generation continues.
+public enum Prompt: Hashable, Sendable, ExpressibleByStringInterpolation {
+    /// Plain text. Special tokens spelled out in it are ordinary characters.
+    case text(String)
+    /// A conversation for the model's chat template.
+    case chat(Chat)
+    case tokens([Token])
+
+    public init(stringLiteral text: String) {
+        self = .text(text)
+    }
+}
+
+/// Why a generation ended.
+public enum StopReason: UInt32, Sendable {
+    /// The model ended the text.
+    case end = 1
+    /// As many tokens were generated as were asked for.
+    case maxTokens = 2
+    /// A stop string was reached.
+    case stopString = 3
+    /// Nobody wanted more text.
+    case reader = 4
+    /// The sequence is full.
+    case contextFull = 5
+}
+
+/// What a generation did.
+public struct GenerationResult: Hashable, Sendable {
+    public let stopReason: StopReason
+    public let promptTokens: Int
+    /// Tokens that were sampled, the one that ended the text included.
+    public let tokens: Int
+    /// From the first prompt token to the first logits.
+    public let promptTime: Duration
+    /// From there to the end.
+    public let decodeTime: Duration
+
+    init(_ result: umrt_generate_result) {
+        guard let reason = StopReason(rawValue: result.stop_reason) else {
+            preconditionFailure("umrt stopped for reason \(result.stop_reason)")
+        }
+        stopReason = reason
+        promptTokens = Int(result.n_prompt_tokens)
+        tokens = Int(result.n_tokens)
+        promptTime = .nanoseconds(result.prompt_ns)
+        decodeTime = .nanoseconds(result.decode_ns)
+    }
+
+    /// Speed of decoding in tokens per second. The first token belongs to the prompt's
+    /// time.
+    public var decodeRate: Double {
+        rate(UInt64(max(tokens - 1, 0)), in: decodeTime)
+    }
+}
+
+/// A whole generated text.
+public struct Completion: Hashable, Sendable {
+    public let text: String
+    public let result: GenerationResult
+}
+
+extension Context {
+    /// Appends a prompt to a sequence, samples token by token and gives text as it becomes
+    /// certain, in whole characters:
+    ///
+    ///     for try await piece in context.generate("Once upon a time", maxTokens: 100) {
+    ///         print(piece, terminator: "")
+    ///     }
+    ///
+    /// It begins at once, behind the context's earlier calls, and does not wait for its
+    /// reader. It stops when the reading task is cancelled, which ends the loop, and when
+    /// the stream is let go. All finished tokens stay in the sequence; the token sampled
+    /// last is not in it.
+    ///
+    /// - Parameters:
+    ///   - maxTokens: 0: until the model ends the text or the sequence is full.
+    ///   - sampling: How to choose tokens. Not used if there is a `sampler`.
+    ///   - stop: Texts that end the generation; they are not part of the output.
+    ///   - sequence: The sequence that the prompt and what follows are appended to.
+    ///   - ignoresEnd: Go on behind the token that ends a text.
+    ///   - sampler: Goes on with this sampler.
+    ///   - onEnd: Hears what the generation did, on the context's thread, before the
+    ///     stream ends; not if it failed or was cancelled.
+    /// - Returns: A stream that throws `UmrtError` with `.invalidArgument`, `.notFound` (no
+    ///   tokenizer or chat template), `.format` (they are broken), `.noSpace` (the prompt
+    ///   does not fit), `.outOfMemory` or `.backend`.
+    public func generate(
+        _ prompt: Prompt,
+        maxTokens: Int = 0,
+        sampling: Sampling = .greedy,
+        stop: [String] = [],
+        sequence: Int = 0,
+        ignoresEnd: Bool = false,
+        sampler: Sampler? = nil,
+        onEnd: (@Sendable (GenerationResult) -> Void)? = nil
+    ) -> AsyncThrowingStream<String, any Error> {
+        let request = GenerationRequest(
+            prompt: prompt, maxTokens: maxTokens, sampling: sampling, stop: stop,
+            sequence: sequence, ignoresEnd: ignoresEnd, sampler: sampler)
+        let (stream, pieces) = AsyncThrowingStream<String, any Error>.makeStream()
+        do {
+            let cancel = try Cancel()
+            pieces.onTermination = { termination in
+                if case .cancelled = termination { cancel.trigger() }
+            }
+            worker.start {
+                do {
+                    let result = try request.run(in: self.handle, cancel) { pieces.yield($0) }
+                    onEnd?(result)
+                    pieces.finish()
+                } catch {
+                    pieces.finish(throwing: error)
+                }
+            }
+        } catch {
+            pieces.finish(throwing: error)
+        }
+        return stream
+    }
+
+    /// As `generate`, but returns the whole text when it has ended. Cancelling the task
+    /// stops it.
+    ///
+    /// - Throws: What the stream of `generate` throws; `CancellationError`.
+    public func complete(
+        _ prompt: Prompt,
+        maxTokens: Int = 0,
+        sampling: Sampling = .greedy,
+        stop: [String] = [],
+        sequence: Int = 0,
+        ignoresEnd: Bool = false,
+        sampler: Sampler? = nil
+    ) async throws -> Completion {
+        let request = GenerationRequest(
+            prompt: prompt, maxTokens: maxTokens, sampling: sampling, stop: stop,
+            sequence: sequence, ignoresEnd: ignoresEnd, sampler: sampler)
+        return try await worker.run { cancel in
+            var text = ""
+            let result = try request.run(in: self.handle, cancel) { text += $0 }
+            return Completion(text: text, result: result)
+        }
+    }
+}
+
+/// What to generate, and how.
+private struct GenerationRequest: Sendable {
+    let prompt: Prompt
+    let maxTokens: Int
+    let sampling: Sampling
+    let stop: [String]
+    let sequence: Int
+    let ignoresEnd: Bool
+    let sampler: Sampler?
+
+    /// Generates on this thread; `receive` gets each piece of text.
+    func run(
+        in context: Handle, _ cancel: Cancel, _ receive: @escaping (String) -> Void
+    ) throws -> GenerationResult {
+        var params = umrt_generate_params.initialized
+        params.max_tokens = try count("maxTokens", maxTokens)
+        params.seq = Int32(clamping: sequence)
+        params.flags = ignoresEnd ? UInt32(UMRT_GENERATE_IGNORE_END) : 0
+        var sampling = try sampling.native()
+        let stop = try stop.map { try cText("a stop string", $0) }
+        var result = umrt_generate_result.initialized
+        try withUnsafePointer(to: &sampling) { sampling in
+            params.sampling = sampling
+            try withCTexts(stop) { texts, n in
+                params.stop = texts
+                params.n_stop = n
+                try withPrompt(&params) { params in
+                    try withSampler(&params) { params in
+                        try check(
+                            generate(&params, in: context, cancel, receive, &result))
+                    }
+                }
+            }
+        }
+        return GenerationResult(result)
+    }
+
+    private func generate(
+        _ params: inout umrt_generate_params, in context: Handle, _ cancel: Cancel,
+        _ receive: @escaping (String) -> Void, _ result: inout umrt_generate_result
+    ) -> umrt_status {
+        let callback: umrt_text_fn = { start, length, _, userdata in
+            let receive = userdata!.assumingMemoryBound(to: ((String) -> Void).self).pointee
+            receive(text(at: start, length: length))
+            return 0
+        }
+        return withUnsafePointer(to: receive) { receive in
+            context.use { context in
+                cancel.use { cancel in
+                    umrt_generate(
+                        context, &params, callback, UnsafeMutableRawPointer(mutating: receive),
+                        cancel, &result)
+                }
+            }
+        }
+    }
+
+    private func withPrompt(
+        _ params: inout umrt_generate_params, _ body: (inout umrt_generate_params) throws -> Void
+    ) throws {
+        switch prompt {
+        case .text(let text):
+            try cText("the prompt", text).withCString {
+                params.prompt = $0
+                try body(&params)
+            }
+        case .chat(let chat):
+            try cText("the chat", chat.json).withCString {
+                params.chat = $0
+                try body(&params)
+            }
+        case .tokens(let tokens):
+            try tokens.withUnsafeBufferPointer {
+                params.tokens = $0.baseAddress
+                params.n_tokens = $0.count
+                try body(&params)
+            }
+        }
+    }
+
+    private func withSampler(
+        _ params: inout umrt_generate_params, _ body: (inout umrt_generate_params) throws -> Void
+    ) throws {
+        guard let sampler else {
+            return try body(&params)
+        }
+        try sampler.handle.use {
+            params.sampler = $0
+            try body(&params)
+        }
+    }
+}

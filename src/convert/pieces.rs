@@ -1,0 +1,223 @@
+//! Reads rows of the source, quantizes them and writes them where they belong, so
+//! that nothing but a few rows of each thread is ever in private memory.
+
+use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::Mutex;
+
+use super::plan::{Form, Output, Part, Plan};
+use crate::checkpoint::{Checkpoint, Mode, NewFile, QuantSpec};
+use crate::error::Result;
+use crate::kernels::{
+    Float, Floats, FloatsMut, Format, Level, Pool, quantize, quantize_small_floats,
+};
+
+/// A file, and which output's which tensor each of its tensors is.
+pub struct Shard {
+    pub file: NewFile,
+    pub tensors: Vec<(usize, usize)>,
+}
+
+/// Bytes of the source that a thread takes at a time.
+const PIECE_BYTES: usize = 1 << 20;
+/// Pieces between two calls of `progress`.
+const PIECES_PER_STEP: usize = 32;
+
+/// Writes all tensors of the plan.
+pub fn fill(
+    checkpoint: &Checkpoint,
+    plan: &Plan,
+    shards: Vec<Shard>,
+    pool: &Pool,
+    progress: &mut dyn FnMut(usize, usize) -> Result<()>,
+) -> Result<()> {
+    let places = places(&shards);
+    let total = plan.source_bytes();
+    let mut done = 0;
+    progress(done, total)?;
+    for (index, output) in plan.outputs.iter().enumerate() {
+        let pieces = pieces(output);
+        for step in pieces.chunks(PIECES_PER_STEP) {
+            let failure = Mutex::new(None);
+            let destination = Destination {
+                shards: &shards,
+                places: &places,
+                output: index,
+            };
+            pool.run(step.len(), &|piece| {
+                if let Err(error) = convert(checkpoint, output, &step[piece], &destination) {
+                    *failure.lock().unwrap_or_else(|e| e.into_inner()) = Some(error);
+                }
+            });
+            checkpoint.ensure_unaltered()?;
+            if let Some(error) = failure.into_inner().unwrap_or_else(|e| e.into_inner()) {
+                return Err(error);
+            }
+            done += step.iter().map(|piece| piece.part.bytes).sum::<usize>();
+            progress(done, total)?;
+        }
+    }
+    shards.into_iter().try_for_each(|shard| shard.file.finish())
+}
+
+/// Where the tensors of outputs are: file and number.
+type Places = HashMap<(usize, usize), (usize, usize)>;
+
+fn places(shards: &[Shard]) -> Places {
+    let mut places = HashMap::new();
+    for (file, shard) in shards.iter().enumerate() {
+        for (number, tensor) in shard.tensors.iter().enumerate() {
+            places.insert(*tensor, (file, number));
+        }
+    }
+    places
+}
+
+/// The tensors of one output.
+struct Destination<'a> {
+    shards: &'a [Shard],
+    places: &'a Places,
+    output: usize,
+}
+
+impl Destination<'_> {
+    fn write(&self, tensor: usize, offset: usize, bytes: &[u8]) -> Result<()> {
+        let (file, number) = self.places[&(self.output, tensor)];
+        self.shards[file].file.write(number, offset, bytes)
+    }
+}
+
+/// Some rows of an output.
+struct Piece {
+    /// Where they are in the source.
+    part: Part,
+    rows: Range<usize>,
+}
+
+fn pieces(output: &Output) -> Vec<Piece> {
+    let row_bytes = output.columns() * output.dtype.size();
+    let mut pieces = Vec::new();
+    let mut first = 0;
+    for part in &output.parts {
+        let n_rows = part.bytes.checked_div(row_bytes).unwrap_or(0);
+        let step = (PIECE_BYTES / row_bytes.max(1)).max(1);
+        for start in (0..n_rows).step_by(step) {
+            let rows = start..n_rows.min(start + step);
+            pieces.push(Piece {
+                part: Part {
+                    file: part.file,
+                    start: part.start + rows.start * row_bytes,
+                    bytes: rows.len() * row_bytes,
+                },
+                rows: first + rows.start..first + rows.end,
+            });
+        }
+        first += n_rows;
+    }
+    pieces
+}
+
+fn convert(
+    checkpoint: &Checkpoint,
+    output: &Output,
+    piece: &Piece,
+    to: &Destination<'_>,
+) -> Result<()> {
+    let Part { file, start, bytes } = piece.part;
+    let source = &checkpoint.maps()[file].as_slice()[start..start + bytes];
+    let level = Level::detect();
+    match output.form {
+        Form::Same => to.write(0, piece.rows.start * bytes / piece.rows.len(), source),
+        Form::Cast { from, to: float } => {
+            let mut cast = vec![0; bytes / from.bytes() * float.bytes()];
+            level.convert(Floats::new(from, source), FloatsMut::new(float, &mut cast));
+            to.write(0, piece.rows.start * cast.len() / piece.rows.len(), &cast)
+        }
+        Form::Quantized { from, float, spec } => {
+            let rows = Floats::new(from, source);
+            let mut parts = QuantizedPiece::new(spec, float, output.columns(), piece.rows.len());
+            parts.fill(level, rows);
+            parts.write(piece.rows.start, to)
+        }
+    }
+}
+
+/// Codes, scales and biases of some rows.
+struct QuantizedPiece {
+    spec: QuantSpec,
+    float: Float,
+    columns: usize,
+    codes: Rows,
+    scales: Rows,
+    biases: Rows,
+}
+
+struct Rows {
+    row_bytes: usize,
+    bytes: Vec<u8>,
+}
+
+impl Rows {
+    fn new(n_rows: usize, row_bytes: usize) -> Rows {
+        Rows {
+            row_bytes,
+            bytes: vec![0; n_rows * row_bytes],
+        }
+    }
+
+    fn row(&mut self, index: usize) -> &mut [u8] {
+        &mut self.bytes[index * self.row_bytes..][..self.row_bytes]
+    }
+}
+
+impl QuantizedPiece {
+    fn new(spec: QuantSpec, float: Float, columns: usize, n_rows: usize) -> QuantizedPiece {
+        let groups = columns / spec.group_size;
+        let (scale_bytes, bias_bytes) = match spec.mode {
+            Mode::Affine => (float.bytes(), float.bytes()),
+            _ => (1, 0),
+        };
+        QuantizedPiece {
+            spec,
+            float,
+            columns,
+            codes: Rows::new(n_rows, columns * spec.bits / 8),
+            scales: Rows::new(n_rows, groups * scale_bytes),
+            biases: Rows::new(n_rows, groups * bias_bytes),
+        }
+    }
+
+    fn fill(&mut self, level: Level, rows: Floats<'_>) {
+        let mut values = vec![0.0; self.columns];
+        for index in 0..rows.len() / self.columns {
+            let row = rows.row(index, self.columns);
+            level.convert(row, FloatsMut::from(&mut values[..]));
+            level.round(&mut values, self.float);
+            let codes = self.codes.row(index);
+            let scales = self.scales.row(index);
+            let format = match self.spec.mode {
+                Mode::Affine => {
+                    let sizes = (self.spec.bits, self.spec.group_size);
+                    let scales = FloatsMut::new(self.float, scales);
+                    let biases = FloatsMut::new(self.float, self.biases.row(index));
+                    quantize(level, &values, sizes, codes, scales, biases);
+                    continue;
+                }
+                Mode::Mxfp4 => Format::Mxfp4,
+                Mode::Mxfp8 => Format::Mxfp8,
+                Mode::Nvfp4 => Format::Nvfp4,
+            };
+            quantize_small_floats(level, format, self.float, &values, codes, scales);
+        }
+    }
+
+    fn write(&self, first_row: usize, to: &Destination<'_>) -> Result<()> {
+        let parts = [&self.codes, &self.scales, &self.biases];
+        for (tensor, rows) in parts.into_iter().enumerate() {
+            if !rows.bytes.is_empty() {
+                to.write(tensor, first_row * rows.row_bytes, &rows.bytes)?;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,63 @@
+//! [`Continuation`]: what becomes of a generation's tokens once they are chosen.
+
+use std::sync::Arc;
+
+use super::output::Output;
+use super::{GenerateOptions, Receive, StopReason};
+use crate::error::Result;
+use crate::runtime::Model;
+
+/// A generation between two tokens.
+pub(in crate::runtime) struct Continuation {
+    model: Arc<Model>,
+    output: Output,
+    max_tokens: usize,
+    ignore_end: bool,
+    n_tokens: usize,
+}
+
+impl Continuation {
+    /// Makes text only if somebody receives it or it is searched for stop strings.
+    pub fn new(
+        model: &Arc<Model>,
+        options: &GenerateOptions<'_>,
+        has_receiver: bool,
+    ) -> Result<Self> {
+        Ok(Self {
+            output: Output::new(model.text(), options.stop, has_receiver)?,
+            max_tokens: options.max_tokens,
+            ignore_end: options.ignore_end,
+            n_tokens: 0,
+            model: model.clone(),
+        })
+    }
+
+    /// Tokens so far, the one that ended the text included.
+    pub fn n_tokens(&self) -> usize {
+        self.n_tokens
+    }
+
+    /// Takes the next token; says why, if it is the last one. `is_full`: the context
+    /// has no place for it.
+    pub fn push(
+        &mut self,
+        token: i32,
+        is_full: bool,
+        receive: &mut Receive<'_>,
+    ) -> Result<Option<StopReason>> {
+        self.n_tokens += 1;
+        let reason = if !self.ignore_end && self.model.text().is_end(token) {
+            StopReason::End
+        } else if let Some(reason) = self.output.push(token, receive)? {
+            return Ok(Some(reason));
+        } else if self.n_tokens == self.max_tokens {
+            StopReason::MaxTokens
+        } else if is_full {
+            StopReason::ContextFull
+        } else {
+            return Ok(None);
+        };
+        let in_the_rest = self.output.finish(token, receive)?;
+        Ok(Some(in_the_rest.unwrap_or(reason)))
+    }
+}

@@ -1,0 +1,157 @@
+//! [`Running`]: a request that has a sequence.
+
+use std::sync::TryLockError;
+use std::time::{Duration, Instant};
+
+use super::requests::{Ended, Parts, RequestResult, Waiting};
+use crate::error::{Error, Result, Status};
+use crate::runtime::generate::choose;
+use crate::runtime::{Context, StopReason};
+
+pub(super) struct Running {
+    id: u64,
+    parts: Parts,
+    sequence: i32,
+    /// Whether it has to be emptied at the end.
+    is_lent: bool,
+    /// Tokens that the sequence holds, as far as this request knows.
+    length: usize,
+    /// The prompt, then the last token.
+    tokens: Vec<i32>,
+    n_evaluated: usize,
+    n_prompt_tokens: usize,
+    queue_time: Duration,
+    started: Instant,
+    first_logits: Option<Instant>,
+}
+
+impl Running {
+    /// Takes the sequence, if the prompt fits into it.
+    pub fn start(
+        mut waiting: Waiting,
+        context: &Context,
+        sequence: i32,
+    ) -> std::result::Result<Running, Ended> {
+        let (length, tokens) = match begin(&mut waiting, context, sequence) {
+            Ok(beginning) => beginning,
+            Err(error) => return Err(waiting.refused(error)),
+        };
+        Ok(Running {
+            id: waiting.id,
+            sequence,
+            is_lent: waiting.own_sequence().is_none(),
+            length,
+            n_evaluated: 0,
+            n_prompt_tokens: tokens.len(),
+            tokens,
+            queue_time: waiting.arrived.elapsed(),
+            started: Instant::now(),
+            first_logits: None,
+            parts: waiting.parts,
+        })
+    }
+
+    pub fn sequence(&self) -> i32 {
+        self.sequence
+    }
+
+    /// Whether the whole prompt was read.
+    pub fn is_decoding(&self) -> bool {
+        self.first_logits.is_some()
+    }
+
+    /// Tokens that are still to be evaluated, at least one.
+    pub fn pending(&self) -> &[i32] {
+        &self.tokens[self.n_evaluated..]
+    }
+
+    pub fn ensure_wanted(&self) -> Result<()> {
+        self.parts.ensure_wanted()
+    }
+
+    pub fn ensure_undisturbed(&self, context: &Context) -> Result<()> {
+        let found = context.sequence_length(self.sequence)?;
+        match found == self.length {
+            true => Ok(()),
+            false => Err(Error::invalid(format!(
+                "sequence {} holds {found} tokens instead of {}: another call changed it while \
+                 request {} was using it",
+                self.sequence, self.length, self.id
+            ))),
+        }
+    }
+
+    /// So many pending tokens are in the sequence now; whether that was all.
+    pub fn was_evaluated(&mut self, n_tokens: usize) -> bool {
+        self.length += n_tokens;
+        self.n_evaluated += n_tokens;
+        self.pending().is_empty()
+    }
+
+    /// Chooses the next token; says why, if it is the last one.
+    pub fn take_logits(&mut self, context: &Context, row: usize) -> Result<Option<StopReason>> {
+        self.first_logits.get_or_insert_with(Instant::now);
+        self.ensure_wanted()?;
+        let token = self.choose(context, row)?;
+        self.tokens.clear();
+        self.tokens.push(token);
+        self.n_evaluated = 0;
+        let is_full = self.length == context.n_ctx();
+        let Parts {
+            continuation,
+            receive,
+            ..
+        } = &mut self.parts;
+        continuation.push(token, is_full, receive)
+    }
+
+    fn choose(&self, context: &Context, row: usize) -> Result<i32> {
+        match self.parts.sampler.try_lock() {
+            Ok(mut sampler) => choose(&mut sampler, context, row),
+            Err(TryLockError::WouldBlock) => Err(Error::busy(format!(
+                "another call is using the sampler of request {}; give each request its own",
+                self.id
+            ))),
+            Err(TryLockError::Poisoned(_)) => Err(Error::new(
+                Status::Panic,
+                "an earlier call on this sampler failed with a bug; free it",
+            )),
+        }
+    }
+
+    /// Its result; a lent sequence is empty again.
+    pub fn end(self, context: &mut Context, outcome: Result<StopReason>) -> Ended {
+        let returned = match self.is_lent {
+            true => context.trim(self.sequence, 0),
+            false => Ok(()),
+        };
+        let read = self.first_logits.unwrap_or_else(Instant::now);
+        Ended {
+            result: RequestResult {
+                id: self.id,
+                outcome: outcome.and_then(|reason| returned.map(|()| reason)),
+                n_prompt_tokens: self.n_prompt_tokens,
+                n_tokens: self.parts.continuation.n_tokens(),
+                queue_time: self.queue_time,
+                prompt_time: read - self.started,
+                decode_time: read.elapsed(),
+            },
+            finished: self.parts.finished,
+        }
+    }
+}
+
+/// The sequence's length and the prompt behind it.
+fn begin(waiting: &mut Waiting, context: &Context, sequence: i32) -> Result<(usize, Vec<i32>)> {
+    let length = context.sequence_length(sequence)?;
+    let prompt = waiting.take_prompt(length);
+    if length + prompt.len() > context.n_ctx() {
+        return Err(Error::no_space(format!(
+            "sequence {sequence} holds {length} tokens and a prompt of {} does not fit behind them \
+             into the context of {}; trim the sequence or make a context with a larger n_ctx",
+            prompt.len(),
+            context.n_ctx()
+        )));
+    }
+    Ok((length, prompt))
+}

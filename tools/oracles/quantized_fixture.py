@@ -1,0 +1,134 @@
+"""What mlx-lm's conversion makes of the model fixtures: names, types, shapes and checksums of all
+tensors, and how config.json describes them.
+
+usage: quantized_fixture.py [--out tests/fixtures/quantized.json]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import zlib
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+from mlx.utils import tree_flatten, tree_map_with_path
+from mlx_lm.convert import MODEL_CONVERSION_DTYPES, mixed_quant_predicate_builder
+from mlx_lm.utils import load_model, quantize_model
+
+from reference_mlx import known_rope_keys
+
+_FIXTURES = Path(__file__).resolve().parents[2] / "tests" / "fixtures"
+_DTYPES = {
+    mx.float32: "F32",
+    mx.float16: "F16",
+    mx.bfloat16: "BF16",
+    mx.uint32: "U32",
+    mx.uint8: "U8",
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    source: str
+    """A model fixture that is not quantized."""
+    bits: int | None = None
+    group_size: int | None = None
+    mode: str = "affine"
+    recipe: str | None = None
+    dtype: str | None = None
+
+
+_BY_DTYPE = {"F32": "llama3-f32", "F16": "llama-sharded-f16", "BF16": "llama3-tied-bf16"}
+
+
+def cases() -> Iterator[Case]:
+    for source in _BY_DTYPE.values():
+        for bits in (2, 3, 4, 5, 6, 8):
+            yield Case(source, bits, 32)
+        for mode in ("mxfp4", "mxfp8", "nvfp4"):
+            yield Case(source, mode=mode)
+        yield Case(source)
+        for dtype in MODEL_CONVERSION_DTYPES:
+            yield Case(source, 4, 64, dtype=dtype)
+    for recipe in ("mixed_2_6", "mixed_3_4", "mixed_3_6", "mixed_4_6"):
+        yield Case("llama3-tied-bf16", None, 32, recipe=recipe)
+    yield Case("mistral-bf16", 4, 128)
+    yield Case("qwen3-moe-f32", None, 32, recipe="mixed_3_6")
+    for folder in sorted((_FIXTURES / "models").iterdir()):
+        config = json.loads((folder / "config.json").read_text())
+        if "quantization" not in config and "quantization_config" not in config:
+            yield Case(folder.name, 4, 32)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, default=_FIXTURES / "quantized.json")
+    out = parser.parse_args().out
+    mx.set_default_device(mx.cpu)
+    lines = []
+    for case in cases():
+        try:
+            made = convert(case)
+            if any(dtype == "U32" for dtype, _, _ in made["tensors"].values()):
+                lines.append(json.dumps(made, separators=(",", ":")))
+        except (ValueError, TypeError, KeyError) as error:
+            # What mlx-lm does not know or refuses to load.
+            print(f"without {case}: {str(error)[:160]}")
+    out.write_text("[\n" + ",\n".join(lines) + "\n]\n")
+
+
+def convert(case: Case) -> dict[str, Any]:
+    """As `mlx_lm.convert.convert` does it, without tokenizer and files."""
+    folder = _FIXTURES / "models" / case.source
+    model, _ = load_model(folder, model_config=known_keys(folder))
+    config = json.loads((folder / "config.json").read_text())
+    group_size = case.group_size
+    predicate = None
+    if case.recipe is not None:
+        predicate = mixed_quant_predicate_builder(case.recipe, model, group_size or 64)
+    dtype = case.dtype or config.get("torch_dtype")
+    if dtype is None:
+        dtype = config.get("text_config", {}).get("dtype")
+    if dtype in MODEL_CONVERSION_DTYPES:
+        target = getattr(mx, dtype)
+        is_cast = getattr(model, "cast_predicate", lambda _: True)
+
+        def cast(name: str, value: mx.array) -> mx.array:
+            is_float = mx.issubdtype(value.dtype, mx.floating)
+            return value.astype(target) if is_float and is_cast(name) else value
+
+        model.update(tree_map_with_path(cast, model.parameters()))
+    model, config = quantize_model(
+        model, config, group_size, case.bits, case.mode, quant_predicate=predicate
+    )
+    tensors = {name: facts(value) for name, value in tree_flatten(model.parameters())}
+    return {**asdict(case), "quantization": config["quantization"], "tensors": tensors}
+
+
+def known_keys(folder: Path) -> dict[str, Any]:
+    """What several of mlx-lm's families ask for that these files have elsewhere or leave out."""
+    config = json.loads((folder / "config.json").read_text())
+    text = config.get("text_config", config)
+    keys = known_rope_keys(folder)
+    rope = config.get("rope_parameters", {})
+    if "partial_rotary_factor" in rope:
+        keys["partial_rotary_factor"] = rope["partial_rotary_factor"]
+    if "head_dim" not in text:
+        keys["head_dim"] = text["hidden_size"] // text["num_attention_heads"]
+    if config is not text:
+        keys["vocab_size"] = text["vocab_size"]
+    return keys
+
+
+def facts(value: mx.array) -> list[Any]:
+    raw = value.view(mx.uint16) if value.dtype == mx.bfloat16 else value
+    return [_DTYPES[value.dtype], list(value.shape), zlib.crc32(np.array(raw).tobytes())]
+
+
+if __name__ == "__main__":
+    main()
