@@ -61,10 +61,8 @@ impl Options {
     }
 }
 
-const ORACLES: Requirements = Requirements {
-    name: "oracles",
-    text: include_str!("../requirements/oracles.txt"),
-};
+const ORACLES: Requirements =
+    Requirements::new("oracles", include_str!("../requirements/oracles.txt"));
 
 /// Names a Python that has these packages already.
 const INTERPRETER: &str = "UMRT_ORACLE_PYTHON";

@@ -21,15 +21,12 @@ use crate::python::Requirements;
 use crate::toolchain::{Toolchain, without_own_flags};
 use crate::util::{self, cargo, quoted, run, write_if_changed};
 
-const MLX_METAL: Requirements = Requirements {
-    name: "mlx-metal",
-    text: include_str!("../../requirements/mlx-metal.txt"),
-};
+const MLX_METAL: Requirements = Requirements::new(
+    "mlx-metal",
+    include_str!("../../requirements/mlx-metal.txt"),
+);
 const MLX_METAL_TAG: &str = "macosx_14_0_arm64";
-const ZIG: Requirements = Requirements {
-    name: "zig",
-    text: include_str!("../../requirements/ziglang.txt"),
-};
+const ZIG: Requirements = Requirements::new("zig", include_str!("../../requirements/ziglang.txt"));
 /// C++20 without GNU's extensions loses NAN and INFINITY in zig's headers. With
 /// availability on, nothing newer than macOS 14's libc++ is used.
 const CXX_FLAGS: &str = "-std=gnu++20 -fvisibility=hidden \
@@ -179,8 +176,8 @@ impl Tools {
     ) -> Result<PathBuf> {
         let key = source
             .key()?
-            .text(MLX_METAL.text)
-            .text(ZIG.text)
+            .text(&MLX_METAL.text)
+            .text(&ZIG.text)
             .text(CXX_FLAGS);
         cache.entry("mlx-c-macos", key, |dir| {
             let compiler = || {
