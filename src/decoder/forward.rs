@@ -176,6 +176,7 @@ impl Decoder {
             key_norm,
             rotation,
             scale: spec.attention_scale,
+            position_scale: spec.position_scale,
             window: spec.windows[index],
             soft_cap: spec.score_cap,
             sinks: layer.sinks.as_ref(),
@@ -224,13 +225,17 @@ impl Decoder {
                 let down = (&weights.down, &updates.down[..]);
                 self.project_onto(ops, residual, &gated, down, after)
             }
-            (MlpWeights::Plain { up, down }, MlpSpec::Dense(dense)) => {
-                let DenseForm::Plain(activation) = dense.form else {
-                    unreachable!("loaded by its form")
-                };
+            (
+                MlpWeights::Plain {
+                    up,
+                    down,
+                    activation,
+                },
+                _,
+            ) => {
                 let inner = ops.project_one(input, norm, up, self.dtype)?;
                 let inner = ops.adapt_one(inner, input, norm, &updates.gate_up)?;
-                let inner = ops.activate(activation, &inner)?;
+                let inner = ops.activate(*activation, &inner)?;
                 let down = (down, &updates.down[..]);
                 self.project_onto(ops, residual, &inner, down, after)
             }

@@ -48,7 +48,7 @@ mod testing;
 mod threads;
 
 pub use activation::{Activation, Gate};
-pub use attention::{AttentionStep, Segment, attention};
+pub use attention::{AttentionStep, PositionScale, Segment, attention};
 pub use cache::{
     CacheBlock, CacheFormat, CacheLayout, CacheRows, LayerLayout, LayerShape, PartLayout,
     RowsLayout, Source, Target, copy_part,

@@ -11,7 +11,7 @@ use super::ops::Ops;
 use super::primitive::kernel;
 use super::rotation::Rotation;
 use crate::error::Result;
-use crate::kernels::{self, AttentionStep, CacheBlock, CacheLayout, Segment};
+use crate::kernels::{self, AttentionStep, CacheBlock, CacheLayout, PositionScale, Segment};
 
 /// One layer's attention.
 #[derive(Clone, Copy)]
@@ -33,6 +33,8 @@ pub struct AttentionLayer<'a> {
     pub rotation: Option<&'a Rotation<'a>>,
     /// Scores are `scale * query . key`.
     pub scale: f32,
+    /// What queries are multiplied with besides, by their positions.
+    pub position_scale: Option<PositionScale>,
     /// How many positions a query sees at most, the last of them its own.
     pub window: Option<usize>,
     /// Turns a score into `cap * tanh(score / cap)`.
@@ -102,6 +104,7 @@ impl Ops {
         let sinks = layer.sinks.map(|sinks| inputs.floats(sinks)).transpose()?;
         let &AttentionLayer {
             scale,
+            position_scale,
             window,
             soft_cap,
             ..
@@ -126,6 +129,7 @@ impl Ops {
                     table: table.as_deref(),
                     window,
                     scale,
+                    position_scale,
                     soft_cap,
                     sinks: sinks.as_deref(),
                 };

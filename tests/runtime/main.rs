@@ -9,6 +9,7 @@ mod failures;
 mod forks;
 mod growth;
 mod kv_types;
+mod latent;
 mod limits;
 mod misaligned;
 mod saving;
