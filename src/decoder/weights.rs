@@ -103,7 +103,7 @@ impl Weights {
         }
         let module = format!("{}{}", prefix.model, names.final_norm);
         let final_norm = norm(&mut loader, &module, spec.norm.has_bias, spec.hidden_size)?;
-        let module = format!("{}{}", prefix.head, names.head);
+        let module = prefix.head_module(checkpoint, spec);
         let head = match spec.tied_embeddings {
             true => None,
             false => Some(loader.matrix(&Place::whole(&module, table), spec.head_bias)?),

@@ -70,10 +70,7 @@ fn a_token_takes_one_latent_vector_and_one_rotated_key_in_each_layer() {
     };
     assert!(Context::new(&model, &options).is_ok(), "two groups of 64");
     let odd = RandomFamily {
-        form: Form::Latent(Latent {
-            rank: 72,
-            ..LATENT
-        }),
+        form: Form::Latent(Latent { rank: 72, ..LATENT }),
         ..FAMILY
     };
     let directory = odd.write();

@@ -135,6 +135,7 @@ def published_names(family: str, state: dict[str, np.ndarray]) -> dict[str, np.n
     if family != "gpt_neox":
         return state
     renamed = (re.sub(r"^model\.h\.", "gpt_neox.layers.", name) for name in state)
+    renamed = (re.sub(r"^model\.embed_out", "embed_out", name) for name in renamed)
     renamed = (re.sub(r"^model\.", "gpt_neox.", name) for name in renamed)
     return dict(zip(renamed, state.values(), strict=True))
 

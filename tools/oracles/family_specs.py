@@ -692,6 +692,7 @@ OTHER_MODELS: tuple[ModelSpec, ...] = (
         features=("layer-norm", "parallel", "fused-by-head", "partial-rope", "all-biases"),
         config=_GPT_NEOX_CONFIG,
         seed=458,
+        absent_keys=("num_key_value_heads",),
         mlx_supports=False,
     ),
     ModelSpec(
@@ -699,9 +700,10 @@ OTHER_MODELS: tuple[ModelSpec, ...] = (
         family="gpt_neox",
         features=("layer-norm", "fused-by-head", "partial-rope", "quantized-embedding"),
         config=_GPT_NEOX_CONFIG
-        | {"hidden_size": 64, "intermediate_size": 256, "use_parallel_residual": False},
-        seed=459,
+        | {"hidden_size": 64, "intermediate_size": 256},
+        seed=460,
         dtype="bfloat16",
+        absent_keys=("num_key_value_heads",),
         extra_keys={"rotary_emb_base": 10000, "rotary_pct": 0.25},
         quantization=Quantization(bits=4, group_size=32),
         mlx_supports=False,
@@ -721,6 +723,7 @@ OTHER_MODELS: tuple[ModelSpec, ...] = (
             )
         ),
         seed=456,
+        mlx_supports=False,
     ),
     ModelSpec(
         name="ministral3-f32",
