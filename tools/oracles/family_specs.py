@@ -234,7 +234,7 @@ LATENT_MODELS: tuple[ModelSpec, ...] = (
         mlx_supports=False,
     ),
     ModelSpec(
-        name="deepseek-v2-lite-bf16",
+        name="deepseek-v2-lite-f32",
         family="deepseek_v2",
         features=("latent-attention", "direct-queries", "experts", "shared-expert"),
         config=_small(
@@ -244,7 +244,6 @@ LATENT_MODELS: tuple[ModelSpec, ...] = (
             topk_group=1,
         ),
         seed=441,
-        dtype="bfloat16",
         mlx_supports=False,
     ),
     ModelSpec(
@@ -319,16 +318,6 @@ LATENT_MODELS: tuple[ModelSpec, ...] = (
             ),
         ),
         seed=445,
-        embedding_gain=0.3,
-        mlx_supports=False,
-    ),
-    ModelSpec(
-        name="minicpm3-bf16",
-        family="minicpm3",
-        features=("latent-attention", "multipliers", "untied"),
-        config=_small(**_LATENT_CONFIG, scale_emb=3, scale_depth=1.1, dim_model_base=24),
-        seed=446,
-        dtype="bfloat16",
         embedding_gain=0.3,
         mlx_supports=False,
     ),
