@@ -5,6 +5,7 @@ mod common;
 
 mod batches;
 mod cancelling;
+mod embedding;
 mod failures;
 mod forks;
 mod growth;
@@ -13,4 +14,6 @@ mod limits;
 mod misaligned;
 mod saving;
 mod scheduling;
+mod scoring;
+mod speculation;
 mod threads;
