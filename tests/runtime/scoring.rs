@@ -41,7 +41,7 @@ fn scores_are_the_log_softmax_of_the_logits() {
     let prompt = token_ids(1, 11, VOCAB_SIZE);
     let continuations = [1, 2, 40].map(|n| token_ids(n as u64, n, VOCAB_SIZE));
     let slices: Vec<&[i32]> = continuations.iter().map(Vec::as_slice).collect();
-    for name in ["llama3-f32", "gemma2-f32", "mistral-window-f32"] {
+    for name in ["llama3-f32", "qwen3-f32", "mistral-window-f32"] {
         let expected = slices
             .iter()
             .flat_map(|one| expected_scores(name, &prompt, one));

@@ -17,13 +17,21 @@ use crate::common::{assert_fails, context, context_of, open_fixture};
 const PROMPT: &str =
     "Once upon a time there was a small bear named Hugo. Hugo lived in the forest.";
 
-fn tales(precision: Precision) -> Arc<Model> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/models/umrt-tales-4bit");
+fn bundled(name: &str, precision: Precision) -> Arc<Model> {
+    let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/models");
     let options = ModelOptions {
         precision,
         ..ModelOptions::default()
     };
-    Model::open(&path, options).expect("the bundled model")
+    Model::open(&models.join(name), options).expect("a bundled model")
+}
+
+fn tales(precision: Precision) -> Arc<Model> {
+    bundled("umrt-tales-4bit", precision)
+}
+
+fn draft_context() -> Context {
+    context(&bundled("umrt-tales-draft-4bit", Precision::Native))
 }
 
 #[derive(Debug, PartialEq)]
@@ -95,27 +103,26 @@ fn greedy_tokens_are_those_of_plain_generation() {
     for precision in [Precision::Native, Precision::Float32] {
         let model = tales(precision);
         let mut context = context(&model);
-        let mut drafting = crate::common::context(&tales(Precision::Native));
+        let mut drafting = draft_context();
         for repetition_penalty in [0.0, 1.3] {
-            let mut wish = wish(300);
+            let mut wish = wish(50);
             wish.sampling.repetition_penalty = repetition_penalty;
             wish.sampling.repetition_window = 64;
             let (expected, _) = tell(&mut context, &wish, plain());
-            for n_draft in [1, 4, 0] {
+            for n_draft in [2, 0] {
                 let how = Speculation {
                     n_draft,
                     ..lookup(3)
                 };
-                let (found, done) = tell(&mut context, &wish, how);
+                let (found, _) = tell(&mut context, &wish, how);
                 assert_eq!(found, expected, "looked up, {n_draft} at a time");
-                assert!(repetition_penalty > 0.0 || done.drafts.n_accepted > 0);
                 let how = Speculation {
                     n_draft,
                     ..draft(&mut drafting)
                 };
                 let (found, done) = tell(&mut context, &wish, how);
                 assert_eq!(found, expected, "drafted, {n_draft} at a time");
-                assert!(done.drafts.n_accepted > 100, "{:?}", done.drafts);
+                assert!(repetition_penalty > 0.0 || done.drafts.n_accepted > 20);
             }
             let how = Speculation {
                 ngram: 4,
@@ -130,27 +137,27 @@ fn greedy_tokens_are_those_of_plain_generation() {
 fn a_model_that_drafts_for_itself_is_mostly_right() {
     let model = tales(Precision::Native);
     let (mut context, mut drafting) = (context(&model), context(&model));
-    let (_, done) = tell(&mut context, &wish(200), draft(&mut drafting));
-    assert_eq!(done.n_tokens, 200);
+    let (_, done) = tell(&mut context, &wish(80), draft(&mut drafting));
+    assert_eq!(done.n_tokens, 80);
     let counts = done.drafts;
     // Those behind the end of a text are cut.
     assert!(counts.n_drafted - counts.n_accepted < 12, "{counts:?}");
     let perf = context.perf();
     assert_eq!(perf.n_drafted as usize, counts.n_drafted);
     assert_eq!(perf.n_accepted as usize, counts.n_accepted);
-    assert_eq!(perf.n_decode_tokens, 199);
+    assert_eq!(perf.n_decode_tokens, 79);
 }
 
 #[test]
 fn generation_ends_where_it_would_without_guesses() {
     let model = tales(Precision::Native);
     let small = ContextOptions {
-        n_ctx: 100,
+        n_ctx: 60,
         ..ContextOptions::default()
     };
     let (mut context, mut drafting) = (context_of(&model, small), context(&model));
     let mut ended = Vec::new();
-    for (max_tokens, stop) in [(0, &[][..]), (7, &[]), (60, &["went", "forest"]), (1, &[])] {
+    for (max_tokens, stop) in [(0, &[][..]), (7, &[]), (40, &["went", "forest"]), (1, &[])] {
         let mut wish = wish(max_tokens);
         wish.options.stop = stop;
         let (expected, plain_done) = tell(&mut context, &wish, plain());
@@ -188,8 +195,8 @@ fn a_draft_context_that_is_too_small_stops_drafting() {
         ..ContextOptions::default()
     };
     let (mut context, mut drafting) = (context(&model), context_of(&model, small));
-    let (expected, _) = tell(&mut context, &wish(100), plain());
-    let (found, done) = tell(&mut context, &wish(100), draft(&mut drafting));
+    let (expected, _) = tell(&mut context, &wish(50), plain());
+    let (found, done) = tell(&mut context, &wish(50), draft(&mut drafting));
     assert_eq!(found, expected);
     assert!(done.drafts.n_drafted > 0 && done.drafts.n_drafted < 40);
 }
@@ -201,7 +208,7 @@ fn drawn(
     mut drafting: Option<&mut Context>,
     seeds: std::ops::Range<u64>,
 ) -> (Vec<u32>, usize) {
-    let (mut counts, mut n_drafted) = (vec![0; 256], 0);
+    let (mut counts, mut n_drafted) = (vec![0; 16], 0);
     for seed in seeds {
         let mut wish = wish(4);
         wish.sampling = sampling(seed);
@@ -214,7 +221,7 @@ fn drawn(
         let [.., a, b] = told.tokens[..] else {
             unreachable!("a prompt and more")
         };
-        counts[((a * 31 + b) % 256) as usize] += 1;
+        counts[((a * 31 + b) % 16) as usize] += 1;
         n_drafted += done.drafts.n_drafted;
     }
     (counts, n_drafted)
@@ -237,19 +244,16 @@ fn distance(a: &[u32], b: &[u32]) -> f64 {
 
 #[test]
 fn sampled_tokens_come_as_often_as_without_guesses() {
-    const N: u64 = 1500;
+    const N: u64 = 250;
     let model = tales(Precision::Native);
-    let (mut context, mut drafting) = (context(&model), context(&model));
+    let (mut context, mut drafting) = (context(&model), draft_context());
     let (without, _) = drawn(&mut context, None, 0..N);
     let (by_chance, _) = drawn(&mut context, None, N..2 * N);
     let (with, n_drafted) = drawn(&mut context, Some(&mut drafting), 2 * N..3 * N);
-    assert!(n_drafted > 2 * N as usize);
+    assert!(n_drafted > N as usize);
     // Two samples of one distribution differ, too.
     let (found, by_chance) = (distance(&without, &with), distance(&without, &by_chance));
-    assert!(
-        found < 1.25 * by_chance + 0.01,
-        "{found} beside {by_chance}"
-    );
+    assert!(found < 1.5 * by_chance + 0.02, "{found} beside {by_chance}");
 }
 
 #[test]
@@ -295,8 +299,8 @@ fn what_does_not_fit_together_is_refused_before_anything_is_evaluated() {
 fn a_cancelled_generation_leaves_both_contexts_usable() {
     let model = tales(Precision::Native);
     let (mut context, mut drafting) = (context(&model), context(&model));
-    let (expected, _) = tell(&mut context, &wish(60), plain());
-    for n_pieces in [1, 2, 5, 20] {
+    let (expected, _) = tell(&mut context, &wish(50), plain());
+    for n_pieces in [1, 2, 9] {
         context.trim(0, 0).expect("a sequence");
         let cancel = Cancel::new();
         let mut sampler = Sampler::new(SamplerParams::default()).expect("a sampler");
@@ -308,7 +312,7 @@ fn a_cancelled_generation_leaves_both_contexts_usable() {
             }
             Flow::Continue
         };
-        let options = wish(60).options;
+        let options = wish(50).options;
         let how = draft(&mut drafting);
         let result = generate(
             &mut context,
@@ -321,7 +325,7 @@ fn a_cancelled_generation_leaves_both_contexts_usable() {
         assert_fails(result, Status::Cancelled, &[]);
         let held = context.sequence_tokens(0).expect("tokens");
         assert_eq!(held, expected.tokens[..held.len()], "only what is certain");
-        let (found, _) = tell(&mut context, &wish(60), draft(&mut drafting));
+        let (found, _) = tell(&mut context, &wish(50), draft(&mut drafting));
         assert_eq!(found, expected);
     }
 }
