@@ -222,9 +222,14 @@ impl<'a> Guesses<'a> {
         if let Some(Lookup { ngram, pace }) = &mut self.lookup {
             let look = |tokens: &[i32]| lookup::repeated(tokens, token, *ngram, most);
             let found = context.with_tokens(self.sequence, look)?;
-            if !found.is_empty() {
+            let n = if found.is_empty() {
+                0
+            } else {
+                pace.next_length()
+            };
+            if n > 0 {
                 self.source = Source::Lookup;
-                let found = found.into_iter().take(pace.next_length());
+                let found = found.into_iter().take(n);
                 return Ok(found.map(Proposal::certain).collect());
             }
         }
