@@ -7,7 +7,7 @@ use umrt::decoder::Precision;
 use umrt::error::{Result, Status};
 use umrt::runtime::{
     Cancel, Context, ContextOptions, Flow, GenerateOptions, Generated, Model, ModelOptions, Prompt,
-    Speculation, StopReason, generate,
+    Receive, Speculation, StopReason, generate,
 };
 use umrt::sample::{Sampler, SamplerParams};
 
@@ -271,7 +271,7 @@ fn what_does_not_fit_together_is_refused_before_anything_is_evaluated() {
             &options,
             how,
             None,
-            &mut |_, _| Flow::Continue,
+            Some(&mut |_, _| Flow::Continue),
         );
         assert_fails(result, status, parts);
         assert_eq!(context.sequence_length(0).expect("a length"), 0);
@@ -320,7 +320,7 @@ fn a_cancelled_generation_leaves_both_contexts_usable() {
             &options,
             how,
             Some(&cancel),
-            &mut receive,
+            Some(&mut receive),
         );
         assert_fails(result, Status::Cancelled, &[]);
         let held = context.sequence_tokens(0).expect("tokens");

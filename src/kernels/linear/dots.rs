@@ -10,6 +10,7 @@ use super::planes::{Planes, Resolution};
 use super::rows::Rows;
 use super::{Job, Matrix, PIECE_BYTES, Projection};
 use crate::kernels::float::Float;
+use crate::kernels::floats::Floats;
 use crate::kernels::level::Level;
 use crate::kernels::pool::Pool;
 use crate::kernels::scratch::ProductShape;
