@@ -7,7 +7,7 @@ use umrt::decoder::Precision;
 use umrt::error::{Result, Status};
 use umrt::runtime::{
     Cancel, Context, ContextOptions, Flow, GenerateOptions, Generated, Model, ModelOptions, Prompt,
-    Receive, Speculation, StopReason, generate,
+    Speculation, StopReason, generate,
 };
 use umrt::sample::{Sampler, SamplerParams};
 
@@ -73,7 +73,7 @@ fn tell(context: &mut Context, wish: &Wish<'_>, how: Speculation<'_>) -> (Told, 
         &wish.options,
         how,
         None,
-        &mut receive,
+        Some(&mut receive),
     );
     let done = done.expect("a text");
     let tokens = context.sequence_tokens(0).expect("tokens");
