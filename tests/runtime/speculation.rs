@@ -122,7 +122,7 @@ fn greedy_tokens_are_those_of_plain_generation() {
                 };
                 let (found, done) = tell(&mut context, &wish, how);
                 assert_eq!(found, expected, "drafted, {n_draft} at a time");
-                assert!(repetition_penalty > 0.0 || done.drafts.n_accepted > 20);
+                assert!(repetition_penalty > 0.0 || done.drafts.n_accepted > 10);
             }
             let how = Speculation {
                 ngram: 4,
