@@ -103,6 +103,7 @@ static void what_cannot_be_embedded_is_refused(umrt_ctx *ctx, umrt_ctx *small) {
 #undef REFUSED
   params.struct_size = sizeof params;
   CHECK_FAILS(UMRT_NO_SPACE, "6 tokens", umrt_embed(small, &params, NULL, vectors, n, NULL));
+  params.lengths = (const size_t[]){3};
   CHECK_OK(eval_tokens(small, ids, 1));
   CHECK_FAILS(UMRT_NO_SPACE, "without tokens", umrt_embed(small, &params, NULL, vectors, n, NULL));
   CHECK_OK(umrt_seq_trim(small, 0, 0));
