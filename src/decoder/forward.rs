@@ -92,7 +92,7 @@ impl Decoder {
     ) -> Result<Array> {
         let n_rows = tokens.len();
         let tokens = Array::from_i32(tokens, &[n_rows as i32])?;
-        let step = StepPlaces::new(segments);
+        let step = StepPlaces::new(ops, segments);
         let max_tokens = segments.first().map_or(0, |s| s.cache.shape().max_tokens);
         let ropes = self.ropes.iter().map(|rope| rope.of(max_tokens));
         let rotations: Vec<_> = ropes
@@ -133,14 +133,18 @@ impl Decoder {
         hidden: &Array,
         rows: &[i32],
     ) -> Result<Array> {
-        let chosen = match (0..hidden.dim(0)).eq(rows.iter().copied()) {
-            true => hidden.clone(),
-            false => ops.rows(hidden, &Array::from_i32(rows, &[rows.len() as i32])?)?,
-        };
+        let chosen = chosen(ops, hidden, rows)?;
         let norm = self.norm(&self.weights.final_norm);
         let logits = ops.project_one(&chosen, Some(norm), self.weights.head(), Dtype::F32)?;
         let logits = ops.adapt_one(logits, &chosen, Some(norm), &adapted.head)?;
         ops.scale_and_cap(logits, self.spec.logit_scale, self.spec.logit_cap)
+    }
+
+    /// The hidden states behind the final norm at `rows`, f32 `[rows, hidden_size]`.
+    pub fn final_states(&self, ops: &Ops, hidden: &Array, rows: &[i32]) -> Result<Array> {
+        let norm = self.norm(&self.weights.final_norm);
+        let states = ops.normalize(&chosen(ops, hidden, rows)?, norm)?;
+        ops.astype(&states, Dtype::F32)
     }
 
     /// What each segment's tokens see of its sequence, as the output projection takes
@@ -290,6 +294,14 @@ impl Decoder {
             bias: weights.bias.as_ref(),
             eps: self.spec.norm.eps,
         }
+    }
+}
+
+/// Some rows of the hidden states.
+fn chosen(ops: &Ops, hidden: &Array, rows: &[i32]) -> Result<Array> {
+    match (0..hidden.dim(0)).eq(rows.iter().copied()) {
+        true => Ok(hidden.clone()),
+        false => ops.rows(hidden, &Array::from_i32(rows, &[rows.len() as i32])?),
     }
 }
 

@@ -55,27 +55,49 @@ pub struct Place {
 /// The sequences of a step, as our kernels see them.
 pub struct StepBlocks {
     layout: Arc<CacheLayout>,
-    segments: Vec<Segment>,
+    /// What is computed at once, one round after the other.
+    rounds: Vec<Vec<Segment>>,
 }
 
 impl StepBlocks {
     /// While a graph with nodes of these is evaluated, the blocks belong to it from
     /// each place's `start` on, and what is in front of that is not written.
     pub(crate) fn new(
+        ops: &Ops,
         layout: Arc<CacheLayout>,
-        sequences: impl IntoIterator<Item = (Place, Vec<Arc<CacheBlock>>)>,
+        sequences: Vec<(Place, Vec<Arc<CacheBlock>>)>,
     ) -> StepBlocks {
-        let segment = |(place, blocks): (Place, _)| Segment {
-            first_row: place.first_row,
-            n_tokens: place.n,
-            start: place.start,
-            blocks,
+        let rounds = match ops.rows_apart() {
+            true => one_token_each(&sequences),
+            false => vec![sequences.into_iter().map(segment).collect()],
         };
-        StepBlocks {
-            layout,
-            segments: sequences.into_iter().map(segment).collect(),
-        }
+        StepBlocks { layout, rounds }
     }
+}
+
+fn segment((place, blocks): (Place, Vec<Arc<CacheBlock>>)) -> Segment {
+    Segment {
+        first_row: place.first_row,
+        n_tokens: place.n,
+        start: place.start,
+        blocks,
+    }
+}
+
+/// The next token of every sequence that has one left, again and again.
+fn one_token_each(sequences: &[(Place, Vec<Arc<CacheBlock>>)]) -> Vec<Vec<Segment>> {
+    let most = sequences.iter().map(|(place, _)| place.n).max();
+    let round = |token: usize| {
+        let left = sequences.iter().filter(|(place, _)| place.n > token);
+        left.map(|(place, blocks)| Segment {
+            first_row: place.first_row + token,
+            n_tokens: 1,
+            start: place.start + token,
+            blocks: blocks.clone(),
+        })
+        .collect()
+    };
+    (0..most.unwrap_or(0)).map(round).collect()
 }
 
 impl Ops {
@@ -133,12 +155,14 @@ impl Ops {
                     soft_cap,
                     sinks: sinks.as_deref(),
                 };
-                // SAFETY: kernels of a context run one after the other, and those of the
-                // other layers use other parts of the blocks. They run under the
-                // exclusive borrow of the context that has the sequences; those share
-                // blocks with others only in front of `start`, where nobody writes. The
-                // segments hold the blocks.
-                unsafe { kernels::attention(&pool, &step, &blocks.segments, out) };
+                for segments in &blocks.rounds {
+                    // SAFETY: kernels of a context run one after the other, and those of
+                    // the other layers use other parts of the blocks. They run under the
+                    // exclusive borrow of the context that has the sequences; those share
+                    // blocks with others only in front of `start`, where nobody writes.
+                    // The segments hold the blocks.
+                    unsafe { kernels::attention(&pool, &step, segments, out) };
+                }
             },
         )
     }

@@ -30,9 +30,10 @@ pub enum CpuOps {
 
 /// Builds operations on one stream.
 pub struct Ops {
-    stream: Stream,
+    stream: Arc<Stream>,
     /// Runs our kernels; `None`: MLX computes everything.
     pool: Option<Arc<Pool>>,
+    rows_apart: bool,
 }
 
 pub(super) const NULL: sys::mlx_array = sys::mlx_array { ctx: null_mut() };
@@ -52,9 +53,24 @@ impl Ops {
     pub fn new(stream: Stream, cpu_ops: CpuOps, n_threads: usize) -> Ops {
         let kernels = stream.device() == Device::Cpu && cpu_ops == CpuOps::Kernels;
         Ops {
-            stream,
+            stream: Arc::new(stream),
             pool: kernels.then(|| Pool::shared(n_threads)),
+            rows_apart: false,
         }
+    }
+
+    /// The same operations, where our kernels compute each row of a step as if it
+    /// was the only one, to the last bit. MLX's own operations have no such way.
+    pub fn with_rows_apart(&self) -> Ops {
+        Ops {
+            stream: self.stream.clone(),
+            pool: self.pool.clone(),
+            rows_apart: true,
+        }
+    }
+
+    pub(super) fn rows_apart(&self) -> bool {
+        self.rows_apart
     }
 
     /// Threads that compute a kernel of ours; 1 where MLX computes everything.

@@ -13,6 +13,7 @@ pub(super) use continuation::Continuation;
 use super::batch::Batch;
 use super::cancel::Cancel;
 use super::context::Context;
+use super::speculate::{DraftCounts, Speculation, Speculator};
 use super::text::ModelText;
 use crate::error::{Error, Result};
 use crate::sample::{Logits, Sampler};
@@ -72,6 +73,7 @@ pub struct Generated {
     pub n_tokens: usize,
     pub prompt_time: Duration,
     pub decode_time: Duration,
+    pub drafts: DraftCounts,
 }
 
 /// Appends the prompt to its sequence, samples token by token and hands text to
@@ -83,6 +85,7 @@ pub fn generate(
     context: &mut Context,
     sampler: &mut Sampler,
     options: &GenerateOptions<'_>,
+    speculation: Speculation<'_>,
     cancel: Option<&Cancel>,
     receive: Option<&mut Receive<'_>>,
 ) -> Result<Generated> {
@@ -97,24 +100,47 @@ pub fn generate(
         Some(receive) => receive,
         None => &mut ignore,
     };
+    let mut speculator = Speculator::new(context, sampler, options.sequence, speculation)?;
     let began = Instant::now();
     append(context, &prompt, options.sequence, cancel)?;
     let decoding = Instant::now();
-    let stop_reason = loop {
-        let token = choose(sampler, context, 0)?;
-        let is_full = context.sequence_length(options.sequence)? == context.n_ctx();
-        if let Some(reason) = continuation.push(token, is_full, receive)? {
-            break reason;
-        }
-        append(context, &[token], options.sequence, cancel)?;
-    };
+    let decoded = decode(
+        context,
+        sampler,
+        &mut continuation,
+        &mut speculator,
+        (cancel, receive),
+    );
+    let settled = speculator.settle(context);
+    let stop_reason = decoded?;
+    settled?;
     Ok(Generated {
         stop_reason,
         n_prompt_tokens: prompt.len(),
         n_tokens: continuation.n_tokens(),
         prompt_time: decoding - began,
         decode_time: decoding.elapsed(),
+        drafts: speculator.counts(),
     })
+}
+
+/// Token by token until something ends it.
+fn decode(
+    context: &mut Context,
+    sampler: &mut Sampler,
+    continuation: &mut Continuation,
+    speculator: &mut Speculator<'_>,
+    (cancel, receive): (Option<&Cancel>, &mut Receive<'_>),
+) -> Result<StopReason> {
+    loop {
+        let token = speculator.sample(context, sampler)?;
+        let is_full = speculator.length(context)? == context.n_ctx();
+        if let Some(reason) = continuation.push(token, is_full, receive)? {
+            return Ok(reason);
+        }
+        let n_more = continuation.n_more();
+        speculator.append(context, sampler, (token, n_more), cancel)?;
+    }
 }
 
 /// The prompt's tokens, at least one. What goes in front of a text goes in front of

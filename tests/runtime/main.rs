@@ -5,6 +5,7 @@ mod common;
 
 mod batches;
 mod cancelling;
+mod embedding;
 mod failures;
 mod forks;
 mod growth;
@@ -14,4 +15,6 @@ mod limits;
 mod misaligned;
 mod saving;
 mod scheduling;
+mod scoring;
+mod speculation;
 mod threads;

@@ -7,7 +7,7 @@ use umrt::error::Status;
 use umrt::mlx::CpuOps;
 use umrt::runtime::{
     Cancel, Context, ContextOptions, Flow, GenerateOptions, Model, ModelOptions, Prompt, Request,
-    RequestResult, Requests, Scheduler, SchedulerOptions, StopReason, generate,
+    RequestResult, Requests, Scheduler, SchedulerOptions, Speculation, StopReason, generate,
 };
 use umrt::sample::{Sampler, SamplerParams};
 
@@ -68,6 +68,7 @@ impl Job {
             &mut alone,
             &mut greedy(),
             &options,
+            Speculation::default(),
             None,
             Some(&mut receive),
         )

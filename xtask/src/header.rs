@@ -28,6 +28,8 @@ const TOPICS: &[&str] = &[
     "sampler",
     "generate",
     "schedule",
+    "embedding",
+    "scoring",
 ];
 
 pub fn command(args: &[String]) -> Result<()> {

@@ -49,6 +49,7 @@ TYPES: dict[str, Any] = {
     "uint32_t *": ctypes.POINTER(ctypes.c_uint32),
     "uint64_t *": ctypes.POINTER(ctypes.c_uint64),
     "size_t *": ctypes.POINTER(ctypes.c_size_t),
+    "const size_t *": ctypes.POINTER(ctypes.c_size_t),
     **CALLBACKS,
 }
 

@@ -35,6 +35,7 @@ from ._library import (
     library_version,
     log_to,
 )
+from ._measures import Pooling
 from ._memory import (
     ContextMemory,
     Diagnosis,
@@ -113,6 +114,7 @@ __all__ = [
     "OverBudgetError",
     "PanicError",
     "Perf",
+    "Pooling",
     "RequestResult",
     "Sampler",
     "Sampling",

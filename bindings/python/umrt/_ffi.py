@@ -126,6 +126,13 @@ KV_Q4_G32 = 7
 
 GENERATE_IGNORE_END = 1
 GENERATE_IN_SEQ = 2
+MAX_DRAFT = 11
+
+POOLING_MEAN = 0
+POOLING_LAST = 1
+POOLING_FIRST = 2
+
+EMBED_NORMALIZE = 1
 
 STOP_END = 1
 STOP_MAX_TOKENS = 2
@@ -345,6 +352,8 @@ class Perf(Struct):
         ("n_evals", c_uint64),
         ("prefill_ns", c_uint64),
         ("decode_ns", c_uint64),
+        ("n_drafted", c_uint64),
+        ("n_accepted", c_uint64),
     ]
 
 
@@ -488,6 +497,9 @@ class GenerateParams(Struct):
         ("n_stop", c_size_t),
         ("sampling", POINTER(SamplerParams)),
         ("sampler", c_void_p),
+        ("draft", c_void_p),
+        ("n_draft", c_uint32),
+        ("ngram", c_uint32),
     ]
 
 
@@ -499,6 +511,33 @@ class GenerateResult(Struct):
         ("n_tokens", c_uint32),
         ("prompt_ns", c_uint64),
         ("decode_ns", c_uint64),
+        ("n_drafted", c_uint32),
+        ("n_accepted", c_uint32),
+    ]
+
+
+class EmbedParams(Struct):
+    _fields_ = [
+        ("struct_size", c_uint32),
+        ("pooling", c_uint32),
+        ("flags", c_uint32),
+        ("reserved", c_uint32),
+        ("texts", POINTER(c_char_p)),
+        ("tokens", POINTER(c_int32)),
+        ("lengths", POINTER(c_size_t)),
+        ("n_texts", c_size_t),
+    ]
+
+
+class ScoreParams(Struct):
+    _fields_ = [
+        ("struct_size", c_uint32),
+        ("seq", c_int32),
+        ("prompt", POINTER(c_int32)),
+        ("n_prompt", c_size_t),
+        ("continuations", POINTER(c_int32)),
+        ("lengths", POINTER(c_size_t)),
+        ("n_continuations", c_size_t),
     ]
 
 
@@ -664,6 +703,18 @@ FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
     "umrt_generate_many": (
         STATUS,
         [HANDLE, POINTER(Request), c_size_t, HANDLE, POINTER(RequestResult)],
+    ),
+    "umrt_embed": (
+        STATUS,
+        [HANDLE, POINTER(EmbedParams), HANDLE, POINTER(c_float), c_size_t, NEEDED],
+    ),
+    "umrt_score": (
+        STATUS,
+        [HANDLE, POINTER(ScoreParams), HANDLE, POINTER(c_float), c_size_t, NEEDED],
+    ),
+    "umrt_top_logprobs": (
+        STATUS,
+        [HANDLE, c_size_t, c_uint32, POINTER(c_int32), POINTER(c_float)],
     ),
 }
 
