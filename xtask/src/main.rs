@@ -44,6 +44,7 @@ cargo xtask <command>
   bench [--quick] [--only NAMES] [--json FILE] [--chart FILE] [--readme] [--from FILE]
                                 umrt against llama.cpp and mlx-lm on this machine (see
                                 docs/benchmarks.md)
+  bench sequences [OPTIONS]     many requests at once, forks, files; options as of bench
   bench memory [--only MODELS]  what was predicted against what is taken, here and there
   xcframework [--slices NAMES] [--url URL]
                                 the library as an XCFramework for Swift and Xcode, on a Mac
