@@ -12,11 +12,11 @@ mod slice;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 
 use crate::cache::Cache;
 use crate::swift::Swift;
-use crate::util::{self, root, run, sha256, write_if_changed};
+use crate::util::{self, root, sha256, write_if_changed};
 use slice::{SLICES, Slice};
 
 /// The framework, its binary and its module.
@@ -82,8 +82,8 @@ const RELEASE: &str = "let release: (url: String, checksum: String)? = ";
 
 /// Tells the package where its XCFramework can be downloaded.
 fn write_release(manifest: &Path, url: &str, checksum: &str) -> Result<()> {
-    let text = fs::read_to_string(manifest)
-        .with_context(|| format!("reading {}", manifest.display()))?;
+    let text =
+        fs::read_to_string(manifest).with_context(|| format!("reading {}", manifest.display()))?;
     write_if_changed(manifest, &with_release(&text, url, checksum)?)
 }
 
@@ -113,7 +113,11 @@ pub fn check_command(args: &[String]) -> Result<()> {
     inspect::check(slice, &binary)?;
     let zip = folder.join(format!("{NAME}.xcframework.zip"));
     archive::zip(&xcframework, &zip)?;
-    println!("{} bytes, checksum {}", fs::metadata(&zip)?.len(), sha256(&zip)?);
+    println!(
+        "{} bytes, checksum {}",
+        fs::metadata(&zip)?.len(),
+        sha256(&zip)?
+    );
     check_with_swift(&package, slice)
 }
 
@@ -139,19 +143,29 @@ fn copy_folder(from: &Path, to: &Path) -> Result<()> {
     Ok(())
 }
 
-/// SwiftPM reads the XCFramework's Info.plist and finds the slice for a Mac.
+/// SwiftPM reads the XCFramework's Info.plist and picks the slice for a Mac; then it
+/// stops, because Linux has no Swift library for one.
 fn check_with_swift(package: &Path, slice: &Slice) -> Result<()> {
     let Some(swift) = Swift::find(&Cache::open()?)? else {
         println!("not read by SwiftPM: there is no Swift here (`cargo xtask setup --swift`)");
         return Ok(());
     };
-    run(swift
-        .command("package", &[package])?
+    let output = swift
+        .command("build", &[package])?
         .env("UMRT_SWIFT_LIBRARY", "xcframework")
         .arg("--package-path")
         .arg(package)
-        .args(["describe", "--type", "text"]))
-    .with_context(|| format!("SwiftPM does not take the slice for {}", slice.name))
+        .args(["--triple", "arm64-apple-macosx", "--verbose"])
+        .output()
+        .context("swift could not be started")?;
+    let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+    let folder = format!("{NAME}.xcframework/{}", slice.identifier());
+    ensure!(
+        said.contains(&folder),
+        "SwiftPM does not use {folder}:\n{said}"
+    );
+    println!("SwiftPM uses {folder}");
+    Ok(())
 }
 
 /// A built library, ready to be put into a framework.
@@ -175,7 +189,10 @@ mod tests {
         let given = args(&["--slices", "ios,macos", "--url", "https://a/b.zip"]);
         let (slices, url) = parse(&given)?;
         let names: Vec<_> = slices.iter().map(|slice| slice.name).collect();
-        assert_eq!((names.as_slice(), url), (&["ios", "macos"][..], Some("https://a/b.zip")));
+        assert_eq!(
+            (names.as_slice(), url),
+            (&["ios", "macos"][..], Some("https://a/b.zip"))
+        );
         let error = parse(&args(&["--slices", "tvos"])).unwrap_err().to_string();
         assert!(error.contains("ios-simulator"), "{error}");
         Ok(())
@@ -185,7 +202,10 @@ mod tests {
     fn the_packages_manifest_takes_a_release() -> Result<()> {
         let manifest = fs::read_to_string(root().join(PACKAGE).join("Package.swift"))?;
         let released = with_release(&manifest, "https://a/b.zip", "0f")?;
-        assert!(released.contains(r#"? = ("https://a/b.zip", "0f")"#), "{released}");
+        assert!(
+            released.contains(r#"? = ("https://a/b.zip", "0f")"#),
+            "{released}"
+        );
         assert_eq!(released.lines().count(), manifest.lines().count());
         assert_eq!(with_release(&released, "https://a/b.zip", "0f")?, released);
         Ok(())
