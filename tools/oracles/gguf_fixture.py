@@ -28,9 +28,14 @@ _FIXTURES = Path(__file__).resolve().parents[2] / "tests" / "fixtures"
 _BLOCK_TYPES = [
     *(Type.Q4_0, Type.Q4_1, Type.Q5_0, Type.Q5_1, Type.Q8_0),
     *(Type.Q4_K, Type.Q5_K, Type.Q6_K),
+    *(Type.Q2_K, Type.Q3_K, Type.IQ4_NL, Type.IQ4_XS, Type.MXFP4),
 ]
 # Where the float16 factors of a block are, and how many: blocks of arbitrary bytes need sane ones.
-_FACTORS = {Type.Q5_K: (0, 2), Type.Q4_K: (0, 2), Type.Q6_K: (208, 1)}
+_FACTORS = {
+    **{Type.Q5_K: (0, 2), Type.Q4_K: (0, 2), Type.Q6_K: (208, 1)},
+    **{Type.Q2_K: (80, 2), Type.Q3_K: (108, 1), Type.IQ4_NL: (0, 1), Type.IQ4_XS: (0, 1)},
+    Type.MXFP4: (0, 0),
+}
 _MODULES = {
     "model.embed_tokens": "token_embd",
     "model.norm": "output_norm",
@@ -117,6 +122,9 @@ def _arbitrary(rng: np.random.Generator, type_: Type, n: int, scale: float) -> A
     at, count = _FACTORS.get(type_, (0, 2 if type_ in (Type.Q4_1, Type.Q5_1) else 1))
     factors = (rng.uniform(-scale, scale, (n, count))).astype(np.float16)
     blocks[:, at : at + 2 * count] = factors.view(np.uint8)
+    if type_ == Type.MXFP4:
+        # A power of two, with an offset of 128 for twice the values.
+        blocks[:, 0] = 128 + np.floor(np.log2(scale)) - rng.integers(0, 8, n)
     return blocks
 
 
