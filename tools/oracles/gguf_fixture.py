@@ -64,6 +64,8 @@ class Spec:
     config: dict[str, Any] = field(default_factory=dict)
     """Changes; with any the weights are random."""
     has_tokenizer: bool = False
+    tensors_per_part: int = 0
+    """0: one file."""
 
 
 SPECS = [
@@ -78,6 +80,14 @@ SPECS = [
         {"hidden_size": 256, "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 16}
         | {"intermediate_size": 32, "vocab_size": 96},
     ),
+    Spec(
+        "llama-few-bits",
+        "llama2-f32",
+        [Type.Q2_K, Type.Q3_K, Type.IQ4_XS, Type.IQ4_NL, Type.MXFP4],
+        {"hidden_size": 256, "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 16}
+        | {"intermediate_size": 32, "vocab_size": 96},
+    ),
+    Spec("parts", "qwen2-f16", [Type.F16, Type.Q8_0], tensors_per_part=10),
 ]
 
 
@@ -90,7 +100,7 @@ def main() -> None:
     _write_blocks(out / "blocks.safetensors")
     for spec in SPECS:
         _write_model(spec, out)
-        print(spec.name, (out / f"{spec.name}.gguf").stat().st_size)
+        print(spec.name, sum(path.stat().st_size for path in out.glob(f"{spec.name}*.gguf")))
     for name in ("byte-level-llama3", "byte-level-qwen", "sentencepiece-llama2"):
         _write_vocabulary(_FIXTURES / "text" / "tokenizers" / name, out / f"{name}.gguf")
 
@@ -137,7 +147,10 @@ def _write_model(spec: Spec, out: Path) -> None:
         settings = AutoConfig.from_pretrained(folder, **spec.config)
         weights = AutoModelForCausalLM.from_config(settings).state_dict()
     rng = np.random.Generator(np.random.PCG64(11))
-    writer = gguf.GGUFWriter(out / f"{spec.name}.gguf", config["model_type"])
+    path = out / f"{spec.name}.gguf"
+    writer = gguf.GGUFWriter(
+        path, config["model_type"], split_max_tensors=spec.tensors_per_part
+    )
     _add_settings(writer, config)
     if spec.has_tokenizer:
         _add_tokenizer(writer, folder)

@@ -89,9 +89,12 @@ pub fn of(gguf: &Gguf<'_>) -> Result<Map<String, Json>> {
 
 fn refuse_parts(gguf: &Gguf<'_>) -> Result<()> {
     match gguf.get("split.count") {
-        Some(Value::Whole(parts)) if parts > 1 => Err(Error::unsupported(format!(
-            "is one of {parts} parts of a model; join them with `llama-gguf-split --merge`"
-        ))),
+        Some(Value::Whole(parts)) if parts > 1 && parts != gguf.n_parts as i128 => {
+            Err(Error::unsupported(format!(
+                "is one of {parts} parts of a model, whose files have to end in \
+                 -00001-of-{parts:05}.gguf and so on"
+            )))
+        }
         _ => Ok(()),
     }
 }
@@ -228,6 +231,11 @@ impl Settings<'_, '_> {
         let Some(tensor) = self.gguf.tensor(ROPE_FACTORS) else {
             return Ok(None);
         };
+        if tensor.file > 0 {
+            return Err(Error::unsupported(format!(
+                "has the tensor {ROPE_FACTORS} not in its first part"
+            )));
+        }
         if tensor.dtype != Dtype::F32 {
             return Err(Error::unsupported(format!(
                 "tensor {ROPE_FACTORS} is stored as {}; expected F32",
