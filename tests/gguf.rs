@@ -24,7 +24,7 @@ const FLOAT32_BOUND: f32 = 1e-5;
 /// The same with activations of 8 bits in bfloat16.
 const NATIVE_BOUND: f32 = 0.04;
 
-const BLOCKS: [&str; 3] = ["llama-mixed", "llama-k", "llama-few-bits"];
+const BLOCKS: [&str; 4] = ["llama-mixed", "llama-k", "llama-few-bits", "qwen3moe"];
 const FLOATS: [&str; 1] = ["qwen3-bf16"];
 
 fn folder() -> PathBuf {
@@ -369,8 +369,8 @@ fn tensors_that_make_no_sense_are_refused() {
         }
     };
     let name = "blk.0.attn_q.weight";
-    let change = with(name, TYPE, &[10]);
-    refused(change, Status::Unsupported, &[name, "Q2_K", "Q8_0"]);
+    let change = with(name, TYPE, &[16]);
+    refused(change, Status::Unsupported, &[name, "IQ2_XXS", "Q8_0"]);
     let change = with(name, TYPE, &[200]);
     refused(change, Status::Unsupported, &[name, "number 200"]);
     refused(with(name, OFFSET, &[1]), Status::Format, &[name, "aligned"]);
