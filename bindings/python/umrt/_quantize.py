@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import ctypes
 import os
+import shutil
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal, SupportsIndex
 
 from . import _arguments, _ffi
@@ -88,10 +90,16 @@ def quantize(
     if progress is not None and not callable(progress):
         raise TypeError("progress must be callable")
 
-    def call() -> None:
+    def call() -> Path:
         _ffi.check(_ffi.lib.umrt_model_quantize(*paths, ctypes.byref(params)))
+        return Path(target)
 
-    run_with_progress(call, params, progress, optional_cancel(cancel))
+    def give_back(made: Path) -> None:
+        # It was complete before `progress` could stop it. What was replaced is gone.
+        if not replace:
+            shutil.rmtree(made)
+
+    run_with_progress(call, params, progress, optional_cancel(cancel), give_back)
 
 
 def _optional(name: str, value: str | None, choices: dict[str, int]) -> int:

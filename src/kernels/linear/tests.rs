@@ -50,10 +50,17 @@ fn bytes(seed: u64, count: usize) -> Vec<u8> {
 fn keep_factors_small(format: BlockFormat, blocks: &mut [u8]) {
     let upper_bytes: &[usize] = match format {
         BlockFormat::Q4_0 | BlockFormat::Q5_0 | BlockFormat::Q8_0 => &[1],
+        BlockFormat::Iq4Nl | BlockFormat::Iq4Xs => &[1],
+        BlockFormat::Q2K => &[81, 83],
+        BlockFormat::Q3K => &[109],
         BlockFormat::Q6K => &[209],
+        BlockFormat::Mxfp4 => &[],
         _ => &[1, 3],
     };
     for block in blocks.chunks_exact_mut(format.bytes()) {
+        if format == BlockFormat::Mxfp4 {
+            block[0] = 112 + block[0] % 16;
+        }
         for at in upper_bytes {
             block[*at] &= 0b1011_1111;
         }
