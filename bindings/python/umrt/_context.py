@@ -336,7 +336,9 @@ class Context(Closeable):
         directory), IoError (the disk is full, for instance), OutOfMemoryError,
         BusyError.
         """
-        self._call(_ffi.lib.umrt_seq_save, _arguments.i32("seq", seq), os.fsencode(path))
+        self._call(
+            _ffi.lib.umrt_seq_save, _arguments.i32("seq", seq), os.fsencode(path)
+        )
 
     def load(self, path: str | os.PathLike[str], seq: SupportsIndex = 0) -> None:
         """Replaces what a sequence holds by what `save` wrote, in any context of the
@@ -349,7 +351,9 @@ class Context(Closeable):
         than `n_ctx` tokens), OverBudgetError (no room for the former and the new
         content at once: trim the sequence first), OutOfMemoryError, BusyError.
         """
-        self._call(_ffi.lib.umrt_seq_load, _arguments.i32("seq", seq), os.fsencode(path))
+        self._call(
+            _ffi.lib.umrt_seq_load, _arguments.i32("seq", seq), os.fsencode(path)
+        )
 
     def save_bytes(self, seq: SupportsIndex = 0) -> bytes:
         """What `save` would write."""
