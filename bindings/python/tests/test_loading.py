@@ -94,7 +94,7 @@ def test_an_mlx_of_another_version_is_refused(tmp_path: Path) -> None:
 
 def test_the_version_of_mlx_is_the_one_that_is_built_with(root: Path) -> None:
     requirements = root / "xtask" / "requirements" / "mlx-cpu.txt"
-    assert f"\nmlx-cpu=={MLX_VERSION} " in requirements.read_text(encoding="utf-8")
+    assert f"mlx-cpu=={MLX_VERSION} " in requirements.read_text(encoding="utf-8")
     project = root / "bindings" / "python" / "pyproject.toml"
     assert f'"mlx-cpu=={MLX_VERSION}' in project.read_text(encoding="utf-8")
 

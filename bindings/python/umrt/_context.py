@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, SupportsIndex
 
 from . import _arguments, _ffi
-from ._arguments import Tokens
 from ._adapter import Adapter
+from ._arguments import Tokens
+from ._async import asynchronous
 from ._cancel import Cancel, optional_cancel
 from ._generation import GenerateOptions, Generation, Run, generate_params
 from ._handle import Closeable, Handle, model_handle
@@ -499,6 +500,8 @@ class Context(Closeable):
         )
         params.seq = _arguments.i32("seq", seq)
         return Generation(self, params, sampler, optional_cancel(cancel))
+
+    generate_async = asynchronous(generate)
 
     def generate_many(
         self,

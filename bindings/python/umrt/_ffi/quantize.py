@@ -44,6 +44,6 @@ class QuantizeParams(Struct):
 
 declare(
     {
-        "umrt_model_quantize": (STATUS, [c_char_p, c_char_p, POINTER(QuantizeParams)]),,
+        "umrt_model_quantize": (STATUS, [c_char_p, c_char_p, POINTER(QuantizeParams)]),
     }
 )

@@ -66,15 +66,18 @@ class StepResult(Struct):
 
 declare(
     {
-        "umrt_scheduler_new": (STATUS, [HANDLE, POINTER(SchedulerParams), NEW_HANDLE]),,
-        "umrt_scheduler_submit": (STATUS, [HANDLE, POINTER(Request), POINTER(c_uint64)]),,
-        "umrt_scheduler_step": (STATUS, [HANDLE, HANDLE, POINTER(StepResult)]),,
-        "umrt_scheduler_cancel": (STATUS, [HANDLE, c_uint64]),,
-        "umrt_scheduler_result": (STATUS, [HANDLE, c_uint64, POINTER(RequestResult)]),,
-        "umrt_scheduler_free": (None, [HANDLE]),,
+        "umrt_scheduler_new": (STATUS, [HANDLE, POINTER(SchedulerParams), NEW_HANDLE]),
+        "umrt_scheduler_submit": (
+            STATUS,
+            [HANDLE, POINTER(Request), POINTER(c_uint64)],
+        ),
+        "umrt_scheduler_step": (STATUS, [HANDLE, HANDLE, POINTER(StepResult)]),
+        "umrt_scheduler_cancel": (STATUS, [HANDLE, c_uint64]),
+        "umrt_scheduler_result": (STATUS, [HANDLE, c_uint64, POINTER(RequestResult)]),
+        "umrt_scheduler_free": (None, [HANDLE]),
         "umrt_generate_many": (
             STATUS,
             [HANDLE, POINTER(Request), c_size_t, HANDLE, POINTER(RequestResult)],
-        ),,
+        ),
     }
 )

@@ -1,0 +1,24 @@
+"""What pyproject.toml cannot say: a wheel with the native library in it is one for a
+platform, though for any Python 3."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from setuptools import setup
+from setuptools.command.bdist_wheel import bdist_wheel
+
+LIBRARIES = "umrt/lib/libumrt*"
+
+
+class Wheel(bdist_wheel):
+    def finalize_options(self) -> None:
+        super().finalize_options()
+        self.root_is_pure = not any(Path(__file__).parent.glob(LIBRARIES))
+
+    def get_tag(self) -> tuple[str, str, str]:
+        _, _, platform = super().get_tag()
+        return "py3", "none", platform
+
+
+setup(cmdclass={"bdist_wheel": Wheel})
