@@ -5,20 +5,21 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from setuptools import setup
+from setuptools import Distribution, setup
 from setuptools.command.bdist_wheel import bdist_wheel
 
 LIBRARIES = "umrt/lib/libumrt*"
 
 
-class Wheel(bdist_wheel):
-    def finalize_options(self) -> None:
-        super().finalize_options()
-        self.root_is_pure = not any(Path(__file__).parent.glob(LIBRARIES))
+class Package(Distribution):
+    def has_ext_modules(self) -> bool:
+        return any(Path(__file__).parent.glob(LIBRARIES))
 
+
+class Wheel(bdist_wheel):
     def get_tag(self) -> tuple[str, str, str]:
         _, _, platform = super().get_tag()
         return "py3", "none", platform
 
 
-setup(cmdclass={"bdist_wheel": Wheel})
+setup(distclass=Package, cmdclass={"bdist_wheel": Wheel})
