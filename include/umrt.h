@@ -1,5 +1,6 @@
-/*
- * umrt, the unified-memory runtime.
+/**
+ * @mainpage umrt, the unified-memory runtime
+ *
  * SPDX-License-Identifier: MIT OR Apache-2.0
  *
  * Conventions
@@ -31,6 +32,12 @@
 
 #include <stddef.h>
 #include <stdint.h>
+
+/* The version that this header belongs to; umrt_version() is the library's. */
+#define UMRT_VERSION "0.1.0"
+#define UMRT_VERSION_MAJOR 0
+#define UMRT_VERSION_MINOR 1
+#define UMRT_VERSION_PATCH 0
 
 /* A structure with its size filled in and everything else zero. */
 #ifdef __cplusplus

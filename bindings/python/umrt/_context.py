@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, SupportsIndex
 
 from . import _arguments, _ffi
-from ._arguments import Tokens
 from ._adapter import Adapter
+from ._arguments import Tokens
+from ._async import asynchronous
 from ._cancel import Cancel, optional_cancel
 from ._generation import GenerateOptions, Generation, Run, generate_params
 from ._handle import Closeable, Handle, model_handle
@@ -344,7 +345,9 @@ class Context(Closeable):
         directory), IoError (the disk is full, for instance), OutOfMemoryError,
         BusyError.
         """
-        self._call(_ffi.lib.umrt_seq_save, _arguments.i32("seq", seq), os.fsencode(path))
+        self._call(
+            _ffi.lib.umrt_seq_save, _arguments.i32("seq", seq), os.fsencode(path)
+        )
 
     def load(self, path: str | os.PathLike[str], seq: SupportsIndex = 0) -> None:
         """Replaces what a sequence holds by what `save` wrote, in any context of the
@@ -357,7 +360,9 @@ class Context(Closeable):
         than `n_ctx` tokens), OverBudgetError (no room for the former and the new
         content at once: trim the sequence first), OutOfMemoryError, BusyError.
         """
-        self._call(_ffi.lib.umrt_seq_load, _arguments.i32("seq", seq), os.fsencode(path))
+        self._call(
+            _ffi.lib.umrt_seq_load, _arguments.i32("seq", seq), os.fsencode(path)
+        )
 
     def save_bytes(self, seq: SupportsIndex = 0) -> bytes:
         """What `save` would write."""
@@ -652,6 +657,8 @@ class Context(Closeable):
         own = Cancel()
         with own._following(cancel):
             run_interruptibly(lambda: call(own), own)
+
+    generate_async = asynchronous(generate)
 
     def generate_many(
         self,

@@ -9,19 +9,19 @@ import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
-from ._memory import (
+from .._memory import (
     Diagnosis,
     Finding,
     MemoryStats,
     diagnose_memory,
     memory_stats,
-    readable,
 )
-from ._model import Model
-from .errors import UmrtError
+from .._model import Model
+from ..errors import UmrtError
+from .output import Commands, as_json, size
 
 if TYPE_CHECKING:
-    from ._context import Context
+    from .._context import Context
 
 _BAR_WIDTH = 32
 _TAIL_CHARACTERS = 70
@@ -72,15 +72,17 @@ class _Writer:
         self._thread.join()
 
 
-def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Adds `top` to the commands of `python -m umrt`."""
+def add_command(commands: Commands) -> None:
     parser = commands.add_parser("top", help="where the memory is while a model writes")
-    parser.add_argument("model", help="a directory with config.json and weights")
+    parser.add_argument("model", help="the folder of a model, or a GGUF file")
     parser.add_argument("--prompt", default="Once upon a time")
     parser.add_argument("--max-tokens", type=int, default=400)
     parser.add_argument("--n-ctx", type=int, default=0, help="tokens of the context")
     parser.add_argument("--load", choices=["map", "read", "direct"], default="map")
     parser.add_argument("--warm", action="store_true", help="read all weights first")
+    parser.add_argument(
+        "--json", action="store_true", help="one JSON object per second"
+    )
     parser.set_defaults(run=_run)
 
 
@@ -91,10 +93,29 @@ def _run(given: argparse.Namespace) -> str:
             model.set_residency("warm")
         with model.context(given.n_ctx) as context:
             writer = _Writer(context, given.prompt, given.max_tokens)
-            _show(writer)
+            (_report if given.json else _show)(writer)
     if writer.error is not None:
         raise writer.error
     return ""
+
+
+def _report(writer: _Writer) -> None:
+    began = time.monotonic()
+    has_ended = False
+    try:
+        while not has_ended:
+            has_ended = writer.wait(_PLAIN_PERIOD)
+            seconds = time.monotonic() - began
+            sample = {
+                "seconds": seconds,
+                "n_pieces": writer.n_pieces,
+                "pieces_per_second": writer.n_pieces / seconds,
+                "memory": memory_stats(),
+                "diagnosis": diagnose_memory(),
+            }
+            print(as_json(sample, indent=None), flush=True)
+    except KeyboardInterrupt:
+        writer.stop()
 
 
 def _show(writer: _Writer) -> None:
@@ -124,10 +145,10 @@ def _lines(
     largest = max(row.n_bytes for row in rows)
     for row in rows:
         bar = _bar(row, largest)
-        yield f"  {row.name:<20} {readable(row.n_bytes):>10}  {bar}  {row.note}".rstrip()
+        yield f"  {row.name:<20} {size(row.n_bytes):>10}  {bar}  {row.note}".rstrip()
     yield (
-        f"  usable {readable(now.usable_bytes)} ({now.usable_reason}), peak of the process "
-        f"{readable(now.process_peak_bytes)}, swapped {readable(now.swap_bytes)}"
+        f"  usable {size(now.usable_bytes)} ({now.usable_reason}), peak of the process "
+        f"{size(now.process_peak_bytes)}, swapped {size(now.swap_bytes)}"
     )
     yield (
         f"  page faults: {now.minor_faults - before.minor_faults} from memory, "

@@ -1,18 +1,15 @@
-"""`python -m umrt plan`: whether a model fits, as a table."""
+"""The command `plan`: whether a model fits, as a table."""
 
 from __future__ import annotations
 
 import argparse
-import sys
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
 
-from ._context import KvType
-from ._estimate import MACHINES, MemoryEstimate, NumbersPlan, estimate, plan_numbers
-from ._model import ModelInfo, inspect
-
-if TYPE_CHECKING:
-    _Commands = argparse._SubParsersAction[argparse.ArgumentParser]
+from .._context import KvType
+from .._estimate import MACHINES, MemoryEstimate, NumbersPlan, estimate, plan_numbers
+from .._model import ModelInfo, inspect
+from .output import Commands, as_json, bar, count, decimal, size
 
 CONTEXTS = (4096, 8192, 32_768, 131_072)
 BAR_CELLS = 28
@@ -20,7 +17,7 @@ _KV_TYPES = {16: KvType.COMPUTED, 8: KvType.Q8_G64, 4: KvType.Q4_G64}
 _UNITS = {"": 1, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
 
 
-def add_command(commands: _Commands) -> None:
+def add_command(commands: Commands) -> None:
     parser = commands.add_parser(
         "plan",
         help="whether a model fits, and what would",
@@ -52,6 +49,7 @@ def add_command(commands: _Commands) -> None:
     )
     numbers.add_argument("--machine", help=f"one of {', '.join(MACHINES)}")
     numbers.add_argument("--bandwidth", type=float, default=0, help="in GB/s")
+    parser.add_argument("--json", action="store_true", help="as one JSON object")
     parser.set_defaults(run=_run)
 
 
@@ -83,12 +81,38 @@ def _run(options: argparse.Namespace) -> str:
     if (options.model is None) == (options.parameters is None):
         raise ValueError("give either the folder of a model or --parameters")
     if options.model is None:
-        return numbers_table(options)
+        return _numbers_json(options) if options.json else numbers_table(options)
     kv_type = _KV_TYPES.get(options.kv_bits)
     if kv_type is None:
         raise ValueError(f"--kv-bits is {options.kv_bits:g}; a model has 16, 8 or 4")
-    return model_table(
+    show = _model_json if options.json else model_table
+    return show(
         options.model, options.n_ctx, options.n_seq, options.prefill_chunk, kv_type
+    )
+
+
+def _estimator(
+    path: str, n_seq: int, prefill_chunk: int, kv_type: KvType
+) -> Callable[[int], MemoryEstimate]:
+    """What a context of so many tokens takes."""
+    return lambda n_ctx: estimate(
+        path, n_ctx, n_seq, prefill_chunk=prefill_chunk, kv_type=kv_type
+    )
+
+
+def _model_json(
+    path: str, n_ctx: int, n_seq: int, prefill_chunk: int, kv_type: KvType
+) -> str:
+    at = _estimator(path, n_seq, prefill_chunk, kv_type)
+    wanted = at(n_ctx)
+    lengths = sorted({*CONTEXTS, wanted.n_ctx})
+    return as_json(
+        {
+            "path": path,
+            "info": inspect(path),
+            "estimate": wanted,
+            "contexts": [at(length) for length in lengths],
+        }
     )
 
 
@@ -102,12 +126,7 @@ def model_table(
     path: str, n_ctx: int, n_seq: int, prefill_chunk: int, kv_type: KvType
 ) -> str:
     """The fit of a checkpoint on this machine."""
-
-    def at(n_tokens: int) -> MemoryEstimate:
-        return estimate(
-            path, n_tokens, n_seq, prefill_chunk=prefill_chunk, kv_type=kv_type
-        )
-
+    at = _estimator(path, n_seq, prefill_chunk, kv_type)
     info, wanted = inspect(path), at(n_ctx)
     lengths = sorted({*CONTEXTS, wanted.n_ctx})
     lines = [
@@ -186,27 +205,40 @@ def _advice(found: MemoryEstimate) -> Iterable[str]:
         yield f"or weights of {found.fit_weight_bits} bits"
 
 
+def _planner(options: argparse.Namespace) -> Callable[[int], NumbersPlan]:
+    """What follows from the numbers for a context of so many tokens."""
+    return lambda n_ctx: plan_numbers(
+        options.parameters,
+        bits=options.bits,
+        memory_bytes=options.memory or 0,
+        n_layers=options.layers,
+        n_kv_heads=options.kv_heads,
+        head_dim=options.head_dim,
+        n_ctx=n_ctx,
+        n_seq=options.n_seq,
+        kv_bits=options.kv_bits,
+        fraction=options.fraction,
+        active_parameters=options.active_parameters,
+        gigabytes_per_second=_bandwidth(options),
+    )
+
+
+def _has_cache(options: argparse.Namespace) -> bool:
+    return bool(options.layers and options.kv_heads and options.head_dim)
+
+
+def _numbers_json(options: argparse.Namespace) -> str:
+    at = _planner(options)
+    lengths = CONTEXTS if _has_cache(options) else ()
+    contexts = [{"n_ctx": length, "plan": at(length)} for length in lengths]
+    return as_json({"plan": at(options.n_ctx), "contexts": contexts})
+
+
 def numbers_table(options: argparse.Namespace) -> str:
     """The fit of a model that is not here, on a machine that need not be."""
     bandwidth = _bandwidth(options)
-    has_cache = bool(options.layers and options.kv_heads and options.head_dim)
-
-    def at(n_ctx: int) -> NumbersPlan:
-        return plan_numbers(
-            options.parameters,
-            bits=options.bits,
-            memory_bytes=options.memory or 0,
-            n_layers=options.layers,
-            n_kv_heads=options.kv_heads,
-            head_dim=options.head_dim,
-            n_ctx=n_ctx,
-            n_seq=options.n_seq,
-            kv_bits=options.kv_bits,
-            fraction=options.fraction,
-            active_parameters=options.active_parameters,
-            gigabytes_per_second=bandwidth,
-        )
-
+    has_cache = _has_cache(options)
+    at = _planner(options)
     plan = at(options.n_ctx)
     lines = [f"{count(options.parameters)} parameters of {options.bits:g} bits"]
     if options.memory:
@@ -276,40 +308,4 @@ def _bars(rows: Iterable[Row], whole: int) -> Iterable[str]:
 
 
 def _bar(part: int, whole: int) -> str:
-    full, empty = _cells()
-    share = part / whole if whole else 1.0
-    n_full = min(BAR_CELLS, round(share * BAR_CELLS))
-    if part and not n_full:
-        n_full = 1
-    over = "+" if part > whole else " "
-    return full * n_full + empty * (BAR_CELLS - n_full) + over
-
-
-def _cells() -> tuple[str, str]:
-    try:
-        "█·".encode(sys.stdout.encoding or "ascii")
-    except (UnicodeEncodeError, LookupError):
-        return "#", "."
-    return "█", "·"
-
-
-def size(n_bytes: float) -> str:
-    """In powers of 1024."""
-    return _scaled(n_bytes, 1024, ("B", "KiB", "MiB", "GiB", "TiB"))
-
-
-def decimal(n_bytes: float) -> str:
-    """In powers of 1000, as memory and checkpoints are sold."""
-    return _scaled(n_bytes, 1000, ("B", "kB", "MB", "GB", "TB"))
-
-
-def count(n: float) -> str:
-    return _scaled(n, 1000, ("", "thousand", "million", "billion", "trillion")).strip()
-
-
-def _scaled(amount: float, step: int, units: tuple[str, ...]) -> str:
-    index = 0
-    while amount >= step and index < len(units) - 1:
-        amount, index = amount / step, index + 1
-    digits = 0 if index == 0 else 1
-    return f"{amount:.{digits}f} {units[index]}"
+    return bar(part, whole, BAR_CELLS)
