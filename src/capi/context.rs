@@ -79,7 +79,7 @@ pub struct umrt_ctx_info {
 }
 
 /// Counters since the context was made. A step in which each sequence gets one
-/// token counts as decoding, any other as prefill.
+/// token, perhaps with guesses behind it, counts as decoding, any other as prefill.
 #[derive(Clone, Copy)]
 #[repr(C)]
 pub struct umrt_perf {
@@ -93,6 +93,10 @@ pub struct umrt_perf {
     pub prefill_ns: u64,
     /// Nanoseconds.
     pub decode_ns: u64,
+    /// Tokens that were guessed by a draft model or looked up, and evaluated.
+    pub n_drafted: u64,
+    /// Of those, the ones that were right; the others do not count as decoded.
+    pub n_accepted: u64,
 }
 
 /// Tokens to append to sequences.
@@ -264,6 +268,8 @@ pub unsafe extern "C" fn umrt_ctx_perf(ctx: *const umrt_ctx, perf: *mut umrt_per
                 n_evals: counted.n_evals,
                 prefill_ns: counted.prefill_time.as_nanos() as u64,
                 decode_ns: counted.decode_time.as_nanos() as u64,
+                n_drafted: counted.n_drafted,
+                n_accepted: counted.n_accepted,
             };
             structs::write(perf, filled)
         }

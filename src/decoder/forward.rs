@@ -90,7 +90,7 @@ impl Decoder {
         wants_states: bool,
         after_layer: &mut dyn FnMut(&Array) -> Result<()>,
     ) -> Result<Array> {
-        let step = StepPlaces::new(segments);
+        let step = StepPlaces::new(ops, segments);
         let max_tokens = segments.first().map_or(0, |s| s.cache.shape().max_tokens);
         let ropes = self.ropes.iter().map(|rope| rope.of(max_tokens));
         let rotations: Vec<_> = ropes
@@ -131,14 +131,18 @@ impl Decoder {
         hidden: &Array,
         rows: &[i32],
     ) -> Result<Array> {
-        let chosen = match (0..hidden.dim(0)).eq(rows.iter().copied()) {
-            true => hidden.clone(),
-            false => ops.rows(hidden, &Array::from_i32(rows, &[rows.len() as i32])?)?,
-        };
+        let chosen = chosen(ops, hidden, rows)?;
         let norm = self.norm(&self.weights.final_norm);
         let logits = ops.project_one(&chosen, Some(norm), self.weights.head(), Dtype::F32)?;
         let logits = ops.adapt_one(logits, &chosen, Some(norm), &adapted.head)?;
         ops.scale_and_cap(logits, self.spec.logit_scale, self.spec.logit_cap)
+    }
+
+    /// The hidden states behind the final norm at `rows`, f32 `[rows, hidden_size]`.
+    pub fn final_states(&self, ops: &Ops, hidden: &Array, rows: &[i32]) -> Result<Array> {
+        let norm = self.norm(&self.weights.final_norm);
+        let states = ops.normalize(&chosen(ops, hidden, rows)?, norm)?;
+        ops.astype(&states, Dtype::F32)
     }
 
     /// What each segment's tokens see of its sequence, as the output projection takes
@@ -174,6 +178,7 @@ impl Decoder {
             key_norm,
             rotation,
             scale: spec.attention_scale,
+            position_scale: spec.position_scale,
             window: spec.windows[index],
             soft_cap: spec.score_cap,
             sinks: layer.sinks.as_ref(),
@@ -222,13 +227,17 @@ impl Decoder {
                 let down = (&weights.down, &updates.down[..]);
                 self.project_onto(ops, residual, &gated, down, after)
             }
-            (MlpWeights::Plain { up, down }, MlpSpec::Dense(dense)) => {
-                let DenseForm::Plain(activation) = dense.form else {
-                    unreachable!("loaded by its form")
-                };
+            (
+                MlpWeights::Plain {
+                    up,
+                    down,
+                    activation,
+                },
+                _,
+            ) => {
                 let inner = ops.project_one(input, norm, up, self.dtype)?;
                 let inner = ops.adapt_one(inner, input, norm, &updates.gate_up)?;
-                let inner = ops.activate(activation, &inner)?;
+                let inner = ops.activate(*activation, &inner)?;
                 let down = (down, &updates.down[..]);
                 self.project_onto(ops, residual, &inner, down, after)
             }
@@ -283,6 +292,14 @@ impl Decoder {
             bias: weights.bias.as_ref(),
             eps: self.spec.norm.eps,
         }
+    }
+}
+
+/// Some rows of the hidden states.
+fn chosen(ops: &Ops, hidden: &Array, rows: &[i32]) -> Result<Array> {
+    match (0..hidden.dim(0)).eq(rows.iter().copied()) {
+        true => Ok(hidden.clone()),
+        false => ops.rows(hidden, &Array::from_i32(rows, &[rows.len() as i32])?),
     }
 }
 

@@ -49,7 +49,9 @@ mod stock_experts;
 mod stream;
 mod visible;
 
-pub use crate::kernels::{Activation, Gate, Groups, LatentShape, Pairing, Routing, Scores};
+pub use crate::kernels::{
+    Activation, Gate, Groups, LatentShape, Pairing, PositionScale, Routing, Scores,
+};
 pub use array::{Array, Dtype};
 pub use attention::{AttentionLayer, Place, StepBlocks};
 pub use cached::{CachedArrays, cached_bytes, cached_from_bytes};

@@ -32,11 +32,12 @@ pub enum CpuOps {
 
 /// Builds operations on one stream.
 pub struct Ops {
-    stream: Stream,
+    stream: Arc<Stream>,
     /// Runs our kernels; `None`: MLX computes everything.
     pool: Option<Arc<Pool>>,
     /// `None`: on the CPU.
-    gates: Option<CompiledGates>,
+    gates: Option<Arc<CompiledGates>>,
+    rows_apart: bool,
 }
 
 pub(super) const NULL: sys::mlx_array = sys::mlx_array { ctx: null_mut() };
@@ -57,10 +58,26 @@ impl Ops {
         let kernels = stream.device() == Device::Cpu && cpu_ops == CpuOps::Kernels;
         let compiles = stream.device().is_gpu() && !stream.device().is_pretended();
         Ops {
-            stream,
+            stream: Arc::new(stream),
             pool: kernels.then(|| Pool::shared(n_threads)),
-            gates: compiles.then(CompiledGates::default),
+            gates: compiles.then(Arc::default),
+            rows_apart: false,
         }
+    }
+
+    /// The same operations, where our kernels compute each row of a step as if it
+    /// was the only one, to the last bit. MLX's own operations have no such way.
+    pub fn with_rows_apart(&self) -> Ops {
+        Ops {
+            stream: self.stream.clone(),
+            pool: self.pool.clone(),
+            gates: self.gates.clone(),
+            rows_apart: true,
+        }
+    }
+
+    pub(super) fn rows_apart(&self) -> bool {
+        self.rows_apart
     }
 
     /// Threads that compute a kernel of ours; 1 where MLX computes everything.
@@ -83,7 +100,7 @@ impl Ops {
     }
 
     pub(super) fn compiled_gates(&self) -> Option<&CompiledGates> {
-        self.gates.as_ref()
+        self.gates.as_deref()
     }
 
     pub fn astype(&self, a: &Array, dtype: Dtype) -> Result<Array> {

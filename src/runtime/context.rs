@@ -2,12 +2,20 @@
 //!
 //! - `ahead`: greedy decoding one step ahead
 //! - `saving`: sequences to and from files
+//! - `head`: what becomes of the hidden states behind the layers
+//! - `drafts`: tokens that may be wrong
 
 mod ahead;
+mod drafts;
+mod head;
 mod saving;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+pub(super) use head::{Head, States};
+
+use head::{LogitsHead, LogitsRow};
 
 use super::adapter::{ActiveAdapters, Adapter};
 use super::admission::{self, ContextBytes, ContextPlan, ContextReservation};
@@ -47,7 +55,7 @@ pub struct ContextOptions {
 }
 
 /// Counters since the context was made. A step in which each sequence gets one
-/// token is decoding, any other is prefill.
+/// token, perhaps with drafts behind it, is decoding, any other is prefill.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Perf {
     pub n_prefill_tokens: u64,
@@ -55,6 +63,18 @@ pub struct Perf {
     pub n_evals: u64,
     pub prefill_time: Duration,
     pub decode_time: Duration,
+    /// Tokens that were evaluated because they might follow.
+    pub n_drafted: u64,
+    /// Those of them that did. The others do not count as decoded.
+    pub n_accepted: u64,
+}
+
+/// Whether the rows of a step may be computed in ways that suit many.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Arithmetic {
+    Together,
+    /// Each as if it was alone, which makes the step one of decoding.
+    OneByOne,
 }
 
 /// Sequences of one model. One call at a time.
@@ -70,20 +90,20 @@ pub struct Context {
     reservation: ContextReservation,
 }
 
-/// One wanted row of the last evaluation.
-struct LogitsRow {
-    /// f32 `[rows, vocab_size]` of one step
-    step: Array,
-    row: usize,
-}
-
 /// One step of an evaluation.
 struct Step {
     tokens: Vec<i32>,
     /// (sequence, number of tokens), by sequence
     parts: Vec<(usize, usize)>,
-    /// Rows of this step whose logits are wanted, with their place in the batch.
+    /// Rows of this step of which something is wanted, with their place in the batch.
     wanted: Vec<(i32, usize)>,
+}
+
+/// How an evaluation is computed.
+struct Way<'a> {
+    arithmetic: Arithmetic,
+    head: &'a mut dyn Head,
+    cancel: Option<&'a Cancel>,
 }
 
 impl Context {
@@ -258,6 +278,30 @@ impl Context {
     /// logits are as before; only if MLX itself fails in the middle can a
     /// sequence be lost, which the message then says.
     pub fn eval(&mut self, batch: &Batch<'_>, cancel: Option<&Cancel>) -> Result<()> {
+        let mut head = LogitsHead::default();
+        self.eval_with(batch, Arithmetic::Together, &mut head, cancel)?;
+        self.keep_logits(head);
+        Ok(())
+    }
+
+    /// As `eval`, where `head` gets what it wants of the batch's marked tokens; the
+    /// logits of the evaluation before stay.
+    pub(super) fn eval_for(
+        &mut self,
+        batch: &Batch<'_>,
+        head: &mut dyn Head,
+        cancel: Option<&Cancel>,
+    ) -> Result<()> {
+        self.eval_with(batch, Arithmetic::Together, head, cancel)
+    }
+
+    fn eval_with(
+        &mut self,
+        batch: &Batch<'_>,
+        arithmetic: Arithmetic,
+        head: &mut dyn Head,
+        cancel: Option<&Cancel>,
+    ) -> Result<()> {
         let vocab_size = self.model.decoder().spec().vocab_size;
         batch.validate(vocab_size)?;
         let shares = batch.shares(self.n_sequences())?;
@@ -266,23 +310,26 @@ impl Context {
         let mut sequences = Sequences::of(&shared);
         self.ensure_room(&sequences, &shares)?;
         let wanted = batch.wanted(&shares);
+        let n_logits = head.logits_rows_at_once(wanted.len());
         self.reservation
-            .admit_logits(&self.plan, self.logits.len(), wanted.len())?;
+            .admit_logits(&self.plan, self.logits.len(), n_logits)?;
         let _in_use = self.model.residence().begin()?;
         self.adapters.ensure_unaltered()?;
         let lengths: Vec<usize> = sequences.iter().map(Sequence::length).collect();
-        let result = self.run(&mut sequences, batch, &shares, &wanted, cancel);
-        let result = match result {
-            Ok(logits) => {
-                self.logits = logits;
-                Ok(())
-            }
-            Err(error) => Err(roll_back(&mut sequences, &lengths, error)),
+        let mut way = Way {
+            arithmetic,
+            head,
+            cancel,
         };
+        let result = self.run(&mut sequences, batch, &shares, &wanted, &mut way);
+        let result = result.map_err(|error| roll_back(&mut sequences, &lengths, error));
         sequences.account();
-        drop(sequences);
-        self.account_logits();
         result
+    }
+
+    fn keep_logits(&mut self, head: LogitsHead) {
+        self.logits = head.into_rows();
+        self.account_logits();
     }
 
     fn ensure_room(&self, sequences: &[Sequence], shares: &[Share]) -> Result<()> {
@@ -306,8 +353,8 @@ impl Context {
         batch: &Batch<'_>,
         shares: &[Share],
         wanted: &[usize],
-        cancel: Option<&Cancel>,
-    ) -> Result<Vec<LogitsRow>> {
+        way: &mut Way<'_>,
+    ) -> Result<()> {
         for share in shares {
             if !self.ops.uses_kernels() {
                 let length = sequences[share.sequence].length();
@@ -316,51 +363,42 @@ impl Context {
             sequences[share.sequence].bring_back()?;
             sequences[share.sequence].reserve(&self.ops, share.indices.len())?;
         }
-        let mut rows: Vec<(usize, LogitsRow)> = Vec::with_capacity(wanted.len());
         for step in steps(batch, shares, wanted, self.plan.prefill_chunk) {
-            if let Some(cancel) = cancel {
+            if let Some(cancel) = way.cancel {
                 cancel.check()?;
             }
             let began = Instant::now();
-            if let Some(logits) = self.step(sequences, &step, cancel)? {
-                rows.extend(step.wanted.iter().enumerate().map(|(row, &(_, place))| {
-                    let step = logits.clone();
-                    (place, LogitsRow { step, row })
-                }));
-            }
-            self.count(&step, began.elapsed());
+            self.step(sequences, &step, way)?;
+            self.count(&step, way.arithmetic, began.elapsed());
         }
-        rows.sort_unstable_by_key(|(place, _)| *place);
         self.perf.n_evals += 1;
-        Ok(rows.into_iter().map(|(_, row)| row).collect())
+        Ok(())
     }
 
-    fn step_size(&self, sequences: &[Sequence], step: &Step) -> StepSize {
+    fn step_size(&self, sequences: &[Sequence], step: &Step, head: &dyn Head) -> StepSize {
         let lengths = step.parts.iter();
         let end = |(sequence, n): &(usize, usize)| sequences[*sequence].length() + n;
         StepSize {
             n_tokens: step.tokens.len(),
             n_sequences: step.parts.len(),
             n_positions: lengths.map(end).max().unwrap_or(0),
-            n_wanted: step.wanted.len(),
+            n_wanted: head.logits_rows_at_once(step.wanted.len()),
         }
     }
 
-    /// Builds and evaluates one step; gives its wanted logits.
-    fn step(
-        &mut self,
-        sequences: &mut [Sequence],
-        step: &Step,
-        cancel: Option<&Cancel>,
-    ) -> Result<Option<Array>> {
-        self.plan.probe_step(&self.step_size(sequences, step))?;
+    /// Builds and evaluates one step.
+    fn step(&mut self, sequences: &mut [Sequence], step: &Step, way: &mut Way<'_>) -> Result<()> {
+        self.plan
+            .probe_step(&self.step_size(sequences, step, way.head))?;
         let Context {
             model,
             ops,
             adapters,
             ..
         } = self;
-        let ways = (&**ops, adapters.adapted());
+        let apart = (way.arithmetic == Arithmetic::OneByOne).then(|| ops.with_rows_apart());
+        let ways = (apart.as_ref().unwrap_or(ops), adapters.adapted());
+        let cancel = way.cancel;
         let decoder = model.decoder();
         let layerwise = ops.stream().device() == Device::Cpu
             && !ops.uses_kernels()
@@ -373,37 +411,36 @@ impl Context {
             Ok(())
         };
         let mut segments = segments(sequences, &step.parts);
-        let rows: Vec<i32> = step.wanted.iter().map(|(row, _)| *row).collect();
         let tokens = Array::from_i32(&step.tokens, &[step.tokens.len() as i32])?;
-        let wants_states = !rows.is_empty();
+        let wants_states = !step.wanted.is_empty();
         let mut compute = || {
             let hidden =
                 decoder.forward(ways, &tokens, &mut segments, wants_states, &mut after_layer)?;
-            let logits = match rows.is_empty() {
-                true => None,
-                false => Some(decoder.logits(ways, &hidden, &rows)?),
+            let states = States::new(decoder, ways, hidden);
+            let last = match wants_states {
+                true => way.head.look(&states, &step.wanted)?,
+                false => states.hidden().clone(),
             };
             let caches = segments.iter().flat_map(|segment| segment.cache.arrays());
-            let last = logits.as_ref().unwrap_or(&hidden);
-            ops.stream().eval(caches.chain([last]))?;
-            Ok(logits)
+            ops.stream().eval(caches.chain([&last]))
         };
         // Our kernels look at the flag themselves; MLX's operations do not.
         let computed = ops.stream().until(cancel.map(Cancel::flag), &mut compute);
         cancel.map_or(Ok(()), Cancel::check)?;
-        let logits = computed?;
+        computed?;
         let mut rest = &step.tokens[..];
         for segment in segments {
             let (new, others) = rest.split_at(segment.n_tokens);
             segment.cache.advance(new);
             rest = others;
         }
-        Ok(logits)
+        Ok(())
     }
 
-    fn count(&mut self, step: &Step, elapsed: Duration) {
+    fn count(&mut self, step: &Step, arithmetic: Arithmetic, elapsed: Duration) {
         let n_tokens = step.tokens.len() as u64;
-        if step.parts.iter().all(|(_, n)| *n == 1) {
+        let is_drafted = arithmetic == Arithmetic::OneByOne;
+        if is_drafted || step.parts.iter().all(|(_, n)| *n == 1) {
             self.perf.n_decode_tokens += n_tokens;
             self.perf.decode_time += elapsed;
         } else {

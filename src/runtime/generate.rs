@@ -13,6 +13,7 @@ pub(super) use continuation::Continuation;
 use super::batch::Batch;
 use super::cancel::Cancel;
 use super::context::{Context, Next};
+use super::speculate::{DraftCounts, Speculation, Speculator};
 use super::text::ModelText;
 use crate::error::{Error, Result};
 use crate::sample::{Logits, Sampler};
@@ -85,6 +86,7 @@ pub struct Generated {
     pub n_tokens: usize,
     pub prompt_time: Duration,
     pub decode_time: Duration,
+    pub drafts: DraftCounts,
 }
 
 /// Appends the prompt to its sequence, samples token by token and hands text to
@@ -96,6 +98,7 @@ pub fn generate(
     context: &mut Context,
     sampler: &mut Sampler,
     options: &GenerateOptions<'_>,
+    speculation: Speculation<'_>,
     cancel: Option<&Cancel>,
     receive: Option<&mut Receive<'_>>,
 ) -> Result<Generated> {
@@ -110,6 +113,7 @@ pub fn generate(
         Some(receive) => receive,
         None => &mut ignore,
     };
+    let mut speculator = Speculator::new(context, sampler, options.sequence, speculation)?;
     let began = Instant::now();
     append(context, &prompt, options.sequence, cancel)?;
     let decoding = Instant::now();
@@ -118,18 +122,63 @@ pub fn generate(
         Ahead::Never => false,
         Ahead::Always => true,
     };
-    let mut push = |token, is_full| continuation.push(token, is_full, receive);
-    let stop_reason = match is_ahead && sampler.is_greedy() {
-        true => decode_ahead(context, sampler, options.sequence, cancel, &mut push)?,
-        false => decode(context, sampler, options.sequence, cancel, &mut push)?,
+    let ways = (cancel, receive);
+    let decoded = match is_ahead && sampler.takes_largest() && !speculator.guesses() {
+        true => decode_ahead(context, sampler, &mut continuation, options.sequence, ways),
+        false => decode(context, sampler, &mut continuation, &mut speculator, ways),
     };
+    let settled = speculator.settle(context);
+    let stop_reason = decoded?;
+    settled?;
     Ok(Generated {
         stop_reason,
         n_prompt_tokens: prompt.len(),
         n_tokens: continuation.n_tokens(),
         prompt_time: decoding - began,
         decode_time: decoding.elapsed(),
+        drafts: speculator.counts(),
     })
+}
+
+/// Token by token until something ends it.
+fn decode(
+    context: &mut Context,
+    sampler: &mut Sampler,
+    continuation: &mut Continuation,
+    speculator: &mut Speculator<'_>,
+    (cancel, receive): (Option<&Cancel>, &mut Receive<'_>),
+) -> Result<StopReason> {
+    loop {
+        let token = speculator.sample(context, sampler)?;
+        let is_full = speculator.length(context)? == context.n_ctx();
+        if let Some(reason) = continuation.push(token, is_full, receive)? {
+            return Ok(reason);
+        }
+        let n_more = continuation.n_more();
+        speculator.append(context, sampler, (token, n_more), cancel)?;
+    }
+}
+
+/// As `decode`, one step ahead.
+fn decode_ahead(
+    context: &mut Context,
+    sampler: &mut Sampler,
+    continuation: &mut Continuation,
+    sequence: i32,
+    (cancel, receive): (Option<&Cancel>, &mut Receive<'_>),
+) -> Result<StopReason> {
+    let mut stop_reason = StopReason::ContextFull;
+    context.decode_ahead(sequence, cancel, &mut |token, is_full| {
+        sampler.accept(token);
+        Ok(match continuation.push(token, is_full, receive)? {
+            Some(reason) => {
+                stop_reason = reason;
+                Next::End
+            }
+            None => Next::GoOn,
+        })
+    })?;
+    Ok(stop_reason)
 }
 
 /// The prompt's tokens, at least one. What goes in front of a text goes in front of
@@ -161,47 +210,6 @@ pub(super) fn prompt_tokens(
         true => Err(Error::invalid("the prompt has no tokens")),
         false => Ok(tokens),
     }
-}
-
-/// Takes a token and whether the context is full; says why, if it is the last one.
-type Push<'a> = dyn FnMut(i32, bool) -> Result<Option<StopReason>> + 'a;
-
-fn decode(
-    context: &mut Context,
-    sampler: &mut Sampler,
-    sequence: i32,
-    cancel: Option<&Cancel>,
-    push: &mut Push<'_>,
-) -> Result<StopReason> {
-    loop {
-        let token = choose(sampler, context, 0)?;
-        let is_full = context.sequence_length(sequence)? == context.n_ctx();
-        if let Some(reason) = push(token, is_full)? {
-            return Ok(reason);
-        }
-        append(context, &[token], sequence, cancel)?;
-    }
-}
-
-fn decode_ahead(
-    context: &mut Context,
-    sampler: &mut Sampler,
-    sequence: i32,
-    cancel: Option<&Cancel>,
-    push: &mut Push<'_>,
-) -> Result<StopReason> {
-    let mut stop_reason = StopReason::ContextFull;
-    context.decode_ahead(sequence, cancel, &mut |token, is_full| {
-        sampler.accept(token);
-        Ok(match push(token, is_full)? {
-            Some(reason) => {
-                stop_reason = reason;
-                Next::End
-            }
-            None => Next::GoOn,
-        })
-    })?;
-    Ok(stop_reason)
 }
 
 /// Chooses from one row of the last evaluation's logits, and remembers the token.

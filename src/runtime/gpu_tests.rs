@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::{
     Ahead, Batch, Context, ContextOptions, DeviceChoice, Flow, GenerateOptions, Model,
-    ModelOptions, Prompt, generate,
+    ModelOptions, Prompt, Speculation, generate,
 };
 use crate::error::Status;
 use crate::mlx::{CpuOps, Device, FIRST_PRETENDED_GPU};
@@ -48,6 +48,7 @@ fn generated(context: &mut Context, ahead: Ahead) -> (Vec<i32>, crate::error::Re
         context,
         &mut sampler,
         &options,
+        Speculation::default(),
         None,
         Some(&mut |_, token| {
             tokens.push(token);

@@ -12,6 +12,8 @@
 //! - `quantize`: writes a checkpoint with fewer bits per weight
 //! - `generate`: prompt in, streamed text out
 //! - `schedule`: [`Scheduler`], many generations over one context
+//! - `speculate`: tokens that are guessed and then checked, several at once
+//! - `embed`, `score`: vectors of texts, log-probabilities of continuations
 //! - `text`: [`ModelText`], tokenizer and chat template of a model
 //! - `stats`: what memory is used for
 //! - `diagnosis`: what is wrong with it, and what to do
@@ -26,6 +28,7 @@ mod cancel;
 mod context;
 mod device;
 mod diagnosis;
+mod embed;
 mod estimate;
 mod generate;
 #[cfg(test)]
@@ -35,8 +38,10 @@ mod pressure;
 mod quantize;
 mod residency;
 mod schedule;
+mod score;
 mod scratch;
 mod sequences;
+mod speculate;
 mod stats;
 mod text;
 
@@ -48,6 +53,7 @@ pub use context::{Context, ContextOptions, Perf};
 pub use device::{DeviceSummary, device_summary};
 pub use diagnosis::{Diagnosis, Finding, diagnose};
 
+pub use embed::{EmbedOptions, Pooling, embed};
 pub use estimate::{
     BudgetInfo, MemoryEstimate, TypeBytes, WouldFit, budget_info, estimate, set_budget,
     set_mlx_cache,
@@ -62,6 +68,8 @@ pub use residency::{Policy, Released, Residence, Residency, ResidencyOptions, ma
 pub use schedule::{
     Finished, Receiver, Request, RequestResult, Requests, Scheduler, SchedulerOptions, StepReport,
 };
+pub use score::{score, top_logprobs};
 pub use sequences::{SpilledSequences, set_spill_place};
+pub use speculate::{MOST_DRAFTED, Speculation};
 pub use stats::{ContextMemory, MemoryStats, ModelMemory, memory_stats};
 pub use text::ModelText;

@@ -118,7 +118,7 @@ pub(super) fn info_of(manifest: &Manifest, spec: DecoderSpec) -> Result<ModelInf
             quant.group_size
         }),
         stored: match quant {
-            None if blocks == Some(BlockFormat::Q6K) => Stored::Other,
+            None if blocks.is_some_and(|blocks| blocks.group_size() < 32) => Stored::Other,
             None if let Some(blocks) = blocks => Stored::Codes {
                 group_size: blocks.group_size(),
             },

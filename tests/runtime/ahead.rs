@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use umrt::error::Status;
 use umrt::mlx::CpuOps;
 use umrt::runtime::{
-    Ahead, Cancel, Context, ContextOptions, Flow, GenerateOptions, Generated, Prompt, StopReason,
-    generate,
+    Ahead, Cancel, Context, ContextOptions, Flow, GenerateOptions, Generated, Prompt, Speculation,
+    StopReason, generate,
 };
 use umrt::sample::{Sampler, SamplerParams};
 
@@ -41,6 +41,7 @@ fn run(context: &mut Context, options: &GenerateOptions<'_>, most_texts: usize) 
         context,
         &mut sampler,
         options,
+        Speculation::default(),
         None,
         Some(&mut |part, token| {
             tokens.push(token);
@@ -140,6 +141,7 @@ fn a_cancellation_keeps_what_was_finished() {
         &mut context,
         &mut sampler,
         &options(Ahead::Always),
+        Speculation::default(),
         Some(&cancel),
         Some(&mut |_, _| {
             n_texts += 1;
@@ -185,6 +187,7 @@ fn what_is_not_greedy_is_decoded_step_by_step() {
             &mut context,
             &mut sampler,
             &options,
+            Speculation::default(),
             None,
             Some(&mut |_, token| {
                 tokens.push(token);

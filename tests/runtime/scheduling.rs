@@ -7,7 +7,8 @@ use umrt::error::Status;
 use umrt::mlx::CpuOps;
 use umrt::runtime::{
     Ahead, Cancel, Context, ContextOptions, Flow, GenerateOptions, Model, ModelOptions, Prompt,
-    Request, RequestResult, Requests, Scheduler, SchedulerOptions, StopReason, generate,
+    Request, RequestResult, Requests, Scheduler, SchedulerOptions, Speculation, StopReason,
+    generate,
 };
 use umrt::sample::{Sampler, SamplerParams};
 
@@ -68,6 +69,7 @@ impl Job {
             &mut alone,
             &mut greedy(),
             &options,
+            Speculation::default(),
             None,
             Some(&mut receive),
         )

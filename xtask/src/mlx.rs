@@ -61,6 +61,11 @@ pub fn install(cache: &Cache, mlx_sys: &Path, backend: Backend) -> Result<Instal
     })
 }
 
+/// The unpacked package of MLX for the CPU.
+pub fn cpu_package(cache: &Cache) -> Result<PathBuf> {
+    MLX_CPU.unpacked(cache)
+}
+
 /// What has to be installed before `install` can work.
 pub fn missing_tools(cache: &Cache) -> Vec<String> {
     let mut missing = Vec::new();

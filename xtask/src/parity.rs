@@ -86,15 +86,7 @@ pub fn measure(drawn: Option<&Path>) -> Result<Measured> {
     fs::create_dir_all(&report)?;
     let mut tests = cargo();
     tests
-        .args([
-            "test",
-            "--release",
-            "--package",
-            "umrt",
-            "--test",
-            "parity",
-            "--",
-        ])
+        .args(["test", "--package", "umrt", "--test", "parity", "--"])
         .env("UMRT_PARITY_REPORT", &report);
     match drawn {
         Some(folder) => tests

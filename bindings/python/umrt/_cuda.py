@@ -1,13 +1,15 @@
-"""What MLX for NVIDIA's GPUs needs to be loaded."""
+"""What the umrt library needs to be loaded, and MLX for NVIDIA's GPUs."""
 
 from __future__ import annotations
 
 import re
 
+from ._version import MLX_VERSION
+
 DRIVER = "libcuda.so.1"
 
 PACKAGES = {
-    "libmlx": "mlx-cuda-13",
+    "libmlx": f"mlx-cpu=={MLX_VERSION}",
     "libcudnn": "nvidia-cudnn-cu13",
     "libnccl": "nvidia-nccl-cu13",
     "libcublas": "nvidia-cublas",

@@ -320,9 +320,7 @@ def on_memory_pressure(
     Raises UnsupportedError if the system has no reports.
     """
     if receive is None:
-        _ffi.check(
-            _ffi.lib.umrt_memory_pressure_callback(_ffi.PRESSURE_FN(), None, 0)
-        )
+        _ffi.check(_ffi.lib.umrt_memory_pressure_callback(_ffi.PRESSURE_FN(), None, 0))
         return
     if not callable(receive):
         raise TypeError("receive must be callable")

@@ -70,7 +70,7 @@ impl Context {
                 false => None,
             };
             let token = self.token_of(&chosen)?;
-            self.keep_logits(&chosen.logits);
+            self.keep_chosen(&chosen.logits);
             match (look(token, !has_room)?, next) {
                 (Next::GoOn, Some(next)) => {
                     sequences[index].advance(&[token]);
@@ -122,7 +122,7 @@ impl Context {
         }
     }
 
-    fn keep_logits(&mut self, logits: &Array) {
+    fn keep_chosen(&mut self, logits: &Array) {
         self.logits = vec![LogitsRow {
             step: logits.clone(),
             row: 0,
