@@ -132,6 +132,7 @@ fn a_gpu_that_fails_while_decoding_ahead_leaves_what_was_finished() {
         &mut context,
         &mut sampler,
         &options,
+        Speculation::default(),
         None,
         Some(&mut |_, _| {
             n_texts += 1;

@@ -20,10 +20,8 @@ use crate::test::Outcome;
 use crate::util::{find_program, output, root};
 
 const CHECKSUMS: &str = "SHA256SUMS";
-const TOOLS: Requirements = Requirements {
-    name: "python-dist",
-    text: include_str!("../requirements/dist.txt"),
-};
+const TOOLS: Requirements =
+    Requirements::new("python-dist", include_str!("../requirements/dist.txt"));
 /// The oldest glibc that both MLX and the packages run with.
 const GLIBC: (u32, u32) = (2, 35);
 
