@@ -13,7 +13,7 @@ use crate::test::Outcome;
 use crate::util::{output, root, run};
 
 const PACKAGE: &str = "bindings/swift";
-const EXAMPLE: &str = "examples/swift";
+const EXAMPLE: &str = "examples/swift/generate";
 /// What both examples are asked for.
 const PROMPT: &str = "Once upon a time";
 const MAX_TOKENS: &str = "120";
