@@ -66,19 +66,19 @@ pub fn build(slice: &'static Slice) -> Result<Part> {
         &include_dirs,
     )?;
     run(without_own_flags(&mut cargo())
-        .args(["build", "--release", "--package=umrt", "--lib"])
+        .args(["build", "--package=umrt", "--lib"])
         .args(["--target", slice.triple])
         .arg("--config")
         .arg(config)
         .arg("--target-dir")
         .arg(&folder)
-        .env("CARGO_PROFILE_RELEASE_DEBUG", "0")
+        .env("CARGO_PROFILE_DEV_DEBUG", "0")
         .env("UMRT_INSTALL_NAME", slice.install_name())
         .env("SDKROOT", &tools.sdk)
         .env(slice.deployment_target, slice.minimum_os_text())
         .env(variable("CXX", slice), tools.bin.join("c++"))
         .env(variable("AR", slice), tools.bin.join("ar")))?;
-    let library = folder.join(slice.triple).join("release/libumrt.dylib");
+    let library = folder.join(slice.triple).join("debug/libumrt.dylib");
     check_imports(&library, &mlx_lib.join("libmlx.dylib"), &tools.sdk)?;
     Ok(Part {
         slice,

@@ -108,7 +108,8 @@ extension UmrtTests {
             let texts = try await withThrowingTaskGroup(of: String.self) { group in
                 for _ in 0..<8 {
                     group.addTask {
-                        let context = try await model.makeContext(options: .init(tokensPerSequence: 128))
+                        let context = try await model.makeContext(
+                            options: .init(tokensPerSequence: 128))
                         return try await context.complete("Once upon a time", maxTokens: 60).text
                     }
                 }
