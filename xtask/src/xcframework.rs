@@ -153,6 +153,8 @@ fn check_with_swift(package: &Path, slice: &Slice) -> Result<()> {
     let output = swift
         .command("build", &[package])?
         .env("UMRT_SWIFT_LIBRARY", "xcframework")
+        // It is looked for, but not run.
+        .env("LIBTOOL", "/usr/bin/ar")
         .arg("--package-path")
         .arg(package)
         .args(["--triple", "arm64-apple-macosx", "--verbose"])

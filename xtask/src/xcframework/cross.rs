@@ -31,8 +31,9 @@ const ZIG: Requirements = Requirements {
     text: include_str!("../../requirements/ziglang.txt"),
 };
 /// C++20 without GNU's extensions loses NAN and INFINITY in zig's headers. With
-/// availability on, nothing newer than macOS 14's libc++ is used.
-const CXX_FLAGS: &str = "-std=gnu++20 -fvisibility=hidden \
+/// availability on, nothing newer than macOS 14's libc++ is used. Without
+/// optimization zig adds checks that need its own library.
+const CXX_FLAGS: &str = "-std=gnu++20 -O1 -fno-sanitize=undefined -fvisibility=hidden \
     -U_LIBCPP_DISABLE_AVAILABILITY \
     -U_LIBCPP_HAS_VENDOR_AVAILABILITY_ANNOTATIONS \
     -D_LIBCPP_HAS_VENDOR_AVAILABILITY_ANNOTATIONS=1";
@@ -137,10 +138,7 @@ impl Tools {
         let linker = Toolchain::installed()?.linker();
         self.write_script(
             "ld",
-            &format!(
-                "{split_options}exec '{}' -flavor darwin \"$@\"\n",
-                linker.display()
-            ),
+            &format!("{split_options}exec '{}' \"$@\"\n", linker.display()),
         )
     }
 
@@ -249,7 +247,7 @@ fn check_imports(library: &Path, mlx: &Path, sdk: &Path) -> Result<()> {
     let system = fs::read_to_string(sdk.join("usr/lib/libSystem.tbd"))?;
     let from_system: BTreeSet<_> = system
         .split(|character: char| character.is_whitespace() || "[],'".contains(character))
-        .filter_map(|word| word.strip_prefix('_'))
+        .map(|word| word.strip_prefix('_').unwrap_or(word))
         .collect();
     let unknown: Vec<_> = imports
         .iter()
