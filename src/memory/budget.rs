@@ -179,6 +179,17 @@ impl Snapshot {
         short.max_by_key(|shortage| shortage.missing)
     }
 
+    /// Bytes that nobody was promised: whoever takes them gives them back as soon as
+    /// somebody is.
+    pub fn spare(&self) -> usize {
+        let none = Demand::default();
+        let left = self.limits.iter().map(|limit| {
+            let taken = self.taken_with(&none, limit.bound.counts());
+            limit.bytes.saturating_sub(taken)
+        });
+        left.min().unwrap_or(0)
+    }
+
     fn taken_with(&self, more: &Demand, counts: Counts) -> usize {
         let all = self.reserved.plus(more);
         let weights = match counts {
@@ -259,6 +270,7 @@ fn held() -> Held {
         private: bytes(Category::WeightsCopied)
             + bytes(Category::WeightsRead)
             + bytes(Category::KvReserved)
+            + bytes(Category::PrefixCache)
             + bytes(Category::Logits)
             + bytes(Category::Scratch),
     }

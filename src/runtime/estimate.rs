@@ -5,6 +5,7 @@ use std::path::Path;
 use super::admission::{ContextBytes, ContextPlan, ModelBytes, ModelCaps, apply_limits, within};
 use super::context::ContextOptions;
 use super::model::{ModelInfo, ModelOptions, info_of};
+use super::prefix_cache;
 use crate::checkpoint::{Checkpoint, Dtype, Manifest};
 use crate::decoder::{DecoderSpec, Precision};
 use crate::error::{Error, Result};
@@ -232,6 +233,7 @@ pub fn set_budget(share: Option<Share>) -> Result<()> {
         )));
     }
     budget().set_share(share);
+    prefix_cache::fit();
     apply_limits()
 }
 

@@ -98,11 +98,12 @@ pub fn generate(
         None => &mut ignore,
     };
     let began = Instant::now();
-    append(context, &prompt, options.sequence, cancel)?;
+    let n_known = context.append_known(options.sequence, &prompt)?;
+    append(context, &prompt[n_known..], options.sequence, cancel)?;
     let decoding = Instant::now();
     let stop_reason = loop {
         let token = choose(sampler, context, 0)?;
-        let is_full = context.sequence_length(options.sequence)? == context.n_ctx();
+        let is_full = context.is_full(options.sequence)?;
         if let Some(reason) = continuation.push(token, is_full, receive)? {
             break reason;
         }

@@ -16,6 +16,7 @@
 //! - `diagnosis`: what is wrong with it, and what to do
 //! - `residency`: whose weights are in memory
 //! - `sequences`: those of a context, and the idle ones that go to disk
+//! - `prefix_cache`: [`PrefixCache`], keys and values for texts that begin alike
 //! - `pressure`: giving memory back, step by step
 
 mod adapter;
@@ -27,6 +28,7 @@ mod diagnosis;
 mod estimate;
 mod generate;
 mod model;
+mod prefix_cache;
 mod pressure;
 mod quantize;
 mod residency;
@@ -40,7 +42,7 @@ pub use adapter::Adapter;
 pub use admission::{ContextBytes, ModelBytes};
 pub use batch::{Batch, Want};
 pub use cancel::Cancel;
-pub use context::{Context, ContextOptions, Perf};
+pub use context::{Context, ContextOptions, Overflow, Perf};
 pub use diagnosis::{Diagnosis, Finding, diagnose};
 
 pub use estimate::{
@@ -49,6 +51,7 @@ pub use estimate::{
 };
 pub use generate::{Flow, GenerateOptions, Generated, Prompt, Receive, StopReason, generate};
 pub use model::{DeviceChoice, Model, ModelInfo, ModelOptions, inspect};
+pub use prefix_cache::PrefixCache;
 pub use pressure::{PressureReceiver, TrimSteps, Trimmed, listen, notify, trim};
 pub use quantize::{QuantizeWatch, quantize};
 pub use residency::{Policy, Released, Residence, Residency, ResidencyOptions, make_room};

@@ -6,6 +6,7 @@ use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use super::cancel::Cancel;
+use super::prefix_cache;
 use crate::checkpoint::{Checkpoint, MappedFile};
 use crate::error::{Error, Result};
 use crate::host;
@@ -169,6 +170,7 @@ impl Residence {
             ))
         })?;
         tenancy.policy = policy;
+        prefix_cache::fit();
         Ok(())
     }
 
@@ -324,6 +326,7 @@ fn private_bytes() -> usize {
         Category::WeightsCopied,
         Category::WeightsRead,
         Category::KvReserved,
+        Category::PrefixCache,
         Category::Logits,
     ]
     .map(|category| ledger().bytes(category))

@@ -53,6 +53,10 @@ pub struct MemoryStats {
     /// Tensors of adapters, used where they are mapped.
     pub adapters: usize,
     pub contexts: ContextMemory,
+    /// Keys and values that only prefix caches hold.
+    pub prefix_cache: usize,
+    /// Of idle sequences, on disk: no memory.
+    pub kv_spilled: usize,
     /// The highest `contexts.kv_reserved` so far.
     pub kv_peak: usize,
     pub mlx: mlx::MemoryUse,
@@ -82,7 +86,8 @@ impl MemoryStats {
 
     /// All private memory that is accounted for, each byte once.
     pub fn total(&self) -> usize {
-        self.contexts.total() + self.weights.total() + self.scratch() + self.mlx.cache
+        let kept = self.prefix_cache + self.mlx.cache;
+        self.contexts.total() + self.weights.total() + self.scratch() + kept
     }
 }
 
@@ -94,6 +99,8 @@ impl MemoryStats {
             weights: ModelMemory::default(),
             adapters: 0,
             contexts: ContextMemory::default(),
+            prefix_cache: 0,
+            kv_spilled: 0,
             kv_peak: 0,
             mlx: mlx::MemoryUse::default(),
             kernels: 0,
@@ -129,6 +136,8 @@ pub fn memory_stats() -> Result<MemoryStats> {
             kv_used: bytes(Category::KvUsed),
             logits: bytes(Category::Logits),
         },
+        prefix_cache: bytes(Category::PrefixCache),
+        kv_spilled: bytes(Category::KvSpilled),
         kv_peak: ledger().peak(Category::KvReserved),
         mlx: mlx::memory_use()?,
         kernels: bytes(Category::Scratch),

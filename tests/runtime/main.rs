@@ -11,6 +11,8 @@ mod growth;
 mod kv_types;
 mod limits;
 mod misaligned;
+mod prefixes;
 mod saving;
 mod scheduling;
+mod shifts;
 mod threads;

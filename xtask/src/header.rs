@@ -21,6 +21,7 @@ const TOPICS: &[&str] = &[
     "text",
     "context",
     "saving",
+    "prefix",
     "adapter",
     "residency",
     "estimate",

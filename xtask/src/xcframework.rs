@@ -82,8 +82,8 @@ const RELEASE: &str = "let release: (url: String, checksum: String)? = ";
 
 /// Tells the package where its XCFramework can be downloaded.
 fn write_release(manifest: &Path, url: &str, checksum: &str) -> Result<()> {
-    let text = fs::read_to_string(manifest)
-        .with_context(|| format!("reading {}", manifest.display()))?;
+    let text =
+        fs::read_to_string(manifest).with_context(|| format!("reading {}", manifest.display()))?;
     write_if_changed(manifest, &with_release(&text, url, checksum)?)
 }
 
@@ -113,7 +113,11 @@ pub fn check_command(args: &[String]) -> Result<()> {
     inspect::check(slice, &binary)?;
     let zip = folder.join(format!("{NAME}.xcframework.zip"));
     archive::zip(&xcframework, &zip)?;
-    println!("{} bytes, checksum {}", fs::metadata(&zip)?.len(), sha256(&zip)?);
+    println!(
+        "{} bytes, checksum {}",
+        fs::metadata(&zip)?.len(),
+        sha256(&zip)?
+    );
     check_with_swift(&package, slice)
 }
 
@@ -175,7 +179,10 @@ mod tests {
         let given = args(&["--slices", "ios,macos", "--url", "https://a/b.zip"]);
         let (slices, url) = parse(&given)?;
         let names: Vec<_> = slices.iter().map(|slice| slice.name).collect();
-        assert_eq!((names.as_slice(), url), (&["ios", "macos"][..], Some("https://a/b.zip")));
+        assert_eq!(
+            (names.as_slice(), url),
+            (&["ios", "macos"][..], Some("https://a/b.zip"))
+        );
         let error = parse(&args(&["--slices", "tvos"])).unwrap_err().to_string();
         assert!(error.contains("ios-simulator"), "{error}");
         Ok(())
@@ -185,7 +192,10 @@ mod tests {
     fn the_packages_manifest_takes_a_release() -> Result<()> {
         let manifest = fs::read_to_string(root().join(PACKAGE).join("Package.swift"))?;
         let released = with_release(&manifest, "https://a/b.zip", "0f")?;
-        assert!(released.contains(r#"? = ("https://a/b.zip", "0f")"#), "{released}");
+        assert!(
+            released.contains(r#"? = ("https://a/b.zip", "0f")"#),
+            "{released}"
+        );
         assert_eq!(released.lines().count(), manifest.lines().count());
         assert_eq!(with_release(&released, "https://a/b.zip", "0f")?, released);
         Ok(())

@@ -82,6 +82,7 @@ TRIM_MLX_CACHE = 1
 TRIM_IDLE_MODELS = 2
 TRIM_TIMED_OUT_MODELS = 4
 TRIM_IDLE_SEQUENCES = 8
+TRIM_PREFIX_CACHES = 16
 
 PRESSURE_UNKNOWN = 0
 PRESSURE_NORMAL = 1
@@ -123,6 +124,9 @@ KV_Q8_G64 = 4
 KV_Q8_G32 = 5
 KV_Q4_G64 = 6
 KV_Q4_G32 = 7
+
+OVERFLOW_REFUSE = 0
+OVERFLOW_SHIFT = 1
 
 GENERATE_IGNORE_END = 1
 GENERATE_IN_SEQ = 2
@@ -195,6 +199,8 @@ class MemoryInfo(Struct):
         ("pressure_level", c_uint32),
         ("pressure_percent", c_float),
         ("adapters_bytes", c_uint64),
+        ("prefix_cache_bytes", c_uint64),
+        ("kv_spilled_bytes", c_uint64),
     ]
 
 
@@ -208,6 +214,7 @@ class TrimResult(Struct):
         ("sequence_bytes", c_uint64),
         ("n_sequences", c_uint32),
         ("reserved", c_uint32),
+        ("prefix_cache_bytes", c_uint64),
     ]
 
 
@@ -321,6 +328,10 @@ class CtxParams(Struct):
         ("n_threads", c_uint32),
         ("kv_type", c_uint32),
         ("memory_limit", c_uint64),
+        ("prefix_cache", c_uint32),
+        ("overflow", c_uint32),
+        ("n_keep", c_uint32),
+        ("reserved", c_uint32),
     ]
 
 
@@ -345,6 +356,9 @@ class Perf(Struct):
         ("n_evals", c_uint64),
         ("prefill_ns", c_uint64),
         ("decode_ns", c_uint64),
+        ("n_prefix_hits", c_uint64),
+        ("n_prefix_tokens", c_uint64),
+        ("n_removed_tokens", c_uint64),
     ]
 
 
@@ -622,6 +636,12 @@ FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
         [HANDLE, c_int32, POINTER(c_uint8), c_size_t],
     ),
     "umrt_seq_tokens": (STATUS, [HANDLE, c_int32, POINTER(c_int32), c_size_t, NEEDED]),
+    "umrt_model_prefix_cache_set": (STATUS, [HANDLE, c_uint64]),
+    "umrt_seq_reuse_prefix": (
+        STATUS,
+        [HANDLE, c_int32, POINTER(c_int32), c_size_t, POINTER(c_uint32)],
+    ),
+    "umrt_seq_shift": (STATUS, [HANDLE, c_int32, c_uint32, c_uint32]),
     "umrt_adapter_open": (STATUS, [HANDLE, c_char_p, NEW_HANDLE]),
     "umrt_adapter_free": (None, [HANDLE]),
     "umrt_ctx_set_adapters": (

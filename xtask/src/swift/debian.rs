@@ -133,7 +133,10 @@ fn finish(root: &Path) -> Result<()> {
 
 fn write_wrappers(swift: &Path, dir: &Path) -> Result<()> {
     let wrapper = dir.join("swift-exec");
-    fs::write(&wrapper, WRAPPER.replace("@ROOT@", &swift.display().to_string()))?;
+    fs::write(
+        &wrapper,
+        WRAPPER.replace("@ROOT@", &swift.display().to_string()),
+    )?;
     fs::set_permissions(&wrapper, fs::Permissions::from_mode(0o755))?;
     for tool in ["swift", "swiftc"] {
         symlink("swift-exec", dir.join(tool))?;

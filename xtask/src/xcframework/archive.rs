@@ -15,8 +15,7 @@ pub fn zip(folder: &Path, archive: &Path) -> Result<()> {
     if let Some(target) = archive.parent() {
         fs::create_dir_all(target)?;
     }
-    let file =
-        File::create(archive).with_context(|| format!("creating {}", archive.display()))?;
+    let file = File::create(archive).with_context(|| format!("creating {}", archive.display()))?;
     let mut writer = ZipWriter::new(BufWriter::new(file));
     for path in files_below(folder)? {
         add(&mut writer, &path, parent).with_context(|| format!("packing {}", path.display()))?;

@@ -20,21 +20,21 @@ pub fn build(slice: &'static Slice) -> Result<Part> {
     // MLX is compiled for the version that the bundle names, and leaves its shaders
     // in a folder of this slice.
     run(cargo()
-        .args(["build", "--release", "--package=umrt", "--target", slice.triple])
+        .args([
+            "build",
+            "--release",
+            "--package=umrt",
+            "--target",
+            slice.triple,
+        ])
         .arg("--target-dir")
         .arg(&folder)
         .env(slice.deployment_target, slice.minimum_os_text())
         .env("UMRT_INSTALL_NAME", slice.install_name())
         .env("MLX_RS_METAL_PATH", &shaders))?;
     let metallib = shaders.join("mlx.metallib");
-    ensure!(
-        metallib.is_file(),
-        "mlx-sys left no {}",
-        metallib.display()
-    );
-    let library = folder
-        .join(slice.triple)
-        .join("release/libumrt.dylib");
+    ensure!(metallib.is_file(), "mlx-sys left no {}", metallib.display());
+    let library = folder.join(slice.triple).join("release/libumrt.dylib");
     run(xcrun("strip").arg("-x").arg(&library))?;
     Ok(Part {
         slice,

@@ -49,18 +49,28 @@ fn assemble_framework(part: &Part, framework: &Path) -> Result<()> {
     } else {
         (framework.to_owned(), framework.to_owned())
     };
-    for folder in [&content.join("Headers"), &content.join("Modules"), &resources] {
+    for folder in [
+        &content.join("Headers"),
+        &content.join("Modules"),
+        &resources,
+    ] {
         fs::create_dir_all(folder)?;
     }
     fs::copy(&part.library, content.join(NAME))?;
-    fs::copy(root().join("include/umrt.h"), content.join("Headers/umrt.h"))?;
+    fs::copy(
+        root().join("include/umrt.h"),
+        content.join("Headers/umrt.h"),
+    )?;
     fs::write(content.join("Modules/module.modulemap"), MODULE_MAP)?;
     fs::copy(&part.metallib, resources.join(METALLIB))?;
     fs::write(resources.join("Info.plist"), framework_info(part.slice))?;
     if part.slice.is_versioned {
         symlink("A", framework.join("Versions/Current"))?;
         for name in [NAME, "Headers", "Modules", "Resources"] {
-            symlink(Path::new("Versions/Current").join(name), framework.join(name))?;
+            symlink(
+                Path::new("Versions/Current").join(name),
+                framework.join(name),
+            )?;
         }
     }
     Ok(())
@@ -94,7 +104,11 @@ fn xcframework_info(slices: &[&Slice]) -> String {
             ("SupportedArchitectures", Value::Array(vec!["arm64".into()])),
             ("SupportedPlatform", slice.platform.into()),
         ];
-        library.extend(slice.variant.map(|variant| ("SupportedPlatformVariant", variant.into())));
+        library.extend(
+            slice
+                .variant
+                .map(|variant| ("SupportedPlatformVariant", variant.into())),
+        );
         Value::Dict(library)
     });
     plist::document(&Value::Dict(vec![
@@ -131,9 +145,7 @@ mod tests {
             let beside = binary.parent().context("a folder")?;
             let shaders = [beside.join(METALLIB), beside.join("Resources/mlx.metallib")];
             assert!(shaders.iter().any(|file| file.is_file()), "{}", slice.name);
-            let framework = xcframework
-                .join(slice.identifier())
-                .join("CUmrt.framework");
+            let framework = xcframework.join(slice.identifier()).join("CUmrt.framework");
             assert!(framework.join("Headers/umrt.h").is_file());
             assert_eq!(
                 fs::read_to_string(framework.join("Modules/module.modulemap"))?,
@@ -163,7 +175,10 @@ mod tests {
     #[test]
     fn the_list_of_slices_tells_simulators_from_devices() {
         let info = xcframework_info(&SLICES.iter().collect::<Vec<_>>());
-        assert_eq!(info.matches("<key>SupportedPlatformVariant</key>").count(), 1);
+        assert_eq!(
+            info.matches("<key>SupportedPlatformVariant</key>").count(),
+            1
+        );
         for slice in &SLICES {
             assert!(info.contains(&format!("<string>{}</string>", slice.identifier())));
         }

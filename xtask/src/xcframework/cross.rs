@@ -10,9 +10,9 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
+use super::Part;
 use super::inspect;
 use super::slice::Slice;
-use super::Part;
 use crate::apple;
 use crate::bindings;
 use crate::cache::Cache;

@@ -103,7 +103,10 @@ pub fn check(slice: &Slice, binary: &Path) -> Result<()> {
     let declared = declared_functions(&fs::read_to_string(root().join("include/umrt.h"))?);
     let missing: Vec<_> = declared.difference(&found.exports).collect();
     let foreign: Vec<_> = found.exports.difference(&declared).collect();
-    ensure!(missing.is_empty(), "the library does not export {missing:?}");
+    ensure!(
+        missing.is_empty(),
+        "the library does not export {missing:?}"
+    );
     ensure!(foreign.is_empty(), "umrt.h does not declare {foreign:?}");
     println!(
         "{}: {}, from {} on, exports the {} functions of umrt.h",
