@@ -32,10 +32,7 @@ fn rotations() -> Vec<(&'static str, Value)> {
     vec![
         ("halves", json!({})),
         ("neighbours", json!({ "rope_interleave": true })),
-        (
-            "a part",
-            json!({ "partial_rotary_factor": 0.5, "model_type": "glm4" }),
-        ),
+        ("a part", json!({ "partial_rotary_factor": 0.5 })),
         (
             "linear",
             scaled(json!({ "rope_type": "linear", "factor": 4.0 })),
@@ -73,20 +70,7 @@ fn checkpoint(changes: &Value) -> TempDir {
     for (key, value) in changes.as_object().expect("an object") {
         config[key] = value.clone();
     }
-    let mut shapes = SHAPE.shapes();
-    if changes["model_type"] == "glm4" {
-        shapes.extend(
-            ["post_self_attn_layernorm", "post_mlp_layernorm"].map(|norm| {
-                let name = format!("model.layers.0.{norm}.weight");
-                (name, vec![SHAPE.hidden_size])
-            }),
-        );
-        let inner = SHAPE.intermediate_size;
-        shapes.retain(|(name, _)| !name.contains("gate_proj") && !name.contains("up_proj"));
-        let name = "model.layers.0.mlp.gate_up_proj.weight".to_owned();
-        shapes.push((name, vec![2 * inner, SHAPE.hidden_size]));
-    }
-    write_random(directory.path(), &config, &shapes, SHAPE.dtype);
+    write_random(directory.path(), &config, &SHAPE.shapes(), SHAPE.dtype);
     directory
 }
 
