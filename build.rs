@@ -4,14 +4,24 @@
 //! Apple platforms, from `cargo xtask setup` elsewhere. Nothing is downloaded.
 
 use std::env;
-use std::path::{Path, PathBuf};
+use std::fs;
 
 const CXX_SOURCES: &[&str] = &["src/mlx/bridge.cpp", "src/mlx/primitive.cpp"];
-const SONAME: &str = "libumrt.so.0";
+/// Where the number stands that the soname ends in.
+const ABI_SOURCE: &str = "src/capi/library.rs";
+/// Where MLX is looked for, from the folder of the library: beside it, where an
+/// installed tree keeps it, where umrt's archive does, and where Python packages lie.
+const MLX_PLACES: &[&str] = &[
+    "$ORIGIN",
+    "$ORIGIN/../lib",
+    "$ORIGIN/mlx/lib",
+    "$ORIGIN/../../mlx/lib",
+];
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-changed=src/mlx");
+    println!("cargo::rerun-if-changed={ABI_SOURCE}");
 
     let for_apple = variable("CARGO_CFG_TARGET_VENDOR").as_deref() == Some("apple");
     let on_apple = variable("HOST").is_some_and(|host| host.contains("-apple-"));
@@ -51,13 +61,12 @@ fn compile_cxx() {
     build.compile("umrt_mlx");
 }
 
-/// MLX is a shared library here. It is looked for beside ours, then where an
-/// installed tree keeps it, then where this build found it.
+/// MLX is a shared library here, looked for in its places and at last where this
+/// build found it.
 fn link_shared_mlx() {
-    let mlx_lib =
-        PathBuf::from(variable("DEP_MLX_LIB").expect("set together with DEP_MLX_INCLUDE"));
-    for dir in [Path::new("$ORIGIN"), Path::new("$ORIGIN/../lib"), &mlx_lib] {
-        println!("cargo::rustc-link-arg=-Wl,-rpath,{}", dir.display());
+    let mlx_lib = variable("DEP_MLX_LIB").expect("set together with DEP_MLX_INCLUDE");
+    for dir in MLX_PLACES.iter().copied().chain([mlx_lib.as_str()]) {
+        println!("cargo::rustc-link-arg=-Wl,-rpath,{dir}");
     }
     for dir in variable("DEP_MLX_RPATH_LINK")
         .iter()
@@ -65,7 +74,19 @@ fn link_shared_mlx() {
     {
         println!("cargo::rustc-link-arg=-Wl,-rpath-link,{}", dir.display());
     }
-    println!("cargo::rustc-link-arg-cdylib=-Wl,-soname,{SONAME}");
+    println!(
+        "cargo::rustc-link-arg-cdylib=-Wl,-soname,libumrt.so.{}",
+        abi_version()
+    );
+}
+
+fn abi_version() -> u32 {
+    let source = fs::read_to_string(ABI_SOURCE).expect("the source is there");
+    let (_, rest) = source
+        .split_once("UMRT_ABI_VERSION: u32 = ")
+        .expect("the constant is there");
+    let (number, _) = rest.split_once(';').expect("the constant ends");
+    number.parse().expect("the ABI version is a number")
 }
 
 fn variable(name: &str) -> Option<String> {

@@ -259,6 +259,7 @@ fn attention_over_caches(criterion: &mut Criterion) {
                 table: None,
                 window: None,
                 scale: 0.125,
+                position_scale: None,
                 soft_cap: None,
                 sinks: None,
             };

@@ -1,5 +1,6 @@
-/*
- * umrt, the unified-memory runtime.
+/**
+ * @mainpage umrt, the unified-memory runtime
+ *
  * SPDX-License-Identifier: MIT OR Apache-2.0
  *
  * Conventions
@@ -31,6 +32,12 @@
 
 #include <stddef.h>
 #include <stdint.h>
+
+/* The version that this header belongs to; umrt_version() is the library's. */
+#define UMRT_VERSION "0.1.0"
+#define UMRT_VERSION_MAJOR 0
+#define UMRT_VERSION_MINOR 1
+#define UMRT_VERSION_PATCH 0
 
 /* A structure with its size filled in and everything else zero. */
 #ifdef __cplusplus
@@ -75,6 +82,8 @@ inline T umrt_initialized() {
 #define UMRT_REQUEST_INIT UMRT_INITIALIZED(umrt_request)
 #define UMRT_REQUEST_RESULT_INIT UMRT_INITIALIZED(umrt_request_result)
 #define UMRT_STEP_RESULT_INIT UMRT_INITIALIZED(umrt_step_result)
+#define UMRT_EMBED_PARAMS_INIT UMRT_INITIALIZED(umrt_embed_params)
+#define UMRT_SCORE_PARAMS_INIT UMRT_INITIALIZED(umrt_score_params)
 
 
 /**
@@ -233,6 +242,7 @@ inline T umrt_initialized() {
 #define UMRT_TRIM_IDLE_SEQUENCES 8
 
 /**
+<<<<<<< HEAD
  * For `umrt_memory_trim`: keys and values that only prefix caches hold. Texts that begin
  * alike are evaluated again.
  */
@@ -240,6 +250,10 @@ inline T umrt_initialized() {
 
 /**
  * `umrt_model_params.device`: the GPU if there is one, otherwise the CPU.
+=======
+ * `umrt_model_params.device`: the first GPU if there is one, otherwise the CPU; the
+ * log says why.
+>>>>>>> bdb50d7930b17ba52354b9d6c1e5aceb1d76e2a5
  */
 #define UMRT_DEVICE_AUTO 0
 
@@ -577,6 +591,11 @@ inline T umrt_initialized() {
 #define UMRT_GENERATE_IN_SEQ 2
 
 /**
+ * Tokens that are guessed at a time, at most.
+ */
+#define UMRT_MAX_DRAFT 11
+
+/**
  * `umrt_generate_result.stop_reason`: the model ended the text.
  */
 #define UMRT_STOP_END 1
@@ -600,6 +619,26 @@ inline T umrt_initialized() {
  * `umrt_generate_result.stop_reason`: the sequence holds `n_ctx` tokens.
  */
 #define UMRT_STOP_CONTEXT_FULL 5
+
+/**
+ * `umrt_embed_params.pooling`: the average of all tokens' states.
+ */
+#define UMRT_POOLING_MEAN 0
+
+/**
+ * The last token's state, as models with causal attention for embeddings want it.
+ */
+#define UMRT_POOLING_LAST 1
+
+/**
+ * The first token's state ("CLS").
+ */
+#define UMRT_POOLING_FIRST 2
+
+/**
+ * `umrt_embed_params.flags`: scale vectors to the length 1.
+ */
+#define UMRT_EMBED_NORMALIZE 1
 
 /**
  * A LoRA adapter of a model. Immutable, for any of the model's contexts.
@@ -683,6 +722,19 @@ typedef struct {
    * For people: what it is and which MLX drives it.
    */
   char name[64];
+  /**
+   * Bytes of its memory: the machine's, unless a GPU has its own.
+   */
+  uint64_t total_bytes;
+  /**
+   * Of a GPU's own memory, what nobody uses now; 0: MLX does not say.
+   */
+  uint64_t free_bytes;
+  /**
+   * For `umrt_model_params.gpu_index`; 0 for the CPU.
+   */
+  uint32_t gpu_index;
+  uint32_t reserved;
 } umrt_device_info;
 
 /**
@@ -696,10 +748,17 @@ typedef void (*umrt_log_fn)(int32_t level, const char *message, void *userdata);
  * its own fields are filled; the others are 0.
  *
  * Private memory that is accounted for is counted once, in one of
+<<<<<<< HEAD
  * `weights_copied_bytes`, `kv_reserved_bytes`, `prefix_cache_bytes`, `logits_bytes`,
  * `scratch_bytes`, `mlx_cache_bytes` and `text_bytes`, whose sum is `total_bytes`; beyond what
  * the process had before it used umrt, `process_anonymous_bytes` is that sum, and
  * the stacks and small buffers of its threads. Mapped weights are no private
+=======
+ * `weights_copied_bytes`, `kv_reserved_bytes`, `logits_bytes`, `scratch_bytes`,
+ * `mlx_cache_bytes` and `text_bytes`, whose sum is `total_bytes`; beyond what
+ * the process had before it used umrt, `process_anonymous_bytes` is that sum without
+ * `gpu_bytes`, and the stacks and small buffers of its threads. Mapped weights are no private
+>>>>>>> bdb50d7930b17ba52354b9d6c1e5aceb1d76e2a5
  * memory; they are the page cache's.
  */
 typedef struct {
@@ -819,6 +878,7 @@ typedef struct {
    */
   uint64_t adapters_bytes;
   /**
+<<<<<<< HEAD
    * Keys and values that only prefix caches hold.
    */
   uint64_t prefix_cache_bytes;
@@ -827,6 +887,12 @@ typedef struct {
    * memory.
    */
   uint64_t kv_spilled_bytes;
+=======
+   * Of `total_bytes`, what is in the memory of GPUs that have their own, and not in
+   * the machine's.
+   */
+  uint64_t gpu_bytes;
+>>>>>>> bdb50d7930b17ba52354b9d6c1e5aceb1d76e2a5
 } umrt_memory_info;
 
 /**
@@ -974,6 +1040,11 @@ typedef struct {
    * `UMRT_LOAD_MAP`, `UMRT_LOAD_READ` or `UMRT_LOAD_DIRECT`.
    */
   uint32_t load;
+  /**
+   * With `UMRT_DEVICE_GPU`: which of them, from 0; see `umrt_device_info.gpu_index`.
+   */
+  uint32_t gpu_index;
+  uint32_t reserved;
 } umrt_model_params;
 
 /**
@@ -1074,7 +1145,7 @@ typedef struct {
 
 /**
  * Counters since the context was made. A step in which each sequence gets one
- * token counts as decoding, any other as prefill.
+ * token, perhaps with guesses behind it, counts as decoding, any other as prefill.
  */
 typedef struct {
   uint32_t struct_size;
@@ -1094,6 +1165,7 @@ typedef struct {
    */
   uint64_t decode_ns;
   /**
+<<<<<<< HEAD
    * How often a text began with what the prefix cache had.
    */
   uint64_t n_prefix_hits;
@@ -1106,6 +1178,15 @@ typedef struct {
    * `umrt_seq_shift`.
    */
   uint64_t n_removed_tokens;
+=======
+   * Tokens that were guessed by a draft model or looked up, and evaluated.
+   */
+  uint64_t n_drafted;
+  /**
+   * Of those, the ones that were right; the others do not count as decoded.
+   */
+  uint64_t n_accepted;
+>>>>>>> bdb50d7930b17ba52354b9d6c1e5aceb1d76e2a5
 } umrt_perf;
 
 /**
@@ -1334,6 +1415,14 @@ typedef struct {
    * What bounds `usable_bytes`, for people. Static.
    */
   const char *usable_reason;
+  /**
+   * Of `total_bytes`, what would be in the memory of a GPU that has its own.
+   */
+  uint64_t gpu_bytes;
+  /**
+   * What models may use of that memory; 0: there is none.
+   */
+  uint64_t gpu_usable_bytes;
 } umrt_memory_estimate;
 
 /**
@@ -1621,6 +1710,22 @@ typedef struct {
    * Goes on with this sampler; may be NULL.
    */
   umrt_sampler *sampler;
+  /**
+   * A context of a smaller model with the same vocabulary, which guesses tokens that
+   * are then checked several at once; NULL: none. The call uses it, too, and its
+   * sequence `seq` becomes that of this context: it needs one.
+   */
+  umrt_ctx *draft;
+  /**
+   * Tokens guessed at a time, at most `UMRT_MAX_DRAFT`; how many are tried follows
+   * from how often they are right. 0: `UMRT_MAX_DRAFT`.
+   */
+  uint32_t n_draft;
+  /**
+   * Guesses what followed the same last tokens earlier in the sequence: this many of
+   * them if they are there, 2 at least. 0: does not; 3 or 4 suit most texts.
+   */
+  uint32_t ngram;
 } umrt_generate_params;
 
 /**
@@ -1656,6 +1761,14 @@ typedef struct {
    * Nanoseconds from there to the end.
    */
   uint64_t decode_ns;
+  /**
+   * Tokens that were guessed.
+   */
+  uint32_t n_drafted;
+  /**
+   * Of those, the ones that were right.
+   */
+  uint32_t n_accepted;
 } umrt_generate_result;
 
 /**
@@ -1784,6 +1897,61 @@ typedef struct {
   uint32_t n_decode_tokens;
 } umrt_step_result;
 
+/**
+ * For `umrt_embed`. Exactly one of `texts` and `tokens` is given.
+ */
+typedef struct {
+  uint32_t struct_size;
+  /**
+   * `UMRT_POOLING_*`
+   */
+  uint32_t pooling;
+  /**
+   * `UMRT_EMBED_*`, or 0.
+   */
+  uint32_t flags;
+  uint32_t reserved;
+  /**
+   * `n_texts` NUL-terminated UTF-8 texts, encoded with what the tokenizer puts
+   * around a text.
+   */
+  const char *const *texts;
+  /**
+   * The token ids of all texts, one text after the other.
+   */
+  const int32_t *tokens;
+  /**
+   * How many tokens each of the `n_texts` has; for `tokens` only.
+   */
+  const size_t *lengths;
+  size_t n_texts;
+} umrt_embed_params;
+
+/**
+ * For `umrt_score`.
+ */
+typedef struct {
+  uint32_t struct_size;
+  /**
+   * The sequence whose tokens come in front of the prompt.
+   */
+  int32_t seq;
+  /**
+   * `n_prompt` token ids, at least one.
+   */
+  const int32_t *prompt;
+  size_t n_prompt;
+  /**
+   * The token ids of all continuations, one continuation after the other.
+   */
+  const int32_t *continuations;
+  /**
+   * How many tokens each of the `n_continuations` has, at least one.
+   */
+  const size_t *lengths;
+  size_t n_continuations;
+} umrt_score_params;
+
 #ifdef __cplusplus
 extern "C" {
 #endif // __cplusplus
@@ -1821,7 +1989,7 @@ const char *umrt_version(void);
 umrt_status umrt_init(const umrt_init_params *params);
 
 /**
- * Stores the number of devices: the CPU, and the GPU if MLX has one.
+ * Stores the number of devices: the CPU, and the GPUs that MLX has.
  *
  * Returns INVALID_ARGUMENT. Any thread.
  */
@@ -1830,7 +1998,7 @@ umrt_status umrt_device_count(size_t *count);
 /**
  * Describes device `index`, from 0 to the count less one. Device 0 is the CPU.
  *
- * Returns INVALID_ARGUMENT. Any thread.
+ * Returns INVALID_ARGUMENT, BACKEND. Any thread.
  */
 umrt_status umrt_device_info_get(size_t index, umrt_device_info *info);
 
@@ -1890,9 +2058,10 @@ umrt_status umrt_memory_spill_set(const char *directory, uint64_t max_bytes);
  * - `callback`: called on the thread that notices: that of
  *   `umrt_memory_pressure_notify`, or umrt's own. It may call umrt. NULL ends it.
  * - `flags`: `UMRT_PRESSURE_WATCH` to hear of the system's own reports (Linux:
- *   pressure stall information of the machine and the control group), for which a
- *   thread sleeps until there is another callback or none. Without it only
- *   `umrt_memory_pressure_notify` notices anything.
+ *   pressure stall information of the machine and the control group, for which a
+ *   thread sleeps until there is another callback or none; Apple: libdispatch's
+ *   memory pressure). Without it only `umrt_memory_pressure_notify` notices
+ *   anything.
  *
  * When this returns, the former callback is not called by the watch any more.
  *
@@ -1905,9 +2074,8 @@ umrt_status umrt_memory_pressure_callback(umrt_pressure_fn callback,
 
 /**
  * Acts on memory pressure as described at `umrt_memory_pressure_callback` and
- * tells the callback, if there is one. For hosts whose system tells them (on
- * Apple's systems a dispatch source of memory pressure or the application
- * delegate), and for tests.
+ * tells the callback, if there is one. For hosts that know of it themselves (the
+ * delegate of an iOS application, say), and for tests.
  *
  * - `level`: `UMRT_PRESSURE_NORMAL`, `_WARNING` or `_CRITICAL`.
  * - `result`: receives what was given back; may be NULL.
@@ -1952,7 +2120,8 @@ umrt_status umrt_model_inspect(const char *path, umrt_model_info *info);
 
 /**
  * Opens a checkpoint by mapping it: the weights are not read before they are
- * used, and are not copied (see `weights_copied_bytes`).
+ * used, and are not copied (see `weights_copied_bytes`). For a GPU that has memory of
+ * its own they are read once and copied there (`gpu_bytes`).
  *
  * - `path`: a directory with config.json and safetensors files, or a GGUF file.
  * - `params`: NULL for defaults.
@@ -1963,8 +2132,9 @@ umrt_status umrt_model_inspect(const char *path, umrt_model_info *info);
  * looked for four times a second while the model computes, and then is a status;
  * only `UMRT_LOAD_READ` and `UMRT_LOAD_DIRECT` make it harmless.
  *
- * Returns INVALID_ARGUMENT, NOT_FOUND, IO, FORMAT (what is wrong in which file),
- * UNSUPPORTED (names what), OVER_BUDGET (the weights exceed what models may use;
+ * Returns INVALID_ARGUMENT (no GPU of this index), NOT_FOUND, IO, FORMAT (what is
+ * wrong in which file), UNSUPPORTED (names what; or why there is no GPU), OVER_BUDGET
+ * (the weights exceed what models may use;
  * the message says by how much; or memory pressure is critical), CANCELLED,
  * OUT_OF_MEMORY, BACKEND. Any thread.
  */
@@ -2584,9 +2754,16 @@ umrt_status umrt_sample(umrt_ctx *ctx, umrt_sampler *sampler, size_t row, int32_
  *
  * Whatever ends it early, all finished tokens stay in the sequence.
  *
- * Returns INVALID_ARGUMENT, NOT_FOUND (no tokenizer or chat template), FORMAT
- * (they are broken), NO_SPACE (the prompt does not fit), BUSY, CANCELLED,
- * OUT_OF_MEMORY, BACKEND. Any thread.
+ * With `draft` or `ngram`, tokens are guessed and checked several at once, which is
+ * faster where guesses are often right. What comes out is the same: at temperature 0
+ * token by token (on a GPU, where rounding depends on how many tokens are evaluated
+ * together, up to near ties); above, tokens have the same probabilities, but a seed
+ * gives other ones than without guesses.
+ *
+ * Returns INVALID_ARGUMENT (also a draft model of another vocabulary: the message
+ * names the difference), NOT_FOUND (no tokenizer or chat template), FORMAT (they are
+ * broken), NO_SPACE (the prompt does not fit), OVER_BUDGET (no room for the logits of
+ * guesses), BUSY, CANCELLED, OUT_OF_MEMORY, BACKEND. Any thread.
  */
 umrt_status umrt_generate(umrt_ctx *ctx,
                           const umrt_generate_params *params,
@@ -2693,6 +2870,74 @@ umrt_status umrt_generate_many(umrt_ctx *ctx,
                                size_t n,
                                const umrt_cancel *cancel,
                                umrt_request_result *results);
+
+/**
+ * Computes a vector for each text: the hidden states behind the model's last norm,
+ * pooled over its tokens. No logits are computed.
+ *
+ * - `cancel`: stops it; may be NULL.
+ * - `vectors`, `capacity`: receives `n_texts` times `hidden_size` floats, see
+ *   `umrt_model_info`.
+ * - `needed`: receives how many floats it takes; may be NULL.
+ *
+ * Texts are evaluated next to each other in the context's sequences that hold no
+ * tokens, and in no other, so more sequences are faster for short texts. Afterwards
+ * those are empty again, and the logits of the last evaluation are still there.
+ *
+ * Returns INVALID_ARGUMENT (a text without tokens, an unknown pooling), NOT_FOUND (no
+ * tokenizer), NO_SPACE (the buffer is too small; a text is longer than `n_ctx`; no
+ * sequence is empty), OVER_BUDGET, BUSY, CANCELLED, OUT_OF_MEMORY, BACKEND. Any
+ * thread.
+ */
+umrt_status umrt_embed(umrt_ctx *ctx,
+                       const umrt_embed_params *params,
+                       const umrt_cancel *cancel,
+                       float *vectors,
+                       size_t capacity,
+                       size_t *needed);
+
+/**
+ * Computes the log-probability (natural logarithm) of each token of given
+ * continuations of a prompt. Memory is taken for the logits of a few tokens at a time,
+ * however long the continuations are. The prompt is evaluated once.
+ *
+ * - `cancel`: stops it; may be NULL.
+ * - `logprobs`, `capacity`: receives a float for each token of all continuations, in
+ *   their order.
+ * - `needed`: receives how many that are; may be NULL.
+ *
+ * Whatever happens, the sequence is afterwards as before, and so are the logits of the
+ * last evaluation.
+ *
+ * Returns INVALID_ARGUMENT (no prompt, no continuation or one without tokens, a token
+ * or sequence id out of range), NO_SPACE (the buffer is too small; sequence, prompt and
+ * a continuation exceed `n_ctx`), OVER_BUDGET, BUSY, CANCELLED, OUT_OF_MEMORY, BACKEND.
+ * Any thread.
+ */
+umrt_status umrt_score(umrt_ctx *ctx,
+                       const umrt_score_params *params,
+                       const umrt_cancel *cancel,
+                       float *logprobs,
+                       size_t capacity,
+                       size_t *needed);
+
+/**
+ * Finds the most likely tokens in one row of the last evaluation's logits, before any
+ * sampler looked at them.
+ *
+ * - `row`: from 0 to `n_logits` less one.
+ * - `k`: how many, from 1 to `vocab_size`.
+ * - `tokens`, `logprobs`: receive `k` each, the most likely first: ids, and natural
+ *   logarithms of their probabilities.
+ *
+ * Returns INVALID_ARGUMENT (no such row, `k` out of range), BUSY, BACKEND (logits are
+ * NaN). Any thread.
+ */
+umrt_status umrt_top_logprobs(const umrt_ctx *ctx,
+                              size_t row,
+                              uint32_t k,
+                              int32_t *tokens,
+                              float *logprobs);
 
 #ifdef __cplusplus
 }  // extern "C"

@@ -24,6 +24,10 @@ pub fn set(receiver: Option<(Level, Receiver)>) {
     *RECEIVER.write().unwrap_or_else(PoisonError::into_inner) = receiver;
 }
 
+pub(crate) fn error(message: fmt::Arguments<'_>) {
+    send(Level::Error, message);
+}
+
 pub(crate) fn info(message: fmt::Arguments<'_>) {
     send(Level::Info, message);
 }

@@ -24,7 +24,7 @@ const FLOAT32_BOUND: f32 = 1e-5;
 /// The same with activations of 8 bits in bfloat16.
 const NATIVE_BOUND: f32 = 0.04;
 
-const BLOCKS: [&str; 2] = ["llama-mixed", "llama-k"];
+const BLOCKS: [&str; 4] = ["llama-mixed", "llama-k", "llama-few-bits", "qwen3moe"];
 const FLOATS: [&str; 1] = ["qwen3-bf16"];
 
 fn folder() -> PathBuf {
@@ -168,6 +168,37 @@ fn a_directory_with_one_gguf_file_is_a_model() {
     fs::copy(file("llama-mixed"), directory.path().join("b.gguf")).expect("a copy");
     let opened = try_open(directory.path());
     assert_fails(opened, Status::InvalidArgument, &["2 GGUF files"]);
+}
+
+#[test]
+fn a_model_in_parts_is_opened_by_any_of_them_or_by_their_directory() {
+    let part = |number: usize| format!("parts-{number:05}-of-00003.gguf");
+    let directory = tempfile::tempdir().expect("a directory");
+    for number in 1..=3 {
+        let name = part(number);
+        fs::copy(folder().join(&name), directory.path().join(&name)).expect("a copy");
+    }
+    let (ids, logits) = expected("parts");
+    let options = || ModelOptions {
+        precision: Precision::Float32,
+        ..ModelOptions::default()
+    };
+    let second = directory.path().join(part(2));
+    for path in [directory.path(), &second] {
+        let model = Model::open(path, options()).expect("a model");
+        let found = eval_all(&mut context(&model), &ids);
+        assert!(relative_difference(&found, &logits) < FLOAT32_BOUND);
+        assert_eq!(model.memory().expect("figures").weights_copied, 0);
+    }
+    fs::copy(directory.path().join(part(3)), &second).expect("a copy");
+    let opened = try_open(directory.path());
+    assert_fails(opened, Status::Format, &["parts-00002", "number 1"]);
+    fs::remove_file(&second).expect("removed");
+    let opened = try_open(directory.path());
+    assert_fails(opened, Status::NotFound, &["parts-00002-of-00003.gguf"]);
+    let renamed = directory.path().join("whole.gguf");
+    fs::rename(directory.path().join(part(1)), &renamed).expect("renamed");
+    assert_fails(try_open(&renamed), Status::Unsupported, &["one of 3 parts"]);
 }
 
 #[test]
@@ -338,8 +369,8 @@ fn tensors_that_make_no_sense_are_refused() {
         }
     };
     let name = "blk.0.attn_q.weight";
-    let change = with(name, TYPE, &[10]);
-    refused(change, Status::Unsupported, &[name, "Q2_K", "Q8_0"]);
+    let change = with(name, TYPE, &[16]);
+    refused(change, Status::Unsupported, &[name, "IQ2_XXS", "Q8_0"]);
     let change = with(name, TYPE, &[200]);
     refused(change, Status::Unsupported, &[name, "number 200"]);
     refused(with(name, OFFSET, &[1]), Status::Format, &[name, "aligned"]);

@@ -27,6 +27,28 @@ pub(super) unsafe fn slice<'a, T>(pointer: *const T, length: usize, name: &str) 
     Ok(unsafe { std::slice::from_raw_parts(pointer, length) })
 }
 
+/// Elements at `pointer` in parts of these lengths, one after the other.
+///
+/// # Safety
+/// As for `slice`, with the sum of the lengths.
+pub(super) unsafe fn parts<'a, T>(
+    pointer: *const T,
+    lengths: &[usize],
+    name: &str,
+) -> Result<Vec<&'a [T]>> {
+    let sum = lengths
+        .iter()
+        .fold(0_usize, |sum, n| sum.saturating_add(*n));
+    // SAFETY: the caller's contract.
+    let mut rest = unsafe { slice(pointer, sum, name)? };
+    let part = |length: &usize| {
+        let (part, behind) = rest.split_at(*length);
+        rest = behind;
+        part
+    };
+    Ok(lengths.iter().map(part).collect())
+}
+
 /// UTF-8 text of `length` bytes.
 ///
 /// # Safety
@@ -77,6 +99,30 @@ unsafe fn c_string<'a>(pointer: *const c_char, name: &str) -> Result<&'a CStr> {
     Ok(unsafe { CStr::from_ptr(pointer) })
 }
 
+/// Says how many elements a result takes, and refuses a smaller buffer before anything
+/// is computed.
+///
+/// # Safety
+/// `needed` is null or writable.
+pub(super) unsafe fn ensure_capacity<T>(
+    n: usize,
+    buffer: *const T,
+    capacity: usize,
+    needed: *mut usize,
+) -> Result<()> {
+    if !needed.is_null() {
+        // SAFETY: the caller's contract.
+        unsafe { needed.write(n) };
+    }
+    if n > capacity || (buffer.is_null() && n > 0) {
+        return Err(Error::no_space(format!(
+            "the buffer holds {} elements; {n} are needed",
+            if buffer.is_null() { 0 } else { capacity }
+        )));
+    }
+    Ok(())
+}
+
 /// Copies `values` into the caller's buffer of `capacity` elements. `needed`
 /// always gets the capacity it takes; if there is less, nothing is written.
 ///
@@ -90,16 +136,7 @@ pub(super) unsafe fn copy_out<T: Copy>(
 ) -> Result<()> {
     // SAFETY: the caller's contract.
     unsafe {
-        if !needed.is_null() {
-            needed.write(values.len());
-        }
-        if values.len() > capacity || (buffer.is_null() && !values.is_empty()) {
-            return Err(Error::no_space(format!(
-                "the buffer holds {} elements; {} are needed",
-                if buffer.is_null() { 0 } else { capacity },
-                values.len()
-            )));
-        }
+        ensure_capacity(values.len(), buffer, capacity, needed)?;
         if !values.is_empty() {
             std::ptr::copy_nonoverlapping(values.as_ptr(), buffer, values.len());
         }

@@ -99,7 +99,7 @@ pub struct umrt_ctx_info {
 }
 
 /// Counters since the context was made. A step in which each sequence gets one
-/// token counts as decoding, any other as prefill.
+/// token, perhaps with guesses behind it, counts as decoding, any other as prefill.
 #[derive(Clone, Copy)]
 #[repr(C)]
 pub struct umrt_perf {
@@ -120,6 +120,10 @@ pub struct umrt_perf {
     /// Tokens that sequences lost to make room (`UMRT_OVERFLOW_SHIFT`), or by
     /// `umrt_seq_shift`.
     pub n_removed_tokens: u64,
+    /// Tokens that were guessed by a draft model or looked up, and evaluated.
+    pub n_drafted: u64,
+    /// Of those, the ones that were right; the others do not count as decoded.
+    pub n_accepted: u64,
 }
 
 /// Tokens to append to sequences.
@@ -307,6 +311,8 @@ pub unsafe extern "C" fn umrt_ctx_perf(ctx: *const umrt_ctx, perf: *mut umrt_per
                 n_prefix_hits: counted.n_prefix_hits,
                 n_prefix_tokens: counted.n_prefix_tokens,
                 n_removed_tokens: counted.n_removed_tokens,
+                n_drafted: counted.n_drafted,
+                n_accepted: counted.n_accepted,
             };
             structs::write(perf, filled)
         }

@@ -67,6 +67,10 @@ pub struct umrt_memory_estimate {
     pub missing_bytes: u64,
     /// What bounds `usable_bytes`, for people. Static.
     pub usable_reason: *const c_char,
+    /// Of `total_bytes`, what would be in the memory of a GPU that has its own.
+    pub gpu_bytes: u64,
+    /// What models may use of that memory; 0: there is none.
+    pub gpu_usable_bytes: u64,
 }
 
 /// A model and a machine in numbers, for `umrt_numbers_plan`.
@@ -211,7 +215,9 @@ fn describe(found: &MemoryEstimate) -> umrt_memory_estimate {
         fit_kv_bits: count32(found.would_fit.kv_bits),
         fit_weight_bits: count32(found.would_fit.weight_bits),
         weights_mapped_bytes: found.model.mapped as u64,
-        weights_copied_bytes: found.model.copied as u64,
+        weights_copied_bytes: (found.model.copied + found.model.on_gpu) as u64,
+        gpu_bytes: found.gpu as u64,
+        gpu_usable_bytes: found.gpu_usable.unwrap_or(0) as u64,
         weights_float32_bytes: found.weights.float32 as u64,
         weights_float16_bytes: found.weights.float16 as u64,
         weights_bfloat16_bytes: found.weights.bfloat16 as u64,

@@ -1,7 +1,7 @@
 //! Prompt in, streamed text out, in one call.
 
 use std::ffi::{CString, c_char, c_void};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::arguments::{self, count32};
 use super::cancel::{self, umrt_cancel};
@@ -11,7 +11,9 @@ use super::handle;
 use super::sampler::{self, umrt_sampler, umrt_sampler_params};
 use super::structs::{self, Destination, c_structs};
 use crate::error::{Error, Result};
-use crate::runtime::{self, Flow, GenerateOptions, Generated, Prompt, Receive};
+use crate::runtime::{
+    self, Ahead, Context, Flow, GenerateOptions, Generated, Prompt, Receive, Speculation,
+};
 use crate::sample::Sampler;
 
 /// `umrt_generate_params.flags`: go on behind the token that ends a text.
@@ -19,6 +21,9 @@ pub const UMRT_GENERATE_IGNORE_END: u32 = 1;
 /// `umrt_generate_params.flags`, for requests beside others (`umrt_request`): uses
 /// sequence `seq` as `umrt_generate` does, as soon as no other request uses it.
 pub const UMRT_GENERATE_IN_SEQ: u32 = 2;
+
+/// Tokens that are guessed at a time, at most.
+pub const UMRT_MAX_DRAFT: u32 = 11;
 
 /// `umrt_generate_result.stop_reason`: the model ended the text.
 pub const UMRT_STOP_END: u32 = 1;
@@ -73,6 +78,16 @@ pub struct umrt_generate_params {
     pub sampling: *const umrt_sampler_params,
     /// Goes on with this sampler; may be NULL.
     pub sampler: *mut umrt_sampler,
+    /// A context of a smaller model with the same vocabulary, which guesses tokens that
+    /// are then checked several at once; NULL: none. The call uses it, too, and its
+    /// sequence `seq` becomes that of this context: it needs one.
+    pub draft: *mut umrt_ctx,
+    /// Tokens guessed at a time, at most `UMRT_MAX_DRAFT`; how many are tried follows
+    /// from how often they are right. 0: `UMRT_MAX_DRAFT`.
+    pub n_draft: u32,
+    /// Guesses what followed the same last tokens earlier in the sequence: this many of
+    /// them if they are there, 2 at least. 0: does not; 3 or 4 suit most texts.
+    pub ngram: u32,
 }
 
 /// What a generation did.
@@ -89,6 +104,10 @@ pub struct umrt_generate_result {
     pub prompt_ns: u64,
     /// Nanoseconds from there to the end.
     pub decode_ns: u64,
+    /// Tokens that were guessed.
+    pub n_drafted: u32,
+    /// Of those, the ones that were right.
+    pub n_accepted: u32,
 }
 
 c_structs!(umrt_generate_params, umrt_generate_result);
@@ -103,9 +122,16 @@ c_structs!(umrt_generate_params, umrt_generate_result);
 ///
 /// Whatever ends it early, all finished tokens stay in the sequence.
 ///
-/// Returns INVALID_ARGUMENT, NOT_FOUND (no tokenizer or chat template), FORMAT
-/// (they are broken), NO_SPACE (the prompt does not fit), BUSY, CANCELLED,
-/// OUT_OF_MEMORY, BACKEND. Any thread.
+/// With `draft` or `ngram`, tokens are guessed and checked several at once, which is
+/// faster where guesses are often right. What comes out is the same: at temperature 0
+/// token by token (on a GPU, where rounding depends on how many tokens are evaluated
+/// together, up to near ties); above, tokens have the same probabilities, but a seed
+/// gives other ones than without guesses.
+///
+/// Returns INVALID_ARGUMENT (also a draft model of another vocabulary: the message
+/// names the difference), NOT_FOUND (no tokenizer or chat template), FORMAT (they are
+/// broken), NO_SPACE (the prompt does not fit), OVER_BUDGET (no room for the logits of
+/// guesses), BUSY, CANCELLED, OUT_OF_MEMORY, BACKEND. Any thread.
 ///
 /// # Safety
 /// `ctx` and `cancel` are NULL or live handles; `params` is NULL or a structure of
@@ -137,7 +163,22 @@ pub unsafe extern "C" fn umrt_generate(
             let generated = context::with(ctx, |context| {
                 let sampler = sampler(&params)?;
                 let mut sampler = handle::one_call(&sampler, "sampler")?;
-                runtime::generate(context, &mut sampler, &options, cancel.as_ref(), receive)
+                let draft = draft_context(&params, ctx)?;
+                let mut drafting = draft.as_ref().map(|draft| lock_draft(draft)).transpose()?;
+                let speculation = Speculation {
+                    draft: drafting.as_deref_mut(),
+                    ngram: params.ngram as usize,
+                    n_draft: params.n_draft as usize,
+                };
+                let cancel = cancel.as_ref();
+                runtime::generate(
+                    context,
+                    &mut sampler,
+                    &options,
+                    speculation,
+                    cancel,
+                    receive,
+                )
             })?;
             result.fill(describe(&generated))
         }
@@ -158,6 +199,7 @@ pub(super) unsafe fn options<'a>(
         max_tokens: params.max_tokens as usize,
         stop,
         ignore_end: params.flags & UMRT_GENERATE_IGNORE_END != 0,
+        ahead: Ahead::Auto,
     })
 }
 
@@ -173,6 +215,39 @@ pub(super) unsafe fn sampler(params: &umrt_generate_params) -> Result<Arc<Mutex<
             None => Ok(Arc::new(Mutex::new(sampler::make(params.sampling)?))),
         }
     }
+}
+
+/// # Safety
+/// `params.draft` is null or a live handle.
+unsafe fn draft_context(
+    params: &umrt_generate_params,
+    ctx: *const umrt_ctx,
+) -> Result<Option<Arc<umrt_ctx>>> {
+    if params.draft.is_null() {
+        return Ok(None);
+    }
+    if std::ptr::eq(params.draft, ctx) {
+        return Err(Error::invalid(
+            "the draft is the context itself; make one of its own for the draft model",
+        ));
+    }
+    // SAFETY: the caller's contract.
+    unsafe { handle::borrow(params.draft.cast_const(), "draft").map(Some) }
+}
+
+/// Requests beside others have no guesses.
+pub(super) fn ensure_no_guesses(params: &umrt_generate_params) -> Result<()> {
+    match params.draft.is_null() && params.ngram == 0 && params.n_draft == 0 {
+        true => Ok(()),
+        false => Err(Error::unsupported(
+            "draft, n_draft and ngram are for umrt_generate; requests beside others share their \
+             steps already",
+        )),
+    }
+}
+
+fn lock_draft(draft: &umrt_ctx) -> Result<MutexGuard<'_, Context>> {
+    handle::one_call(&draft.0, "draft context")
 }
 
 /// # Safety
@@ -239,13 +314,20 @@ fn describe(generated: &Generated) -> umrt_generate_result {
         n_tokens: count32(generated.n_tokens),
         prompt_ns: generated.prompt_time.as_nanos() as u64,
         decode_ns: generated.decode_time.as_nanos() as u64,
+        n_drafted: count32(generated.drafts.n_drafted),
+        n_accepted: count32(generated.drafts.n_accepted),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::runtime::StopReason;
+    use crate::runtime::{MOST_DRAFTED, StopReason};
+
+    #[test]
+    fn the_limit_of_guesses_is_that_of_the_runtime() {
+        assert_eq!(UMRT_MAX_DRAFT as usize, MOST_DRAFTED);
+    }
 
     #[test]
     fn the_reasons_are_those_of_the_runtime() {

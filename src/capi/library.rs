@@ -3,14 +3,13 @@
 use std::ffi::{CStr, CString, c_char, c_void};
 use std::sync::Arc;
 
-use super::arguments::{fixed_text, store};
+use super::arguments::{count32, fixed_text, store};
 use super::guard::{guard, umrt_status};
 use super::structs::{self, c_structs};
 use crate::error::{Error, Result};
 use crate::log::{self, Level};
-use crate::memory;
-use crate::mlx;
-use crate::runtime;
+use crate::mlx::{self, Device};
+use crate::runtime::{self, DeviceSummary};
 
 /// Changes when a program compiled against an older header no longer works.
 pub const UMRT_ABI_VERSION: u32 = 0;
@@ -59,6 +58,13 @@ pub struct umrt_device_info {
     pub usable_bytes: u64,
     /// For people: what it is and which MLX drives it.
     pub name: [c_char; 64],
+    /// Bytes of its memory: the machine's, unless a GPU has its own.
+    pub total_bytes: u64,
+    /// Of a GPU's own memory, what nobody uses now; 0: MLX does not say.
+    pub free_bytes: u64,
+    /// For `umrt_model_params.gpu_index`; 0 for the CPU.
+    pub gpu_index: u32,
+    pub reserved: u32,
 }
 
 c_structs!(umrt_init_params, umrt_device_info);
@@ -87,7 +93,7 @@ pub unsafe extern "C" fn umrt_init(params: *const umrt_init_params) -> umrt_stat
     })
 }
 
-/// Stores the number of devices: the CPU, and the GPU if MLX has one.
+/// Stores the number of devices: the CPU, and the GPUs that MLX has.
 ///
 /// Returns INVALID_ARGUMENT. Any thread.
 ///
@@ -101,7 +107,7 @@ pub unsafe extern "C" fn umrt_device_count(count: *mut usize) -> umrt_status {
 
 /// Describes device `index`, from 0 to the count less one. Device 0 is the CPU.
 ///
-/// Returns INVALID_ARGUMENT. Any thread.
+/// Returns INVALID_ARGUMENT, BACKEND. Any thread.
 ///
 /// # Safety
 /// `info` is NULL or points to a structure of its `struct_size`.
@@ -111,24 +117,36 @@ pub unsafe extern "C" fn umrt_device_info_get(
     info: *mut umrt_device_info,
 ) -> umrt_status {
     guard(|| {
-        let (kind, name) = match index {
-            0 => (UMRT_DEVICE_CPU, "CPU"),
-            _ if index < devices() => (UMRT_DEVICE_GPU, "GPU"),
+        let device = match index {
+            0 => Device::Cpu,
+            _ if index < devices() => Device::Gpu(index - 1),
             _ => return Err(Error::invalid(format!("there is no device {index}"))),
         };
-        let filled = umrt_device_info {
-            struct_size: 0,
-            kind,
-            usable_bytes: memory::usable().usable_bytes as u64,
-            name: fixed_text(&format!("{name} (MLX {})", mlx::version()?)),
-        };
+        let filled = describe(&runtime::device_summary(device)?);
         // SAFETY: the caller's contract.
         unsafe { structs::write(info, filled) }
     })
 }
 
 fn devices() -> usize {
-    1 + usize::from(mlx::gpu_available())
+    1 + mlx::gpu_count()
+}
+
+fn describe(summary: &DeviceSummary) -> umrt_device_info {
+    let (kind, gpu_index) = match summary.device {
+        Device::Cpu => (UMRT_DEVICE_CPU, 0),
+        Device::Gpu(index) => (UMRT_DEVICE_GPU, count32(index)),
+    };
+    umrt_device_info {
+        struct_size: 0,
+        kind,
+        usable_bytes: summary.usable_bytes as u64,
+        name: fixed_text(&summary.name),
+        total_bytes: summary.total_bytes as u64,
+        free_bytes: summary.free_bytes.unwrap_or(0) as u64,
+        gpu_index,
+        reserved: 0,
+    }
 }
 
 /// Log level: something failed and the caller gets a status for it.

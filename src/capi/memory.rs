@@ -19,8 +19,8 @@ use crate::runtime::{
 /// Private memory that is accounted for is counted once, in one of
 /// `weights_copied_bytes`, `kv_reserved_bytes`, `prefix_cache_bytes`, `logits_bytes`,
 /// `scratch_bytes`, `mlx_cache_bytes` and `text_bytes`, whose sum is `total_bytes`; beyond what
-/// the process had before it used umrt, `process_anonymous_bytes` is that sum, and
-/// the stacks and small buffers of its threads. Mapped weights are no private
+/// the process had before it used umrt, `process_anonymous_bytes` is that sum without
+/// `gpu_bytes`, and the stacks and small buffers of its threads. Mapped weights are no private
 /// memory; they are the page cache's.
 #[derive(Clone, Copy)]
 #[repr(C)]
@@ -93,6 +93,9 @@ pub struct umrt_memory_info {
     /// Keys and values of idle sequences that are on disk (`umrt_memory_spill_set`): no
     /// memory.
     pub kv_spilled_bytes: u64,
+    /// Of `total_bytes`, what is in the memory of GPUs that have their own, and not in
+    /// the machine's.
+    pub gpu_bytes: u64,
 }
 
 /// What was given back.
@@ -167,6 +170,7 @@ impl umrt_memory_info {
             weights_copied_bytes: memory.weights_copied as u64,
             weights_locked_bytes: memory.weights_locked as u64,
             text_bytes: memory.text as u64,
+            gpu_bytes: memory.on_gpu as u64,
             total_bytes: memory.total() as u64,
             ..Self::zero()
         }
@@ -178,6 +182,7 @@ impl umrt_memory_info {
             kv_used_bytes: memory.kv_used as u64,
             kv_peak_bytes: kv_peak as u64,
             logits_bytes: memory.logits as u64,
+            gpu_bytes: memory.on_gpu as u64,
             total_bytes: memory.total() as u64,
             ..Self::zero()
         }
@@ -211,6 +216,7 @@ impl umrt_memory_info {
             adapters_bytes: stats.adapters as u64,
             prefix_cache_bytes: stats.prefix_cache as u64,
             kv_spilled_bytes: stats.kv_spilled as u64,
+            gpu_bytes: stats.on_gpu as u64,
             ..Self::of_model(stats.weights)
         })
     }
@@ -328,9 +334,10 @@ pub unsafe extern "C" fn umrt_memory_spill_set(
 /// - `callback`: called on the thread that notices: that of
 ///   `umrt_memory_pressure_notify`, or umrt's own. It may call umrt. NULL ends it.
 /// - `flags`: `UMRT_PRESSURE_WATCH` to hear of the system's own reports (Linux:
-///   pressure stall information of the machine and the control group), for which a
-///   thread sleeps until there is another callback or none. Without it only
-///   `umrt_memory_pressure_notify` notices anything.
+///   pressure stall information of the machine and the control group, for which a
+///   thread sleeps until there is another callback or none; Apple: libdispatch's
+///   memory pressure). Without it only `umrt_memory_pressure_notify` notices
+///   anything.
 ///
 /// When this returns, the former callback is not called by the watch any more.
 ///
@@ -356,9 +363,8 @@ pub unsafe extern "C" fn umrt_memory_pressure_callback(
 }
 
 /// Acts on memory pressure as described at `umrt_memory_pressure_callback` and
-/// tells the callback, if there is one. For hosts whose system tells them (on
-/// Apple's systems a dispatch source of memory pressure or the application
-/// delegate), and for tests.
+/// tells the callback, if there is one. For hosts that know of it themselves (the
+/// delegate of an iOS application, say), and for tests.
 ///
 /// - `level`: `UMRT_PRESSURE_NORMAL`, `_WARNING` or `_CRITICAL`.
 /// - `result`: receives what was given back; may be NULL.

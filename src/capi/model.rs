@@ -19,7 +19,8 @@ use crate::runtime::{self, DeviceChoice, Model, ModelInfo, ModelOptions};
 /// An opened checkpoint. Immutable; shared by its contexts, which keep it alive.
 pub struct umrt_model(pub(super) Arc<Model>);
 
-/// `umrt_model_params.device`: the GPU if there is one, otherwise the CPU.
+/// `umrt_model_params.device`: the first GPU if there is one, otherwise the CPU; the
+/// log says why.
 pub const UMRT_DEVICE_AUTO: u32 = 0;
 
 /// `umrt_model_params.precision`: the type that the checkpoint was published in.
@@ -79,6 +80,9 @@ pub struct umrt_model_params {
     pub flags: u32,
     /// `UMRT_LOAD_MAP`, `UMRT_LOAD_READ` or `UMRT_LOAD_DIRECT`.
     pub load: u32,
+    /// With `UMRT_DEVICE_GPU`: which of them, from 0; see `umrt_device_info.gpu_index`.
+    pub gpu_index: u32,
+    pub reserved: u32,
 }
 
 /// What a checkpoint is.
@@ -143,7 +147,8 @@ pub unsafe extern "C" fn umrt_model_inspect(
 }
 
 /// Opens a checkpoint by mapping it: the weights are not read before they are
-/// used, and are not copied (see `weights_copied_bytes`).
+/// used, and are not copied (see `weights_copied_bytes`). For a GPU that has memory of
+/// its own they are read once and copied there (`gpu_bytes`).
 ///
 /// - `path`: a directory with config.json and safetensors files, or a GGUF file.
 /// - `params`: NULL for defaults.
@@ -154,8 +159,9 @@ pub unsafe extern "C" fn umrt_model_inspect(
 /// looked for four times a second while the model computes, and then is a status;
 /// only `UMRT_LOAD_READ` and `UMRT_LOAD_DIRECT` make it harmless.
 ///
-/// Returns INVALID_ARGUMENT, NOT_FOUND, IO, FORMAT (what is wrong in which file),
-/// UNSUPPORTED (names what), OVER_BUDGET (the weights exceed what models may use;
+/// Returns INVALID_ARGUMENT (no GPU of this index), NOT_FOUND, IO, FORMAT (what is
+/// wrong in which file), UNSUPPORTED (names what; or why there is no GPU), OVER_BUDGET
+/// (the weights exceed what models may use;
 /// the message says by how much; or memory pressure is critical), CANCELLED,
 /// OUT_OF_MEMORY, BACKEND. Any thread.
 ///
@@ -201,8 +207,9 @@ unsafe fn open(path: &Path, params: &umrt_model_params) -> Result<Arc<Model>> {
 /// All but whom to tell and who may stop it.
 pub(super) fn model_options<'a>(params: &umrt_model_params) -> Result<ModelOptions<'a>> {
     arguments::known_flags(params.flags, UMRT_MODEL_ALLOW_PAGING)?;
+    structs::ensure_reserved::<umrt_model_params>(params.reserved)?;
     Ok(ModelOptions {
-        device: device_choice(params.device)?,
+        device: device_choice(params.device, params.gpu_index)?,
         precision: precision(params.precision)?,
         cpu_ops: cpu_ops(params.cpu_ops)?,
         load: load_mode(params.load)?,
@@ -212,11 +219,14 @@ pub(super) fn model_options<'a>(params: &umrt_model_params) -> Result<ModelOptio
     })
 }
 
-fn device_choice(device: u32) -> Result<DeviceChoice> {
+fn device_choice(device: u32, gpu_index: u32) -> Result<DeviceChoice> {
     match device {
+        super::library::UMRT_DEVICE_GPU => Ok(DeviceChoice::Gpu(gpu_index as usize)),
+        UMRT_DEVICE_AUTO | super::library::UMRT_DEVICE_CPU if gpu_index > 0 => Err(Error::invalid(
+            format!("gpu_index is {gpu_index}, but device is not UMRT_DEVICE_GPU"),
+        )),
         UMRT_DEVICE_AUTO => Ok(DeviceChoice::Auto),
         super::library::UMRT_DEVICE_CPU => Ok(DeviceChoice::Cpu),
-        super::library::UMRT_DEVICE_GPU => Ok(DeviceChoice::Gpu),
         other => Err(Error::invalid(format!(
             "device {other} is none of UMRT_DEVICE_*"
         ))),
@@ -299,7 +309,7 @@ pub unsafe extern "C" fn umrt_model_info_get(
             let model = handle::borrow(model, "model")?;
             let device = match model.0.device() {
                 Device::Cpu => super::library::UMRT_DEVICE_CPU,
-                Device::Gpu => super::library::UMRT_DEVICE_GPU,
+                Device::Gpu(_) => super::library::UMRT_DEVICE_GPU,
             };
             structs::write(info, describe(model.0.info(), device))
         }

@@ -397,6 +397,7 @@ unsafe fn with_request<T>(
                 params.seq
             )));
         }
+        generate::ensure_no_guesses(&params)?;
         let stop = generate::stop_strings(&params)?;
         call(Request {
             options: generate::options(&params, &stop)?,

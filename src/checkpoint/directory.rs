@@ -21,7 +21,8 @@ const LIMIT_FILES: usize = 4096;
 pub struct ModelDirectory {
     root: PathBuf,
     weights: Vec<PathBuf>,
-    /// The only file of `weights` is a GGUF file, which has all settings too.
+    /// The first file of `weights` is a GGUF file that has all settings too, and the
+    /// others are further parts of it.
     is_gguf: bool,
     /// The index's file name for each tensor, where there is an index.
     pub(super) index: Option<BTreeMap<String, String>>,
@@ -36,13 +37,13 @@ impl ModelDirectory {
             std::path::absolute(path).map_err(|error| Error::io("open", path, &error))
         };
         if has_extension(path, "gguf") && path.is_file() {
-            return Ok(ModelDirectory::of_gguf(absolute(path)?));
+            return ModelDirectory::of_gguf(absolute(path)?);
         }
         let root = absolute(&root_of(path)?)?;
         let has_config = root.join("config.json").exists();
         if !(has_config && has_safetensors(&root)?) {
             match only_gguf(&root)? {
-                Some(file) => return Ok(ModelDirectory::of_gguf(file)),
+                Some(file) => return ModelDirectory::of_gguf(file),
                 None if has_config => {}
                 None => return Err(no_config(&root)),
             }
@@ -64,16 +65,22 @@ impl ModelDirectory {
         })
     }
 
-    fn of_gguf(file: PathBuf) -> ModelDirectory {
-        ModelDirectory {
-            root: file.parent().unwrap_or(Path::new("/")).to_owned(),
-            weights: vec![file],
+    /// The file, and if it is a part of a model all others.
+    fn of_gguf(file: PathBuf) -> Result<ModelDirectory> {
+        let root = file.parent().unwrap_or(Path::new("/")).to_owned();
+        let weights = match gguf_part(&file) {
+            Some((name, _, count)) => gguf_parts(&root, name, count)?,
+            None => vec![file],
+        };
+        Ok(ModelDirectory {
+            root,
+            weights,
             is_gguf: true,
             index: None,
-        }
+        })
     }
 
-    /// Whether it is one GGUF file.
+    /// Whether it is a GGUF file, perhaps in parts.
     pub fn is_gguf(&self) -> bool {
         self.is_gguf
     }
@@ -151,7 +158,10 @@ fn has_safetensors(root: &Path) -> Result<bool> {
 /// The GGUF file in a directory that has no other.
 fn only_gguf(root: &Path) -> Result<Option<PathBuf>> {
     let mut files = list(root)?;
-    files.retain(|path| has_extension(path, "gguf"));
+    files.retain(|path| {
+        let is_further_part = gguf_part(path).is_some_and(|(_, number, _)| number > 1);
+        has_extension(path, "gguf") && !is_further_part
+    });
     match files.len() {
         0 | 1 => Ok(files.pop()),
         count => Err(Error::invalid(format!(
@@ -159,6 +169,35 @@ fn only_gguf(root: &Path) -> Result<Option<PathBuf>> {
             root.display()
         ))),
     }
+}
+
+/// Of a file that is called `NAME-00002-of-00003.gguf`: name, number and count.
+fn gguf_part(path: &Path) -> Option<(&str, usize, usize)> {
+    let stem = path.file_name()?.to_str()?.strip_suffix(".gguf")?;
+    let (before, count) = stem.rsplit_once("-of-")?;
+    let (name, number) = before.rsplit_once('-')?;
+    let parsed = |digits: &str| match digits.len() {
+        5 => digits.parse::<usize>().ok(),
+        _ => None,
+    };
+    let (number, count) = (parsed(number)?, parsed(count)?);
+    (1..=count.min(LIMIT_FILES))
+        .contains(&number)
+        .then_some((name, number, count))
+}
+
+fn gguf_parts(root: &Path, name: &str, count: usize) -> Result<Vec<PathBuf>> {
+    let part = |number: usize| {
+        let path = root.join(format!("{name}-{number:05}-of-{count:05}.gguf"));
+        match path.exists() {
+            true => Ok(path),
+            false => Err(Error::not_found(format!(
+                "{} is missing, a part of the model",
+                path.display()
+            ))),
+        }
+    };
+    (1..=count).map(part).collect()
 }
 
 fn no_config(root: &Path) -> Error {

@@ -73,15 +73,23 @@ impl Manifest {
         let path = &directory.weights()[0];
         let map = MappedFile::open(path)?;
         let mut hasher = Hasher::new();
-        let gguf = Gguf::read(map.as_slice()).at(path.display())?;
+        let mut gguf = Gguf::read(map.as_slice()).at(path.display())?;
         gguf.identify(&mut hasher);
-        let file = WeightFile {
-            path: path.clone(),
+        let weight_file = |map: &MappedFile, header: &Gguf<'_>| WeightFile {
+            path: map.path().to_owned(),
             stamp: map.stamp(),
-            header_bytes: gguf.data_start,
+            header_bytes: header.data_start,
             metadata: BTreeMap::new(),
         };
-        let config = gguf.config(&file.name()).at(path.display())?;
+        let mut files = vec![weight_file(&map, &gguf)];
+        for (number, path) in directory.weights().iter().enumerate().skip(1) {
+            let map = MappedFile::open(path)?;
+            let part = Gguf::read(map.as_slice()).at(path.display())?;
+            part.identify(&mut hasher);
+            files.push(weight_file(&map, &part));
+            gguf.absorb(part, number).at(path.display())?;
+        }
+        let config = gguf.config(&files[0].name()).at(path.display())?;
         let vocabulary = gguf.vocabulary();
         let tensors = TensorTable::new(gguf.named_tensors()).map_err(|twice| {
             Error::format(format!("tensor {:?} comes twice", twice.0.name)).context(path.display())
@@ -97,7 +105,7 @@ impl Manifest {
                     .at(path.display())?
                     .map(str::to_owned),
             }),
-            files: vec![file],
+            files,
             foreign: Foreign::default(),
             directory,
             config,

@@ -220,7 +220,8 @@ fn find(spec: &DecoderSpec, module: &str) -> Result<Target> {
     }
     let in_layers = |prefix: &Prefix| {
         let rest = module.strip_prefix(prefix.model)?;
-        let rest = rest.strip_prefix(spec.names.layers)?.strip_prefix('.')?;
+        let layers = |layers: &&str| rest.strip_prefix(layers)?.strip_prefix('.');
+        let rest = spec.names.layers.iter().find_map(layers)?;
         let (index, name) = rest.split_once('.')?;
         Some((index.parse::<usize>().ok()?, name))
     };

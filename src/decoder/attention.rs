@@ -14,7 +14,7 @@ pub struct StepPlaces {
 }
 
 impl StepPlaces {
-    pub fn new(segments: &[Segment<'_>]) -> StepPlaces {
+    pub fn new(ops: &Ops, segments: &[Segment<'_>]) -> StepPlaces {
         let mut first_row = 0;
         let place = |segment: &Segment<'_>| {
             let place = Place {
@@ -30,8 +30,8 @@ impl StepPlaces {
         let caches: Option<Vec<_>> = caches.collect();
         let shape = segments.first().map(|segment| segment.cache.shape());
         let blocks = caches.zip(shape).map(|(caches, shape)| {
-            let sequences = places.iter().copied().zip(caches);
-            Arc::new(StepBlocks::new(shape.layout().clone(), sequences))
+            let sequences = places.iter().copied().zip(caches).collect();
+            Arc::new(StepBlocks::new(ops, shape.layout().clone(), sequences))
         });
         StepPlaces { places, blocks }
     }

@@ -15,6 +15,7 @@ use super::family::{
     MlpForm, MlpNames, Names, NormForm, Normalized, QkNorm, RopeForm, RopeLayers, RouterForm,
     Scales, SharedForm, Windows,
 };
+use super::mlp::XIELU;
 use crate::mlx::{Activation, Gate, NormKind, Pairing, RowOrder, Scores};
 
 pub const FAMILIES: &[Family] = &[
@@ -30,6 +31,17 @@ pub const FAMILIES: &[Family] = &[
         windows: Windows::AllButEach {
             absent: u32::MAX,
             window: 4096,
+        },
+        ..PLAIN
+    },
+    Family {
+        model_types: &["ministral3"],
+        norm: RMS_1E5,
+        defaults: &[("head_dim", 128)],
+        windows: Windows::Every { absent: None },
+        rope: RopeForm {
+            theta: 1e6,
+            ..LLAMA.rope
         },
         ..PLAIN
     },
@@ -60,6 +72,27 @@ pub const FAMILIES: &[Family] = &[
             },
             ..MIXTRAL_EXPERTS
         }),
+        ..LLAMA
+    },
+    Family {
+        model_types: &["apertus"],
+        norm: RMS_1E5,
+        qk_norm: QkNorm::Heads,
+        mlp_bias: Flag::Never,
+        rope: RopeForm {
+            theta: 12e6,
+            ..LLAMA.rope
+        },
+        mlp: MlpForm {
+            is_gated: false,
+            activation: XIELU,
+            ..LLAMA.mlp
+        },
+        names: Names {
+            attention_norm: Some("attention_layernorm"),
+            mlp_norm: Some("feedforward_layernorm"),
+            ..LLAMA_NAMES
+        },
         ..LLAMA
     },
     Family {
@@ -319,8 +352,8 @@ pub const FAMILIES: &[Family] = &[
         model_types: &["dots1"],
         mlp_bias: Flag::Never,
         qk_norm: QkNorm::Heads,
-        windows: Windows::Chosen,
         experts: Some(DEEPSEEK_EXPERTS),
+        fixed: &[("sliding_window", Fixed::Null)],
         ..LLAMA
     },
     Family {

@@ -240,8 +240,8 @@ pub struct Names {
     pub final_norm: &'static str,
     /// Of the output projection, beside the model.
     pub head: &'static str,
-    /// Of the module that has the layers by number.
-    pub layers: &'static str,
+    /// Of the module that has the layers by number, in different copies.
+    pub layers: &'static [&'static str],
     /// In front of, and behind attention and feed-forward network.
     pub attention_norm: Option<&'static str>,
     pub after_attention: Option<&'static str>,

@@ -77,8 +77,8 @@ impl Decoder {
         self.dtype
     }
 
-    /// The hidden states `[n, hidden_size]` of `tokens`, the concatenation of
-    /// all segments' tokens. `after_layer` sees the states after each layer but
+    /// The hidden states `[n, hidden_size]` of `tokens`, i32 `[n]`, the concatenation
+    /// of all segments' tokens. `after_layer` sees the states after each layer but
     /// the last, may evaluate them and may stop the pass.
     ///
     /// Without `wants_states` the pass ends with the last layer's attention, which
@@ -86,21 +86,19 @@ impl Decoder {
     pub fn forward(
         &self,
         (ops, adapted): (&Ops, &Adapted),
-        tokens: &[i32],
+        tokens: &Array,
         segments: &mut [Segment<'_>],
         wants_states: bool,
         after_layer: &mut dyn FnMut(&Array) -> Result<()>,
     ) -> Result<Array> {
-        let n_rows = tokens.len();
-        let tokens = Array::from_i32(tokens, &[n_rows as i32])?;
-        let step = StepPlaces::new(segments);
+        let step = StepPlaces::new(ops, segments);
         let max_tokens = segments.first().map_or(0, |s| s.cache.shape().max_tokens);
         let ropes = self.ropes.iter().map(|rope| rope.of(max_tokens));
         let rotations: Vec<_> = ropes
             .map(|rope| ops.rotation(rope, step.positions()))
             .collect();
         let table = &self.weights.embedding.weight;
-        let mut hidden = ops.embed(table, &tokens, self.spec.embedding_scale, self.dtype)?;
+        let mut hidden = ops.embed(table, tokens, self.spec.embedding_scale, self.dtype)?;
         for (index, layer) in self.weights.layers.iter().enumerate() {
             if index > 0 {
                 after_layer(&hidden)?;
@@ -134,10 +132,7 @@ impl Decoder {
         hidden: &Array,
         rows: &[i32],
     ) -> Result<Array> {
-        let chosen = match (0..hidden.dim(0)).eq(rows.iter().copied()) {
-            true => hidden.clone(),
-            false => ops.rows(hidden, &Array::from_i32(rows, &[rows.len() as i32])?)?,
-        };
+        let chosen = chosen(ops, hidden, rows)?;
         let norm = self.norm(&self.weights.final_norm);
         let logits = ops.project_one(&chosen, Some(norm), self.weights.head(), Dtype::F32)?;
         let logits = ops.adapt_one(logits, &chosen, Some(norm), &adapted.head)?;
@@ -157,6 +152,13 @@ impl Decoder {
         layers
             .map(|rope| rope.map(|rope| tables[rope].clone()))
             .collect()
+    }
+
+    /// The hidden states behind the final norm at `rows`, f32 `[rows, hidden_size]`.
+    pub fn final_states(&self, ops: &Ops, hidden: &Array, rows: &[i32]) -> Result<Array> {
+        let norm = self.norm(&self.weights.final_norm);
+        let states = ops.normalize(&chosen(ops, hidden, rows)?, norm)?;
+        ops.astype(&states, Dtype::F32)
     }
 
     /// What each segment's tokens see of its sequence, as the output projection takes
@@ -192,6 +194,7 @@ impl Decoder {
             key_norm,
             rotation,
             scale: spec.attention_scale,
+            position_scale: spec.position_scale,
             window: spec.windows[index],
             soft_cap: spec.score_cap,
             sinks: layer.sinks.as_ref(),
@@ -240,13 +243,17 @@ impl Decoder {
                 let down = (&weights.down, &updates.down[..]);
                 self.project_onto(ops, residual, &gated, down, after)
             }
-            (MlpWeights::Plain { up, down }, MlpSpec::Dense(dense)) => {
-                let DenseForm::Plain(activation) = dense.form else {
-                    unreachable!("loaded by its form")
-                };
+            (
+                MlpWeights::Plain {
+                    up,
+                    down,
+                    activation,
+                },
+                _,
+            ) => {
                 let inner = ops.project_one(input, norm, up, self.dtype)?;
                 let inner = ops.adapt_one(inner, input, norm, &updates.gate_up)?;
-                let inner = ops.activate(activation, &inner)?;
+                let inner = ops.activate(*activation, &inner)?;
                 let down = (down, &updates.down[..]);
                 self.project_onto(ops, residual, &inner, down, after)
             }
@@ -301,6 +308,14 @@ impl Decoder {
             bias: weights.bias.as_ref(),
             eps: self.spec.norm.eps,
         }
+    }
+}
+
+/// Some rows of the hidden states.
+fn chosen(ops: &Ops, hidden: &Array, rows: &[i32]) -> Result<Array> {
+    match (0..hidden.dim(0)).eq(rows.iter().copied()) {
+        true => Ok(hidden.clone()),
+        false => ops.rows(hidden, &Array::from_i32(rows, &[rows.len() as i32])?),
     }
 }
 

@@ -168,6 +168,19 @@ impl<'a> Loader<'a> {
         self.of_type(name, &[length], None, FLOATS)
     }
 
+    /// The only number of a tensor.
+    pub fn scalar(&mut self, name: &str) -> Result<f32> {
+        let stored = self.checkpoint.required(name)?.shape.clone();
+        if stored.iter().product::<usize>() != 1 {
+            return Err(Error::format(format!(
+                "tensor {name} has the shape {stored:?}; it should have a single number"
+            )));
+        }
+        let (tensor, dtype) = self.checked(name, &stored, FLOATS)?;
+        self.used_bytes += tensor.bytes;
+        Ok(dtype.float()?.get(self.checkpoint.tensor_bytes(tensor), 0))
+    }
+
     fn dense(&mut self, place: &Place<'_>) -> Result<Array> {
         let module = place.module;
         let name = format!("{module}.weight");

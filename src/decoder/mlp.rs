@@ -240,6 +240,13 @@ fn sparse_layers(config: &Config, n_layers: usize) -> Result<Vec<bool>> {
     Ok((0..n_layers).map(is_sparse).collect())
 }
 
+/// With the parameters that training begins with.
+pub const XIELU: Activation = Activation::Xielu {
+    positive: 0.8,
+    negative: 0.8,
+    beta: 0.5,
+};
+
 fn activation(config: &Config, family: &Family) -> Result<Activation> {
     match config.opt_str(["hidden_activation", "hidden_act"])? {
         None => Ok(family.mlp.activation),
@@ -248,6 +255,8 @@ fn activation(config: &Config, family: &Family) -> Result<Activation> {
         Some("gelu_pytorch_tanh" | "gelu_new" | "gelu_fast") => Ok(Activation::GeluTanh),
         Some("relu") => Ok(Activation::Relu),
         Some("relu2") => Ok(Activation::ReluSquared),
+        // Each layer has its own, see `weights`.
+        Some("xielu") if !family.mlp.is_gated => Ok(XIELU),
         Some(other) => Err(Error::unsupported(format!(
             "config.json: hidden_act \"{other}\" is not supported; this version has silu, gelu, \
              gelu_pytorch_tanh, relu and relu2"

@@ -54,6 +54,30 @@ impl Prefix {
         };
         *PREFIXES.iter().find(has_table).unwrap_or(&PREFIXES[0])
     }
+
+    /// The output projection, which some copies have inside of the model.
+    pub fn head_module(&self, manifest: &Manifest, spec: &DecoderSpec) -> String {
+        let name = spec.names.head;
+        let inside = format!("{}{name}", self.model);
+        match manifest.tensor(&format!("{inside}.weight")) {
+            Some(_) => inside,
+            None => format!("{}{name}", self.head),
+        }
+    }
+
+    /// The module that has the layers by number.
+    pub fn layers(&self, manifest: &Manifest, spec: &DecoderSpec) -> String {
+        let modules = spec.names.layers.iter();
+        let mut modules = modules.map(|layers| format!("{}{layers}", self.model));
+        let has_output = |module: &String| {
+            let output = spec.names.attention.output;
+            manifest
+                .tensor(&format!("{module}.0.{output}.weight"))
+                .is_some()
+        };
+        let first = modules.clone().next().unwrap_or_default();
+        modules.find(has_output).unwrap_or(first)
+    }
 }
 
 impl DecoderSpec {

@@ -6,7 +6,7 @@ use self::scaling::Scaling;
 use super::family::{RopeForm, RopeLayers};
 use crate::checkpoint::Config;
 use crate::error::Result;
-use crate::mlx::Pairing;
+use crate::mlx::{Pairing, PositionScale};
 
 /// How positions rotate queries and keys.
 #[derive(Clone, Debug, PartialEq)]
@@ -71,6 +71,18 @@ pub(super) fn from_config(
         all: std::iter::once(main).chain(local).collect(),
         by_layer: windows.iter().zip(rotates).map(of_layer).collect(),
     })
+}
+
+/// What queries are multiplied with as sequences grow, if the rotation says so.
+pub(super) fn position_scale(config: &Config) -> Result<Option<PositionScale>> {
+    let Some(parameters) = config.opt_object(["rope_parameters", "rope_scaling"])? else {
+        return Ok(None);
+    };
+    let Some(beta) = parameters.opt_f32("llama_4_scaling_beta", 0.0..=1e3)? else {
+        return Ok(None);
+    };
+    let length = parameters.f32("original_max_position_embeddings", 1.0..=1e9)?;
+    Ok(Some(PositionScale { beta, length }))
 }
 
 /// What latent attention multiplies scores with in a stretched context.

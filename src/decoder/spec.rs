@@ -11,7 +11,7 @@ use super::rope::{self, Rope};
 use crate::checkpoint::Config;
 use crate::error::{Error, Result};
 use crate::kv::LayerShape;
-use crate::mlx::NormKind;
+use crate::mlx::{NormKind, PositionScale};
 
 /// A decoder-only transformer, completely described.
 #[derive(Clone, Debug)]
@@ -51,6 +51,8 @@ pub struct DecoderSpec {
     pub has_sinks: bool,
     /// Of queries times keys.
     pub attention_scale: f32,
+    /// Of queries besides, by their positions.
+    pub position_scale: Option<PositionScale>,
     pub score_cap: Option<f32>,
     pub embedding_scale: Option<f32>,
     /// Of what a block adds.
@@ -134,6 +136,7 @@ impl DecoderSpec {
                 Some(latent) => latent.attention_scale(config)?,
                 None => attention_scale(config, scales.attention, head_dim)?,
             },
+            position_scale: rope::position_scale(config)?,
             score_cap: scales
                 .score_cap
                 .map_or(Ok(None), |bound| cap(config, bound))?,

@@ -12,8 +12,8 @@ use super::spec::DecoderSpec;
 use crate::checkpoint::Checkpoint;
 use crate::error::Result;
 use crate::mlx::{
-    Array, CpuOps, Dtype, ExpertWeights, Experts, GatedLinears, JoinedLinears, Linear, QuantMode,
-    SharedExpert, Stream, Weight,
+    Activation, Array, CpuOps, Dtype, ExpertWeights, Experts, GatedLinears, JoinedLinears, Linear,
+    QuantMode, SharedExpert, Stream, Weight,
 };
 
 /// One decoder layer's parameters.
@@ -49,7 +49,11 @@ pub struct NormWeights {
 
 pub enum MlpWeights {
     Gated(GatedLinears),
-    Plain { up: Linear, down: Linear },
+    Plain {
+        up: Linear,
+        down: Linear,
+        activation: Activation,
+    },
     Experts(Arc<Experts>),
 }
 
@@ -82,6 +86,7 @@ impl Weights {
         let mut loader = Loader::new(checkpoint, stream, cpu_ops);
         let names = &spec.names;
         let prefix = Prefix::find(checkpoint, spec);
+        let layers_module = prefix.layers(checkpoint, spec);
         let total = spec.n_layers + 1;
         let table = [spec.vocab_size, spec.hidden_size];
         let module = format!("{}{}", prefix.model, names.embedding);
@@ -92,13 +97,13 @@ impl Weights {
             let mut layer = Layer {
                 loader: &mut loader,
                 spec,
-                prefix: format!("{}{}.{index}", prefix.model, names.layers),
+                prefix: format!("{layers_module}.{index}"),
             };
             layers.push(layer.load(index, stream)?);
         }
         let module = format!("{}{}", prefix.model, names.final_norm);
         let final_norm = norm(&mut loader, &module, spec.norm.has_bias, spec.hidden_size)?;
-        let module = format!("{}{}", prefix.head, names.head);
+        let module = prefix.head_module(checkpoint, spec);
         let head = match spec.tied_embeddings {
             true => None,
             false => Some(loader.matrix(&Place::whole(&module, table), spec.head_bias)?),
@@ -264,12 +269,35 @@ impl Layer<'_, '_> {
         let (names, hidden) = (&self.spec.names.mlp, self.spec.hidden_size);
         let (inner, bias) = (dense.intermediate_size, dense.has_bias);
         let down = self.matrix(names.down, [hidden, inner], bias)?;
-        if let (DenseForm::Plain(_), Fused::Separate([_, up])) = (dense.form, names.gate_up) {
-            let up = self.matrix(up, [inner, hidden], bias)?;
-            return Ok(MlpWeights::Plain { up, down });
+        if let (DenseForm::Plain(activation), Fused::Separate([_, up])) =
+            (dense.form, names.gate_up)
+        {
+            return Ok(MlpWeights::Plain {
+                up: self.matrix(up, [inner, hidden], bias)?,
+                down,
+                activation: self.with_parameters(activation)?,
+            });
         }
         let [gate, up] = self.fused(names.gate_up, [inner; 2], hidden, bias)?;
         Ok(MlpWeights::Gated(GatedLinears { gate, up, down }))
+    }
+
+    /// The activation with the parameters that the layer has for it.
+    fn with_parameters(&mut self, activation: Activation) -> Result<Activation> {
+        if !matches!(activation, Activation::Xielu { .. }) {
+            return Ok(activation);
+        }
+        let mut parameter = |name| {
+            let name = self.name(&format!("mlp.act_fn.{name}"));
+            self.loader.scalar(&name)
+        };
+        let softplus = |x: f32| x.exp().ln_1p();
+        let beta = parameter("beta")?;
+        Ok(Activation::Xielu {
+            positive: softplus(parameter("alpha_p")?),
+            negative: beta + softplus(parameter("alpha_n")?),
+            beta,
+        })
     }
 
     fn experts(&mut self, experts: &ExpertsSpec) -> Result<Experts> {

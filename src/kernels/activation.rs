@@ -4,7 +4,7 @@
 use super::floats::{Floats, FloatsMut};
 use super::lanes::{Kernel, Lanes};
 use super::level::Level;
-use super::math::{normal_cdf, sigmoid, tanh};
+use super::math::{exp_beyond_line, normal_cdf, sigmoid, tanh};
 use super::pool::Pool;
 use super::share::share_rows;
 
@@ -21,6 +21,13 @@ pub enum Activation {
     Relu,
     /// `max(x, 0)^2` (So et al., 2021).
     ReluSquared,
+    /// `beta * x`, plus `positive * x^2` or `negative * (e^x - 1 - x)` by the sign of `x`
+    /// (Huang and Schlag, 2024).
+    Xielu {
+        positive: f32,
+        negative: f32,
+        beta: f32,
+    },
     /// `cap * tanh(x / cap)`, which bounds logits.
     SoftCap { cap: f32 },
 }
@@ -72,6 +79,16 @@ impl Activation {
             Activation::ReluSquared => {
                 let positive = V::splat(0.0).max(x);
                 positive * positive
+            }
+            Activation::Xielu {
+                positive,
+                negative,
+                beta,
+            } => {
+                let (above, below) = (V::splat(0.0).max(x), V::splat(0.0).min(x));
+                let curve = V::splat(positive) * above * above;
+                let curve = exp_beyond_line(below).mul_add(V::splat(negative), curve);
+                x.mul_add(V::splat(beta), curve)
             }
             Activation::SoftCap { cap } => V::splat(cap) * tanh(x / V::splat(cap)),
         }

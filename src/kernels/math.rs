@@ -57,6 +57,26 @@ fn split_exp<V: Lanes>(x: V) -> (V, V) {
     (power, exponent)
 }
 
+/// `e^x - 1 - x` for `x` up to 0.
+#[inline(always)]
+pub fn exp_beyond_line<V: Lanes>(x: V) -> V {
+    // 1/n! of the powers from 2 to 9.
+    const SERIES: [f32; 8] = [
+        1.0 / 362_880.0,
+        1.0 / 40_320.0,
+        1.0 / 5_040.0,
+        1.0 / 720.0,
+        1.0 / 120.0,
+        1.0 / 24.0,
+        1.0 / 6.0,
+        1.0 / 2.0,
+    ];
+    let term = |sum: V, factor: &f32| sum.mul_add(x, V::splat(*factor));
+    let near = x * x * SERIES.iter().fold(V::splat(0.0), term);
+    let far = exp(x) - V::splat(1.0) - x;
+    x.if_less(V::splat(-0.5), far, near)
+}
+
 /// `1 / (1 + e^-x)`
 #[inline(always)]
 pub fn sigmoid<V: Lanes>(x: V) -> V {

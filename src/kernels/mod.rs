@@ -9,6 +9,7 @@
 //! - `latent`: [`absorb`] and [`expand`], what latent attention does before and behind it
 //! - `norm`, `residual`, `rope`, `activation`, `embedding`, `convert`: what is computed row by
 //!   row, written once for all vectors (`lanes`, `math`)
+//! - `log_sum`: [`log_sum_exp`], from logits to log-probabilities
 //! - `quantized`: rows of codes as floats or whole numbers
 //! - `float`, `floats`: 16-bit and 32-bit floats as bytes at any alignment
 //! - `level`: which vector instructions may be used
@@ -32,6 +33,7 @@ mod lanes;
 mod latent;
 mod level;
 mod linear;
+mod log_sum;
 mod low_rank;
 mod math;
 mod norm;
@@ -48,7 +50,7 @@ mod testing;
 mod threads;
 
 pub use activation::{Activation, Gate};
-pub use attention::{AttentionStep, Segment, attention};
+pub use attention::{AttentionStep, PositionScale, Segment, attention};
 pub use cache::{
     CacheBlock, CacheFormat, CacheLayout, CacheRows, LayerLayout, LayerShape, PartLayout,
     RowsLayout, Shift, Source, Target, copy_part, shift_tokens,
@@ -59,7 +61,8 @@ pub use float::Float;
 pub use floats::{Floats, FloatsMut};
 pub use latent::{HeadMatrices, LatentRows, LatentShape, absorb, expand};
 pub use level::Level;
-pub use linear::{Finish, Matrix, Projection, Rows, linear};
+pub use linear::{Finish, Matrix, Projection, Rows, linear, linear_apart};
+pub use log_sum::log_sum_exp;
 pub use low_rank::{Factor, LowRank, add_low_rank};
 pub use norm::{Norm, normalize_parts};
 pub use pool::Pool;

@@ -16,7 +16,7 @@ use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::ledger::{Category, ledger};
-use super::machine::{self, Counts, Held, Limit, Share, Usable};
+use super::machine::{self, Counts, GpuBytes, Held, Limit, Share, Usable};
 use crate::host;
 
 /// Bytes of one model or context.
@@ -32,6 +32,10 @@ pub struct Demand {
     pub private: usize,
     /// Taken and given back in every step.
     pub scratch: usize,
+    /// As `private`, in the memory of a GPU that has its own.
+    pub gpu: usize,
+    /// As `scratch`, there.
+    pub gpu_scratch: usize,
 }
 
 impl Demand {
@@ -42,7 +46,20 @@ impl Demand {
             self.paged,
             self.private,
             self.scratch,
+            self.gpu,
+            self.gpu_scratch,
         ])
+    }
+
+    /// What is held and computed in, in the memory of a GPU that has its own.
+    pub fn moved_to_gpu(self) -> Demand {
+        Demand {
+            private: 0,
+            scratch: 0,
+            gpu: self.gpu.saturating_add(self.private),
+            gpu_scratch: self.gpu_scratch.saturating_add(self.scratch),
+            ..self
+        }
     }
 
     /// Mapped weights stay in memory, or give way to other models'.
@@ -75,6 +92,8 @@ impl Demand {
             paged: combine(self.paged, other.paged),
             private: combine(self.private, other.private),
             scratch: combine(self.scratch, other.scratch),
+            gpu: combine(self.gpu, other.gpu),
+            gpu_scratch: combine(self.gpu_scratch, other.gpu_scratch),
         }
     }
 }
@@ -100,6 +119,7 @@ pub struct Snapshot {
     reserved: Demand,
     largest_mapped: usize,
     largest_scratch: usize,
+    largest_gpu_scratch: usize,
     settings: Settings,
 }
 
@@ -149,6 +169,18 @@ impl Snapshot {
         self.settings
     }
 
+    /// What models may use of a GPU's own memory.
+    pub fn gpu_memory(&self) -> Option<usize> {
+        let of_gpu = |limit: &&Limit| limit.bound.counts() == Counts::OnGpu;
+        self.limits.iter().find(of_gpu).map(|limit| limit.bytes)
+    }
+
+    /// What MLX's arrays may take: of a GPU's own memory, or of the machine's.
+    pub fn usable_for_arrays(&self) -> usize {
+        let of_machine = self.usable().usable_bytes;
+        self.gpu_memory().unwrap_or(of_machine)
+    }
+
     pub fn reserved(&self) -> Demand {
         self.reserved
     }
@@ -160,7 +192,18 @@ impl Snapshot {
 
     /// Freed buffers that MLX may keep beside what `more` wants.
     pub fn mlx_cache_bytes(&self, more: &Demand) -> usize {
+        let (here, on_gpu) = (self.cache_here(more), self.cache_on_gpu(more));
+        here.max(on_gpu)
+    }
+
+    /// The part of the machine's memory that it takes.
+    fn cache_here(&self, more: &Demand) -> usize {
         let largest = self.largest_scratch.max(more.scratch);
+        self.settings.mlx_cache_bytes.unwrap_or(largest)
+    }
+
+    fn cache_on_gpu(&self, more: &Demand) -> usize {
+        let largest = self.largest_gpu_scratch.max(more.gpu_scratch);
         self.settings.mlx_cache_bytes.unwrap_or(largest)
     }
 
@@ -192,28 +235,27 @@ impl Snapshot {
 
     fn taken_with(&self, more: &Demand, counts: Counts) -> usize {
         let all = self.reserved.plus(more);
+        if counts == Counts::OnGpu {
+            return sum([all.gpu, all.gpu_scratch, self.cache_on_gpu(more)]);
+        }
         let weights = match counts {
-            Counts::Private => 0,
+            Counts::Private | Counts::OnGpu => 0,
             Counts::Needed => sum([all.kept, self.largest_mapped.max(more.mapped)]),
             Counts::Addressed => sum([all.kept, all.mapped, all.paged]),
         };
-        sum([
-            weights,
-            all.private,
-            all.scratch,
-            self.mlx_cache_bytes(more),
-        ])
+        sum([weights, all.private, all.scratch, self.cache_here(more)])
     }
 }
 
 #[derive(Default)]
 struct State {
     settings: Settings,
-    device_bytes: Option<usize>,
+    gpu: GpuBytes,
     reserved: Demand,
     /// Of each reservation.
     mapped: Sizes,
     scratches: Sizes,
+    gpu_scratches: Sizes,
 }
 
 /// How many there are of each size.
@@ -242,10 +284,11 @@ impl Sizes {
 impl State {
     fn snapshot(&self) -> Snapshot {
         Snapshot {
-            limits: machine::limits(self.settings.share, self.device_bytes, held()),
+            limits: machine::limits(self.settings.share, self.gpu, held(self.gpu)),
             reserved: self.reserved,
             largest_mapped: self.mapped.largest(),
             largest_scratch: self.scratches.largest(),
+            largest_gpu_scratch: self.gpu_scratches.largest(),
             settings: self.settings,
         }
     }
@@ -254,24 +297,31 @@ impl State {
         self.reserved = self.reserved.plus(demand);
         self.mapped.add(demand.mapped);
         self.scratches.add(demand.scratch);
+        self.gpu_scratches.add(demand.gpu_scratch);
     }
 
     fn remove(&mut self, demand: &Demand) {
         self.reserved = self.reserved.minus(demand);
         self.mapped.remove(demand.mapped);
         self.scratches.remove(demand.scratch);
+        self.gpu_scratches.remove(demand.gpu_scratch);
     }
 }
 
-fn held() -> Held {
+/// Of the machine's memory.
+fn held(gpu: GpuBytes) -> Held {
     let bytes = |category| ledger().bytes(category);
+    let in_mlx =
+        bytes(Category::WeightsCopied) + bytes(Category::KvInMlx) + bytes(Category::Logits);
+    let kv_of_kernels = bytes(Category::KvReserved).saturating_sub(bytes(Category::KvInMlx));
     Held {
         mapped: bytes(Category::WeightsMapped) + bytes(Category::Adapters),
-        private: bytes(Category::WeightsCopied)
-            + bytes(Category::WeightsRead)
-            + bytes(Category::KvReserved)
+        private: match gpu.own {
+            Some(_) => 0,
+            None => in_mlx,
+        } + bytes(Category::WeightsRead)
+            + kv_of_kernels
             + bytes(Category::PrefixCache)
-            + bytes(Category::Logits)
             + bytes(Category::Scratch),
     }
 }
@@ -287,16 +337,22 @@ pub fn budget() -> &'static Budget {
             share: None,
             mlx_cache_bytes: None,
         },
-        device_bytes: None,
+        gpu: GpuBytes {
+            working_set: None,
+            own: None,
+        },
         reserved: Demand {
             mapped: 0,
             kept: 0,
             paged: 0,
             private: 0,
             scratch: 0,
+            gpu: 0,
+            gpu_scratch: 0,
         },
         mapped: Sizes(BTreeMap::new()),
         scratches: Sizes(BTreeMap::new()),
+        gpu_scratches: Sizes(BTreeMap::new()),
     }));
     &BUDGET
 }
@@ -320,9 +376,9 @@ impl Budget {
         self.lock().settings.mlx_cache_bytes = bytes;
     }
 
-    /// What the GPU in use can work on.
-    pub fn set_device(&self, bytes: Option<usize>) {
-        self.lock().device_bytes = bytes;
+    /// What the GPU in use lets models use.
+    pub fn set_gpu(&self, gpu: GpuBytes) {
+        self.lock().gpu = gpu;
     }
 
     /// Promises memory, if there is enough.
@@ -374,7 +430,7 @@ impl Drop for Reservation {
 pub fn usable() -> Usable {
     match host::forked() {
         // Another thread of the parent may have held the lock.
-        true => machine::least(&machine::limits(None, None, Held::default())),
+        true => machine::least(&machine::limits(None, GpuBytes::default(), Held::default())),
         false => budget().snapshot().usable(),
     }
 }
@@ -484,6 +540,30 @@ mod tests {
         assert_eq!(budget.snapshot().taken(), 20 * MIB);
         drop(second);
         assert_eq!(budget.snapshot().taken(), 0);
+    }
+
+    #[test]
+    fn a_gpus_own_memory_and_the_machines_are_counted_apart() {
+        let budget = budget_of(100 * MIB);
+        budget.set_mlx_cache(None);
+        budget.set_gpu(GpuBytes {
+            working_set: None,
+            own: Some(50 * MIB),
+        });
+        let on_gpu = |held, scratch| Demand {
+            gpu: held,
+            gpu_scratch: scratch,
+            ..Demand::default()
+        };
+        let _here = budget.reserve(private(100 * MIB)).expect("fits here");
+        let there = budget.reserve(on_gpu(30 * MIB, 10 * MIB)).expect("there");
+        assert_eq!(budget.snapshot().taken(), 100 * MIB);
+        let shortage = budget.reserve(on_gpu(MIB, 0)).err().expect("full");
+        assert_eq!(shortage.limit.bound, Bound::GpuMemory);
+        assert_eq!(shortage.taken, 50 * MIB, "freed buffers are among them");
+        drop(there);
+        assert!(budget.reserve(on_gpu(50 * MIB, 0)).is_ok());
+        assert_eq!(private(MIB).moved_to_gpu(), on_gpu(MIB, 0));
     }
 
     #[test]

@@ -33,6 +33,8 @@ pub enum Bound {
     Budget,
     /// What the GPU can work on without being slowed down.
     Device,
+    /// What is free of the memory that a GPU has for itself.
+    GpuMemory,
     ControlGroup,
     AddressSpace,
     DataSegment,
@@ -49,6 +51,8 @@ pub enum Counts {
     Addressed,
     /// What no file backs.
     Private,
+    /// What lies in the memory of a GPU that has its own.
+    OnGpu,
 }
 
 /// One bound in bytes of models, their contexts included.
@@ -66,6 +70,15 @@ pub enum Share {
     Bytes(usize),
 }
 
+/// What GPUs let models use.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct GpuBytes {
+    /// Of memory that it shares with the CPU.
+    pub working_set: Option<usize>,
+    /// Of its own.
+    pub own: Option<usize>,
+}
+
 /// What models hold already. It is part of what the process uses, so limits of
 /// the process leave as much more.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -81,6 +94,7 @@ impl Bound {
             Bound::PhysicalShare => c"75% of physical memory",
             Bound::Budget => c"the memory budget that was set",
             Bound::Device => c"the GPU's recommended working set",
+            Bound::GpuMemory => c"the GPU's memory",
             Bound::ControlGroup => c"the control group's memory limit",
             Bound::AddressSpace => c"the limit of address space (ulimit -v)",
             Bound::DataSegment => c"the limit of private memory (ulimit -d)",
@@ -92,6 +106,7 @@ impl Bound {
         match self {
             Bound::AddressSpace => Counts::Addressed,
             Bound::DataSegment | Bound::App => Counts::Private,
+            Bound::GpuMemory => Counts::OnGpu,
             _ => Counts::Needed,
         }
     }
@@ -104,12 +119,13 @@ impl fmt::Display for Bound {
 }
 
 /// All bounds there are: the share of physical memory first.
-pub fn limits(share: Option<Share>, device_bytes: Option<usize>, held: Held) -> Vec<Limit> {
+pub fn limits(share: Option<Share>, gpu: GpuBytes, held: Held) -> Vec<Limit> {
     let limit = |bound, bytes: Option<usize>| bytes.map(|bytes| Limit { bound, bytes });
     let of_process = |kind, unplanned| limits::headroom(kind, held, unplanned);
     [
         Some(share_of(physical(), share)),
-        limit(Bound::Device, device_bytes),
+        limit(Bound::Device, gpu.working_set),
+        limit(Bound::GpuMemory, gpu.own),
         limit(Bound::ControlGroup, cgroup::headroom(held.private)),
         limit(
             Bound::AddressSpace,
@@ -126,9 +142,12 @@ pub fn limits(share: Option<Share>, device_bytes: Option<usize>, held: Held) -> 
     .collect()
 }
 
-/// The least of the limits.
+/// The least of the limits on the machine's memory.
 pub fn least(limits: &[Limit]) -> Usable {
-    let least = limits.iter().min_by_key(|limit| limit.bytes);
+    let of_machine = limits
+        .iter()
+        .filter(|limit| limit.bound.counts() != Counts::OnGpu);
+    let least = of_machine.min_by_key(|limit| limit.bytes);
     let unlimited = Limit {
         bound: Bound::PhysicalShare,
         bytes: usize::MAX,
@@ -222,13 +241,23 @@ mod tests {
     #[test]
     fn the_least_limit_is_what_is_usable() {
         let held = Held::default();
-        let plain = least(&limits(None, None, held));
+        let none = GpuBytes::default();
+        let plain = least(&limits(None, none, held));
         assert!(plain.usable_bytes > 0);
         assert!(plain.usable_bytes <= fraction_of(plain.physical_bytes, DEFAULT_FRACTION));
-        let device = least(&limits(None, Some(1 << 20), held));
+        let shared = GpuBytes {
+            working_set: Some(1 << 20),
+            own: None,
+        };
+        let device = least(&limits(None, shared, held));
         assert_eq!(
             (device.usable_bytes, device.bound),
             (1 << 20, Bound::Device)
         );
+        let apart = GpuBytes {
+            working_set: None,
+            own: Some(1 << 20),
+        };
+        assert_eq!(least(&limits(None, apart, held)).bound, plain.bound);
     }
 }

@@ -23,7 +23,7 @@ pub use budget::{
     Budget, Demand, Mebibytes, Reservation, Settings, Shortage, Snapshot, budget, usable,
 };
 pub use ledger::{Category, Entry, Ledger, ledger};
-pub use machine::{Bound, Share, Usable};
+pub use machine::{Bound, GpuBytes, Share, Usable};
 pub use plan::{KV_BLOCK_TOKENS, Numbers, NumbersPlan, largest};
 pub use pressure::{Pressure, PressureLevel, PressureWatch, pressure};
 pub use probe::probe;

@@ -1,12 +1,19 @@
-//! How much the system stalls for want of memory: pressure stall information
-//! (PSI) of the machine and of this process's control group.
+//! How much the system stalls for want of memory: on Linux pressure stall
+//! information (PSI) of the machine and of this process's control group.
+//!
+//! - `watch`: told by the kernel when tasks stall (Linux)
+//! - `dispatch`: told by libdispatch (Apple platforms)
 
+#[cfg(target_vendor = "apple")]
+mod dispatch;
 #[cfg(target_os = "linux")]
 mod watch;
 
-#[cfg(not(target_os = "linux"))]
+#[cfg(not(any(target_os = "linux", target_vendor = "apple")))]
 use crate::error::{Error, Result};
 
+#[cfg(target_vendor = "apple")]
+pub use dispatch::PressureWatch;
 #[cfg(target_os = "linux")]
 pub use watch::PressureWatch;
 
@@ -88,14 +95,14 @@ fn parse(text: &str) -> Option<Pressure> {
 }
 
 /// Tells of changes of the level for as long as it lives.
-#[cfg(not(target_os = "linux"))]
+#[cfg(not(any(target_os = "linux", target_vendor = "apple")))]
 pub struct PressureWatch(std::convert::Infallible);
 
-#[cfg(not(target_os = "linux"))]
+#[cfg(not(any(target_os = "linux", target_vendor = "apple")))]
 impl PressureWatch {
     pub fn start(_: impl Fn(PressureLevel) + Send + 'static) -> Result<PressureWatch> {
         Err(Error::unsupported(
-            "memory pressure is only watched on Linux; pass on what the system tells the \
+            "memory pressure is watched on Linux and on Apple platforms; pass on what the system tells the \
              application with umrt_memory_pressure_notify",
         ))
     }

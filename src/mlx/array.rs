@@ -183,7 +183,8 @@ impl Array {
         if !self.is_evaluated() {
             return None;
         }
-        // SAFETY: the array is evaluated, so it has a buffer.
+        // SAFETY: the array is evaluated, so it has a buffer. Of a GPU's own memory
+        // MLX moves it where the CPU can read it, which may fail.
         let address = unsafe { sys::mlx_array_data_uint8(self.0) };
         (!address.is_null()).then_some(address)
     }
@@ -194,6 +195,13 @@ impl Array {
         // SAFETY: `readable` checked the element type, that the buffer exists
         // and that elements are dense in row order; MLX aligns its buffers. The
         // borrow of `self` keeps the buffer alive.
+        Ok(unsafe { std::slice::from_raw_parts(address.cast(), element_count(self.shape())) })
+    }
+
+    /// As `as_f32`, for i32.
+    pub fn as_i32(&self) -> Result<&[i32]> {
+        let address = self.readable(Dtype::I32)?;
+        // SAFETY: as above.
         Ok(unsafe { std::slice::from_raw_parts(address.cast(), element_count(self.shape())) })
     }
 
@@ -208,12 +216,12 @@ impl Array {
         let mut dense = false;
         // SAFETY: writes one bool.
         check(unsafe { sys::_mlx_array_is_row_contiguous(&mut dense, self.0) })?;
-        match self.data_address() {
-            Some(address) if dense && self.dtype()? == dtype => Ok(address),
-            _ => Err(Error::internal(format!(
+        if !dense || self.dtype()? != dtype || !self.is_evaluated() {
+            return Err(Error::internal(format!(
                 "{self:?} cannot be read as contiguous {dtype:?} values"
-            ))),
+            )));
         }
+        self.data_address().ok_or_else(last_error)
     }
 }
 

@@ -11,7 +11,7 @@ use super::ops::Ops;
 use super::primitive::kernel;
 use super::rotation::Rotation;
 use crate::error::Result;
-use crate::kernels::{self, AttentionStep, CacheBlock, CacheLayout, Segment};
+use crate::kernels::{self, AttentionStep, CacheBlock, CacheLayout, PositionScale, Segment};
 
 /// One layer's attention.
 #[derive(Clone, Copy)]
@@ -33,6 +33,8 @@ pub struct AttentionLayer<'a> {
     pub rotation: Option<&'a Rotation<'a>>,
     /// Scores are `scale * query . key`.
     pub scale: f32,
+    /// What queries are multiplied with besides, by their positions.
+    pub position_scale: Option<PositionScale>,
     /// How many positions a query sees at most, the last of them its own.
     pub window: Option<usize>,
     /// Turns a score into `cap * tanh(score / cap)`.
@@ -53,27 +55,49 @@ pub struct Place {
 /// The sequences of a step, as our kernels see them.
 pub struct StepBlocks {
     layout: Arc<CacheLayout>,
-    segments: Vec<Segment>,
+    /// What is computed at once, one round after the other.
+    rounds: Vec<Vec<Segment>>,
 }
 
 impl StepBlocks {
     /// While a graph with nodes of these is evaluated, the blocks belong to it from
     /// each place's `start` on, and what is in front of that is not written.
     pub(crate) fn new(
+        ops: &Ops,
         layout: Arc<CacheLayout>,
-        sequences: impl IntoIterator<Item = (Place, Vec<Arc<CacheBlock>>)>,
+        sequences: Vec<(Place, Vec<Arc<CacheBlock>>)>,
     ) -> StepBlocks {
-        let segment = |(place, blocks): (Place, _)| Segment {
-            first_row: place.first_row,
-            n_tokens: place.n,
-            start: place.start,
-            blocks,
+        let rounds = match ops.rows_apart() {
+            true => one_token_each(&sequences),
+            false => vec![sequences.into_iter().map(segment).collect()],
         };
-        StepBlocks {
-            layout,
-            segments: sequences.into_iter().map(segment).collect(),
-        }
+        StepBlocks { layout, rounds }
     }
+}
+
+fn segment((place, blocks): (Place, Vec<Arc<CacheBlock>>)) -> Segment {
+    Segment {
+        first_row: place.first_row,
+        n_tokens: place.n,
+        start: place.start,
+        blocks,
+    }
+}
+
+/// The next token of every sequence that has one left, again and again.
+fn one_token_each(sequences: &[(Place, Vec<Arc<CacheBlock>>)]) -> Vec<Vec<Segment>> {
+    let most = sequences.iter().map(|(place, _)| place.n).max();
+    let round = |token: usize| {
+        let left = sequences.iter().filter(|(place, _)| place.n > token);
+        left.map(|(place, blocks)| Segment {
+            first_row: place.first_row + token,
+            n_tokens: 1,
+            start: place.start + token,
+            blocks: blocks.clone(),
+        })
+        .collect()
+    };
+    (0..most.unwrap_or(0)).map(round).collect()
 }
 
 impl Ops {
@@ -102,6 +126,7 @@ impl Ops {
         let sinks = layer.sinks.map(|sinks| inputs.floats(sinks)).transpose()?;
         let &AttentionLayer {
             scale,
+            position_scale,
             window,
             soft_cap,
             ..
@@ -126,15 +151,18 @@ impl Ops {
                     table: table.as_deref(),
                     window,
                     scale,
+                    position_scale,
                     soft_cap,
                     sinks: sinks.as_deref(),
                 };
-                // SAFETY: kernels of a context run one after the other, and those of the
-                // other layers use other parts of the blocks. They run under the
-                // exclusive borrow of the context that has the sequences; those share
-                // blocks with others only in front of `start`, where nobody writes. The
-                // segments hold the blocks.
-                unsafe { kernels::attention(&pool, &step, &blocks.segments, out) };
+                for segments in &blocks.rounds {
+                    // SAFETY: kernels of a context run one after the other, and those of
+                    // the other layers use other parts of the blocks. They run under the
+                    // exclusive borrow of the context that has the sequences; those share
+                    // blocks with others only in front of `start`, where nobody writes.
+                    // The segments hold the blocks.
+                    unsafe { kernels::attention(&pool, &step, segments, out) };
+                }
             },
         )
     }

@@ -80,6 +80,20 @@ impl Ops {
                 let positive = self.binary(sys::mlx_maximum, x, &scalar(0.0)?)?;
                 self.multiply(&positive, &positive)
             }
+            Activation::Xielu {
+                positive,
+                negative,
+                beta,
+            } => {
+                let above = self.binary(sys::mlx_maximum, x, &scalar(0.0)?)?;
+                let below = self.binary(sys::mlx_minimum, x, &scalar(0.0)?)?;
+                let grown = self.unary(sys::mlx_expm1, &below)?;
+                let square = self.multiply(&self.multiply(&above, &above)?, &scalar(positive)?)?;
+                let decay = self.binary(sys::mlx_subtract, &grown, &below)?;
+                let decay = self.multiply(&decay, &scalar(negative)?)?;
+                let line = self.multiply(x, &scalar(beta)?)?;
+                self.add(&self.add(&square, &decay)?, &line)
+            }
             Activation::SoftCap { cap } => {
                 let bounded = self.unary(
                     sys::mlx_tanh,
@@ -92,6 +106,14 @@ impl Ops {
 
     /// `up` through the gate by stock operations.
     pub(super) fn stock_gate(&self, function: Gate, gate: &Array, up: &Array) -> Result<Array> {
+        match self.compiled_gates() {
+            Some(compiled) => compiled.apply(self, function, gate, up),
+            None => self.plain_gate(function, gate, up),
+        }
+    }
+
+    /// The same, node by node.
+    pub(super) fn plain_gate(&self, function: Gate, gate: &Array, up: &Array) -> Result<Array> {
         match function {
             Gate::Times(activation) => self.multiply(&self.stock_activation(activation, gate)?, up),
             Gate::ClampedSwiglu { alpha, limit } => {

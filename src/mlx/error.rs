@@ -45,5 +45,35 @@ pub(super) fn check(code: c_int) -> Result<()> {
 /// The failure that mlx-c just reported on this thread.
 pub(super) fn last_error() -> Error {
     let message = LAST_MESSAGE.try_with(RefCell::take).ok().flatten();
-    Error::backend(message.unwrap_or_else(|| "MLX failed without a message".to_owned()))
+    of_message(message.unwrap_or_else(|| "MLX failed without a message".to_owned()))
+}
+
+/// MLX's exceptions have no codes, only texts.
+pub(super) fn of_message(message: String) -> Error {
+    const NO_MEMORY: [&str; 2] = ["out of memory", "Unable to allocate"];
+    match NO_MEMORY.iter().any(|text| message.contains(text)) {
+        true => Error::out_of_memory(format!(
+            "there is no memory left on the device ({message}); free models and contexts, or use \
+             a smaller n_ctx or prefill_chunk"
+        )),
+        false => Error::backend(message),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Status;
+
+    #[test]
+    fn memory_that_is_not_there_is_told_from_other_failures() {
+        let status = |message: &str| of_message(message.to_owned()).status();
+        for text in [
+            "cudaMallocAsync(&data, size, stream) failed: out of memory",
+            "[malloc] Unable to allocate 512 bytes.",
+        ] {
+            assert_eq!(status(text), Status::OutOfMemory, "{text}");
+        }
+        assert_eq!(status("[matmul] shapes do not fit"), Status::Backend);
+    }
 }

@@ -1,9 +1,10 @@
 //! Weights as arrays over mapped files.
 //!
-//! Three ways, by what the loaded MLX allows: its CPU allocator lets each tensor
-//! be wrapped where it lies, whatever its alignment; Metal wraps a whole file as
-//! one buffer, of which aligned tensors are views; otherwise (CUDA, misaligned
-//! tensors on Metal) the tensor is copied once, and counted.
+//! By what the loaded MLX allows: its CPU allocator lets each tensor be wrapped
+//! where it lies, whatever its alignment; Metal wraps a whole file as one buffer, of
+//! which aligned tensors are views. Otherwise (misaligned tensors on Metal, the CPU
+//! of MLX for CUDA) the tensor is copied once, and counted; a GPU with memory of its
+//! own gets it there piece by piece.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -11,8 +12,9 @@ use std::ffi::c_int;
 
 use mlx_sys as sys;
 
-use super::array::{Array, Dtype};
+use super::array::{Array, Dtype, element_count};
 use super::bridge::{self, Owner};
+use super::device::Device;
 use super::error::init;
 use super::stream::Stream;
 use crate::error::{Error, Result};
@@ -32,24 +34,58 @@ pub struct TensorView<'a> {
 /// Makes arrays of tensors in mapped files and counts what had to be copied.
 pub struct MappedArrays<'s> {
     stream: &'s Stream,
+    way: Way,
     /// By address of the map: the file as one array of bytes, if that is possible.
     whole_files: HashMap<usize, Option<Array>>,
     copied_bytes: usize,
 }
 
-/// Whether a tensor whose elements of `element_bytes` start at `start` in its file
-/// is used where it is mapped; otherwise it is copied.
-pub fn maps_in_place(start: usize, element_bytes: usize) -> bool {
-    let mut metal = false;
-    // SAFETY: writes one flag.
-    let known = |metal: &mut bool| unsafe { sys::mlx_metal_is_available(metal) == 0 && *metal };
-    bridge::can_wrap() || (start.is_multiple_of(element_bytes) && known(&mut metal))
+/// How tensors become arrays of a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    Wrap,
+    /// Aligned ones; the others are copied.
+    Views,
+    Copy,
+    /// Into the memory of a GPU.
+    Send,
 }
+
+impl Way {
+    fn to(device: Device) -> Way {
+        let mut metal = false;
+        // SAFETY: writes one flag.
+        let code = unsafe { sys::mlx_metal_is_available(&mut metal) };
+        if device.has_own_memory() {
+            Way::Send
+        } else if bridge::can_wrap() {
+            Way::Wrap
+        } else if code == 0 && metal {
+            Way::Views
+        } else {
+            Way::Copy
+        }
+    }
+}
+
+/// Whether a tensor whose elements of `element_bytes` start at `start` in its file
+/// is used on this device where it is mapped; otherwise it is copied.
+pub fn maps_in_place(device: Device, start: usize, element_bytes: usize) -> bool {
+    match Way::to(device) {
+        Way::Wrap => true,
+        Way::Views => start.is_multiple_of(element_bytes),
+        Way::Copy | Way::Send => false,
+    }
+}
+
+/// What is sent to a GPU at a time, so that it takes little of the machine's memory.
+const PIECE_BYTES: usize = 64 << 20;
 
 impl<'s> MappedArrays<'s> {
     pub fn new(stream: &'s Stream) -> Self {
         Self {
             stream,
+            way: Way::to(stream.device()),
             whole_files: HashMap::new(),
             copied_bytes: 0,
         }
@@ -61,7 +97,7 @@ impl<'s> MappedArrays<'s> {
     }
 
     pub fn array(&mut self, view: &TensorView<'_>) -> Result<Array> {
-        if bridge::can_wrap() {
+        if self.way == Way::Wrap {
             return bridge::wrap(
                 view.file,
                 view.start,
@@ -70,18 +106,19 @@ impl<'s> MappedArrays<'s> {
                 view.owner.clone(),
             );
         }
-        if view.start.is_multiple_of(view.dtype.bytes())
+        if self.way == Way::Views
+            && view.start.is_multiple_of(view.dtype.bytes())
             && let Some(file) = self.whole_file(view)?
         {
             return view_into(&file, view.start, view.shape, view.dtype, self.stream);
         }
-        let bytes = super::array::element_count(view.shape) * view.dtype.bytes();
+        let bytes = element_count(view.shape) * view.dtype.bytes();
+        let content = &view.file[view.start..view.start + bytes];
         self.copied_bytes += bytes;
-        Array::copy_of(
-            &view.file[view.start..view.start + bytes],
-            view.shape,
-            view.dtype,
-        )
+        match self.way {
+            Way::Send => send(self.stream, content, view.shape, view.dtype, PIECE_BYTES),
+            _ => Array::copy_of(content, view.shape, view.dtype),
+        }
     }
 
     fn whole_file(&mut self, view: &TensorView<'_>) -> Result<Option<Array>> {
@@ -118,6 +155,36 @@ fn wrap_pages(file: &[u8], owner: &Owner) -> Result<Option<Array>> {
     // Where the allocator has no such buffers MLX has made a copy instead.
     let in_place = array.data_address() == Some(file.as_ptr());
     Ok(in_place.then_some(array))
+}
+
+/// A copy of `content` in memory that the stream's device allocates. Arrays of data
+/// are made in memory that CPU and GPU share, of which parts are moved to and fro; only
+/// results of operations lie in the GPU's own.
+fn send(
+    stream: &Stream,
+    content: &[u8],
+    shape: &[i32],
+    dtype: Dtype,
+    piece_bytes: usize,
+) -> Result<Array> {
+    let n_rows = shape.first().map_or(1, |&rows| rows as usize);
+    // An update of the whole array would be the array itself.
+    if n_rows < 2 || content.is_empty() {
+        return Array::copy_of(content, shape, dtype);
+    }
+    let row_bytes = content.len() / n_rows;
+    let n_at_once = (piece_bytes / row_bytes).clamp(1, n_rows.div_ceil(2));
+    let mut sent = stream.zeros(shape, dtype)?;
+    for (index, piece) in content.chunks(n_at_once * row_bytes).enumerate() {
+        let mut piece_shape = shape.to_vec();
+        piece_shape[0] = (piece.len() / row_bytes) as i32;
+        let mut start = vec![0; shape.len()];
+        start[0] = (index * n_at_once) as i32;
+        let piece = Array::copy_of(piece, &piece_shape, dtype)?;
+        sent = stream.slice_update(sent, &piece, &start)?;
+        stream.eval([&sent])?;
+    }
+    Ok(sent)
 }
 
 fn page_bytes() -> usize {
@@ -233,6 +300,30 @@ mod tests {
                 MappedArrays::new(&stream).array(&view).is_err(),
                 "start {start}"
             );
+        }
+    }
+
+    #[test]
+    fn what_is_sent_in_pieces_arrives_whole() {
+        let stream = stream();
+        for (shape, dtype) in [
+            (vec![7, 3], Dtype::F32),
+            (vec![2], Dtype::Bf16),
+            (vec![1, 5], Dtype::U8),
+            (vec![5, 2, 2], Dtype::U32),
+            (vec![], Dtype::F32),
+        ] {
+            let n = element_count(&shape) * dtype.bytes();
+            let content: Vec<u8> = (0..n).map(|i| (i * 37 % 251) as u8).collect();
+            for piece_bytes in [1, 30, 1 << 20] {
+                let sent = send(&stream, &content, &shape, dtype, piece_bytes).expect("sent");
+                assert_eq!((sent.shape(), sent.dtype().unwrap()), (&shape[..], dtype));
+                assert_eq!(
+                    contents(&sent),
+                    content,
+                    "{shape:?} in pieces of {piece_bytes}"
+                );
+            }
         }
     }
 

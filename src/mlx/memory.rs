@@ -2,8 +2,10 @@
 
 use mlx_sys as sys;
 
+use super::device::{self, Device, gpu_available};
 use super::error::check;
-use super::stream::{Device, gpu_available, while_nothing_runs};
+use super::lost;
+use super::stream::while_nothing_runs;
 use crate::error::Result;
 use crate::host;
 
@@ -47,6 +49,9 @@ pub fn reset_peak() -> Result<()> {
 /// Gives freed buffers back to the system.
 pub fn clear_cache() -> Result<()> {
     start()?;
+    if lost::any() {
+        return Ok(());
+    }
     // SAFETY: no arguments.
     while_nothing_runs(|| check(unsafe { sys::mlx_clear_cache() }))
 }
@@ -54,6 +59,9 @@ pub fn clear_cache() -> Result<()> {
 /// Bounds the freed buffers that MLX may keep, and returns the bound before.
 pub fn set_cache_limit(bytes: usize) -> Result<usize> {
     start()?;
+    if lost::any() {
+        return Ok(bytes);
+    }
     let mut before = 0;
     // SAFETY: writes one number.
     while_nothing_runs(|| check(unsafe { sys::mlx_set_cache_limit(&mut before, bytes) }))?;
@@ -77,24 +85,39 @@ pub fn set_memory_limit(bytes: usize) -> Result<()> {
 /// What the GPU can work on without being slowed down, where it says so.
 pub fn gpu_working_set() -> Result<Option<usize>> {
     start()?;
-    if !gpu_available() {
+    if !gpu_available() || device::is_for_cuda() {
         return Ok(None);
     }
-    // SAFETY: both handles are made, used and freed here; the key is a literal.
+    // SAFETY: the handle is made, used and freed here; the key is a literal.
     unsafe {
-        let device = sys::mlx_device_new_type(Device::Gpu.raw_type(), 0);
         let mut info = sys::mlx_device_info_new();
-        let mut bytes = 0;
-        let code = sys::mlx_device_info_get(&mut info, device);
-        let found = match check(code) {
-            Ok(()) => {
-                let key = c"max_recommended_working_set_size".as_ptr();
-                Ok(sys::mlx_device_info_get_size(&mut bytes, info, key) == 0)
-            }
-            Err(error) => Err(error),
-        };
+        let code = Device::Gpu(0).with_raw(|raw| sys::mlx_device_info_get(&mut info, raw));
+        let found = check(code).map(|()| device::size(info, c"max_recommended_working_set_size"));
         sys::mlx_device_info_free(info);
-        sys::mlx_device_free(device);
-        found.map(|found| found.then_some(bytes))
+        found
     }
+}
+
+/// What models may use of the memory that a GPU has for itself: what is free, less a
+/// twentieth for CUDA's own needs, and what they have already. `None`: it has none.
+pub fn gpu_own_bytes(device: Device) -> Result<Option<usize>> {
+    if !device.has_own_memory() || device.is_pretended() {
+        return Ok(None);
+    }
+    let facts = device::device_facts(device)?;
+    let held = memory_use()?;
+    Ok(facts
+        .free_bytes
+        .zip(facts.total_bytes)
+        .map(|(free, total)| {
+            let usable = free.saturating_sub(total / 20);
+            usable
+                .saturating_add(held.active)
+                .saturating_add(held.cache)
+        }))
+}
+
+/// Whether MLX's arrays lie in the memory of a GPU that has its own.
+pub fn arrays_are_in_device_memory() -> bool {
+    device::is_for_cuda() && gpu_available()
 }

@@ -3,6 +3,8 @@
 //!
 //! - `error`: MLX's error handler (the default one ends the process) and `check`
 //! - `array`: [`Array`], an owned reference to a node of MLX's graph
+//! - `device`: [`Device`], where to compute, and why there is no GPU; `driver`:
+//!   NVIDIA's; `lost`: GPUs that failed for good
 //! - `stream`: [`Stream`], where work runs, and the evaluation boundary
 //! - `ops`: [`Ops`], the operations the decoder is made of
 //! - `projections`, `norms`, `experts`, `attention`: those that our kernels fuse:
@@ -22,11 +24,16 @@ mod array;
 mod attention;
 mod bridge;
 mod cached;
+mod compiled;
+mod device;
+mod driver;
 mod elementwise;
 mod error;
 mod experts;
+mod greedy;
 mod inputs;
 mod latent;
+mod lost;
 mod low_rank;
 mod mapped;
 mod memory;
@@ -42,21 +49,27 @@ mod stock_experts;
 mod stream;
 mod visible;
 
-pub use crate::kernels::{Activation, Gate, Groups, LatentShape, Pairing, Routing, Scores};
+pub use crate::kernels::{
+    Activation, Gate, Groups, LatentShape, Pairing, PositionScale, Routing, Scores,
+};
 pub use array::{Array, Dtype};
 pub use attention::{AttentionLayer, Place, StepBlocks};
 pub use cached::{CachedArrays, cached_bytes, cached_from_bytes};
+#[cfg(test)]
+pub(crate) use device::FIRST_PRETENDED_GPU;
+pub use device::{Device, DeviceFacts, device_facts, gpu_available, gpu_count, why_no_gpu};
 pub use experts::{ExpertWeights, Experts, GatedLinears, JoinedLinears, RowOrder, SharedExpert};
+pub use greedy::NO_TOKEN;
 pub use latent::{HeadLinears, LatentHeads};
 pub use low_rank::LowRank;
 pub use mapped::{MappedArrays, TensorView, maps_in_place};
 pub use memory::{
-    MemoryUse, clear_cache, gpu_working_set, memory_use, reset_peak, set_cache_limit,
-    set_memory_limit,
+    MemoryUse, arrays_are_in_device_memory, clear_cache, gpu_own_bytes, gpu_working_set,
+    memory_use, reset_peak, set_cache_limit, set_memory_limit,
 };
 pub use norms::{Norm, NormKind};
 pub use ops::{CpuOps, Ops};
 pub use projections::{Linear, Projected, Weight};
 pub use quantized::{BlockWeight, QuantMode, QuantizedWeight};
 pub use rotation::{Rope, Rotation};
-pub use stream::{Device, Stream, gpu_available, version};
+pub use stream::{Stream, version};

@@ -9,12 +9,14 @@ use std::sync::Arc;
 use mlx_sys as sys;
 
 use super::array::{Array, Dtype};
+use super::compiled::CompiledGates;
+use super::device::Device;
 use super::error::last_error;
 use super::inputs::{float_of, format_of, quantized_rows};
 use super::primitive::kernel;
 use super::projections::Weight;
 use super::quantized::{QuantMode, QuantizedWeight, no_blocks, raw_or_null};
-use super::stream::{Device, Stream};
+use super::stream::Stream;
 use crate::error::Result;
 use crate::kernels::{self, Floats, FloatsMut, Format, Level, Pool};
 
@@ -30,9 +32,12 @@ pub enum CpuOps {
 
 /// Builds operations on one stream.
 pub struct Ops {
-    stream: Stream,
+    stream: Arc<Stream>,
     /// Runs our kernels; `None`: MLX computes everything.
     pool: Option<Arc<Pool>>,
+    /// `None`: on the CPU.
+    gates: Option<Arc<CompiledGates>>,
+    rows_apart: bool,
 }
 
 pub(super) const NULL: sys::mlx_array = sys::mlx_array { ctx: null_mut() };
@@ -51,10 +56,28 @@ impl Ops {
     /// `n_threads` is for kernels of ours, 0: as many as suit the machine.
     pub fn new(stream: Stream, cpu_ops: CpuOps, n_threads: usize) -> Ops {
         let kernels = stream.device() == Device::Cpu && cpu_ops == CpuOps::Kernels;
+        let compiles = stream.device().is_gpu() && !stream.device().is_pretended();
         Ops {
-            stream,
+            stream: Arc::new(stream),
             pool: kernels.then(|| Pool::shared(n_threads)),
+            gates: compiles.then(Arc::default),
+            rows_apart: false,
         }
+    }
+
+    /// The same operations, where our kernels compute each row of a step as if it
+    /// was the only one, to the last bit. MLX's own operations have no such way.
+    pub fn with_rows_apart(&self) -> Ops {
+        Ops {
+            stream: self.stream.clone(),
+            pool: self.pool.clone(),
+            gates: self.gates.clone(),
+            rows_apart: true,
+        }
+    }
+
+    pub(super) fn rows_apart(&self) -> bool {
+        self.rows_apart
     }
 
     /// Threads that compute a kernel of ours; 1 where MLX computes everything.
@@ -74,6 +97,10 @@ impl Ops {
     /// What our kernels run on, if they are in use.
     pub fn pool(&self) -> Option<&Arc<Pool>> {
         self.pool.as_ref()
+    }
+
+    pub(super) fn compiled_gates(&self) -> Option<&CompiledGates> {
+        self.gates.as_deref()
     }
 
     pub fn astype(&self, a: &Array, dtype: Dtype) -> Result<Array> {
@@ -140,44 +167,11 @@ impl Ops {
     /// `target` with `update` written at `start`. Consumes `target`: when that
     /// was the last reference, the update happens in place.
     pub fn slice_update(&self, target: Array, update: &Array, start: &[i32]) -> Result<Array> {
-        let stop: Vec<i32> = start
-            .iter()
-            .zip(update.shape())
-            .map(|(a, n)| a + n)
-            .collect();
-        let strides = vec![1; start.len()];
-        Array::build(|out| {
-            // SAFETY: see above.
-            unsafe {
-                sys::mlx_slice_update(
-                    out,
-                    target.raw(),
-                    update.raw(),
-                    start.as_ptr(),
-                    start.len(),
-                    stop.as_ptr(),
-                    stop.len(),
-                    strides.as_ptr(),
-                    strides.len(),
-                    self.stream.raw(),
-                )
-            }
-        })
+        self.stream.slice_update(target, update, start)
     }
 
     pub fn zeros(&self, shape: &[i32], dtype: Dtype) -> Result<Array> {
-        Array::build(|out| {
-            // SAFETY: see above.
-            unsafe {
-                sys::mlx_zeros(
-                    out,
-                    shape.as_ptr(),
-                    shape.len(),
-                    dtype.raw(),
-                    self.stream.raw(),
-                )
-            }
-        })
+        self.stream.zeros(shape, dtype)
     }
 
     /// Rows of `table` by index: `[rows, ...]`, i32 `[n]` -> `[n, ...]`
@@ -324,6 +318,48 @@ impl Ops {
                     NULL,
                     dtype,
                     self.stream.raw(),
+                )
+            }
+        })
+    }
+}
+
+// What loading weights takes as well.
+impl Stream {
+    pub(super) fn zeros(&self, shape: &[i32], dtype: Dtype) -> Result<Array> {
+        Array::build(|out| {
+            // SAFETY: see above.
+            unsafe { sys::mlx_zeros(out, shape.as_ptr(), shape.len(), dtype.raw(), self.raw()) }
+        })
+    }
+
+    /// See `Ops::slice_update`.
+    pub(super) fn slice_update(
+        &self,
+        target: Array,
+        update: &Array,
+        start: &[i32],
+    ) -> Result<Array> {
+        let stop: Vec<i32> = start
+            .iter()
+            .zip(update.shape())
+            .map(|(a, n)| a + n)
+            .collect();
+        let strides = vec![1; start.len()];
+        Array::build(|out| {
+            // SAFETY: see above.
+            unsafe {
+                sys::mlx_slice_update(
+                    out,
+                    target.raw(),
+                    update.raw(),
+                    start.as_ptr(),
+                    start.len(),
+                    stop.as_ptr(),
+                    stop.len(),
+                    strides.as_ptr(),
+                    strides.len(),
+                    self.raw(),
                 )
             }
         })

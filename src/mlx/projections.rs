@@ -280,6 +280,10 @@ impl<'a> Product<'a> {
         };
         let out_float = dtype.float()?;
         let pool = pool.clone();
+        let multiply = match ops.rows_apart() {
+            true => kernels::linear_apart,
+            false => kernels::linear,
+        };
         let Product {
             inputs,
             n_rows,
@@ -303,7 +307,7 @@ impl<'a> Product<'a> {
                 (None, Some(gate)) => Finish::Gated(gate),
                 (None, None) => Finish::Store,
             };
-            kernels::linear(&pool, &rows, &projections, finish, out, out_float);
+            multiply(&pool, &rows, &projections, finish, out, out_float);
         };
         let shape = [n_rows, width];
         kernel(ops.stream(), inputs.as_slice(), &shape, dtype, body)

@@ -13,7 +13,7 @@ use super::ops::{NULL, Ops, some};
 use super::quantized::{QuantMode, QuantizedWeight};
 use super::visible::Visible;
 use crate::error::Result;
-use crate::kernels::{CacheFormat, RowsLayout};
+use crate::kernels::{CacheFormat, PositionScale, RowsLayout};
 
 impl Ops {
     /// Arrays for `capacity` tokens that begin with what `old` ones hold.
@@ -102,6 +102,10 @@ impl Ops {
     ) -> Result<Array> {
         let queries = self.heads(queries, layer.n_heads, layer.head_dim, place)?;
         let queries = self.rotated(queries, layer, layer.query_norm, place)?;
+        let queries = match layer.position_scale {
+            Some(scale) => self.scale_by_position(&queries, scale, place)?,
+            None => queries,
+        };
         let visible = Visible::new(place.start, place.n, layer.window);
         let seen = visible.first..place.start + place.n;
         let dtype = queries.dtype()?;
@@ -118,6 +122,19 @@ impl Ops {
         let attended = self.transpose(&attended, &[0, 2, 1, 3])?;
         let width = layer.n_heads as i32 * values.dim(3);
         self.reshape(&attended, &[place.n as i32, width])
+    }
+
+    fn scale_by_position(
+        &self,
+        queries: &Array,
+        scale: PositionScale,
+        place: Place,
+    ) -> Result<Array> {
+        let positions = place.start..place.start + place.n;
+        let factors: Vec<f32> = positions.map(|position| scale.at(position)).collect();
+        let factors = Array::from_f32(&factors, &[1, 1, place.n as i32, 1])?;
+        let wide = self.multiply(&self.astype(queries, Dtype::F32)?, &factors)?;
+        self.astype(&wide, queries.dtype()?)
     }
 
     /// The end of each head.

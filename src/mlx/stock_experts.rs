@@ -5,11 +5,11 @@
 use mlx_sys as sys;
 
 use super::array::{Array, Dtype};
+use super::device::Device;
 use super::experts::{ExpertWeights, Experts, GatedLinears, JoinedLinears, RowOrder, SharedExpert};
 use super::ops::{NULL, Ops, some};
 use super::projections::{Linear, Weight};
 use super::quantized::{no_blocks, raw_or_null};
-use super::stream::Device;
 use crate::error::Result;
 use crate::kernels::{Choice, Gate, Routing};
 
@@ -229,7 +229,7 @@ impl Ops {
         Ok(rows.flat_map(choose).collect())
     }
 
-    fn take_along_rows(&self, x: &Array, indices: &Array) -> Result<Array> {
+    pub(super) fn take_along_rows(&self, x: &Array, indices: &Array) -> Result<Array> {
         Array::build(|out| {
             let stream = self.stream().raw();
             // SAFETY: as above.

@@ -5,43 +5,37 @@
 //! kind that any thread may use, each under one owner at a time, and they are
 //! handed back to a pool for the next owner.
 
-use std::ffi::{CStr, c_int};
+use std::ffi::CStr;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use mlx_sys as sys;
 
 use super::array::Array;
+use super::device::{Device, gpu_available};
 use super::error::{check, init, last_error};
+use super::lost;
 use super::primitive::Signal;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::host;
-
-/// Where to compute. Weights and caches live in the memory both sides share.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Device {
-    Cpu,
-    Gpu,
-}
-
-impl Device {
-    pub(super) fn raw_type(self) -> sys::mlx_device_type {
-        match self {
-            Device::Cpu => sys::mlx_device_type__MLX_CPU,
-            Device::Gpu => sys::mlx_device_type__MLX_GPU,
-        }
-    }
-}
 
 /// MLX looks encoders up in an unlocked table while it evaluates, and making a
 /// stream inserts into it: evaluation reads, making a stream writes.
 static ENCODERS: RwLock<()> = RwLock::new(());
 static IDLE: Mutex<Vec<RawStream>> = Mutex::new(Vec::new());
 
+/// Streams that nothing is computed on, one of each GPU in use. MLX would make a
+/// default stream of a GPU for every thread that evaluates, and never free it: this
+/// one is made the default first. And what is done on it fails once the GPU has
+/// failed, without waiting for what the GPU still computes elsewhere.
+static PARKED: Mutex<Vec<RawStream>> = Mutex::new(Vec::new());
+
 struct RawStream {
     raw: sys::mlx_stream,
     device: Device,
     signal: Signal,
+    #[cfg(test)]
+    injected: Mutex<Option<String>>,
 }
 
 // SAFETY: the handle is a plain pair of index and device on the heap.
@@ -49,31 +43,13 @@ unsafe impl Send for RawStream {}
 // SAFETY: nothing writes through the handle.
 unsafe impl Sync for RawStream {}
 
-/// An MLX stream that this value alone uses until it is dropped.
-pub struct Stream(Option<RawStream>);
-
-impl Stream {
-    /// Takes an idle stream of `device`, or makes one.
-    pub fn acquire(device: Device) -> Result<Stream> {
-        host::ensure_not_forked()?;
-        init();
-        if device == Device::Gpu && !gpu_available() {
-            return Err(Error::unsupported(
-                "this machine has no GPU that MLX can use; choose the CPU or `auto`",
-            ));
-        }
-        let mut idle = IDLE.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(index) = idle.iter().position(|stream| stream.device == device) {
-            return Ok(Stream(Some(idle.swap_remove(index))));
-        }
-        drop(idle);
+impl RawStream {
+    fn new(device: Device) -> Result<RawStream> {
         host::watch_forks();
         let _writing = ENCODERS.write().unwrap_or_else(PoisonError::into_inner);
         // SAFETY: the device handle lives for the call; no evaluation runs.
         let raw = host::with_signals_blocked(|| unsafe {
-            let raw_device = sys::mlx_device_new_type(device.raw_type(), 0);
-            let raw = sys::mlx_stream_new_thread_unsafe(raw_device);
-            sys::mlx_device_free(raw_device);
+            let raw = device.with_raw(|raw| sys::mlx_stream_new_thread_unsafe(raw));
             // MLX makes the stream's thread with its first task. Should this
             // fail, the first evaluation fails too, and says so.
             if !raw.ctx.is_null() {
@@ -84,12 +60,38 @@ impl Stream {
         if raw.ctx.is_null() {
             return Err(last_error());
         }
-        let signal = Signal::default();
-        Ok(Stream(Some(RawStream {
+        Ok(RawStream {
             raw,
             device,
-            signal,
-        })))
+            signal: Signal::default(),
+            #[cfg(test)]
+            injected: Mutex::new(None),
+        })
+    }
+}
+
+/// An MLX stream that this value alone uses until it is dropped.
+pub struct Stream(Option<RawStream>);
+
+impl Stream {
+    /// Takes an idle stream of `device`, or makes one.
+    pub fn acquire(device: Device) -> Result<Stream> {
+        host::ensure_not_forked()?;
+        init();
+        device.ensure_there()?;
+        lost::ensure_usable(device)?;
+        if gpu_available() {
+            park(Device::Gpu(0))?;
+        }
+        if device.is_gpu() {
+            park(device)?;
+        }
+        let mut idle = lock(&IDLE);
+        if let Some(index) = idle.iter().position(|stream| stream.device == device) {
+            return Ok(Stream(Some(idle.swap_remove(index))));
+        }
+        drop(idle);
+        RawStream::new(device).map(|stream| Stream(Some(stream)))
     }
 
     fn inner(&self) -> &RawStream {
@@ -112,44 +114,74 @@ impl Stream {
     /// Evaluates the graph behind `arrays` and waits: afterwards all of them can
     /// be read and nothing of the graph is left.
     pub fn eval<'a>(&self, arrays: impl IntoIterator<Item = &'a Array>) -> Result<()> {
+        match self.schedule(arrays)? {
+            true => self.finish(),
+            false => Ok(()),
+        }
+    }
+
+    /// Begins to evaluate the graph behind `arrays`, which may be parts of other
+    /// graphs before they have their values. See `finish` and `wait_for`.
+    pub fn start<'a>(&self, arrays: impl IntoIterator<Item = &'a Array>) -> Result<()> {
+        self.schedule(arrays).map(drop)
+    }
+
+    /// Whether there was anything to do.
+    fn schedule<'a>(&self, arrays: impl IntoIterator<Item = &'a Array>) -> Result<bool> {
         host::ensure_not_forked()?;
+        let device = self.device();
+        lost::ensure_usable(device)?;
         let pending = arrays.into_iter().filter(|array| !array.is_evaluated());
         let handles: Vec<_> = pending.map(Array::raw).collect();
         if handles.is_empty() {
-            return Ok(());
+            return Ok(false);
         }
-        let _reading = ENCODERS.read().unwrap_or_else(PoisonError::into_inner);
+        let parked = lock(&PARKED).first().map(|stream| stream.raw);
+        let reading = ENCODERS.read().unwrap_or_else(PoisonError::into_inner);
         // SAFETY: the handles live through the call; the vector holds references
-        // of its own. MLX would make a default stream for a thread that has
-        // none, and never free it: ours is made the default first.
-        unsafe {
+        // of its own. MLX would make default streams for a thread that has none,
+        // and never free them: ours are made the defaults first.
+        let scheduled = unsafe {
+            if let Some(parked) = parked {
+                check(sys::mlx_set_default_stream(parked))?;
+            }
             check(sys::mlx_set_default_stream(self.raw()))?;
             let vector = sys::mlx_vector_array_new_data(handles.as_ptr(), handles.len());
             if vector.ctx.is_null() {
                 return Err(last_error());
             }
-            let result = match self.device() {
-                Device::Cpu => self.schedule_and_wait(vector),
-                Device::Gpu => check(sys::mlx_eval(vector)),
-            };
+            let scheduled = self
+                .ensure_not_injected()
+                .and(check(sys::mlx_async_eval(vector)));
             sys::mlx_vector_array_free(vector);
-            result?;
+            scheduled
+        };
+        drop(reading);
+        if let Err(error) = scheduled {
+            // What was scheduled before it failed still runs.
+            let _ = self.finish();
+            return Err(lost::notice(device, error));
         }
+        Ok(true)
+    }
+
+    /// Waits for all that was started, and for the stream, which holds intermediate
+    /// results until its thread has let go of them.
+    pub fn finish(&self) -> Result<()> {
+        let _reading = ENCODERS.read().unwrap_or_else(PoisonError::into_inner);
+        // SAFETY: a live handle.
+        let finished = check(unsafe { sys::mlx_synchronize(self.raw()) });
+        finished.map_err(|error| lost::notice(self.device(), error))?;
         self.signal().check()
     }
 
-    /// Waits for the stream as well, which holds intermediate results until its
-    /// thread has let go of them.
-    ///
-    /// # Safety
-    /// `vector` is a live handle.
-    unsafe fn schedule_and_wait(&self, vector: sys::mlx_vector_array) -> Result<()> {
-        // SAFETY: the caller's.
-        let scheduled = check(unsafe { sys::mlx_async_eval(vector) });
-        // Also after a failure: what was scheduled before it still runs.
-        // SAFETY: a live handle.
-        let finished = check(unsafe { sys::mlx_synchronize(self.raw()) });
-        scheduled.and(finished)
+    /// Waits for one array of those that were started; others may still be computed.
+    pub fn wait_for(&self, array: &Array) -> Result<()> {
+        // SAFETY: a live handle, whose evaluation was started.
+        let waited = check(unsafe { sys::_mlx_array_wait(array.raw()) });
+        // MLX does not look whether the wait has failed.
+        let waited = waited.and_then(|()| ensure_alive(self.device()));
+        waited.map_err(|error| lost::notice(self.device(), error))
     }
 
     /// Runs `call`; once `stop` is set, kernels of ours do nothing any more: those
@@ -163,13 +195,31 @@ impl Stream {
     }
 }
 
+#[cfg(not(test))]
+impl Stream {
+    fn ensure_not_injected(&self) -> Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+impl Stream {
+    /// The next evaluation fails as if MLX had said so.
+    pub(crate) fn fail_next(&self, message: &str) {
+        *lock(&self.inner().injected) = Some(message.to_owned());
+    }
+
+    fn ensure_not_injected(&self) -> Result<()> {
+        let injected = lock(&self.inner().injected).take();
+        injected.map_or(Ok(()), |message| Err(super::error::of_message(message)))
+    }
+}
+
 impl Drop for Stream {
     fn drop(&mut self) {
         let stream = self.0.take().filter(|_| !host::forked());
         if let Some(stream) = stream {
-            IDLE.lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .push(stream);
+            lock(&IDLE).push(stream);
         }
     }
 }
@@ -181,13 +231,29 @@ pub(super) fn while_nothing_runs<T>(call: impl FnOnce() -> T) -> T {
     call()
 }
 
-/// Whether the MLX that was loaded has a GPU to run on.
-pub fn gpu_available() -> bool {
-    init();
-    let mut count: c_int = 0;
-    // SAFETY: writes one integer.
-    let code = unsafe { sys::mlx_device_count(&mut count, Device::Gpu.raw_type()) };
-    check(code).is_ok() && count > 0
+/// Makes the parked stream of `device` if there is none.
+fn park(device: Device) -> Result<()> {
+    let mut parked = lock(&PARKED);
+    if !parked.iter().any(|stream| stream.device == device) {
+        parked.push(RawStream::new(device)?);
+    }
+    Ok(())
+}
+
+/// Fails once a GPU has failed.
+fn ensure_alive(device: Device) -> Result<()> {
+    // One at a time: a stream has one user.
+    let parked = lock(&PARKED);
+    let Some(stream) = parked.iter().find(|stream| stream.device == device) else {
+        return Ok(());
+    };
+    let _reading = ENCODERS.read().unwrap_or_else(PoisonError::into_inner);
+    // SAFETY: a live handle.
+    check(unsafe { sys::mlx_synchronize(stream.raw) })
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The version of the MLX that was loaded, such as "0.32.2".

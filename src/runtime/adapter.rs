@@ -12,7 +12,7 @@ use crate::decoder::Adapted;
 use crate::error::{Error, Result};
 use crate::log;
 use crate::memory::{Category, Demand, Entry, Reservation, budget};
-use crate::mlx::{self, Stream};
+use crate::mlx::{self, Device, Stream};
 
 /// A tensor's name, place and array.
 const BYTES_PER_TENSOR: usize = 1024;
@@ -41,7 +41,7 @@ impl Adapter {
             ));
         }
         let files = AdapterFiles::open(path)?;
-        let reservation = reserve(&files)?;
+        let reservation = reserve(&files, model.device())?;
         let stream = Stream::acquire(model.device())?;
         let (adapted, bytes) = Adapted::load(&files, &model.info().spec, &stream)?;
         let mapped_bytes = bytes.used - bytes.copied;
@@ -74,14 +74,15 @@ impl Adapter {
     }
 }
 
-fn reserve(files: &AdapterFiles) -> Result<Reservation> {
+fn reserve(files: &AdapterFiles, device: Device) -> Result<Reservation> {
     let mut demand = Demand {
         private: 2 * files.pairs().len() * BYTES_PER_TENSOR,
         ..Demand::default()
     };
     for tensor in files.pairs().iter().flat_map(|pair| [&pair.down, &pair.up]) {
-        match mlx::maps_in_place(tensor.offset, tensor.dtype.size()) {
+        match mlx::maps_in_place(device, tensor.offset, tensor.dtype.size()) {
             true => demand.kept += tensor.bytes,
+            false if device.has_own_memory() => demand.gpu += tensor.bytes,
             false => demand.private += tensor.bytes,
         }
     }

@@ -1,9 +1,15 @@
 //! [`Context`]: sequences of one model, and their evaluation.
 //!
+//! - `ahead`: greedy decoding one step ahead
 //! - `overflow`: sequences that lose tokens to make room
 //! - `reuse`: texts that begin like others
 //! - `saving`: sequences to and from files
+//! - `head`: what becomes of the hidden states behind the layers
+//! - `drafts`: tokens that may be wrong
 
+mod ahead;
+mod drafts;
+mod head;
 mod overflow;
 mod reuse;
 mod saving;
@@ -12,6 +18,10 @@ pub use overflow::Overflow;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+pub(super) use head::{Head, States};
+
+use head::{LogitsHead, LogitsRow};
 
 use super::adapter::{ActiveAdapters, Adapter};
 use super::admission::{self, ContextBytes, ContextPlan, ContextReservation};
@@ -25,9 +35,11 @@ use super::sequences::{Sequences, SharedSequences};
 use super::stats::ContextMemory;
 use crate::decoder::Segment;
 use crate::error::{Error, Result};
-use crate::kv::{self, KvType, Recipe, Sequence};
+use crate::kv::{self, KvType, KvUsage, Recipe, Sequence};
 use crate::memory::{Category, Entry};
 use crate::mlx::{Array, Device, Ops, Stream};
+
+pub(super) use ahead::Next;
 
 /// Zero means the default.
 #[derive(Clone, Copy, Debug, Default)]
@@ -55,7 +67,7 @@ pub struct ContextOptions {
 }
 
 /// Counters since the context was made. A step in which each sequence gets one
-/// token is decoding, any other is prefill.
+/// token, perhaps with drafts behind it, is decoding, any other is prefill.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Perf {
     pub n_prefill_tokens: u64,
@@ -69,6 +81,18 @@ pub struct Perf {
     pub n_prefix_tokens: u64,
     /// Tokens that sequences lost to make room, or by `shift`.
     pub n_removed_tokens: u64,
+    /// Tokens that were evaluated because they might follow.
+    pub n_drafted: u64,
+    /// Those of them that did. The others do not count as decoded.
+    pub n_accepted: u64,
+}
+
+/// Whether the rows of a step may be computed in ways that suit many.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Arithmetic {
+    Together,
+    /// Each as if it was alone, which makes the step one of decoding.
+    OneByOne,
 }
 
 /// Sequences of one model. One call at a time.
@@ -87,20 +111,20 @@ pub struct Context {
     reservation: ContextReservation,
 }
 
-/// One wanted row of the last evaluation.
-struct LogitsRow {
-    /// f32 `[rows, vocab_size]` of one step
-    step: Array,
-    row: usize,
-}
-
 /// One step of an evaluation.
 struct Step {
     tokens: Vec<i32>,
     /// (sequence, number of tokens), by sequence
     parts: Vec<(usize, usize)>,
-    /// Rows of this step whose logits are wanted, with their place in the batch.
+    /// Rows of this step of which something is wanted, with their place in the batch.
     wanted: Vec<(i32, usize)>,
+}
+
+/// How an evaluation is computed.
+struct Way<'a> {
+    arithmetic: Arithmetic,
+    head: &'a mut dyn Head,
+    cancel: Option<&'a Cancel>,
 }
 
 impl Context {
@@ -149,6 +173,16 @@ impl Context {
         self.plan.prefill_chunk
     }
 
+    #[cfg(test)]
+    pub(super) fn ops(&self) -> &Arc<Ops> {
+        &self.ops
+    }
+
+    /// Whether decoding gains from being one step ahead.
+    pub(super) fn gains_from_running_ahead(&self) -> bool {
+        self.ops.gains_from_running_ahead()
+    }
+
     /// Threads that compute on the CPU, the one that waits for the others
     /// included; 1 where MLX computes everything.
     pub fn n_threads(&self) -> usize {
@@ -170,11 +204,7 @@ impl Context {
 
     pub fn memory(&self) -> ContextMemory {
         let held = Sequences::of(&self.sequences).usage();
-        ContextMemory {
-            kv_reserved: held.reserved_bytes,
-            kv_used: held.used_bytes,
-            logits: self.logits_bytes.bytes(),
-        }
+        self.memory_of(held, self.logits_bytes.bytes())
     }
 
     /// The most that keys and values have taken.
@@ -186,11 +216,23 @@ impl Context {
     pub fn sequence_memory(&self, sequence: i32) -> Result<ContextMemory> {
         let index = self.index_of(sequence)?;
         let held = kv::usage(&Sequences::of(&self.sequences)[index..=index]);
-        Ok(ContextMemory {
+        Ok(self.memory_of(held, 0))
+    }
+
+    fn memory_of(&self, held: KvUsage, logits: usize) -> ContextMemory {
+        let memory = ContextMemory {
             kv_reserved: held.reserved_bytes,
             kv_used: held.used_bytes,
-            logits: 0,
-        })
+            logits,
+            on_gpu: 0,
+        };
+        ContextMemory {
+            on_gpu: match self.model.device().has_own_memory() {
+                true => memory.total(),
+                false => 0,
+            },
+            ..memory
+        }
     }
 
     pub fn sequence_length(&self, sequence: i32) -> Result<usize> {
@@ -270,6 +312,30 @@ impl Context {
     /// logits are as before; only if MLX itself fails in the middle can a
     /// sequence be lost, which the message then says.
     pub fn eval(&mut self, batch: &Batch<'_>, cancel: Option<&Cancel>) -> Result<()> {
+        let mut head = LogitsHead::default();
+        self.eval_with(batch, Arithmetic::Together, &mut head, cancel)?;
+        self.keep_logits(head);
+        Ok(())
+    }
+
+    /// As `eval`, where `head` gets what it wants of the batch's marked tokens; the
+    /// logits of the evaluation before stay.
+    pub(super) fn eval_for(
+        &mut self,
+        batch: &Batch<'_>,
+        head: &mut dyn Head,
+        cancel: Option<&Cancel>,
+    ) -> Result<()> {
+        self.eval_with(batch, Arithmetic::Together, head, cancel)
+    }
+
+    fn eval_with(
+        &mut self,
+        batch: &Batch<'_>,
+        arithmetic: Arithmetic,
+        head: &mut dyn Head,
+        cancel: Option<&Cancel>,
+    ) -> Result<()> {
         let vocab_size = self.model.decoder().spec().vocab_size;
         batch.validate(vocab_size)?;
         let shares = batch.shares(self.n_sequences())?;
@@ -278,25 +344,33 @@ impl Context {
         let mut sequences = Sequences::of(&shared);
         self.ensure_room(&sequences, &shares)?;
         let wanted = batch.wanted(&shares);
+        let n_logits = head.logits_rows_at_once(wanted.len());
         self.reservation
-            .admit_logits(&self.plan, self.logits.len(), wanted.len())?;
+            .admit_logits(&self.plan, self.logits.len(), n_logits)?;
         let _in_use = self.model.residence().begin()?;
         self.adapters.ensure_unaltered()?;
         self.make_room(&mut sequences, &shares)?;
         let lengths: Vec<usize> = sequences.iter().map(Sequence::length).collect();
-        let result = self.run(&mut sequences, batch, &shares, &wanted, cancel);
+        let mut way = Way {
+            arithmetic,
+            head,
+            cancel,
+        };
+        let result = self.run(&mut sequences, batch, &shares, &wanted, &mut way);
         let result = match result {
-            Ok(logits) => {
-                self.logits = logits;
+            Ok(()) => {
                 self.keep_completed(&sequences, &shares, &lengths);
                 Ok(())
             }
             Err(error) => Err(roll_back(&mut sequences, &lengths, error)),
         };
         sequences.account();
-        drop(sequences);
-        self.account_logits();
         result
+    }
+
+    fn keep_logits(&mut self, head: LogitsHead) {
+        self.logits = head.into_rows();
+        self.account_logits();
     }
 
     fn keep_completed(&self, sequences: &[Sequence], shares: &[Share], lengths: &[usize]) {
@@ -314,8 +388,8 @@ impl Context {
         batch: &Batch<'_>,
         shares: &[Share],
         wanted: &[usize],
-        cancel: Option<&Cancel>,
-    ) -> Result<Vec<LogitsRow>> {
+        way: &mut Way<'_>,
+    ) -> Result<()> {
         for share in shares {
             if !self.ops.uses_kernels() {
                 let length = sequences[share.sequence].length();
@@ -324,44 +398,33 @@ impl Context {
             sequences[share.sequence].bring_back()?;
             sequences[share.sequence].reserve(&self.ops, share.indices.len())?;
         }
-        let mut rows: Vec<(usize, LogitsRow)> = Vec::with_capacity(wanted.len());
         for step in steps(batch, shares, wanted, self.plan.prefill_chunk) {
-            if let Some(cancel) = cancel {
+            if let Some(cancel) = way.cancel {
                 cancel.check()?;
             }
             let began = Instant::now();
-            if let Some(logits) = self.step(sequences, &step, cancel)? {
-                rows.extend(step.wanted.iter().enumerate().map(|(row, &(_, place))| {
-                    let step = logits.clone();
-                    (place, LogitsRow { step, row })
-                }));
-            }
-            self.count(&step, began.elapsed());
+            self.step(sequences, &step, way)?;
+            self.count(&step, way.arithmetic, began.elapsed());
         }
-        rows.sort_unstable_by_key(|(place, _)| *place);
         self.perf.n_evals += 1;
-        Ok(rows.into_iter().map(|(_, row)| row).collect())
+        Ok(())
     }
 
-    fn step_size(&self, sequences: &[Sequence], step: &Step) -> StepSize {
+    fn step_size(&self, sequences: &[Sequence], step: &Step, head: &dyn Head) -> StepSize {
         let lengths = step.parts.iter();
         let end = |(sequence, n): &(usize, usize)| sequences[*sequence].length() + n;
         StepSize {
             n_tokens: step.tokens.len(),
             n_sequences: step.parts.len(),
             n_positions: lengths.map(end).max().unwrap_or(0),
-            n_wanted: step.wanted.len(),
+            n_wanted: head.logits_rows_at_once(step.wanted.len()),
         }
     }
 
-    /// Builds and evaluates one step; gives its wanted logits.
-    fn step(
-        &mut self,
-        sequences: &mut [Sequence],
-        step: &Step,
-        cancel: Option<&Cancel>,
-    ) -> Result<Option<Array>> {
-        self.plan.probe_step(&self.step_size(sequences, step))?;
+    /// Builds and evaluates one step.
+    fn step(&mut self, sequences: &mut [Sequence], step: &Step, way: &mut Way<'_>) -> Result<()> {
+        self.plan
+            .probe_step(&self.step_size(sequences, step, way.head))?;
         let Context {
             model,
             ops,
@@ -369,7 +432,9 @@ impl Context {
             recipe,
             ..
         } = self;
-        let ways = (&**ops, adapters.adapted());
+        let apart = (way.arithmetic == Arithmetic::OneByOne).then(|| ops.with_rows_apart());
+        let ways = (apart.as_ref().unwrap_or(ops), adapters.adapted());
+        let cancel = way.cancel;
         let decoder = model.decoder();
         let layerwise = ops.stream().device() == Device::Cpu
             && !ops.uses_kernels()
@@ -382,37 +447,36 @@ impl Context {
             Ok(())
         };
         let mut segments = segments(sequences, &step.parts);
-        let rows: Vec<i32> = step.wanted.iter().map(|(row, _)| *row).collect();
-        let tokens = &step.tokens;
-        let wants_states = !rows.is_empty();
+        let tokens = Array::from_i32(&step.tokens, &[step.tokens.len() as i32])?;
+        let wants_states = !step.wanted.is_empty();
         let mut compute = || {
             let hidden =
-                decoder.forward(ways, tokens, &mut segments, wants_states, &mut after_layer)?;
-            let logits = match rows.is_empty() {
-                true => None,
-                false => Some(decoder.logits(ways, &hidden, &rows)?),
+                decoder.forward(ways, &tokens, &mut segments, wants_states, &mut after_layer)?;
+            let states = States::new(decoder, ways, hidden);
+            let last = match wants_states {
+                true => way.head.look(&states, &step.wanted)?,
+                false => states.hidden().clone(),
             };
             let caches = segments.iter().flat_map(|segment| segment.cache.arrays());
-            let last = logits.as_ref().unwrap_or(&hidden);
-            ops.stream().eval(caches.chain([last]))?;
-            Ok(logits)
+            ops.stream().eval(caches.chain([&last]))
         };
         // Our kernels look at the flag themselves; MLX's operations do not.
         let computed = ops.stream().until(cancel.map(Cancel::flag), &mut compute);
         cancel.map_or(Ok(()), Cancel::check)?;
-        let logits = computed?;
+        computed?;
         let mut rest = &step.tokens[..];
         for segment in segments {
             let (new, others) = rest.split_at(segment.n_tokens);
             segment.cache.advance(recipe, new);
             rest = others;
         }
-        Ok(logits)
+        Ok(())
     }
 
-    fn count(&mut self, step: &Step, elapsed: Duration) {
+    fn count(&mut self, step: &Step, arithmetic: Arithmetic, elapsed: Duration) {
         let n_tokens = step.tokens.len() as u64;
-        if step.parts.iter().all(|(_, n)| *n == 1) {
+        let is_drafted = arithmetic == Arithmetic::OneByOne;
+        if is_drafted || step.parts.iter().all(|(_, n)| *n == 1) {
             self.perf.n_decode_tokens += n_tokens;
             self.perf.decode_time += elapsed;
         } else {

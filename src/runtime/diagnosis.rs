@@ -156,7 +156,7 @@ pub fn diagnose(context: Option<&Context>) -> Result<Diagnosis> {
         major_faults,
         window,
         swapped_bytes: stats.process.swapped,
-        held_bytes: stats.total() + stats.weights.weights_resident,
+        held_bytes: stats.total_here() + stats.weights.weights_resident,
         usable_bytes: stats.usable.usable_bytes,
         n_tokens: context.map_or(Ok(0), longest_sequence)?,
         n_ctx: context.map_or(0, Context::n_ctx),
@@ -183,7 +183,7 @@ fn find(seen: &Diagnosis, stats: &MemoryStats, is_altered: bool) -> Vec<Finding>
     let reads_from_disk = per_second >= PAGING_PER_SECOND;
     let weights = &stats.weights;
     let is_loaded = percent(weights.weights_resident, weights.weights_mapped) >= LOADED_PERCENT;
-    let fits = stats.total() + weights.weights_mapped <= stats.usable.usable_bytes;
+    let fits = stats.total_here() + weights.weights_mapped <= stats.usable.usable_bytes;
     let is_stalled = stats
         .pressure
         .is_some_and(|pressure| pressure.level() > PressureLevel::Normal);

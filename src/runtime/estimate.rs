@@ -2,7 +2,9 @@
 
 use std::path::Path;
 
-use super::admission::{ContextBytes, ContextPlan, ModelBytes, ModelCaps, apply_limits, within};
+use super::admission::{
+    ContextBytes, ContextPlan, ModelBytes, ModelCaps, apply_limits, look_at, within,
+};
 use super::context::ContextOptions;
 use super::model::{ModelInfo, ModelOptions, info_of};
 use super::prefix_cache;
@@ -52,6 +54,10 @@ pub struct MemoryEstimate {
     pub mlx_cache: usize,
     pub total: usize,
     pub usable: Usable,
+    /// Of the total, what is in the memory of a GPU that has its own.
+    pub gpu: usize,
+    /// What models may use there.
+    pub gpu_usable: Option<usize>,
     /// Of the usable bytes, promised to models and contexts already.
     pub taken: usize,
     /// 0: it fits.
@@ -77,9 +83,11 @@ pub fn estimate(
         Precision::Native => info.spec.native_dtype(&manifest)?,
         Precision::Float32 => mlx::Dtype::F32,
     };
-    let place = (model.device.resolve(), model.cpu_ops);
+    let device = model.device.resolve();
+    look_at(device)?;
+    let place = (device, model.cpu_ops);
     let plan = ContextPlan::new(&info, dtype, context, place)?;
-    let bytes = ModelBytes::of(&manifest, model.load)?;
+    let bytes = ModelBytes::of(&manifest, model.load, device)?;
     let candidate = Candidate {
         info: &info,
         plan,
@@ -134,6 +142,11 @@ impl Candidate<'_> {
             mlx_cache,
             total: demand.total().saturating_add(mlx_cache),
             usable: self.snapshot.usable(),
+            gpu: match context.is_on_gpu {
+                true => demand.gpu + demand.gpu_scratch + mlx_cache,
+                false => 0,
+            },
+            gpu_usable: self.snapshot.gpu_memory(),
             taken: self.snapshot.taken(),
             missing,
             would_fit: self.would_fit(missing == 0),
@@ -194,6 +207,7 @@ impl Candidate<'_> {
             let smaller = ModelBytes {
                 mapped: scaled(self.bytes.mapped),
                 copied: scaled(self.bytes.copied),
+                on_gpu: scaled(self.bytes.on_gpu),
                 ..self.bytes
             };
             then < now && self.missing(&smaller.demand(self.caps).plus(&context)) == 0

@@ -12,7 +12,8 @@ pub(super) use continuation::Continuation;
 
 use super::batch::Batch;
 use super::cancel::Cancel;
-use super::context::Context;
+use super::context::{Context, Next};
+use super::speculate::{DraftCounts, Speculation, Speculator};
 use super::text::ModelText;
 use crate::error::{Error, Result};
 use crate::sample::{Logits, Sampler};
@@ -39,6 +40,19 @@ pub struct GenerateOptions<'a> {
     pub stop: &'a [&'a str],
     /// Goes on behind the token that ends a text.
     pub ignore_end: bool,
+    pub ahead: Ahead,
+}
+
+/// Whether greedy decoding computes the next step while a token is looked at. The
+/// tokens are the same.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Ahead {
+    /// On GPUs.
+    #[default]
+    Auto,
+    Never,
+    /// Also by MLX's operations on the CPU, where it gains nothing: for comparisons.
+    Always,
 }
 
 /// Gets text as soon as it is certain, and the token that completed it.
@@ -72,6 +86,7 @@ pub struct Generated {
     pub n_tokens: usize,
     pub prompt_time: Duration,
     pub decode_time: Duration,
+    pub drafts: DraftCounts,
 }
 
 /// Appends the prompt to its sequence, samples token by token and hands text to
@@ -83,6 +98,7 @@ pub fn generate(
     context: &mut Context,
     sampler: &mut Sampler,
     options: &GenerateOptions<'_>,
+    speculation: Speculation<'_>,
     cancel: Option<&Cancel>,
     receive: Option<&mut Receive<'_>>,
 ) -> Result<Generated> {
@@ -97,25 +113,75 @@ pub fn generate(
         Some(receive) => receive,
         None => &mut ignore,
     };
+    let mut speculator = Speculator::new(context, sampler, options.sequence, speculation)?;
     let began = Instant::now();
     let n_known = context.append_known(options.sequence, &prompt)?;
     append(context, &prompt[n_known..], options.sequence, cancel)?;
     let decoding = Instant::now();
-    let stop_reason = loop {
-        let token = choose(sampler, context, 0)?;
-        let is_full = context.is_full(options.sequence)?;
-        if let Some(reason) = continuation.push(token, is_full, receive)? {
-            break reason;
-        }
-        append(context, &[token], options.sequence, cancel)?;
+    let is_ahead = match options.ahead {
+        Ahead::Auto => context.gains_from_running_ahead(),
+        Ahead::Never => false,
+        Ahead::Always => true,
     };
+    let is_ahead =
+        is_ahead && context.can_run_ahead() && sampler.takes_largest() && !speculator.guesses();
+    let ways = (cancel, receive);
+    let decoded = match is_ahead {
+        true => decode_ahead(context, sampler, &mut continuation, options.sequence, ways),
+        false => decode(context, sampler, &mut continuation, &mut speculator, ways),
+    };
+    let settled = speculator.settle(context);
+    let stop_reason = decoded?;
+    settled?;
     Ok(Generated {
         stop_reason,
         n_prompt_tokens: prompt.len(),
         n_tokens: continuation.n_tokens(),
         prompt_time: decoding - began,
         decode_time: decoding.elapsed(),
+        drafts: speculator.counts(),
     })
+}
+
+/// Token by token until something ends it.
+fn decode(
+    context: &mut Context,
+    sampler: &mut Sampler,
+    continuation: &mut Continuation,
+    speculator: &mut Speculator<'_>,
+    (cancel, receive): (Option<&Cancel>, &mut Receive<'_>),
+) -> Result<StopReason> {
+    loop {
+        let token = speculator.sample(context, sampler)?;
+        let is_full = context.is_full_with(speculator.length(context)?);
+        if let Some(reason) = continuation.push(token, is_full, receive)? {
+            return Ok(reason);
+        }
+        let n_more = continuation.n_more();
+        speculator.append(context, sampler, (token, n_more), cancel)?;
+    }
+}
+
+/// As `decode`, one step ahead.
+fn decode_ahead(
+    context: &mut Context,
+    sampler: &mut Sampler,
+    continuation: &mut Continuation,
+    sequence: i32,
+    (cancel, receive): (Option<&Cancel>, &mut Receive<'_>),
+) -> Result<StopReason> {
+    let mut stop_reason = StopReason::ContextFull;
+    context.decode_ahead(sequence, cancel, &mut |token, is_full| {
+        sampler.accept(token);
+        Ok(match continuation.push(token, is_full, receive)? {
+            Some(reason) => {
+                stop_reason = reason;
+                Next::End
+            }
+            None => Next::GoOn,
+        })
+    })?;
+    Ok(stop_reason)
 }
 
 /// The prompt's tokens, at least one. What goes in front of a text goes in front of

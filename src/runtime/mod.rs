@@ -5,12 +5,15 @@
 //! - `adapter`: [`Adapter`], a LoRA adapter of a model
 //! - `batch`: [`Batch`], which tokens of which sequences to evaluate
 //! - `context`: [`Context`], sequences and their evaluation
+//! - `device`: what devices there are
 //! - `admission`: what they reserve before anything is allocated, and refusals
 //! - `scratch`: what a step takes and gives back
 //! - `estimate`: whether a model fits, from its headers
 //! - `quantize`: writes a checkpoint with fewer bits per weight
 //! - `generate`: prompt in, streamed text out
 //! - `schedule`: [`Scheduler`], many generations over one context
+//! - `speculate`: tokens that are guessed and then checked, several at once
+//! - `embed`, `score`: vectors of texts, log-probabilities of continuations
 //! - `text`: [`ModelText`], tokenizer and chat template of a model
 //! - `stats`: what memory is used for
 //! - `diagnosis`: what is wrong with it, and what to do
@@ -24,17 +27,23 @@ mod admission;
 mod batch;
 mod cancel;
 mod context;
+mod device;
 mod diagnosis;
+mod embed;
 mod estimate;
 mod generate;
+#[cfg(test)]
+mod gpu_tests;
 mod model;
 mod prefix_cache;
 mod pressure;
 mod quantize;
 mod residency;
 mod schedule;
+mod score;
 mod scratch;
 mod sequences;
+mod speculate;
 mod stats;
 mod text;
 
@@ -43,13 +52,17 @@ pub use admission::{ContextBytes, ModelBytes};
 pub use batch::{Batch, Want};
 pub use cancel::Cancel;
 pub use context::{Context, ContextOptions, Overflow, Perf};
+pub use device::{DeviceSummary, device_summary};
 pub use diagnosis::{Diagnosis, Finding, diagnose};
 
+pub use embed::{EmbedOptions, Pooling, embed};
 pub use estimate::{
     BudgetInfo, MemoryEstimate, TypeBytes, WouldFit, budget_info, estimate, set_budget,
     set_mlx_cache,
 };
-pub use generate::{Flow, GenerateOptions, Generated, Prompt, Receive, StopReason, generate};
+pub use generate::{
+    Ahead, Flow, GenerateOptions, Generated, Prompt, Receive, StopReason, generate,
+};
 pub use model::{DeviceChoice, Model, ModelInfo, ModelOptions, inspect};
 pub use prefix_cache::PrefixCache;
 pub use pressure::{PressureReceiver, TrimSteps, Trimmed, listen, notify, trim};
@@ -58,6 +71,8 @@ pub use residency::{Policy, Released, Residence, Residency, ResidencyOptions, ma
 pub use schedule::{
     Finished, Receiver, Request, RequestResult, Requests, Scheduler, SchedulerOptions, StepReport,
 };
+pub use score::{score, top_logprobs};
 pub use sequences::{SpilledSequences, set_spill_place};
+pub use speculate::{MOST_DRAFTED, Speculation};
 pub use stats::{ContextMemory, MemoryStats, ModelMemory, memory_stats};
 pub use text::ModelText;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::admission::{ModelBytes, ModelCaps};
+use super::admission::{ModelBytes, ModelCaps, look_at};
 use super::cancel::Cancel;
 use super::prefix_cache::PrefixCache;
 use super::pressure;
@@ -28,16 +28,26 @@ pub enum DeviceChoice {
     #[default]
     Auto,
     Cpu,
-    Gpu,
+    /// By its number among the GPUs.
+    Gpu(usize),
 }
 
 impl DeviceChoice {
     pub(super) fn resolve(self) -> Device {
         match self {
             DeviceChoice::Cpu => Device::Cpu,
-            DeviceChoice::Gpu => Device::Gpu,
-            DeviceChoice::Auto if mlx::gpu_available() => Device::Gpu,
+            DeviceChoice::Gpu(index) => Device::Gpu(index),
+            DeviceChoice::Auto if mlx::gpu_available() => Device::Gpu(0),
             DeviceChoice::Auto => Device::Cpu,
+        }
+    }
+
+    /// Tells the log why a GPU that may be expected is not used.
+    fn explain(self) {
+        if self == DeviceChoice::Auto
+            && let Some(why) = mlx::why_no_gpu()
+        {
+            log::info(format_args!("computing on the CPU: {why}"));
         }
     }
 }
@@ -109,7 +119,7 @@ pub(super) fn info_of(manifest: &Manifest, spec: DecoderSpec) -> Result<ModelInf
             quant.group_size
         }),
         stored: match quant {
-            None if blocks == Some(BlockFormat::Q6K) => Stored::Other,
+            None if blocks.is_some_and(|blocks| blocks.group_size() < 32) => Stored::Other,
             None if let Some(blocks) = blocks => Stored::Codes {
                 group_size: blocks.group_size(),
             },
@@ -182,8 +192,11 @@ impl Model {
         let spec = DecoderSpec::from_config(manifest.config())?;
         let mut info = info_of(&manifest, spec.clone())?;
         let device = options.device.resolve();
-        let reservation = ModelBytes::of(&manifest, options.load)?.admit(options.caps())?;
+        options.device.explain();
         let stream = Stream::acquire(device)?;
+        look_at(device)?;
+        let bytes = ModelBytes::of(&manifest, options.load, device)?;
+        let reservation = bytes.admit(options.caps())?;
         let mut report = options.progress;
         let mut progress = |done: usize, total: usize| {
             if let Some(report) = report.as_mut() {
@@ -207,6 +220,14 @@ impl Model {
             (&stream, options.cpu_ops),
             &mut progress_of_layers,
         )?;
+        if device.has_own_memory() {
+            // They were read for the last time.
+            checkpoint
+                .maps()
+                .iter()
+                .try_for_each(|map| map.release(false))?;
+            mlx::clear_cache()?;
+        }
         info.kv_bytes_per_token = info.spec.kv_elements_per_token() * decoder.dtype().bytes();
         let private_bytes = checkpoint.private_bytes();
         let mapped_bytes = match is_private {
@@ -293,6 +314,10 @@ impl Model {
             weights_resident: self.checkpoint.residency()?,
             weights_locked: self.residence.locked_bytes(),
             text: self.text.bytes(),
+            on_gpu: match self.device.has_own_memory() {
+                true => self.weights_copied.bytes(),
+                false => 0,
+            },
         })
     }
 }

@@ -12,6 +12,7 @@ use crate::error::{Error, Result};
 use crate::host;
 use crate::log;
 use crate::memory::{self, Category, Entry, Reservation, ledger, process_memory};
+use crate::mlx;
 
 /// How often running models look whether their files were changed and whose
 /// idle time is over.
@@ -73,6 +74,9 @@ pub struct Released {
 /// The weights of one open model as a tenant of memory.
 pub struct Residence {
     checkpoint: Arc<Checkpoint>,
+    /// Whether a GPU has the weights in memory of its own, so that the mapped files
+    /// are not looked at any more.
+    is_on_gpu: bool,
     /// Whether pages may have come in since the last release.
     is_touched: AtomicBool,
     n_calls: AtomicUsize,
@@ -114,6 +118,7 @@ impl Residence {
     ) -> Arc<Residence> {
         let residence = Arc::new(Residence {
             checkpoint: checkpoint.clone(),
+            is_on_gpu: reservation.demand().gpu > 0,
             is_touched: AtomicBool::new(false),
             n_calls: AtomicUsize::new(0),
             last_use_ms: AtomicU64::new(now_ms()),
@@ -254,6 +259,9 @@ impl Residence {
     }
 
     fn mapped_bytes(&self) -> usize {
+        if self.is_on_gpu {
+            return 0;
+        }
         let maps = self.checkpoint.maps().iter();
         let mapped = maps.filter(|map| !map.is_private());
         mapped.map(MappedFile::len).sum()
@@ -322,16 +330,15 @@ pub fn make_room(needed: usize, budget: usize, newcomer: Option<&Residence>) -> 
 
 /// Private memory of models and contexts, which nothing here can release.
 fn private_bytes() -> usize {
-    [
-        Category::WeightsCopied,
-        Category::WeightsRead,
-        Category::KvReserved,
-        Category::PrefixCache,
-        Category::Logits,
-    ]
-    .map(|category| ledger().bytes(category))
-    .iter()
-    .sum()
+    let bytes = |category| ledger().bytes(category);
+    let arrays = match mlx::arrays_are_in_device_memory() {
+        true => 0,
+        false => {
+            bytes(Category::WeightsCopied) + bytes(Category::KvInMlx) + bytes(Category::Logits)
+        }
+    };
+    let kv_of_kernels = bytes(Category::KvReserved).saturating_sub(bytes(Category::KvInMlx));
+    arrays + bytes(Category::WeightsRead) + kv_of_kernels + bytes(Category::PrefixCache)
 }
 
 /// Releases the models that are neither pinned nor locked nor computing.

@@ -14,6 +14,8 @@ pub struct ContextMemory {
     /// Of that, filled with tokens.
     pub kv_used: usize,
     pub logits: usize,
+    /// Of all that, what is in the memory of a GPU that has its own.
+    pub on_gpu: usize,
 }
 
 impl ContextMemory {
@@ -36,6 +38,8 @@ pub struct ModelMemory {
     pub weights_locked: usize,
     /// Tokenizer and chat template, estimated.
     pub text: usize,
+    /// Of the copied tensors, what is in the memory of a GPU that has its own.
+    pub on_gpu: usize,
 }
 
 impl ModelMemory {
@@ -66,6 +70,8 @@ pub struct MemoryStats {
     mlx_weights: usize,
     /// Of the keys and values, what lies in MLX's memory.
     mlx_kv: usize,
+    /// Of MLX's memory, arrays and freed buffers, what is in a GPU that has its own.
+    pub on_gpu: usize,
     pub process: ProcessMemory,
     /// `None` where the system has no such figures.
     pub pressure: Option<Pressure>,
@@ -84,7 +90,12 @@ impl MemoryStats {
         self.mlx_weights
     }
 
-    /// All private memory that is accounted for, each byte once.
+    /// As `total`, of the machine's memory.
+    pub fn total_here(&self) -> usize {
+        self.total().saturating_sub(self.on_gpu)
+    }
+
+    /// All memory that is accounted for, each byte once, but for what files back.
     pub fn total(&self) -> usize {
         let kept = self.prefix_cache + self.mlx.cache;
         self.contexts.total() + self.weights.total() + self.scratch() + kept
@@ -106,6 +117,7 @@ impl MemoryStats {
             kernels: 0,
             mlx_weights: 0,
             mlx_kv: 0,
+            on_gpu: 0,
             process: ProcessMemory::default(),
             pressure: None,
         }
@@ -121,6 +133,7 @@ pub fn memory_stats() -> Result<MemoryStats> {
     let bytes = |category| ledger().bytes(category);
     let mlx_weights = bytes(Category::WeightsCopied);
     let mlx_kv = bytes(Category::KvInMlx);
+    let mlx = mlx::memory_use()?;
     Ok(MemoryStats {
         usable: memory::usable(),
         weights: ModelMemory {
@@ -129,20 +142,26 @@ pub fn memory_stats() -> Result<MemoryStats> {
             weights_resident,
             weights_locked: bytes(Category::WeightsLocked),
             text: bytes(Category::Text),
+            on_gpu: 0,
         },
         adapters: bytes(Category::Adapters),
         contexts: ContextMemory {
             kv_reserved: bytes(Category::KvReserved),
             kv_used: bytes(Category::KvUsed),
             logits: bytes(Category::Logits),
+            on_gpu: 0,
         },
         prefix_cache: bytes(Category::PrefixCache),
         kv_spilled: bytes(Category::KvSpilled),
         kv_peak: ledger().peak(Category::KvReserved),
-        mlx: mlx::memory_use()?,
+        mlx,
         kernels: bytes(Category::Scratch),
         mlx_weights,
         mlx_kv,
+        on_gpu: match mlx::arrays_are_in_device_memory() {
+            true => mlx.active + mlx.cache,
+            false => 0,
+        },
         process: memory::process_memory(),
         pressure: memory::pressure(),
     })

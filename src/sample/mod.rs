@@ -10,7 +10,8 @@
 //! 1. penalties: repetition, then frequency and presence ([`history`])
 //! 2. temperature; 0 means greedy, and the stages below are skipped
 //! 3. top-k, top-p, min-p ([`candidates`])
-//! 4. one draw from what is left
+//! 4. one draw from what is left; where a token was proposed, its acceptance or a draw
+//!    from what the proposal left out ([`speculative`])
 //!
 //! The arithmetic uses nothing but IEEE 754 basic operations, so a seed gives
 //! the same tokens for the same logits on every platform.
@@ -20,6 +21,9 @@ pub mod history;
 pub mod params;
 pub mod rng;
 pub mod sampler;
+pub mod speculative;
 
 pub use params::SamplerParams;
+pub(crate) use sampler::nothing_to_choose;
 pub use sampler::{Logits, Sampler};
+pub use speculative::Proposal;

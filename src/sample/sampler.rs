@@ -6,6 +6,7 @@ use super::candidates::{self, Candidate};
 use super::history::History;
 use super::params::SamplerParams;
 use super::rng::Rng;
+use super::speculative::{Proposal, accept_or_replace};
 use crate::error::{Error, Result};
 
 /// One row of logits, `[vocab_size]`, in the type that the model computes in.
@@ -29,6 +30,10 @@ impl Logits<'_> {
         self.len() == 0
     }
 }
+
+/// Candidates that proposals are drawn from at most: what is beyond them is hardly ever
+/// proposed, and a proposal keeps their probabilities.
+const MOST_PROPOSED: u32 = 64;
 
 /// Chooses tokens, one row of logits at a time.
 ///
@@ -72,6 +77,11 @@ impl Sampler {
         &self.params
     }
 
+    /// Whether it takes the largest logit of each row, whatever came before.
+    pub fn takes_largest(&self) -> bool {
+        self.params.temperature == 0.0 && !self.params.has_penalties()
+    }
+
     /// The next token for this row. It does not become part of the history:
     /// tell [`accept`](Self::accept) which token was really used.
     ///
@@ -83,20 +93,76 @@ impl Sampler {
     /// `InvalidArgument` for an empty row or one longer than token ids go;
     /// `Backend` if no logit of the row is above minus infinity.
     pub fn sample(&mut self, logits: Logits<'_>) -> Result<i32> {
-        if logits.is_empty() {
-            return Err(Error::invalid("this row of logits is empty"));
+        if !self.is_greedy() {
+            self.narrow(logits)?;
+            let picked = candidates::pick(&self.candidates, self.rng.next_unit());
+            return picked.map(|one| one.id).ok_or_else(nothing_to_choose);
         }
-        if i32::try_from(logits.len()).is_err() {
-            return Err(Error::invalid(format!(
-                "this row has {} logits, more than token ids can number",
-                logits.len()
-            )));
-        }
+        check_length(logits)?;
         match logits {
-            Logits::F32(row) => self.sample_row(row),
-            Logits::F16(row) => self.sample_row(row),
-            Logits::Bf16(row) => self.sample_row(row),
+            Logits::F32(row) => self.largest(row),
+            Logits::F16(row) => self.largest(row),
+            Logits::Bf16(row) => self.largest(row),
         }
+    }
+
+    /// As [`sample`](Self::sample), where `proposal` is expected: over many draws
+    /// tokens come as often as they would without it, and it comes as often as that
+    /// allows. Takes two numbers from the generator, none at temperature 0, where
+    /// the token is the one that `sample` gives.
+    ///
+    /// # Errors
+    /// As for `sample`.
+    pub fn sample_expecting(&mut self, logits: Logits<'_>, proposal: &Proposal) -> Result<i32> {
+        if self.is_greedy() {
+            return self.sample(logits);
+        }
+        self.narrow(logits)?;
+        let units = [self.rng.next_unit(), self.rng.next_unit()];
+        accept_or_replace(&mut self.candidates, proposal, units).ok_or_else(nothing_to_choose)
+    }
+
+    /// A token as [`sample`](Self::sample) chooses it, together with its chances.
+    ///
+    /// # Errors
+    /// As for `sample`.
+    pub fn propose(&mut self, logits: Logits<'_>) -> Result<Proposal> {
+        if self.is_greedy() {
+            return self.sample(logits).map(Proposal::certain);
+        }
+        self.narrow(logits)?;
+        let picked = candidates::pick(&self.candidates, self.rng.next_unit());
+        let picked = picked.ok_or_else(nothing_to_choose)?;
+        Ok(Proposal::drawn(picked.id, &self.candidates))
+    }
+
+    /// A sampler for proposals to this one: the same parameters but for a limit to
+    /// the most likely tokens, and random numbers of its own, for which one is taken
+    /// from this generator above temperature 0.
+    pub fn proposing(&mut self) -> Sampler {
+        let mut params = self.params.clone();
+        if !self.is_greedy() {
+            params.seed = self.rng.next_u64();
+        }
+        params.top_k = match params.top_k {
+            0 => MOST_PROPOSED,
+            k => k.min(MOST_PROPOSED),
+        };
+        Sampler {
+            rng: Rng::from_seed(params.seed),
+            history: self.history.clone(),
+            candidates: Vec::new(),
+            params,
+        }
+    }
+
+    /// Remembers what `other` does.
+    pub fn remember_as(&mut self, other: &Sampler) {
+        self.history.clone_from(&other.history);
+    }
+
+    fn is_greedy(&self) -> bool {
+        self.params.temperature == 0.0
     }
 
     /// Records a token for the penalties: one of the prompt or a generated one.
@@ -110,19 +176,35 @@ impl Sampler {
         self.history.clear();
     }
 
-    fn sample_row<T: Logit>(&mut self, row: &[T]) -> Result<i32> {
-        let is_greedy = self.params.temperature == 0.0;
-        if is_greedy && self.history.is_empty() {
+    /// The weighed candidates of a row, after all stages.
+    fn narrow(&mut self, logits: Logits<'_>) -> Result<()> {
+        check_length(logits)?;
+        match logits {
+            Logits::F32(row) => self.collect_candidates(row),
+            Logits::F16(row) => self.collect_candidates(row),
+            Logits::Bf16(row) => self.collect_candidates(row),
+        }
+        let all = &mut self.candidates;
+        all.retain(|candidate| candidate.logit > f32::NEG_INFINITY);
+        if all.is_empty() {
+            return Err(nothing_to_choose());
+        }
+        // Scaling by the temperature keeps the ranking, so top-k may come first
+        // and leave less to weigh.
+        candidates::keep_top_k(all, self.params.top_k as usize);
+        candidates::weigh(all, self.params.temperature);
+        candidates::keep_top_p(all, self.params.top_p);
+        candidates::keep_min_p(all, self.params.min_p);
+        Ok(())
+    }
+
+    fn largest<T: Logit>(&mut self, row: &[T]) -> Result<i32> {
+        if self.history.is_empty() {
             return argmax(row.iter().map(|logit| logit.to_f32())).ok_or_else(nothing_to_choose);
         }
         self.collect_candidates(row);
-        if is_greedy {
-            return argmax(self.candidates.iter().map(|candidate| candidate.logit))
-                .ok_or_else(nothing_to_choose);
-        }
-        self.candidates
-            .retain(|candidate| candidate.logit > f32::NEG_INFINITY);
-        self.draw().ok_or_else(nothing_to_choose)
+        argmax(self.candidates.iter().map(|candidate| candidate.logit))
+            .ok_or_else(nothing_to_choose)
     }
 
     /// The whole row in the order of its ids, with penalties.
@@ -133,19 +215,18 @@ impl Sampler {
             .extend(numbered.map(|(id, logit)| Candidate::new(id, logit.to_f32())));
         self.history.penalize(&mut self.candidates, &self.params);
     }
+}
 
-    fn draw(&mut self) -> Option<i32> {
-        if self.candidates.is_empty() {
-            return None;
-        }
-        // Scaling by the temperature keeps the ranking, so top-k may come first
-        // and leave less to weigh.
-        candidates::keep_top_k(&mut self.candidates, self.params.top_k as usize);
-        candidates::weigh(&mut self.candidates, self.params.temperature);
-        candidates::keep_top_p(&mut self.candidates, self.params.top_p);
-        candidates::keep_min_p(&mut self.candidates, self.params.min_p);
-        let picked = candidates::pick(&self.candidates, self.rng.next_unit())?;
-        Some(picked.id)
+fn check_length(logits: Logits<'_>) -> Result<()> {
+    if logits.is_empty() {
+        return Err(Error::invalid("this row of logits is empty"));
+    }
+    match i32::try_from(logits.len()) {
+        Ok(_) => Ok(()),
+        Err(_) => Err(Error::invalid(format!(
+            "this row has {} logits, more than token ids can number",
+            logits.len()
+        ))),
     }
 }
 
@@ -185,7 +266,7 @@ fn argmax(values: impl Iterator<Item = f32>) -> Option<i32> {
     best
 }
 
-fn nothing_to_choose() -> Error {
+pub(crate) fn nothing_to_choose() -> Error {
     Error::backend(
         "the logits of this row are all NaN or minus infinity, so there is no token to choose; \
          the model's computation overflowed or its weights are damaged",

@@ -21,4 +21,4 @@ pub use chat::ChatTemplate;
 pub use config::{NamedTemplate, SpecialToken, TokenizerConfig};
 pub use detokenizer::Detokenizer;
 pub use stop::{StopMatcher, Unstopped};
-pub use tokenizer::{EncodeFlags, TokenInfo, Tokenizer};
+pub use tokenizer::{EncodeFlags, TokenInfo, Tokenizer, VocabularyDifference};

@@ -1,8 +1,10 @@
 //! `tokenizer.json`: text to token ids and back.
 
 use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
+use std::sync::OnceLock;
 
 use tokenizers::{AddedToken, AddedVocabulary, Encoding, Model, OffsetType, PreTokenizer, Token};
 
@@ -48,6 +50,16 @@ pub struct Tokenizer {
     special_ids: [Option<i32>; SpecialToken::COUNT],
     vocab_size: usize,
     estimated_bytes: usize,
+    /// Made when vocabularies are first compared.
+    fingerprint: OnceLock<u64>,
+}
+
+/// Where two vocabularies differ.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VocabularyDifference {
+    pub id: i32,
+    /// What the id stands for in each.
+    pub pieces: [Option<String>; 2],
 }
 
 impl Tokenizer {
@@ -96,6 +108,7 @@ impl Tokenizer {
             }),
             vocab_size: largest_id as usize + 1,
             estimated_bytes,
+            fingerprint: OnceLock::new(),
             inner,
         })
     }
@@ -185,6 +198,34 @@ impl Tokenizer {
     pub fn padded_to(mut self, vocab_size: usize) -> Self {
         self.vocab_size = self.vocab_size.max(vocab_size);
         self
+    }
+
+    /// The first id that stands for another token to `other`, if there is one. Ids
+    /// without a token are all the same.
+    pub fn first_difference(&self, other: &Tokenizer) -> Option<VocabularyDifference> {
+        if self.fingerprint() == other.fingerprint() {
+            return None;
+        }
+        let ids = 0..self.vocab_size.max(other.vocab_size) as u32;
+        let of_both = ids.map(|id| (id, [self, other].map(|one| one.inner.id_to_token(id))));
+        let mut different = of_both.filter(|(_, [a, b])| a != b);
+        different.next().map(|(id, pieces)| VocabularyDifference {
+            id: id as i32,
+            pieces,
+        })
+    }
+
+    /// The same for the same tokens with the same ids.
+    fn fingerprint(&self) -> u64 {
+        *self.fingerprint.get_or_init(|| {
+            let mut hasher = DefaultHasher::new();
+            for id in 0..self.vocab_size as u32 {
+                if let Some(piece) = self.inner.id_to_token(id) {
+                    (id, piece).hash(&mut hasher);
+                }
+            }
+            hasher.finish()
+        })
     }
 
     /// Bytes that the vocabulary takes, estimated from its entries.

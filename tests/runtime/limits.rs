@@ -60,7 +60,7 @@ fn a_gpu_that_is_not_there_is_unsupported_and_the_message_says_so() {
         Model::open(&fixture("llama3-f32"), options)
     };
     assert_fails(
-        open(DeviceChoice::Gpu),
+        open(DeviceChoice::Gpu(0)),
         Status::Unsupported,
         &["no GPU", "CPU"],
     );

@@ -3,16 +3,21 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod ahead;
 mod batches;
 mod cancelling;
+mod embedding;
 mod failures;
 mod forks;
 mod growth;
 mod kv_types;
+mod latent;
 mod limits;
 mod misaligned;
 mod prefixes;
 mod saving;
 mod scheduling;
+mod scoring;
 mod shifts;
+mod speculation;
 mod threads;

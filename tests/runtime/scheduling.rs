@@ -6,8 +6,9 @@ use umrt::decoder::Precision;
 use umrt::error::Status;
 use umrt::mlx::CpuOps;
 use umrt::runtime::{
-    Cancel, Context, ContextOptions, Flow, GenerateOptions, Model, ModelOptions, Prompt, Request,
-    RequestResult, Requests, Scheduler, SchedulerOptions, StopReason, generate,
+    Ahead, Cancel, Context, ContextOptions, Flow, GenerateOptions, Model, ModelOptions, Prompt,
+    Request, RequestResult, Requests, Scheduler, SchedulerOptions, Speculation, StopReason,
+    generate,
 };
 use umrt::sample::{Sampler, SamplerParams};
 
@@ -68,6 +69,7 @@ impl Job {
             &mut alone,
             &mut greedy(),
             &options,
+            Speculation::default(),
             None,
             Some(&mut receive),
         )
@@ -83,6 +85,7 @@ impl Job {
             max_tokens: self.max_tokens,
             stop: &[],
             ignore_end: true,
+            ahead: Ahead::Auto,
         }
     }
 

@@ -48,8 +48,10 @@ def random_tensor(seed: int, name: str, shape: tuple[int, ...]) -> np.ndarray:
         return rng.uniform(0.5, 1.5, shape).astype(np.float32)
     if name.endswith("bias"):
         return rng.normal(0.0, 0.3, shape).astype(np.float32)
+    if ".act_fn." in name:
+        return rng.uniform(0.3, 1.2, shape).astype(np.float32)
     fan_in = shape[-1]
-    if re.search(r"embed_tokens|lm_head", name):
+    if re.search(r"embed_tokens|lm_head|embed_in|embed_out|wte|wpe", name):
         gain = _LOGIT_STD
     elif re.search(r"[qk]_proj", name):
         gain = _QK_GAIN
@@ -126,6 +128,16 @@ def separate_experts(state: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         for index, expert in enumerate(value):
             separate[f"{before}.experts.{index}.{linear}"] = expert
     return separate
+
+
+def published_names(family: str, state: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """By transformers' names, where mlx-lm has others."""
+    if family != "gpt_neox":
+        return state
+    renamed = (re.sub(r"^model\.h\.", "gpt_neox.layers.", name) for name in state)
+    renamed = (re.sub(r"^model\.embed_out", "embed_out", name) for name in renamed)
+    renamed = (re.sub(r"^model\.", "gpt_neox.", name) for name in renamed)
+    return dict(zip(renamed, state.values(), strict=True))
 
 
 def join_heads(state: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

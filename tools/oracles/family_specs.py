@@ -234,7 +234,7 @@ LATENT_MODELS: tuple[ModelSpec, ...] = (
         mlx_supports=False,
     ),
     ModelSpec(
-        name="deepseek-v2-lite-bf16",
+        name="deepseek-v2-lite-f32",
         family="deepseek_v2",
         features=("latent-attention", "direct-queries", "experts", "shared-expert"),
         config=_small(
@@ -244,7 +244,6 @@ LATENT_MODELS: tuple[ModelSpec, ...] = (
             topk_group=1,
         ),
         seed=441,
-        dtype="bfloat16",
         mlx_supports=False,
     ),
     ModelSpec(
@@ -306,6 +305,7 @@ LATENT_MODELS: tuple[ModelSpec, ...] = (
         config=_small(
             **_LATENT_CONFIG,
             tie_word_embeddings=True,
+            rms_norm_eps=0.05,
             scale_emb=3,
             scale_depth=1.1,
             dim_model_base=24,
@@ -318,16 +318,6 @@ LATENT_MODELS: tuple[ModelSpec, ...] = (
             ),
         ),
         seed=445,
-        embedding_gain=0.3,
-        mlx_supports=False,
-    ),
-    ModelSpec(
-        name="minicpm3-bf16",
-        family="minicpm3",
-        features=("latent-attention", "multipliers", "untied"),
-        config=_small(**_LATENT_CONFIG, scale_emb=3, scale_depth=1.1, dim_model_base=24),
-        seed=446,
-        dtype="bfloat16",
         embedding_gain=0.3,
         mlx_supports=False,
     ),
@@ -690,17 +680,51 @@ OTHER_MODELS: tuple[ModelSpec, ...] = (
         family="gpt_neox",
         features=("layer-norm", "parallel", "fused-by-head", "partial-rope", "all-biases"),
         config=_GPT_NEOX_CONFIG,
-        seed=454,
+        seed=458,
+        absent_keys=("num_key_value_heads",),
         mlx_supports=False,
     ),
     ModelSpec(
         name="gpt-neox-q4-g32-bf16",
         family="gpt_neox",
         features=("layer-norm", "fused-by-head", "partial-rope", "quantized-embedding"),
-        config=_GPT_NEOX_CONFIG | {"hidden_size": 64, "use_parallel_residual": False},
-        seed=455,
+        config=_GPT_NEOX_CONFIG
+        | {"hidden_size": 64, "intermediate_size": 256},
+        seed=460,
         dtype="bfloat16",
+        absent_keys=("num_key_value_heads",),
+        extra_keys={"rotary_emb_base": 10000, "rotary_pct": 0.25},
         quantization=Quantization(bits=4, group_size=32),
+        mlx_supports=False,
+    ),
+    ModelSpec(
+        name="apertus-f32",
+        family="apertus",
+        features=("qk-norm", "ungated-mlp", "xielu", "llama3-rope"),
+        config=_small(
+            rope_parameters=rope(
+                50000.0,
+                rope_type="llama3",
+                factor=8.0,
+                low_freq_factor=1.0,
+                high_freq_factor=4.0,
+                original_max_position_embeddings=32,
+            )
+        ),
+        seed=456,
+        mlx_supports=False,
+    ),
+    ModelSpec(
+        name="ministral3-f32",
+        family="ministral3",
+        features=("head-dim", "yarn", "position-scale"),
+        config=_small(
+            head_dim=32,
+            rope_parameters=rope(
+                10000.0, **_YARN_ROPE, mscale=1.0, mscale_all_dim=1.0, llama_4_scaling_beta=0.6
+            ),
+        ),
+        seed=457,
         mlx_supports=False,
     ),
     ModelSpec(

@@ -28,9 +28,14 @@ _FIXTURES = Path(__file__).resolve().parents[2] / "tests" / "fixtures"
 _BLOCK_TYPES = [
     *(Type.Q4_0, Type.Q4_1, Type.Q5_0, Type.Q5_1, Type.Q8_0),
     *(Type.Q4_K, Type.Q5_K, Type.Q6_K),
+    *(Type.Q2_K, Type.Q3_K, Type.IQ4_NL, Type.IQ4_XS, Type.MXFP4),
 ]
 # Where the float16 factors of a block are, and how many: blocks of arbitrary bytes need sane ones.
-_FACTORS = {Type.Q5_K: (0, 2), Type.Q4_K: (0, 2), Type.Q6_K: (208, 1)}
+_FACTORS = {
+    **{Type.Q5_K: (0, 2), Type.Q4_K: (0, 2), Type.Q6_K: (208, 1)},
+    **{Type.Q2_K: (80, 2), Type.Q3_K: (108, 1), Type.IQ4_NL: (0, 1), Type.IQ4_XS: (0, 1)},
+    Type.MXFP4: (0, 0),
+}
 _MODULES = {
     "model.embed_tokens": "token_embd",
     "model.norm": "output_norm",
@@ -46,7 +51,12 @@ _MODULES = {
     "mlp.gate_proj": "ffn_gate",
     "mlp.up_proj": "ffn_up",
     "mlp.down_proj": "ffn_down",
+    "mlp.gate": "ffn_gate_inp",
+    "mlp.switch_mlp.gate_proj": "ffn_gate_exps",
+    "mlp.switch_mlp.up_proj": "ffn_up_exps",
+    "mlp.switch_mlp.down_proj": "ffn_down_exps",
 }
+_ARCHITECTURES = {"qwen3_moe": "qwen3moe"}
 
 
 @dataclass(frozen=True)
@@ -59,6 +69,8 @@ class Spec:
     config: dict[str, Any] = field(default_factory=dict)
     """Changes; with any the weights are random."""
     has_tokenizer: bool = False
+    tensors_per_part: int = 0
+    """0: one file."""
 
 
 SPECS = [
@@ -73,6 +85,15 @@ SPECS = [
         {"hidden_size": 256, "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 16}
         | {"intermediate_size": 32, "vocab_size": 96},
     ),
+    Spec(
+        "llama-few-bits",
+        "llama2-f32",
+        [Type.Q2_K, Type.Q3_K, Type.IQ4_XS, Type.IQ4_NL, Type.MXFP4],
+        {"hidden_size": 256, "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 16}
+        | {"intermediate_size": 32, "vocab_size": 96},
+    ),
+    Spec("qwen3moe", "qwen3-moe-f32", [Type.Q4_0, Type.Q8_0, Type.Q5_1]),
+    Spec("parts", "qwen2-f16", [Type.F16, Type.Q8_0], tensors_per_part=10),
 ]
 
 
@@ -85,7 +106,7 @@ def main() -> None:
     _write_blocks(out / "blocks.safetensors")
     for spec in SPECS:
         _write_model(spec, out)
-        print(spec.name, (out / f"{spec.name}.gguf").stat().st_size)
+        print(spec.name, sum(path.stat().st_size for path in out.glob(f"{spec.name}*.gguf")))
     for name in ("byte-level-llama3", "byte-level-qwen", "sentencepiece-llama2"):
         _write_vocabulary(_FIXTURES / "text" / "tokenizers" / name, out / f"{name}.gguf")
 
@@ -117,6 +138,9 @@ def _arbitrary(rng: np.random.Generator, type_: Type, n: int, scale: float) -> A
     at, count = _FACTORS.get(type_, (0, 2 if type_ in (Type.Q4_1, Type.Q5_1) else 1))
     factors = (rng.uniform(-scale, scale, (n, count))).astype(np.float16)
     blocks[:, at : at + 2 * count] = factors.view(np.uint8)
+    if type_ == Type.MXFP4:
+        # A power of two, with an offset of 128 for twice the values.
+        blocks[:, 0] = 128 + np.floor(np.log2(scale)) - rng.integers(0, 8, n)
     return blocks
 
 
@@ -129,22 +153,51 @@ def _write_model(spec: Spec, out: Path) -> None:
         settings = AutoConfig.from_pretrained(folder, **spec.config)
         weights = AutoModelForCausalLM.from_config(settings).state_dict()
     rng = np.random.Generator(np.random.PCG64(11))
-    writer = gguf.GGUFWriter(out / f"{spec.name}.gguf", config["model_type"])
+    path = out / f"{spec.name}.gguf"
+    writer = gguf.GGUFWriter(
+        path,
+        _ARCHITECTURES.get(config["model_type"], config["model_type"]),
+        split_max_tensors=spec.tensors_per_part
+    )
     _add_settings(writer, config)
     if spec.has_tokenizer:
         _add_tokenizer(writer, folder)
         writer.add_chat_template((folder / "chat_template.jinja").read_text())
     exact, n_matrices = {}, 0
-    for name, tensor in weights.items():
-        values = tensor.float().numpy()
-        is_matrix = values.ndim == 2
+    for name, values in _stacked(weights).items():
+        # Routers stay floats.
+        is_matrix = values.ndim > 1 and not name.endswith("mlp.gate.weight")
         type_ = spec.types[n_matrices % len(spec.types)] if is_matrix else Type.F32
         n_matrices += is_matrix
-        exact[name] = _add_weight(writer, name, values, type_, config, rng)
+        stored = _add_weight(writer, name, values, type_, config, rng)
+        exact |= _apart(name, stored)
     if config["model_type"] == "llama":
         _add_rope_factors(writer, folder)
     _finish(writer)
     _write_expected(spec, config, exact, folder, out)
+
+
+def _stacked(weights: dict[str, torch.Tensor]) -> dict[str, Array]:
+    """With all of a layer's experts in one tensor."""
+    stacked: dict[str, Array] = {}
+    experts: dict[str, list[Array]] = {}
+    for name, tensor in weights.items():
+        before, is_expert, rest = name.partition(".experts.")
+        if is_expert:
+            number, linear = rest.split(".", 1)
+            stack = experts.setdefault(f"{before}.switch_mlp.{linear}", [])
+            assert int(number) == len(stack), "in the order of their numbers"
+            stack.append(tensor.float().numpy())
+        else:
+            stacked[name] = tensor.float().numpy()
+    return stacked | {name: np.stack(stack) for name, stack in experts.items()}
+
+
+def _apart(name: str, values: torch.Tensor) -> dict[str, torch.Tensor]:
+    before, is_stack, linear = name.partition(".switch_mlp.")
+    if not is_stack:
+        return {name: values}
+    return {f"{before}.experts.{n}.{linear}": v.clone() for n, v in enumerate(values)}
 
 
 def _add_weight(
@@ -214,6 +267,10 @@ def _add_settings(writer: gguf.GGUFWriter, config: dict[str, Any]) -> None:
     rope = config.get("rope_parameters", config)
     writer.add_rope_freq_base(rope["rope_theta"])
     writer.add_vocab_size(config["vocab_size"])
+    if "num_experts" in config:
+        writer.add_expert_count(config["num_experts"])
+        writer.add_expert_used_count(config["num_experts_per_tok"])
+        writer.add_expert_feed_forward_length(config["moe_intermediate_size"])
 
 
 def _add_rope_factors(writer: gguf.GGUFWriter, folder: Path) -> None:

@@ -13,6 +13,7 @@ import transformers
 
 from adapter_fixture import ADAPTERS, make_adapter_fixture
 from chat_fixture import make_chat_fixture
+from embedding_fixture import EMBEDDED, make_embedding_fixture
 from family_specs import FAMILY_MODELS
 from model_fixture import make_model_fixture
 from model_specs import MODELS
@@ -40,6 +41,12 @@ def main() -> None:
     for adapter in ADAPTERS:
         if wanted(adapter.name):
             print(make_adapter_fixture(adapter, arguments.out), flush=True)
+    for name in EMBEDDED:
+        if wanted(f"embeddings/{name}"):
+            make_embedding_fixture(
+                arguments.out / "models" / name, arguments.out / "embeddings" / f"{name}.json"
+            )
+            print(f"embeddings/{name}")
     if wanted("text/chat"):
         make_chat_fixture(arguments.out / "text" / "chat.json")
         print("text/chat.json")

@@ -17,6 +17,7 @@ from safetensors.torch import save_file as save_torch
 from checkpoint import (
     halved_experts,
     join_heads,
+    published_names,
     rename_tensors,
     separate_experts,
     wrap,
@@ -120,7 +121,7 @@ def write_model(spec: ModelSpec, folder: Path, scratch: Path) -> Path:
     quantize_checkpoint(source, folder, spec.quantization)
     exact.mkdir()
     shutil.copy(source / "config.json", exact)
-    values = join_heads(dequantized_state(folder))
+    values = published_names(spec.family, join_heads(dequantized_state(folder)))
     as_published = {"gpt_oss": join_experts, "granitemoe": halved_experts}
     values = as_published.get(spec.family, separate_experts)(values)
     state = {name: torch.from_numpy(np.ascontiguousarray(v)) for name, v in values.items()}

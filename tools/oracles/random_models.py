@@ -108,6 +108,9 @@ def mutated(draw: Drawing, base: ModelSpec, name: str) -> ModelSpec:
     unit = 32 if quantization is None else max(32, quantization.group_size)
     change_sizes(draw, config, unit)
     change_layers(draw, config)
+    if not hasattr(transformers.AutoConfig.for_model(base.family), "num_key_value_heads"):
+        # Queries of this family do not share keys.
+        del config["num_key_value_heads"]
     for key in config:
         fixed = key in base.absent_keys or key in base.extra_keys
         if key in _SWITCHES and not fixed:
@@ -257,7 +260,7 @@ def drawn_features(spec: ModelSpec) -> list[str]:
     rope_type = config["rope_parameters"].get("rope_type", "by layer type")
     features = [
         f"hidden {config['hidden_size']}",
-        f"heads {config['num_attention_heads']}/{config['num_key_value_heads']}",
+        f"heads {config['num_attention_heads']}/{config.get('num_key_value_heads', 'all')}",
         f"rope {rope_type}",
     ]
     if "head_dim" in config:

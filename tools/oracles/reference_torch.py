@@ -102,6 +102,8 @@ def named_tensors(model: PreTrainedModel) -> list[tuple[str, torch.Tensor]]:
     """Parameters and the buffers that are saved beside them."""
     saved = model.state_dict()
     buffers = [(name, buffer) for name, buffer in model.named_buffers() if name in saved]
+    # A constant of xIELU's gradient.
+    buffers = [(name, buffer) for name, buffer in buffers if not name.endswith("act_fn.eps")]
     return [*model.named_parameters(), *buffers]
 
 

@@ -84,6 +84,9 @@ def _ignored(config: Any) -> tuple[str, ...]:
     return (*_IGNORED.get(config.model_type, ()), *of_experts)
 
 
+_POSITION_SCALE = ("llama_4_scaling_beta", "original_max_position_embeddings")
+
+
 def _rope_mistakes(rope: dict[str, Any]) -> dict[str, dict[str, Any]]:
     if "full_attention" in rope:
         return {
@@ -97,9 +100,11 @@ def _rope_mistakes(rope: dict[str, Any]) -> dict[str, dict[str, Any]]:
         mistakes["partial_rotary_factor"] = {
             "rope_parameters": rope | {"partial_rotary_factor": 1.0}
         }
+    if "llama_4_scaling_beta" in rope:
+        mistakes["llama_4_scaling_beta"] = {"rope_parameters": rope | {"llama_4_scaling_beta": 0.0}}
     # A dynamic base begins to move behind the trained length.
     if rope["rope_type"] not in ("default", "dynamic"):
-        kept = ("rope_theta", "partial_rotary_factor")
+        kept = ("rope_theta", "partial_rotary_factor", *_POSITION_SCALE)
         unscaled = {"rope_type": "default"} | {key: rope[key] for key in kept if key in rope}
         mistakes["rope_scaling"] = {"rope_parameters": unscaled}
     return mistakes

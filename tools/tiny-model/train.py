@@ -49,14 +49,30 @@ REPEATED_WEIGHT = 4.0
 COMMON_TOKENS = 200
 
 
-def model_config(tokenizer: Tokenizer) -> LlamaConfig:
-    # Every input width is a multiple of 64, the group size of the 4-bit export.
+@dataclass(frozen=True)
+class Size:
+    """Every input width is a multiple of 64, the group size of the 4-bit export."""
+
+    hidden_size: int
+    intermediate_size: int
+    n_layers: int
+    n_heads: int
+
+
+SIZES = {
+    "story": Size(hidden_size=192, intermediate_size=512, n_layers=4, n_heads=6),
+    # Drafts for the other one: wide enough to know common phrases, and a single layer.
+    "draft": Size(hidden_size=128, intermediate_size=256, n_layers=1, n_heads=4),
+}
+
+
+def model_config(tokenizer: Tokenizer, size: Size) -> LlamaConfig:
     return LlamaConfig(
         vocab_size=tokenizer.get_vocab_size(),
-        hidden_size=192,
-        intermediate_size=512,
-        num_hidden_layers=4,
-        num_attention_heads=6,
+        hidden_size=size.hidden_size,
+        intermediate_size=size.intermediate_size,
+        num_hidden_layers=size.n_layers,
+        num_attention_heads=size.n_heads,
         num_key_value_heads=2,
         head_dim=32,
         max_position_embeddings=MAX_TOKENS,
@@ -270,6 +286,9 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--out", type=Path, required=True, help="folder for checkpoints and exports")
+    parser.add_argument(
+        "--size", choices=SIZES, default="story", help="the story model, or the one that drafts for it"
+    )
     parser.add_argument("--steps", type=int, default=4000, help="optimizer steps of the whole schedule")
     parser.add_argument(
         "--minutes", type=float, default=math.inf, help="end the schedule after this long, if that is earlier"
@@ -283,7 +302,7 @@ def main() -> None:
     torch.manual_seed(TRAINING_SEED)
 
     tokenizer = train_tokenizer(islice(documents(TRAINING_SEED), TOKENIZER_DOCUMENTS))
-    model = LlamaForCausalLM(model_config(tokenizer))
+    model = LlamaForCausalLM(model_config(tokenizer, SIZES[arguments.size]))
     print(f"{model.num_parameters():,} parameters, {tokenizer.get_vocab_size()} tokens", flush=True)
     report = train(model, tokenizer, arguments.out, arguments.steps, arguments.minutes)
     (arguments.out / "report.json").write_text(json.dumps(report, indent=2) + "\n")

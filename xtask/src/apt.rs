@@ -8,9 +8,12 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail, ensure};
 
+use crate::cache::{Cache, Key};
 use crate::util::{find_program, output, run, sha256};
 
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
+/// What the system has installed.
+const STATUS: &str = "/var/lib/dpkg/status";
 
 /// One version of a package, by the hash of its file.
 #[derive(Debug, PartialEq)]
@@ -75,6 +78,38 @@ pub fn mirror() -> Result<String> {
     Ok(mirror
         .context("apt's sources name no Debian archive: set DEBIAN_MIRROR")?
         .to_owned())
+}
+
+/// The root of a tree in which a package of this system's release is unpacked, and
+/// what the system lacks for it.
+pub fn unpacked(cache: &Cache, package: &str) -> Result<PathBuf> {
+    let suite = own_suite()?;
+    let entry = cache.entry(package, Key::default().text(&suite), |dir| {
+        let apt_dir = dir.join("apt");
+        let apt = Apt::new(&apt_dir, &mirror()?, &suite)?;
+        fs::copy(STATUS, apt_dir.join("status")).context("copying dpkg's status")?;
+        eprintln!("xtask: fetching {package} from Debian {suite}");
+        apt.update()?;
+        let root = dir.join("root");
+        fs::create_dir_all(&root)?;
+        for file in apt.download(&apt.resolve(&[package])?)? {
+            unpack(&file, &[], &root)?;
+        }
+        Ok(fs::remove_dir_all(&apt_dir)?)
+    })?;
+    Ok(entry.join("root"))
+}
+
+/// The name of this system's release of Debian.
+fn own_suite() -> Result<String> {
+    let release = fs::read_to_string("/etc/os-release").unwrap_or_default();
+    let value = |key: &str| release.lines().find_map(|line| line.strip_prefix(key));
+    ensure!(
+        value("ID=") == Some("debian"),
+        "this system is not a Debian"
+    );
+    let suite = value("VERSION_CODENAME=").context("this Debian has no name")?;
+    Ok(suite.to_owned())
 }
 
 /// An apt of its own that knows one suite.

@@ -7,10 +7,8 @@ use anyhow::{Context, Result};
 use crate::cache::Cache;
 use crate::python::Requirements;
 
-const LIBCLANG: Requirements = Requirements {
-    name: "libclang",
-    text: include_str!("../requirements/libclang.txt"),
-};
+const LIBCLANG: Requirements =
+    Requirements::new("libclang", include_str!("../requirements/libclang.txt"));
 
 /// Where the wheel keeps `libclang.so`.
 const LIBRARY_DIR: &str = "libclang-18.1.1.data/platlib/clang/native";

@@ -7,6 +7,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, bail};
 
 use crate::util::root;
+use crate::version;
 
 const HEADER: &str = "include/umrt.h";
 const CONFIG: &str = "cbindgen.toml";
@@ -29,6 +30,8 @@ const TOPICS: &[&str] = &[
     "sampler",
     "generate",
     "schedule",
+    "embedding",
+    "scoring",
 ];
 
 pub fn command(args: &[String]) -> Result<()> {
@@ -96,7 +99,8 @@ fn generate() -> Result<Vec<u8>> {
     let mut header = Vec::new();
     bindings.write(&mut header);
     let header = String::from_utf8(header).context("the header is not UTF-8")?;
-    Ok(without_safety_sections(&header).into_bytes())
+    let header = without_safety_sections(&header);
+    Ok(version::filled_in(&header).into_bytes())
 }
 
 /// Rust's "# Safety" sections repeat for the compiler what C programmers take

@@ -8,14 +8,13 @@ use anyhow::{Context, Result, bail};
 
 use crate::setup::setup;
 use crate::util::{cargo, root, run};
+use crate::version;
 
 const FILE_NAME: &str = if cfg!(target_vendor = "apple") {
     "libumrt.dylib"
 } else {
     "libumrt.so"
 };
-/// The name under which the dynamic loader looks for the library on Linux.
-const SONAME: &str = "libumrt.so.0";
 
 pub struct Library {
     dir: PathBuf,
@@ -130,7 +129,7 @@ pub fn bundled_model() -> Result<PathBuf> {
 }
 
 fn link_soname(dir: &Path) -> Result<()> {
-    let link = dir.join(SONAME);
+    let link = dir.join(version::soname()?);
     if fs::read_link(&link).is_ok_and(|target| target == Path::new(FILE_NAME)) {
         return Ok(());
     }

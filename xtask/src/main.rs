@@ -7,8 +7,13 @@ mod bench;
 mod bindings;
 mod cache;
 mod clang;
+mod cuda;
 mod debian;
 mod demo;
+mod dist;
+mod docs;
+mod examples;
+mod gpu_bundle;
 mod header;
 mod installed;
 mod library;
@@ -21,6 +26,7 @@ mod swift;
 mod test;
 mod toolchain;
 mod util;
+mod version;
 mod xcframework;
 
 use std::process::ExitCode;
@@ -34,16 +40,20 @@ cargo xtask <command>
   setup --swift                 fetch a Swift compiler for Linux (540 MB, unpacked 1.3 GB)
   build                         the release library, ready to link with
   demo [PROMPT] [-- ARGS]       generate text with the bundled model through C
+  dist                          the packages for C and Python, in dist/ with their checksums
+  docs                          the reference of the C API as HTML, in target/docs (Doxygen)
   header [--check]              write include/umrt.h, or check that it is up to date
   models                        write docs/models.md: the families, and how exactly they agree
   parity [--random N] [--seed S]
                                 the same as a table; or of N checkpoints drawn at random
   test [--only STEPS] [FILTER]  everything that has to hold before a merge; STEPS is a
                                 comma-separated part of
-                                fmt,clippy,header,rust,c,python,swift,symbols,apple,arm
+                                fmt,clippy,header,docs,rust,c,python,swift,symbols,dist,apple,
+                                arm
   bench [--quick] [--only NAMES] [--json FILE] [--chart FILE] [--readme] [--from FILE]
                                 umrt against llama.cpp and mlx-lm on this machine (see
                                 docs/benchmarks.md)
+  bench sequences [OPTIONS]     many requests at once, forks, files; options as of bench
   bench memory [--only MODELS]  what was predicted against what is taken, here and there
   xcframework [--slices NAMES] [--url URL]
                                 the library as an XCFramework for Swift and Xcode, on a Mac
@@ -51,6 +61,10 @@ cargo xtask <command>
   check-xcframework             one made on Linux: its layout, exports and versions
   check-apple                   clippy over the code for macOS and iOS, from Linux
   check-arm                     the kernels' tests on an emulated ARM processor
+  check-cuda                    libumrt beside MLX for NVIDIA's GPUs, as far as it goes without one
+  gpu-bundle [--cpu] [--without PACKAGES] [FOLDER]
+                                a folder that compares and times umrt on a machine with a GPU and
+                                without a network (see docs/gpu.md)
 
 What setup makes is kept in $UMRT_CACHE, or else $XDG_CACHE_HOME/umrt or ~/.cache/umrt.
 ";
@@ -75,6 +89,8 @@ fn dispatch(args: &[String]) -> Result<()> {
         "setup" => setup::command(rest),
         "build" => library::command(rest),
         "demo" => demo::command(rest),
+        "dist" => dist::command(rest),
+        "docs" => docs::command(rest),
         "header" => header::command(rest),
         "parity" => parity::command(rest),
         "models" => models::command(rest),
@@ -84,6 +100,8 @@ fn dispatch(args: &[String]) -> Result<()> {
         "check-xcframework" => xcframework::check_command(rest),
         "check-apple" => apple::command(rest),
         "check-arm" => arm::command(rest),
+        "check-cuda" => cuda::command(rest),
+        "gpu-bundle" => gpu_bundle::command(rest),
         "help" | "-h" | "--help" => {
             print!("{HELP}");
             Ok(())

@@ -18,14 +18,10 @@ use crate::python::{self, Requirements};
 use crate::setup::Backend;
 use crate::util::{files_ending_in, find_program, output, root, run};
 
-const MLX_CPU: Requirements = Requirements {
-    name: "mlx-cpu",
-    text: include_str!("../requirements/mlx-cpu.txt"),
-};
-const MLX_CUDA: Requirements = Requirements {
-    name: "mlx-cuda",
-    text: include_str!("../requirements/mlx-cuda.txt"),
-};
+pub const MLX_CPU: Requirements =
+    Requirements::new("mlx-cpu", include_str!("../requirements/mlx-cpu.txt"));
+pub const MLX_CUDA: Requirements =
+    Requirements::new("mlx-cuda", include_str!("../requirements/mlx-cuda.txt"));
 
 /// mlx-c uses `std::format`, which GCC 12 does not have.
 const FORMAT_SHIM: &str = "xtask/include/format_shim.hpp";
@@ -63,6 +59,11 @@ pub fn install(cache: &Cache, mlx_sys: &Path, backend: Backend) -> Result<Instal
         link_only_lib: mlx.join("mlx_cpu.libs"),
         runtime_lib: runtime.join("mlx/lib"),
     })
+}
+
+/// The unpacked package of MLX for the CPU.
+pub fn cpu_package(cache: &Cache) -> Result<PathBuf> {
+    MLX_CPU.unpacked(cache)
 }
 
 /// What has to be installed before `install` can work.
@@ -110,7 +111,7 @@ fn compiled_mlxc(cache: &Cache, source: &Source, include_dirs: &[PathBuf]) -> Re
     let compiler_version = output(Command::new(COMPILER).arg("--version"))?;
     let key = source
         .key()?
-        .text(MLX_CPU.text)
+        .text(&MLX_CPU.text)
         .file(&root().join(FORMAT_SHIM))?
         .text(&CXX_FLAGS.join(" "))
         .text(env::consts::ARCH)

@@ -61,10 +61,8 @@ impl Options {
     }
 }
 
-const ORACLES: Requirements = Requirements {
-    name: "oracles",
-    text: include_str!("../requirements/oracles.txt"),
-};
+const ORACLES: Requirements =
+    Requirements::new("oracles", include_str!("../requirements/oracles.txt"));
 
 /// Names a Python that has these packages already.
 const INTERPRETER: &str = "UMRT_ORACLE_PYTHON";
@@ -88,15 +86,7 @@ pub fn measure(drawn: Option<&Path>) -> Result<Measured> {
     fs::create_dir_all(&report)?;
     let mut tests = cargo();
     tests
-        .args([
-            "test",
-            "--release",
-            "--package",
-            "umrt",
-            "--test",
-            "parity",
-            "--",
-        ])
+        .args(["test", "--package", "umrt", "--test", "parity", "--"])
         .env("UMRT_PARITY_REPORT", &report);
     match drawn {
         Some(folder) => tests

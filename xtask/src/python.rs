@@ -1,5 +1,6 @@
 //! Python packages as a source of pinned binaries.
 
+use std::borrow::Cow;
 use std::ffi::OsStr;
 use std::fs;
 use std::io::{self, IsTerminal};
@@ -14,12 +15,35 @@ use crate::util::{find_program, output, require, run};
 /// A pip requirements file that pins every wheel by its hash.
 pub struct Requirements {
     pub name: &'static str,
-    pub text: &'static str,
+    pub text: Cow<'static, str>,
 }
 
 impl Requirements {
+    pub const fn new(name: &'static str, text: &'static str) -> Requirements {
+        Requirements {
+            name,
+            text: Cow::Borrowed(text),
+        }
+    }
+
+    /// One package of the file.
+    pub fn alone(&self, package: &'static str) -> Result<Requirements> {
+        let begins = format!("{package}==");
+        let lines = self.text.lines();
+        let mut rest = lines.skip_while(|line| !line.starts_with(&begins));
+        let first = rest
+            .next()
+            .with_context(|| format!("{} does not pin {package}", self.name))?;
+        let hashes = rest.take_while(|line| line.starts_with(' '));
+        let text: Vec<_> = std::iter::once(first).chain(hashes).collect();
+        Ok(Requirements {
+            name: package,
+            text: Cow::Owned(text.join("\n") + "\n"),
+        })
+    }
+
     fn key(&self) -> Key {
-        Key::default().text(self.text).text(std::env::consts::ARCH)
+        Key::default().text(&self.text).text(std::env::consts::ARCH)
     }
 
     pub fn is_unpacked(&self, cache: &Cache) -> bool {
@@ -43,7 +67,7 @@ impl Requirements {
         require(missing_tools())?;
         eprintln!("setup: fetching {}", self.name);
         let list = dir.join("requirements.txt");
-        fs::write(&list, self.text)?;
+        fs::write(&list, &*self.text)?;
         let wheels = dir.join("wheels");
         let verbosity = (!io::stdout().is_terminal()).then_some("--quiet");
         run(python()
@@ -88,10 +112,8 @@ fn has_module(module: impl AsRef<OsStr>) -> bool {
     output(python().arg("-c").arg(find).arg(module)).is_ok_and(|answer| answer.trim() == "True")
 }
 
-const TEST: Requirements = Requirements {
-    name: "python-test",
-    text: include_str!("../requirements/test.txt"),
-};
+const TEST: Requirements =
+    Requirements::new("python-test", include_str!("../requirements/test.txt"));
 
 /// The interpreter of a virtual environment with what the Python tests need.
 pub fn test_interpreter() -> Result<PathBuf> {
@@ -110,7 +132,7 @@ pub fn interpreter(packages: &Requirements) -> Result<PathBuf> {
     let environment = Cache::open()?.entry(packages.name, key, |dir| {
         eprintln!("setup: making the virtual environment {}", packages.name);
         let list = dir.join("requirements.txt");
-        fs::write(&list, packages.text)?;
+        fs::write(&list, &*packages.text)?;
         run(python().args(["-m", "venv"]).arg(dir))?;
         run(Command::new(dir.join("bin/python"))
             .args([
@@ -124,4 +146,22 @@ pub fn interpreter(packages: &Requirements) -> Result<PathBuf> {
             .arg(&list))
     })?;
     Ok(environment.join("bin/python"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_package_is_taken_with_its_hashes() -> Result<()> {
+        let all = Requirements::new(
+            "all",
+            "# why\na==1 \\\n    --hash=x\nab==2 \\\n    --hash=y \\\n    --hash=z\nc==3\n",
+        );
+        assert_eq!(all.alone("a")?.text, "a==1 \\\n    --hash=x\n");
+        let second = "ab==2 \\\n    --hash=y \\\n    --hash=z\n";
+        assert_eq!(all.alone("ab")?.text, second);
+        assert!(all.alone("b").is_err());
+        Ok(())
+    }
 }

@@ -10,6 +10,9 @@ use anyhow::{Context, Result, bail};
 use crate::apple;
 use crate::arm;
 use crate::cache::Cache;
+use crate::dist;
+use crate::docs;
+use crate::examples;
 use crate::header;
 use crate::installed;
 use crate::library::{Library, bundled_model, c_compiler, standalone};
@@ -46,6 +49,11 @@ const STEPS: &[Step] = &[
         run: header,
     },
     Step {
+        name: "docs",
+        headline: "links and code in the documentation, reference of the C API",
+        run: docs::check,
+    },
+    Step {
         name: "rust",
         headline: "Rust tests",
         run: rust,
@@ -69,6 +77,11 @@ const STEPS: &[Step] = &[
         name: "symbols",
         headline: "exported symbols, and use from another place",
         run: symbols,
+    },
+    Step {
+        name: "dist",
+        headline: "packages, each used in a clean place",
+        run: dist::check,
     },
     Step {
         name: "apple",
@@ -211,14 +224,14 @@ fn c(filters: &[String]) -> Result<Outcome> {
     Ok(Outcome::Passed)
 }
 
-/// Every C program takes a model folder; the examples take a prompt after it.
+/// Tests take a model folder, each example what its table says.
 fn run_c(library: &Library, model: &Path, source: &Path) -> Result<()> {
     let mut program = standalone(library.compile_program(source)?);
-    program.arg(model).stdin(Stdio::null());
     if source.starts_with(root().join("examples")) {
-        program.arg("Once upon a time").stdout(Stdio::null());
+        let name = source.file_stem().unwrap_or_default().to_string_lossy();
+        return examples::check(program, &name, model);
     }
-    run(&mut program)
+    run(program.arg(model).stdin(Stdio::null()))
 }
 
 fn sources(folder: &str, filters: &[String]) -> Result<Vec<PathBuf>> {

@@ -12,11 +12,11 @@ mod slice;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 
 use crate::cache::Cache;
 use crate::swift::Swift;
-use crate::util::{self, root, run, sha256, write_if_changed};
+use crate::util::{self, root, sha256, write_if_changed};
 use slice::{SLICES, Slice};
 
 /// The framework, its binary and its module.
@@ -143,19 +143,31 @@ fn copy_folder(from: &Path, to: &Path) -> Result<()> {
     Ok(())
 }
 
-/// SwiftPM reads the XCFramework's Info.plist and finds the slice for a Mac.
+/// SwiftPM reads the XCFramework's Info.plist and picks the slice for a Mac; then it
+/// stops, because Linux has no Swift library for one.
 fn check_with_swift(package: &Path, slice: &Slice) -> Result<()> {
     let Some(swift) = Swift::find(&Cache::open()?)? else {
         println!("not read by SwiftPM: there is no Swift here (`cargo xtask setup --swift`)");
         return Ok(());
     };
-    run(swift
-        .command("package", &[package])?
+    let output = swift
+        .command("build", &[package])?
         .env("UMRT_SWIFT_LIBRARY", "xcframework")
+        // It is looked for, but not run.
+        .env("LIBTOOL", "/usr/bin/ar")
         .arg("--package-path")
         .arg(package)
-        .args(["describe", "--type", "text"]))
-    .with_context(|| format!("SwiftPM does not take the slice for {}", slice.name))
+        .args(["--triple", "arm64-apple-macosx", "--verbose"])
+        .output()
+        .context("swift could not be started")?;
+    let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+    let folder = format!("{NAME}.xcframework/{}", slice.identifier());
+    ensure!(
+        said.contains(&folder),
+        "SwiftPM does not use {folder}:\n{said}"
+    );
+    println!("SwiftPM uses {folder}");
+    Ok(())
 }
 
 /// A built library, ready to be put into a framework.

@@ -18,7 +18,10 @@ def adapters(root: Path) -> Path:
 
 @pytest.fixture
 def prompt(plain_folder: Path) -> list[int]:
-    return json.loads((plain_folder / "fixture.json").read_text())["prompt_ids"]
+    ids: list[int] = json.loads((plain_folder / "fixture.json").read_text())[
+        "prompt_ids"
+    ]
+    return ids
 
 
 def logits_of(context: umrt.Context, tokens: list[int]) -> np.ndarray:

@@ -252,6 +252,8 @@ def test_a_fork_works_before_the_first_use_and_is_refused_after_it(
     chat_folder: Path,
 ) -> None:
     process = run(FORK_TEST, str(chat_folder))
-    assert process.stdout.splitlines() == ["[1, 1]", "True True True", "0 1"], (
-        process.stderr
-    )
+    assert process.stdout.splitlines() == [
+        "[1, 1]",
+        "True True True",
+        "0 1",
+    ], process.stderr

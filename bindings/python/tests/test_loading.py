@@ -13,6 +13,8 @@ import pytest
 
 import umrt
 from umrt import _ffi
+from umrt._ffi._load import LIBRARY_NAME
+from umrt._version import MLX_VERSION
 
 COMPILER = shutil.which("cc") or shutil.which("gcc")
 
@@ -52,14 +54,14 @@ def test_a_missing_library_says_where_it_was_looked_for(tmp_path: Path) -> None:
     package = copy_package(tmp_path)
     message = error_of(import_umrt(tmp_path))
     assert message.startswith("ImportError:")
-    assert str(package / "lib" / _ffi.LIBRARY_NAME) in message
+    assert str(package / "lib" / LIBRARY_NAME) in message
     assert "cargo xtask build" in message and "UMRT_LIBRARY" in message
 
 
 def test_an_override_that_is_not_there_is_not_passed_over(tmp_path: Path) -> None:
     package = copy_package(tmp_path)
     (package / "lib").mkdir()
-    (package / "lib" / _ffi.LIBRARY_NAME).symlink_to(umrt.library_path())
+    (package / "lib" / LIBRARY_NAME).symlink_to(umrt.library_path())
     missing = str(tmp_path / "missing.so")
     message = error_of(import_umrt(tmp_path, UMRT_LIBRARY=missing))
     assert missing in message and "not a file" in message
@@ -67,11 +69,34 @@ def test_an_override_that_is_not_there_is_not_passed_over(tmp_path: Path) -> Non
 
 def test_the_library_inside_of_the_package_is_used(tmp_path: Path) -> None:
     package = copy_package(tmp_path)
-    library = package / "lib" / _ffi.LIBRARY_NAME
+    library = package / "lib" / LIBRARY_NAME
     library.parent.mkdir()
     library.symlink_to(umrt.library_path())
     process = import_umrt(tmp_path, "import umrt; print(umrt.library_path())")
     assert process.stdout.strip() == str(library), process.stderr
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="MLX is inside of the library")
+@pytest.mark.skipif(COMPILER is None, reason="there is no C compiler")
+def test_an_mlx_of_another_version_is_refused(tmp_path: Path) -> None:
+    package = copy_package(tmp_path)
+    library = package / "lib" / LIBRARY_NAME
+    library.parent.mkdir()
+    library.symlink_to(umrt.library_path())
+    mlx = tmp_path / "mlx" / "lib" / "libmlx.so"
+    mlx.parent.mkdir(parents=True)
+    version = 'const char *_ZN3mlx4core7versionEv(void) { return "0.1.2"; }'
+    compiled(version, mlx)
+    message = error_of(import_umrt(tmp_path))
+    assert f"{mlx} is MLX 0.1.2" in message
+    assert f"pip install mlx-cpu=={MLX_VERSION}" in message
+
+
+def test_the_version_of_mlx_is_the_one_that_is_built_with(root: Path) -> None:
+    requirements = root / "xtask" / "requirements" / "mlx-cpu.txt"
+    assert f"mlx-cpu=={MLX_VERSION} " in requirements.read_text(encoding="utf-8")
+    project = root / "bindings" / "python" / "pyproject.toml"
+    assert f'"mlx-cpu=={MLX_VERSION}' in project.read_text(encoding="utf-8")
 
 
 def test_a_checkout_uses_what_was_built_in_it(tmp_path: Path) -> None:
@@ -79,7 +104,7 @@ def test_a_checkout_uses_what_was_built_in_it(tmp_path: Path) -> None:
     copy_package(folder)
     (tmp_path / "include").mkdir()
     (tmp_path / "include" / "umrt.h").touch()
-    library = tmp_path / "target" / "release" / _ffi.LIBRARY_NAME
+    library = tmp_path / "target" / "release" / LIBRARY_NAME
     library.parent.mkdir(parents=True)
     library.symlink_to(umrt.library_path())
     process = import_umrt(folder, "import umrt; print(umrt.library_path())")
@@ -127,3 +152,32 @@ def test_importing_does_not_import_numpy(root: Path) -> None:
     library = umrt.library_path()
     process = import_umrt(root / "bindings/python", code, UMRT_LIBRARY=library)
     assert process.stdout.strip() == "False", process.stderr
+
+
+@pytest.mark.skipif(COMPILER is None, reason="no C compiler")
+@pytest.mark.parametrize(
+    ("library", "advice"),
+    [
+        ("libcudnn.so.9", "libcudnn.so.9 not found: pip install nvidia-cudnn-cu13"),
+        ("libcuda.so.1", "a part of NVIDIA's driver"),
+    ],
+)
+def test_a_missing_library_of_cuda_is_named_with_its_package(
+    tmp_path: Path, library: str, advice: str
+) -> None:
+    assert COMPILER is not None
+    needed = tmp_path / library
+    subprocess.run(
+        [COMPILER, "-shared", "-x", "c", "/dev/null", "-o", needed, f"-Wl,-soname,{library}"],
+        check=True,
+    )
+    broken = tmp_path / "libumrt.so"
+    subprocess.run(
+        [COMPILER, "-shared", "-x", "c", "/dev/null", "-o", broken]
+        + ["-x", "none", "-Wl,--no-as-needed", needed],
+        check=True,
+    )
+    needed.unlink()
+    copy_package(tmp_path / "package")
+    message = error_of(import_umrt(tmp_path / "package", UMRT_LIBRARY=str(broken)))
+    assert advice in message

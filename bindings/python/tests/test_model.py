@@ -70,7 +70,11 @@ def test_an_unknown_architecture_is_named(chat_folder: Path, tmp_path: Path) -> 
 
 def test_device_and_precision_are_checked(chat_folder: Path) -> None:
     with pytest.raises(ValueError, match="'auto', 'cpu', 'gpu'"):
-        umrt.Model.open(chat_folder, device="tpu")  # type: ignore[arg-type]
+        umrt.Model.open(chat_folder, device="tpu")
+    with pytest.raises(ValueError, match="'gpu:-1'"):
+        umrt.Model.open(chat_folder, device="gpu:-1")
+    with pytest.raises(ValueError, match="device is 4294967296"):
+        umrt.Model.open(chat_folder, device="gpu:4294967296")
     with pytest.raises(TypeError, match="precision must be a str, not int"):
         umrt.Model.open(chat_folder, precision=32)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="cpu_ops is 'fast'"):
@@ -158,6 +162,18 @@ def test_devices_begin_with_the_cpu() -> None:
     assert devices[0].kind == "cpu"
     assert "MLX" in devices[0].name
     assert devices[0].usable_bytes > 2**20
+    assert devices[0].total_bytes >= devices[0].usable_bytes
+    assert [device.device for device in devices[:2]] in (["cpu"], ["cpu", "gpu:0"])
+
+
+def test_a_gpu_that_is_not_there_is_said_with_the_reason(chat_folder: Path) -> None:
+    beyond = len(umrt.devices()) - 1
+    if beyond == 0:
+        with pytest.raises(umrt.UnsupportedError, match="no GPU can be used: .*mlx-cuda"):
+            umrt.Model.open(chat_folder, device="gpu")
+    else:
+        with pytest.raises(umrt.InvalidArgumentError, match=f"no GPU {beyond}"):
+            umrt.Model.open(chat_folder, device=f"gpu:{beyond}")
 
 
 def test_init_takes_a_cache_limit() -> None:

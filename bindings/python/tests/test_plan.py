@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 import umrt
-from umrt import _plan
-from umrt.__main__ import main
+from umrt._cli import main
+from umrt._cli import plan as _plan
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import umrt
-from umrt.__main__ import main
+from umrt._cli import main
 
 
 def test_a_quantized_model_is_smaller_and_speaks(

@@ -14,6 +14,7 @@ one call at a time. Objects may be closed and collected in any order.
 
 from . import errors
 from ._adapter import Adapter
+from ._async import AsyncGeneration
 from ._cancel import Cancel
 from ._context import Context, ContextInfo, KvType, Perf
 from ._estimate import (
@@ -35,6 +36,7 @@ from ._library import (
     library_version,
     log_to,
 )
+from ._measures import Pooling
 from ._memory import (
     ContextMemory,
     Diagnosis,
@@ -80,6 +82,7 @@ from .errors import (
 
 __all__ = [
     "Adapter",
+    "AsyncGeneration",
     "BackendError",
     "BusyError",
     "Cancel",
@@ -113,6 +116,7 @@ __all__ = [
     "OverBudgetError",
     "PanicError",
     "Perf",
+    "Pooling",
     "RequestResult",
     "Sampler",
     "Sampling",

@@ -14,6 +14,7 @@ from typing import Any, SupportsIndex, TypeVar, cast
 from .errors import InvalidArgumentError
 
 T = TypeVar("T")
+Key = TypeVar("Key", bound=str)
 
 I32_MAX = 2**31 - 1
 U32_MAX = 2**32 - 1
@@ -57,13 +58,13 @@ def real(name: str, value: float) -> float:
     return float(value)
 
 
-def choice(name: str, value: str, choices: Mapping[str, T]) -> T:
+def choice(name: str, value: str, choices: Mapping[Key, T]) -> T:
     if not isinstance(value, str):
         raise TypeError(f"{name} must be a str, not {_type_name(value)}")
     if value not in choices:
         known = ", ".join(map(repr, choices))
         raise InvalidArgumentError(f"{name} is {value!r}; it must be one of {known}")
-    return choices[value]
+    return choices[cast(Key, value)]
 
 
 def instance(name: str, value: object, kind: type[T]) -> T:

@@ -6,6 +6,8 @@ import contextlib
 import ctypes
 import enum
 import functools
+import itertools
+import math
 import os
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -13,11 +15,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, SupportsIndex
 
 from . import _arguments, _ffi
-from ._arguments import Tokens
 from ._adapter import Adapter
+from ._arguments import Tokens
+from ._async import asynchronous
 from ._cancel import Cancel, optional_cancel
 from ._generation import GenerateOptions, Generation, Run, generate_params
 from ._handle import Closeable, Handle, model_handle
+from ._measures import Pooling, embed_params, score_params
 from ._memory import ContextMemory, Diagnosis, diagnosis_from, from_info
 from ._sampling import Sampler
 from ._scheduler import ManyGenerations
@@ -32,6 +36,7 @@ if TYPE_CHECKING:
     from ._model import Model
 
     Logits = NDArray[np.float32]
+    Vectors = NDArray[np.float32]
 
 # Fewer tokens are over before anyone could press Ctrl-C.
 _INTERRUPTIBLE_FROM_TOKENS = 16
@@ -103,6 +108,10 @@ class Perf:
     """Tokens that were not evaluated because of it."""
     n_removed_tokens: int
     """Tokens that sequences lost to make room, or by `shift`."""
+    n_drafted: int
+    """Tokens that were guessed by a draft model or looked up, and evaluated."""
+    n_accepted: int
+    """Of those, the ones that were right; the others do not count as decoded."""
 
     @property
     def prefill_tokens_per_second(self) -> float:
@@ -414,7 +423,9 @@ class Context(Closeable):
         directory), IoError (the disk is full, for instance), OutOfMemoryError,
         BusyError.
         """
-        self._call(_ffi.lib.umrt_seq_save, _arguments.i32("seq", seq), os.fsencode(path))
+        self._call(
+            _ffi.lib.umrt_seq_save, _arguments.i32("seq", seq), os.fsencode(path)
+        )
 
     def load(self, path: str | os.PathLike[str], seq: SupportsIndex = 0) -> None:
         """Replaces what a sequence holds by what `save` wrote, in any context of the
@@ -427,7 +438,9 @@ class Context(Closeable):
         than `n_ctx` tokens), OverBudgetError (no room for the former and the new
         content at once: trim the sequence first), OutOfMemoryError, BusyError.
         """
-        self._call(_ffi.lib.umrt_seq_load, _arguments.i32("seq", seq), os.fsencode(path))
+        self._call(
+            _ffi.lib.umrt_seq_load, _arguments.i32("seq", seq), os.fsencode(path)
+        )
 
     def save_bytes(self, seq: SupportsIndex = 0) -> bytes:
         """What `save` would write."""
@@ -474,6 +487,8 @@ class Context(Closeable):
             n_prefix_hits=perf.n_prefix_hits,
             n_prefix_tokens=perf.n_prefix_tokens,
             n_removed_tokens=perf.n_removed_tokens,
+            n_drafted=perf.n_drafted,
+            n_accepted=perf.n_accepted,
         )
 
     def memory(self) -> ContextMemory:
@@ -525,6 +540,9 @@ class Context(Closeable):
         seq: int = 0,
         ignore_end: bool = False,
         sampler: Sampler | None = None,
+        draft: Context | None = None,
+        n_draft: int = 0,
+        ngram: int = 0,
         cancel: Cancel | None = None,
     ) -> Generation:
         """Appends a prompt to a sequence, samples token by token and gives text as
@@ -545,7 +563,17 @@ class Context(Closeable):
         - `stop`: texts that end the generation; they are not part of the output.
         - `seq`: the sequence that the prompt and what follows are appended to.
         - `ignore_end`: go on behind the token that ends a text.
+        - `draft`: a context of a smaller model with the same vocabulary, which guesses
+          tokens that are then checked several at once. The generation uses it, too,
+          and its sequence `seq` becomes that of this context.
+        - `n_draft`: tokens guessed at a time, at most 11; how many are tried follows
+          from how often they are right. 0: 11.
+        - `ngram`: guesses what followed the same last tokens earlier in the sequence:
+          this many of them if they are there, 2 at least. 0: does not.
         - `cancel`: stops it; the iteration raises CancelledError.
+
+        Guesses change how fast tokens come and not which: at temperature 0 none,
+        above none of their probabilities, though a seed gives other tokens.
 
         Whatever ends it early, all finished tokens stay in the sequence. The
         token sampled last is not in it.
@@ -575,7 +603,143 @@ class Context(Closeable):
             sampler=sampler,
         )
         params.seq = _arguments.i32("seq", seq)
-        return Generation(self, params, sampler, optional_cancel(cancel))
+        params.n_draft = _arguments.u32("n_draft", n_draft)
+        params.ngram = _arguments.u32("ngram", ngram)
+        if draft is not None:
+            _arguments.instance("draft", draft, Context)
+        draft_handle = draft._handle if draft else None
+        return Generation(self, params, sampler, optional_cancel(cancel), draft_handle)
+
+    def embed(
+        self,
+        texts: Sequence[str] | Sequence[Tokens],
+        pooling: Pooling = Pooling.MEAN,
+        *,
+        normalize: bool = True,
+        cancel: Cancel | None = None,
+    ) -> Vectors:
+        """A vector for each text: the hidden states behind the model's last norm,
+        pooled over its tokens, as a NumPy array of float32 `[texts, hidden_size]`.
+        Without NumPy it is a `memoryview` of format "f" with that shape.
+
+        - `texts`: strings, encoded with what the tokenizer puts around a text; or
+          token ids of each.
+        - `pooling`: which tokens' states count.
+        - `normalize`: scales vectors to the length 1.
+        - `cancel`: stops it.
+
+        Texts are evaluated next to each other in the sequences that hold no tokens,
+        so more sequences (`n_seq`) are faster for short texts. Afterwards those are
+        empty again, and the logits of the last evaluation are still there.
+
+        Raises InvalidArgumentError (a text without tokens), NotFoundError (no
+        tokenizer), NoSpaceError (a text is longer than `n_ctx`, no sequence is
+        empty), OverBudgetError, BusyError, CancelledError, OutOfMemoryError,
+        BackendError.
+        """
+        params = embed_params(texts, pooling, normalize)
+        shape = (params.n_texts, self.model.info.hidden_size)
+        floats = (ctypes.c_float * (shape[0] * shape[1]))()
+        self._call_cancellable(
+            _ffi.lib.umrt_embed, params, floats, optional_cancel(cancel)
+        )
+        return _as_array(memoryview(floats).cast("B"), shape)
+
+    def score(
+        self,
+        prompt: Tokens,
+        continuations: Sequence[Tokens],
+        *,
+        seq: SupportsIndex = 0,
+        cancel: Cancel | None = None,
+    ) -> list[list[float]]:
+        """The log-probability (natural logarithm) of each token of each continuation
+        behind the prompt, which is evaluated once. Memory is taken for the logits of
+        a few tokens at a time.
+
+        - `prompt`: token ids, at least one.
+        - `continuations`: token ids of each, at least one.
+        - `seq`: the sequence whose tokens come in front of the prompt. It is as
+          before afterwards, and so are the logits of the last evaluation.
+        - `cancel`: stops it.
+
+        Raises InvalidArgumentError, NoSpaceError (sequence, prompt and a
+        continuation exceed `n_ctx`), OverBudgetError, BusyError, CancelledError,
+        OutOfMemoryError, BackendError.
+        """
+        params, lengths = score_params(prompt, continuations, seq)
+        floats = (ctypes.c_float * sum(lengths))()
+        self._call_cancellable(
+            _ffi.lib.umrt_score, params, floats, optional_cancel(cancel)
+        )
+        rest = iter(floats)
+        return [list(itertools.islice(rest, length)) for length in lengths]
+
+    def perplexity(self, text: str | Tokens, cancel: Cancel | None = None) -> float:
+        """How much a text surprises the model: `exp` of the average of minus the
+        log-probabilities of its tokens behind the first. It is cut into parts of
+        `n_ctx` tokens, none of which sees those before; sequence 0 must be empty, and
+        is so afterwards.
+
+        - `text`: a string, encoded with what the tokenizer puts around a text; or at
+          least two token ids.
+
+        Raises as `score` does; InvalidArgumentError also if sequence 0 holds tokens.
+        """
+        ids = self.model.tokenize(text) if isinstance(text, str) else text
+        tokens = list(_arguments.int32_array("text", ids))
+        if len(tokens) < 2:
+            raise InvalidArgumentError(
+                "the text has fewer than two tokens, so there is none to predict"
+            )
+        if self.length(0):
+            raise InvalidArgumentError(
+                "sequence 0 holds tokens, which would come in front of the text; "
+                "trim it to 0"
+            )
+        logprobs: list[float] = []
+        for start in range(0, len(tokens) - 1, self.info.n_ctx):
+            part = tokens[start : start + self.info.n_ctx + 1]
+            logprobs += self.score(part[:1], [part[1:]], cancel=cancel)[0]
+        return math.exp(-math.fsum(logprobs) / len(logprobs))
+
+    def top_logprobs(
+        self, k: SupportsIndex, row: SupportsIndex = 0
+    ) -> list[tuple[int, float]]:
+        """The `k` most likely tokens after one row of the last evaluation, with the
+        natural logarithms of their probabilities, the most likely first.
+
+        Raises InvalidArgumentError (no such row, `k` out of range), BusyError,
+        BackendError (logits are NaN).
+        """
+        n = _arguments.integer("k", k, 1, self.info.vocab_size)
+        row = _arguments.integer("row", row, 0, _arguments.U32_MAX)
+        tokens, logprobs = (ctypes.c_int32 * n)(), (ctypes.c_float * n)()
+        self._call(_ffi.lib.umrt_top_logprobs, row, n, tokens, logprobs)
+        return list(zip(tokens, logprobs, strict=True))
+
+    def _call_cancellable(
+        self,
+        function: Callable[..., int],
+        params: _ffi.Struct,
+        floats: ctypes.Array[ctypes.c_float],
+        cancel: Cancel | None,
+    ) -> None:
+        """Fills an array; Ctrl-C ends it."""
+
+        def call(by: Cancel | None) -> None:
+            with by._handle if by else contextlib.nullcontext() as address:
+                self._call(
+                    function, ctypes.byref(params), address, floats, len(floats), None
+                )
+
+        if not signals_come_here():
+            return call(cancel)
+        own = Cancel()
+        with own._following(cancel):
+            run_interruptibly(lambda: call(own), own)
+
+    generate_async = asynchronous(generate)
 
     def generate_many(
         self,
@@ -639,9 +803,17 @@ def _ensure_one_per_token(name: str, n_values: int, n_tokens: int) -> None:
         )
 
 
-def _as_array(view: memoryview[Any]) -> Logits:
+def _as_array(
+    view: memoryview[Any], shape: tuple[int, int] | None = None
+) -> NDArray[np.float32]:
+    if shape is not None:
+        # A memoryview has no shape with zeros.
+        view = view.cast("f", shape) if all(shape) else view.cast("f")
     numpy = _numpy_if_any()
-    return view if numpy is None else numpy.asarray(view)  # type: ignore[return-value]
+    if numpy is None:
+        return view  # type: ignore[return-value]
+    array = numpy.asarray(view)
+    return array if shape is None else array.reshape(shape)  # type: ignore[no-any-return]
 
 
 @functools.cache

@@ -88,6 +88,10 @@ class MemoryEstimate:
     """By how much it does not fit."""
     usable_reason: str
     """What bounds `usable_bytes`, for people."""
+    gpu_bytes: int
+    """Of `total_bytes`, what would be in the memory of a GPU that has its own."""
+    gpu_usable_bytes: int
+    """What models may use of that memory; 0: there is none."""
 
 
 @dataclass(frozen=True)

@@ -56,6 +56,10 @@ class GenerationResult:
     """From the first prompt token to the first logits."""
     decode_seconds: float
     """From there to the end, without the time between pieces."""
+    n_drafted: int
+    """Tokens that were guessed by a draft model or looked up."""
+    n_accepted: int
+    """Of those, the ones that were right."""
 
     @property
     def prompt_tokens_per_second(self) -> float:
@@ -83,8 +87,10 @@ class Run:
         params: _ffi.GenerateParams,
         sampler: Sampler | None,
         cancel: Cancel | None,
+        draft: Handle | None,
     ) -> None:
         self._context = context
+        self._draft = draft
         self._params = params
         self._sampler = sampler
         self._users_cancel = cancel
@@ -124,11 +130,13 @@ class Run:
         receive = _ffi.TEXT_FN(self._receive)
         result = _ffi.GenerateResult()
         sampler = self._sampler._handle if self._sampler else nullcontext()
+        draft = self._draft or nullcontext()
         with (
             self._cancel._following(self._users_cancel),
             self._cancel._handle as cancel,
             self._context as context,
             sampler as self._params.sampler,
+            draft as self._params.draft,
         ):
             status = _ffi.lib.umrt_generate(
                 context,
@@ -145,6 +153,8 @@ class Run:
             n_tokens=result.n_tokens,
             prompt_seconds=result.prompt_ns / 1e9,
             decode_seconds=max(0.0, result.decode_ns / 1e9 - self._waited_seconds),
+            n_drafted=result.n_drafted,
+            n_accepted=result.n_accepted,
         )
 
     def _receive(self, text: int, n_bytes: int, _token: int, _userdata: int) -> int:
@@ -168,6 +178,7 @@ class Generation(Iterator[str]):
         params: _ffi.GenerateParams,
         sampler: Sampler | None,
         cancel: Cancel | None,
+        draft: Handle | None,
     ) -> None:
         """For `Context.generate`."""
         self.context = context
@@ -175,7 +186,7 @@ class Generation(Iterator[str]):
         self._pieces: list[str] = []
         self._ended = False
         self._one_at_a_time = threading.Lock()
-        self._run = Run(context._handle, params, sampler, cancel)
+        self._run = Run(context._handle, params, sampler, cancel, draft)
         weakref.finalize(self, self._run.close)
 
     def __iter__(self) -> Self:

@@ -27,10 +27,16 @@ class DeviceInfo:
     """For people: what it is and which MLX drives it."""
     usable_bytes: int
     """Bytes that models may use on it."""
+    total_bytes: int
+    """Bytes of its memory: the machine's, unless a GPU has its own."""
+    free_bytes: int
+    """Of a GPU's own memory, what nobody uses now; 0: MLX does not say."""
+    device: str
+    """For `Model.open`: "cpu" or "gpu:0"."""
 
 
 def devices() -> list[DeviceInfo]:
-    """The CPU, and the GPU if MLX has one."""
+    """The CPU, and the GPUs that MLX has."""
     count = ctypes.c_size_t()
     _ffi.check(_ffi.lib.umrt_device_count(ctypes.byref(count)))
     return [_device(index) for index in range(count.value)]
@@ -43,6 +49,9 @@ def _device(index: int) -> DeviceInfo:
         kind="gpu" if info.kind == _ffi.DEVICE_GPU else "cpu",
         name=info.name.decode(),
         usable_bytes=info.usable_bytes,
+        total_bytes=info.total_bytes,
+        free_bytes=info.free_bytes,
+        device=f"gpu:{info.gpu_index}" if info.kind == _ffi.DEVICE_GPU else "cpu",
     )
 
 

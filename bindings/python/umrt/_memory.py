@@ -44,6 +44,8 @@ class ModelMemory:
     """Weight files locked in memory."""
     text_bytes: int
     """Tokenizer and chat template, estimated; 0 until they are first used."""
+    gpu_bytes: int
+    """Of the copied weights, what is in the memory of a GPU that has its own."""
 
     def __str__(self) -> str:
         return _table(
@@ -65,6 +67,8 @@ class ContextMemory:
     """Of that, filled with tokens."""
     logits_bytes: int
     """Logits of the last evaluation."""
+    gpu_bytes: int
+    """Of all that, what is in the memory of a GPU that has its own."""
 
     def __str__(self) -> str:
         return _table(_context_rows(self))
@@ -133,6 +137,9 @@ class MemoryStats:
     """Keys and values that only prefix caches hold."""
     kv_spilled_bytes: int
     """Keys and values of idle sequences that are on disk: no memory."""
+    gpu_bytes: int
+    """Of `total_bytes`, what is in the memory of GPUs that have their own, and not in
+    the machine's."""
 
     def __str__(self) -> str:
         table = _table(
@@ -325,9 +332,7 @@ def on_memory_pressure(
     Raises UnsupportedError if the system has no reports.
     """
     if receive is None:
-        _ffi.check(
-            _ffi.lib.umrt_memory_pressure_callback(_ffi.PRESSURE_FN(), None, 0)
-        )
+        _ffi.check(_ffi.lib.umrt_memory_pressure_callback(_ffi.PRESSURE_FN(), None, 0))
         return
     if not callable(receive):
         raise TypeError("receive must be callable")

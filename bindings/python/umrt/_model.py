@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, SupportsIndex, TypeVar
@@ -21,7 +22,8 @@ from .errors import NotFoundError
 
 Result = TypeVar("Result")
 
-Device = Literal["auto", "cpu", "gpu"]
+Device = str
+"""`"auto"`, `"cpu"`, `"gpu"` or `"gpu:1"`, by the number of the GPU from 0."""
 Precision = Literal["native", "float32"]
 CpuOps = Literal["kernels", "stock"]
 Load = Literal["map", "read", "direct"]
@@ -147,7 +149,8 @@ class Model(Closeable):
         - `path`: a directory with config.json and safetensors files. They must
           not be changed while they are open: if another process shortens one,
           reading the missing part ends this process with SIGBUS.
-        - `device`: "auto" is the GPU if there is one, otherwise the CPU.
+        - `device`: "auto" is the first GPU if there is one, otherwise the CPU (the log
+          says why); "gpu" is the first GPU, "gpu:1" the second.
         - `precision`: "native" computes in the type that the checkpoint was
           published in; "float32" is exact, but its KV cache is twice as large as
           for 16-bit checkpoints.
@@ -447,6 +450,14 @@ class Model(Closeable):
             )
 
 
+def _device(device: Device) -> tuple[int, int]:
+    """The kind, and which GPU."""
+    found = re.fullmatch("gpu:([0-9]+)", device) if isinstance(device, str) else None
+    if found is not None:
+        return _ffi.DEVICE_GPU, _arguments.u32("device", int(found[1]))
+    return _arguments.choice("device", device, _DEVICES), 0
+
+
 def model_params(
     device: Device,
     precision: Precision,
@@ -454,8 +465,10 @@ def model_params(
     memory_limit: int,
     allow_paging: bool,
 ) -> _ffi.ModelParams:
+    kind, gpu_index = _device(device)
     return _ffi.ModelParams(
-        device=_arguments.choice("device", device, _DEVICES),
+        device=kind,
+        gpu_index=gpu_index,
         precision=_arguments.choice("precision", precision, _PRECISIONS),
         cpu_ops=_arguments.choice("cpu_ops", cpu_ops, _CPU_OPS),
         memory_limit=_arguments.u64("memory_limit", memory_limit),

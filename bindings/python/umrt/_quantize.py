@@ -1,19 +1,16 @@
-"""Quantizing checkpoints: `quantize` and `python -m umrt quantize`."""
+"""Quantizing checkpoints."""
 
 from __future__ import annotations
 
-import argparse
 import ctypes
 import os
-import sys
-from typing import TYPE_CHECKING, Literal, SupportsIndex
+import shutil
+from pathlib import Path
+from typing import Literal, SupportsIndex
 
 from . import _arguments, _ffi
 from ._cancel import Cancel, optional_cancel
 from ._model import Progress, run_with_progress
-
-if TYPE_CHECKING:
-    _Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 
 QuantizationMode = Literal["affine", "mxfp4", "mxfp8", "nvfp4"]
 Recipe = Literal["mixed_2_6", "mixed_3_4", "mixed_3_6", "mixed_4_6"]
@@ -88,61 +85,17 @@ def quantize(
     if progress is not None and not callable(progress):
         raise TypeError("progress must be callable")
 
-    def call() -> None:
+    def call() -> Path:
         _ffi.check(_ffi.lib.umrt_model_quantize(*paths, ctypes.byref(params)))
+        return Path(target)
 
-    run_with_progress(call, params, progress, optional_cancel(cancel))
+    def give_back(made: Path) -> None:
+        # It was complete before `progress` could stop it. What was replaced is gone.
+        if not replace:
+            shutil.rmtree(made)
+
+    run_with_progress(call, params, progress, optional_cancel(cancel), give_back)
 
 
 def _optional(name: str, value: str | None, choices: dict[str, int]) -> int:
     return 0 if value is None else _arguments.choice(name, value, choices)
-
-
-def add_command(commands: _Commands) -> None:
-    parser = commands.add_parser(
-        "quantize",
-        help="write a checkpoint with fewer bits per weight",
-        description="Writes a checkpoint of floats as a quantized one that umrt and "
-        "mlx-lm read.",
-    )
-    parser.add_argument("source", help="a folder with a checkpoint")
-    parser.add_argument("target", help="the folder to write")
-    parser.add_argument("--bits", type=int, default=0, help="per weight; default 4")
-    parser.add_argument(
-        "--group-size", type=int, default=0, help="of weights with one scale; default 64"
-    )
-    parser.add_argument("--mode", choices=list(_MODES), default="affine")
-    parser.add_argument("--recipe", choices=list(_RECIPES), help="mixes bits")
-    parser.add_argument("--dtype", choices=list(_DTYPES), help="of what stays floats")
-    parser.add_argument(
-        "--replace", action="store_true", help="a model at the target, when done"
-    )
-    parser.set_defaults(run=_run)
-
-
-def _run(options: argparse.Namespace) -> str:
-    shown = -1
-
-    def show(done: int, total: int) -> None:
-        nonlocal shown
-        percent = 100 * done // max(total, 1)
-        if percent != shown and sys.stderr.isatty():
-            print(f"\r{percent:3} %", end="", file=sys.stderr, flush=True)
-            shown = percent
-
-    try:
-        quantize(
-            options.source,
-            options.target,
-            bits=options.bits,
-            group_size=options.group_size,
-            mode=options.mode,
-            recipe=options.recipe,
-            dtype=options.dtype,
-            replace=options.replace,
-            progress=show,
-        )
-    finally:
-        if shown >= 0:
-            print(file=sys.stderr)
-    return f"wrote {options.target}"

@@ -139,6 +139,8 @@ def _outcome(result: _ffi.RequestResult) -> RequestResult | UmrtError:
         n_tokens=result.n_tokens,
         prompt_seconds=result.prompt_ns / 1e9,
         decode_seconds=result.decode_ns / 1e9,
+        n_drafted=0,
+        n_accepted=0,
         queue_seconds=result.queue_ns / 1e9,
     )
 

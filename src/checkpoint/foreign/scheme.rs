@@ -116,7 +116,7 @@ fn fp8(section: &Config) -> Result<Scheme> {
         return Err(unsupported(section, "fmt", "\"e4m3\""));
     }
     let block = section.opt_usizes("weight_block_size", 1..=1 << 16)?;
-    let block = block.map(|block| <[usize; 2]>::try_from(block));
+    let block = block.map(<[usize; 2]>::try_from);
     match block.transpose() {
         Ok(block) => Ok(Scheme::Fp8 { block }),
         Err(_) => Err(unsupported(section, "weight_block_size", "two numbers")),

@@ -46,6 +46,8 @@ pub(super) struct Gguf<'a> {
     /// Where the table of tensors is.
     table: std::ops::Range<usize>,
     pub data_start: usize,
+    /// Files that the model is in, as far as they were read.
+    n_parts: usize,
 }
 
 impl<'a> Gguf<'a> {
@@ -78,7 +80,27 @@ impl<'a> Gguf<'a> {
             metadata,
             table,
             data_start,
+            n_parts: 1,
         })
+    }
+
+    /// Takes over the tensors of another part, which is the file of this number.
+    pub fn absorb(&mut self, part: Gguf<'_>, number: usize) -> Result<()> {
+        match part.get("split.no") {
+            Some(Value::Whole(found)) if found == number as i128 => {}
+            _ => {
+                return Err(Error::format(format!(
+                    "is not the part of the model that its name says, number {number} from 0"
+                )));
+            }
+        }
+        let numbered = part.tensors.into_iter().map(|tensor| TensorInfo {
+            file: number,
+            ..tensor
+        });
+        self.tensors.extend(numbered);
+        self.n_parts += 1;
+        Ok(())
     }
 
     /// The tensors under the names that checkpoints in safetensors files have.

@@ -6,7 +6,7 @@ const WHOLE: [(&str, &str); 3] = [
     ("output", "lm_head"),
 ];
 
-const IN_LAYERS: [(&str, &str); 11] = [
+const IN_LAYERS: [(&str, &str); 15] = [
     ("attn_norm", "input_layernorm"),
     ("attn_q", "self_attn.q_proj"),
     ("attn_k", "self_attn.k_proj"),
@@ -18,6 +18,10 @@ const IN_LAYERS: [(&str, &str); 11] = [
     ("ffn_gate", "mlp.gate_proj"),
     ("ffn_up", "mlp.up_proj"),
     ("ffn_down", "mlp.down_proj"),
+    ("ffn_gate_inp", "mlp.gate"),
+    ("ffn_gate_exps", "mlp.switch_mlp.gate_proj"),
+    ("ffn_up_exps", "mlp.switch_mlp.up_proj"),
+    ("ffn_down_exps", "mlp.switch_mlp.down_proj"),
 ];
 
 /// A name that is not in the tables stays as it is.
@@ -55,7 +59,11 @@ mod tests {
                 "blk.12.ffn_norm.weight",
                 "model.layers.12.post_attention_layernorm.weight",
             ),
-            ("blk.0.ffn_gate_inp.weight", "blk.0.ffn_gate_inp.weight"),
+            (
+                "blk.0.ffn_up_exps.weight",
+                "model.layers.0.mlp.switch_mlp.up_proj.weight",
+            ),
+            ("blk.0.ssm_in.weight", "blk.0.ssm_in.weight"),
             ("rope_freqs.weight", "rope_freqs.weight"),
             ("blk.", "blk."),
         ] {

@@ -7,9 +7,48 @@ use super::{Gguf, wrong};
 use crate::checkpoint::dtype::Dtype;
 use crate::error::{Error, Result};
 
-/// Values of `general.architecture`, and whether the rows of queries and keys are
-/// in the order in which neighbours rotate together: llama.cpp permutes them.
-const ARCHITECTURES: [(&str, bool); 3] = [("llama", true), ("qwen2", false), ("qwen3", false)];
+/// What `general.architecture` may be.
+struct Architecture {
+    name: &'static str,
+    model_type: &'static str,
+    /// The rows of queries and keys are in the order in which neighbours rotate
+    /// together: llama.cpp permutes them.
+    is_interleaved: bool,
+    has_experts: bool,
+}
+
+const ARCHITECTURES: [Architecture; 4] = [
+    Architecture {
+        name: "llama",
+        model_type: "llama",
+        is_interleaved: true,
+        has_experts: false,
+    },
+    Architecture {
+        name: "qwen2",
+        model_type: "qwen2",
+        is_interleaved: false,
+        has_experts: false,
+    },
+    Architecture {
+        name: "qwen3",
+        model_type: "qwen3",
+        is_interleaved: false,
+        has_experts: false,
+    },
+    Architecture {
+        name: "qwen3moe",
+        model_type: "qwen3_moe",
+        is_interleaved: false,
+        has_experts: true,
+    },
+];
+
+const EXPERTS: [(&str, &str); 3] = [
+    ("expert_count", "num_experts"),
+    ("expert_used_count", "num_experts_per_tok"),
+    ("expert_feed_forward_length", "moe_intermediate_size"),
+];
 
 /// Whole numbers that every model has: below the architecture, and in config.json.
 const SIZES: [(&str, &str); 5] = [
@@ -22,8 +61,7 @@ const SIZES: [(&str, &str); 5] = [
 
 /// Settings of architectures that these names also stand for, and that would be
 /// computed otherwise.
-const REFUSED: [&str; 9] = [
-    "expert_count",
+const REFUSED: [&str; 8] = [
     "attention.sliding_window",
     "attention.clamp_kqv",
     "attention.max_alibi_bias",
@@ -45,13 +83,26 @@ const ROPE_FACTORS: &str = "rope_freqs.weight";
 
 pub fn of(gguf: &Gguf<'_>) -> Result<Map<String, Json>> {
     refuse_parts(gguf)?;
-    let (architecture, is_interleaved) = architecture(gguf)?;
-    let settings = Settings { gguf, architecture };
-    settings.refuse_others()?;
+    let architecture = architecture(gguf)?;
+    let settings = Settings {
+        gguf,
+        architecture: architecture.name,
+    };
+    settings.refuse_others(architecture)?;
     let mut config = Map::new();
-    config.insert("model_type".to_owned(), architecture.into());
-    config.insert("rope_interleave".to_owned(), is_interleaved.into());
-    for (key, name) in SIZES {
+    config.insert("model_type".to_owned(), architecture.model_type.into());
+    config.insert(
+        "rope_interleave".to_owned(),
+        architecture.is_interleaved.into(),
+    );
+    let experts: &[_] = match architecture.has_experts {
+        true => &EXPERTS,
+        false => &[],
+    };
+    if architecture.has_experts {
+        config.insert("norm_topk_prob".to_owned(), true.into());
+    }
+    for (key, name) in SIZES.iter().chain(experts).copied() {
         let size = settings.whole(key)?;
         let size = size.ok_or_else(|| wrong(&settings.key(key), "there; expected a number"))?;
         config.insert(name.to_owned(), size);
@@ -89,20 +140,23 @@ pub fn of(gguf: &Gguf<'_>) -> Result<Map<String, Json>> {
 
 fn refuse_parts(gguf: &Gguf<'_>) -> Result<()> {
     match gguf.get("split.count") {
-        Some(Value::Whole(parts)) if parts > 1 => Err(Error::unsupported(format!(
-            "is one of {parts} parts of a model; join them with `llama-gguf-split --merge`"
-        ))),
+        Some(Value::Whole(parts)) if parts > 1 && parts != gguf.n_parts as i128 => {
+            Err(Error::unsupported(format!(
+                "is one of {parts} parts of a model, whose files have to end in \
+                 -00001-of-{parts:05}.gguf and so on"
+            )))
+        }
         _ => Ok(()),
     }
 }
 
-fn architecture<'a>(gguf: &Gguf<'a>) -> Result<(&'a str, bool)> {
+fn architecture(gguf: &Gguf<'_>) -> Result<&'static Architecture> {
     const KEY: &str = "general.architecture";
     let name = gguf.text(KEY)?;
     let name = name.ok_or_else(|| Error::format(format!("has no {KEY}")))?;
-    let known = ARCHITECTURES.iter().find(|(known, _)| *known == name);
-    known.map(|(_, order)| (name, *order)).ok_or_else(|| {
-        let known: Vec<_> = ARCHITECTURES.iter().map(|(name, _)| *name).collect();
+    let known = ARCHITECTURES.iter().find(|known| known.name == name);
+    known.ok_or_else(|| {
+        let known: Vec<_> = ARCHITECTURES.iter().map(|known| known.name).collect();
         Error::unsupported(format!(
             "has the architecture {name:?}; from GGUF files this version reads {}; use a copy of \
              the model in safetensors format",
@@ -150,8 +204,9 @@ impl Settings<'_, '_> {
         }
     }
 
-    fn refuse_others(&self) -> Result<()> {
-        for key in REFUSED {
+    fn refuse_others(&self, architecture: &Architecture) -> Result<()> {
+        let experts = (!architecture.has_experts).then_some("expert_count");
+        for key in REFUSED.into_iter().chain(experts) {
             let is_neutral = match self.gguf.get(&self.key(key)) {
                 None | Some(Value::Whole(0)) => true,
                 Some(Value::Float(number)) => number == 0.0,
@@ -228,6 +283,11 @@ impl Settings<'_, '_> {
         let Some(tensor) = self.gguf.tensor(ROPE_FACTORS) else {
             return Ok(None);
         };
+        if tensor.file > 0 {
+            return Err(Error::unsupported(format!(
+                "has the tensor {ROPE_FACTORS} not in its first part"
+            )));
+        }
         if tensor.dtype != Dtype::F32 {
             return Err(Error::unsupported(format!(
                 "tensor {ROPE_FACTORS} is stored as {}; expected F32",

@@ -34,6 +34,11 @@ pub fn stored(number: u32) -> Result<Stored> {
         6 => blocks(BlockFormat::Q5_0),
         7 => blocks(BlockFormat::Q5_1),
         8 => blocks(BlockFormat::Q8_0),
+        10 => blocks(BlockFormat::Q2K),
+        11 => blocks(BlockFormat::Q3K),
+        20 => blocks(BlockFormat::Iq4Nl),
+        23 => blocks(BlockFormat::Iq4Xs),
+        39 => blocks(BlockFormat::Mxfp4),
         12 => blocks(BlockFormat::Q4K),
         13 => blocks(BlockFormat::Q5K),
         14 => blocks(BlockFormat::Q6K),
@@ -42,23 +47,18 @@ pub fn stored(number: u32) -> Result<Stored> {
 }
 
 /// Types that exist, but not here.
-const OTHERS: [(u32, &str); 17] = [
+const OTHERS: [(u32, &str); 12] = [
     (9, "Q8_1"),
-    (10, "Q2_K"),
-    (11, "Q3_K"),
     (15, "Q8_K"),
     (16, "IQ2_XXS"),
     (17, "IQ2_XS"),
     (18, "IQ3_XXS"),
     (19, "IQ1_S"),
-    (20, "IQ4_NL"),
     (21, "IQ3_S"),
     (22, "IQ2_S"),
-    (23, "IQ4_XS"),
     (29, "IQ1_M"),
     (34, "TQ1_0"),
     (35, "TQ2_0"),
-    (39, "MXFP4"),
     (40, "NVFP4"),
 ];
 

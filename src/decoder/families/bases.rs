@@ -13,7 +13,7 @@ pub const LLAMA_NAMES: Names = Names {
     embedding: "embed_tokens",
     final_norm: "norm",
     head: "lm_head",
-    layers: "layers",
+    layers: &["layers"],
     attention_norm: Some("input_layernorm"),
     after_attention: None,
     mlp_norm: Some("post_attention_layernorm"),

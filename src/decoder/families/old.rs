@@ -26,6 +26,7 @@ pub const GPT_NEOX: Family = Family {
         embedding: "embed_in",
         final_norm: "final_layer_norm",
         head: "embed_out",
+        layers: &["layers", "h"],
         attention: AttentionNames {
             query_key_value: Fused::ByHead("attention.query_key_value"),
             output: "attention.dense",

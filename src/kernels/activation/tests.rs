@@ -27,7 +27,46 @@ fn reference(activation: Activation, x: f64) -> f64 {
         Activation::Relu => x,
         Activation::ReluSquared if x < 0.0 => 0.0,
         Activation::ReluSquared => x * x,
+        Activation::Xielu {
+            positive,
+            negative,
+            beta,
+        } => {
+            let curve = match x > 0.0 {
+                true => f64::from(positive) * x * x,
+                false => f64::from(negative) * (x.exp_m1() - x),
+            };
+            f64::from(beta) * x + curve
+        }
         Activation::SoftCap { cap } => f64::from(cap) * (x / f64::from(cap)).tanh(),
+    }
+}
+
+#[test]
+fn xielu_is_right_on_both_sides_of_zero() {
+    // Without its line, which would cancel some of the curve.
+    let xielu = Activation::Xielu {
+        positive: 0.8,
+        negative: 1.3,
+        beta: 0.0,
+    };
+    let lined = Activation::Xielu {
+        positive: 0.8,
+        negative: 1.3,
+        beta: 0.5,
+    };
+    let sizes = [0.01_f32, 1.0, 10.0, 100.0];
+    let xs = sizes
+        .iter()
+        .flat_map(|size| values(3, 64).into_iter().map(move |x| x * size));
+    let x = Packed::of(Float::F32, 0, &xs.collect::<Vec<_>>());
+    for level in Level::available() {
+        for (activation, errors) in [(xielu, (2e-6, 1e-9)), (lined, (2e-6, 1e-6))] {
+            let mut y = Packed::unset(Float::F32, 0, x.floats().len());
+            activation.row(level, x.floats(), y.floats_mut());
+            let expected = x.f64s().into_iter().map(|x| reference(activation, x));
+            assert_all_close(&y, &expected.collect::<Vec<_>>(), errors);
+        }
     }
 }
 

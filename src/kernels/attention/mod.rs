@@ -75,10 +75,26 @@ pub struct AttentionStep<'a> {
     pub window: Option<usize>,
     /// Scores are `scale * query . key`.
     pub scale: f32,
+    /// What queries are multiplied with besides, by their positions.
+    pub position_scale: Option<PositionScale>,
     /// Turns a score into `cap * tanh(score / cap)`.
     pub soft_cap: Option<f32>,
     /// One score per head that takes part in the softmax without a value.
     pub sinks: Option<&'a [f32]>,
+}
+
+/// A factor that grows with the logarithm of a position (Llama 4):
+/// `1 + beta * ln(1 + floor(position / length))`
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct PositionScale {
+    pub beta: f32,
+    pub length: f32,
+}
+
+impl PositionScale {
+    pub fn at(self, position: usize) -> f32 {
+        1.0 + self.beta * (position as f32 / self.length).floor().ln_1p()
+    }
 }
 
 /// The next tokens of a sequence, and its cache.
@@ -180,6 +196,13 @@ impl<'a> Attention<'a> {
         let group = self.step.group();
         let head = kv_head * group + row % group;
         (self.segment.first_row + row / group, head)
+    }
+
+    /// What products of a row's query and keys are multiplied with.
+    fn scale(&self, row: usize) -> f32 {
+        let position = self.segment.start + row / self.step.group();
+        let factor = |scale: PositionScale| scale.at(position);
+        self.step.scale * self.step.position_scale.map_or(1.0, factor)
     }
 
     /// Positions that a token sees.

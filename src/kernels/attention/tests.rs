@@ -181,6 +181,7 @@ impl Case {
             key_norm: None,
             table: None,
             window: shape.window,
+            position_scale: None,
             scale: 1.0 / (shape.key_dim as f32).sqrt(),
             soft_cap: shape.soft_cap,
             sinks: shape.with_sinks.then_some(&self.sinks),

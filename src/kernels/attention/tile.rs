@@ -270,13 +270,14 @@ impl<'a> Tile<'a> {
     unsafe fn weigh<V: Vector>(&mut self, partials: &mut [f32]) {
         let partials = partials.chunks_exact_mut(Partial::floats(self.job));
         let scores = self.buffers.scores.as_mut_slice().chunks_exact_mut(TILE);
-        for ((scores, seen), partial) in scores.zip(&self.seen).zip(partials) {
+        let rows = self.piece.rows.clone().zip(&self.seen);
+        for ((scores, (row, seen)), partial) in scores.zip(rows).zip(partials) {
             if seen.is_empty() {
                 continue;
             }
             // SAFETY: as for `attend`.
             unsafe {
-                let largest = finish_scores::<V>(self.job, scores, seen.clone());
+                let largest = finish_scores::<V>(self.job, row, scores, seen.clone());
                 raise::<V>(partial, largest);
                 partial[Partial::SUM] +=
                     exponentials::<V>(scores, seen.clone(), partial[Partial::LARGEST]);
@@ -373,15 +374,17 @@ unsafe fn columns<V: Vector>(
 #[inline(always)]
 unsafe fn finish_scores<V: Vector>(
     job: &Attention<'_>,
+    row: usize,
     scores: &mut [f32],
     seen: Range<usize>,
 ) -> f32 {
+    let scale = job.scale(row);
     // SAFETY: rows of scores are whole vectors.
     unsafe {
         let mut largest = V::splat(f32::NEG_INFINITY);
         for first in vectors::<V>(&seen) {
             let at = scores.as_mut_ptr().add(first);
-            let mut score = V::load(at).mul(V::splat(job.step.scale));
+            let mut score = V::load(at).mul(V::splat(scale));
             if let Some(cap) = job.step.soft_cap {
                 score = tanh(score.div(V::splat(cap))).mul(V::splat(cap));
             }

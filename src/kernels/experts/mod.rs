@@ -57,6 +57,8 @@ pub struct Experts<'a> {
     /// By index.
     pub all: &'a [Expert<'a>],
     pub gate: Gate,
+    /// Each row is computed as if it was the only one, to the last bit.
+    pub rows_apart: bool,
 }
 
 /// Rows that a piece of work adds up.
@@ -91,9 +93,13 @@ pub fn mix_experts(
         columns: x.len() / choices.len(),
         experts,
     };
-    match choices {
-        [row] => mixture.add_one_row(row, &mut sums),
-        rows => mixture.add_by_expert(rows, &mut sums),
+    if choices.len() == 1 || experts.rows_apart {
+        let sums = sums.chunks_exact_mut(mixture.columns);
+        for (row, (choices, sums)) in choices.iter().zip(sums).enumerate() {
+            mixture.add_one_row(row, choices, sums);
+        }
+    } else {
+        mixture.add_by_expert(choices, &mut sums);
     }
     level.convert(Floats::from(&sums[..]), out);
 }
@@ -108,12 +114,13 @@ struct Mixture<'a> {
 
 impl Mixture<'_> {
     /// All experts see the same row: their first projections are one product.
-    fn add_one_row(&self, choices: &[Choice], sums: &mut [f32]) {
+    fn add_one_row(&self, row: usize, choices: &[Choice], sums: &mut [f32]) {
+        let x = self.x.row(row, self.columns);
         let expert = |choice: &Choice| self.experts.all[choice.expert];
         let chosen: Vec<_> = choices.iter().map(expert).collect();
         let first = chosen.iter().flat_map(|e| e.gate_up.projections());
         let first: Vec<_> = first.copied().collect();
-        let products = self.product(self.x, self.columns, &first);
+        let products = self.product(x, self.columns, &first);
         let mut rest = &products[..];
         for (choice, expert) in choices.iter().zip(&chosen) {
             let (mine, behind) = rest.split_at(expert.gate_up.rows());

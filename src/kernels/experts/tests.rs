@@ -96,6 +96,7 @@ proptest! {
         weight_float in prop::sample::select(&FLOATS[..]),
         has_addend: bool,
         is_joined: bool,
+        rows_apart: bool,
         seed in 0_u32..1000,
     ) {
         let stored: Vec<_> = (0..N_EXPERTS as u32)
@@ -115,7 +116,7 @@ proptest! {
                 expert.gate_up = GateUp::InTurn(projection(joined, 2 * inner));
             }
         }
-        let experts = Experts { all: &all, gate: Gate::Times(Activation::Silu) };
+        let experts = Experts { all: &all, gate: Gate::Times(Activation::Silu), rows_apart };
         let addends = has_addend.then(|| addend.floats());
         mix_experts(&Pool::new(2), x.floats(), &choices, experts, addends, out.floats_mut());
 
@@ -170,6 +171,7 @@ fn one_row_and_the_same_among_many_agree_for_codes() {
     let experts = Experts {
         all: &all,
         gate: Gate::Times(Activation::Silu),
+        rows_apart: false,
     };
     let (pool, n) = (Pool::new(2), 20);
     // Of this type, one row and several are multiplied alike.

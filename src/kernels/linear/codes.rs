@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use crate::kernels::floats::Floats;
 use crate::kernels::level::Level;
-use crate::kernels::quantized::{BlockFormat, Format, QuantizedRows};
+use crate::kernels::quantized::{Format, QuantizedRows};
 
 /// Rows of codes that are multiplied as unsigned integers.
 pub struct CodeRows<'a> {
@@ -123,7 +123,8 @@ pub fn largest(format: Format) -> Option<u8> {
         Format::Affine { bits, .. } => Some(u8::MAX >> (8 - bits)),
         Format::Mxfp4 | Format::Nvfp4 => E2M1.iter().copied().max(),
         // Groups of 16 have products of their own only in nibbles.
-        Format::Mxfp8 | Format::Blocks(BlockFormat::Q6K) => None,
+        Format::Mxfp8 => None,
+        Format::Blocks(blocks) if blocks.group_size() < 32 => None,
         Format::Blocks(blocks) => Some(blocks.largest_code()),
     }
 }

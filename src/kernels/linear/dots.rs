@@ -10,6 +10,7 @@ use super::planes::{Planes, Resolution};
 use super::rows::Rows;
 use super::{Job, Matrix, PIECE_BYTES, Projection};
 use crate::kernels::float::Float;
+use crate::kernels::floats::Floats;
 use crate::kernels::level::Level;
 use crate::kernels::pool::Pool;
 use crate::kernels::scratch::ProductShape;
@@ -22,11 +23,13 @@ pub struct Dots<'a> {
     /// `[n, columns]`
     values: Vec<f32>,
     /// The same as bfloat16, exactly, if any weights want it.
-    halves: Option<HalfRows>,
+    halves: Vec<HalfRows>,
     planes: Vec<Planes>,
     /// By projection: which of the planes, for codes that are multiplied as integers.
     choice: Vec<Option<usize>>,
     projections: &'a [Projection<'a>],
+    /// How many rows are computed together: all of them, or 1.
+    n_together: usize,
 }
 
 /// Rows as float32, and as halves or integers in two bytes with scales and sums.
@@ -47,7 +50,13 @@ struct Scratch {
 }
 
 impl<'a> Dots<'a> {
-    pub fn prepare(level: Level, x: &Rows<'_>, projections: &'a [Projection<'a>]) -> Dots<'a> {
+    /// With `n_together` 1 each row's products are those of a single row.
+    pub fn prepare(
+        level: Level,
+        x: &Rows<'_>,
+        projections: &'a [Projection<'a>],
+        n_together: usize,
+    ) -> Dots<'a> {
         let (n, columns) = (x.n(), x.columns);
         let mut values = vec![0.0; n * columns];
         for (index, row) in values.chunks_exact_mut(columns).enumerate() {
@@ -57,14 +66,18 @@ impl<'a> Dots<'a> {
         let choice = projections
             .iter()
             .map(|projection| {
-                choose_planes(&mut planes, level, x.float(), &values, &projection.matrix)
+                let form = (x.float(), n_together);
+                choose_planes(&mut planes, level, form, &values, &projection.matrix)
             })
             .collect();
         let wants_halves = |projection: &Projection<'_>| matches!(projection.matrix, Matrix::Float(weights) if takes_halves(level, x, &weights));
-        let halves = projections
-            .iter()
-            .any(wants_halves)
-            .then(|| HalfRows::new(level, &values, columns));
+        let halves = match projections.iter().any(wants_halves) {
+            true => values
+                .chunks_exact(n_together * columns)
+                .map(|rows| HalfRows::new(level, rows, columns))
+                .collect(),
+            false => Vec::new(),
+        };
         Dots {
             level,
             n,
@@ -74,6 +87,7 @@ impl<'a> Dots<'a> {
             planes,
             choice,
             projections,
+            n_together,
         }
     }
 
@@ -109,24 +123,22 @@ impl<'a> Dots<'a> {
         match (
             &self.projections[projection].matrix,
             self.choice[projection],
-            &self.halves,
+            &self.halves[..],
         ) {
             (Matrix::Quantized(weights), Some(index), _) => {
                 let rows = CodeRows::new(self.level, weights, rows, &mut scratch.codes);
                 self.level.multiply_codes(&rows, &self.planes[index], out);
             }
-            (Matrix::Float(weights), _, Some(halves)) if weights.float() == Float::Bf16 => {
-                let bytes = rows.start * halves.row_bytes()..rows.end * halves.row_bytes();
-                self.level
-                    .multiply_halves(&weights.bytes()[bytes], halves, out);
-            }
-            (Matrix::Float(weights), ..) if self.n == 1 => {
-                for (row, out) in rows.clone().zip(out) {
-                    let weights = weights.row(row, self.columns);
-                    *out = self
-                        .level
-                        .dot(weights.float(), weights.bytes(), &self.values);
+            (Matrix::Float(weights), _, [first, ..]) if weights.float() == Float::Bf16 => {
+                let bytes = rows.start * first.row_bytes()..rows.end * first.row_bytes();
+                let weights = &weights.bytes()[bytes];
+                let outs = out.chunks_exact_mut(self.n_together * rows.len());
+                for (halves, out) in self.halves.iter().zip(outs) {
+                    self.level.multiply_halves(weights, halves, out);
                 }
+            }
+            (Matrix::Float(weights), ..) if self.n_together == 1 => {
+                self.multiply_alone(weights, rows, out);
             }
             (matrix, ..) => {
                 let length = rows.len();
@@ -140,9 +152,24 @@ impl<'a> Dots<'a> {
         }
     }
 
+    fn multiply_alone(&self, weights: &Floats<'_>, rows: &Range<usize>, out: &mut [f32]) {
+        for (index, row) in rows.clone().enumerate() {
+            let row = weights.row(row, self.columns);
+            let out = out[index..].iter_mut().step_by(rows.len());
+            for (x, out) in self.values.chunks_exact(self.columns).zip(out) {
+                *out = self.level.dot(row.float(), row.bytes(), x);
+            }
+        }
+    }
+
     fn multiply_floats(&self, row: &[f32], index: usize, length: usize, out: &mut [f32]) {
-        let fours = self.values.chunks_exact(4 * self.columns);
-        let rest = fours.remainder().chunks_exact(self.columns);
+        let n_in_fours = match self.n_together {
+            1 => 0,
+            _ => self.n / 4 * 4,
+        };
+        let (fours, rest) = self.values.split_at(n_in_fours * self.columns);
+        let fours = fours.chunks_exact(4 * self.columns);
+        let rest = rest.chunks_exact(self.columns);
         let mut token = 0;
         for x in fours {
             for product in self.level.dot4(row, x) {
@@ -163,7 +190,7 @@ impl<'a> Dots<'a> {
 fn choose_planes(
     planes: &mut Vec<Planes>,
     level: Level,
-    float: Float,
+    (float, n_together): (Float, usize),
     values: &[f32],
     matrix: &Matrix<'_>,
 ) -> Option<usize> {
@@ -174,8 +201,8 @@ fn choose_planes(
         return None;
     }
     let order = level.code_order(weights)?;
-    let n = values.len() / weights.columns;
-    let resolution = Resolution::choose(float, weights.format, n).in_order(order, weights.format);
+    let resolution = Resolution::choose(float, weights.format, n_together);
+    let resolution = resolution.in_order(order, weights.format);
     let same = |made: &Planes| made.order == order && made.resolution == resolution;
     planes.iter().position(same).or_else(|| {
         planes.push(Planes::new(

@@ -11,6 +11,10 @@ const ROW_PADDING: usize = 64;
 
 /// Rows of bfloat16 numbers, `stride` bytes apart.
 pub struct HalfRows {
+    #[cfg_attr(
+        not(target_arch = "x86_64"),
+        expect(dead_code, reason = "no other level multiplies halves")
+    )]
     bytes: Vec<u8>,
     n: usize,
     row_bytes: usize,

@@ -77,19 +77,17 @@ pub fn linear(
     out: &mut [u8],
     out_float: Float,
 ) {
-    linear_at(
-        Level::detect(),
-        pool,
-        x,
-        projections,
-        finish,
-        out,
-        out_float,
-    );
+    let level = Level::detect();
+    let job = Job::new(x, projections, finish, out, out_float);
+    linear_at(level, pool, x, &job);
 }
 
-fn linear_at(
-    level: Level,
+/// As [`linear`], where each row is computed as if it was the only one, to the last
+/// bit. Meant for few rows: for many it is slower.
+///
+/// # Panics
+/// If the sizes of the arguments do not belong together.
+pub fn linear_apart(
     pool: &Pool,
     x: &Rows<'_>,
     projections: &[Projection<'_>],
@@ -97,19 +95,21 @@ fn linear_at(
     out: &mut [u8],
     out_float: Float,
 ) {
-    let width = width(projections, &finish);
-    assert_eq!(out.len(), x.n() * width * out_float.bytes());
-    let job = Job {
-        projections,
-        finish,
-        width,
-        out: Output::new(out),
-        out_float,
-    };
+    let job = Job::new(x, projections, finish, out, out_float);
+    linear_apart_at(Level::detect(), pool, x, &job);
+}
+
+fn linear_at(level: Level, pool: &Pool, x: &Rows<'_>, job: &Job<'_>) {
     match x.n() {
         0 => {}
-        1..=MAX_DOT_ROWS => Dots::prepare(level, x, projections).run(pool, &job),
-        _ => Tiles::prepare(level, pool, x, projections).run(pool, &job),
+        n @ 1..=MAX_DOT_ROWS => Dots::prepare(level, x, job.projections, n).run(pool, job),
+        _ => Tiles::prepare(level, pool, x, job.projections).run(pool, job),
+    }
+}
+
+fn linear_apart_at(level: Level, pool: &Pool, x: &Rows<'_>, job: &Job<'_>) {
+    if x.n() > 0 {
+        Dots::prepare(level, x, job.projections, 1).run(pool, job);
     }
 }
 
@@ -144,6 +144,26 @@ struct Block {
     rows: Range<usize>,
     /// The output's column of the first row.
     column: usize,
+}
+
+impl<'a> Job<'a> {
+    fn new(
+        x: &Rows<'_>,
+        projections: &'a [Projection<'a>],
+        finish: Finish<'a>,
+        out: &'a mut [u8],
+        out_float: Float,
+    ) -> Job<'a> {
+        let width = width(projections, &finish);
+        assert_eq!(out.len(), x.n() * width * out_float.bytes());
+        Job {
+            projections,
+            finish,
+            width,
+            out: Output::new(out),
+            out_float,
+        }
+    }
 }
 
 impl Job<'_> {

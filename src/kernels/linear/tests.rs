@@ -50,10 +50,17 @@ fn bytes(seed: u64, count: usize) -> Vec<u8> {
 fn keep_factors_small(format: BlockFormat, blocks: &mut [u8]) {
     let upper_bytes: &[usize] = match format {
         BlockFormat::Q4_0 | BlockFormat::Q5_0 | BlockFormat::Q8_0 => &[1],
+        BlockFormat::Iq4Nl | BlockFormat::Iq4Xs => &[1],
+        BlockFormat::Q2K => &[81, 83],
+        BlockFormat::Q3K => &[109],
         BlockFormat::Q6K => &[209],
+        BlockFormat::Mxfp4 => &[],
         _ => &[1, 3],
     };
     for block in blocks.chunks_exact_mut(format.bytes()) {
+        if format == BlockFormat::Mxfp4 {
+            block[0] = 112 + block[0] % 16;
+        }
         for at in upper_bytes {
             block[*at] &= 0b1011_1111;
         }
@@ -189,8 +196,8 @@ fn multiply(
     length: usize,
 ) -> Vec<f32> {
     let mut out = vec![0; length * 4];
-    let pool = Pool::new(n_threads);
-    linear_at(level, &pool, x, projections, finish, &mut out, Float::F32);
+    let job = Job::new(x, projections, finish, &mut out, Float::F32);
+    linear_at(level, &Pool::new(n_threads), x, &job);
     (0..length)
         .map(|index| Float::F32.get(&out, index))
         .collect()
@@ -248,6 +255,32 @@ proptest! {
                     let bound = tolerance(level, x_float, &weights.matrix(), n) * size + 1e-7;
                     prop_assert!(error <= bound, "{level:?} {kind:?}: {found} for {expected}");
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn rows_apart_are_what_each_is_alone_to_the_last_bit(
+        kind in kinds(), rows in 1_usize..50, wanted in 1_usize..700, n in 1_usize..20,
+        x_float in prop_oneof![Just(Float::F32), Just(Float::F16), Just(Float::Bf16)],
+        seed in 0_u64..1 << 40,
+    ) {
+        let columns = columns(kind, wanted);
+        let weights = Stored::new(kind, rows, columns, 0, seed);
+        let projections = [Projection { matrix: weights.matrix(), rows, bias: None }];
+        let x = packed(x_float, &values(seed + 3, n * columns), 0);
+        let x = Floats::new(x_float, &x);
+        for level in Level::available() {
+            let together = Rows { values: x, columns, norm: None };
+            let mut found = vec![0; n * rows * 4];
+            let job = Job::new(&together, &projections, Finish::Store, &mut found, Float::F32);
+            linear_apart_at(level, &Pool::new(2), &together, &job);
+            for (index, found) in found.chunks(rows * 4).enumerate() {
+                let alone = Rows { values: x.row(index, columns), columns, norm: None };
+                let mut expected = vec![0; rows * 4];
+                let job = Job::new(&alone, &projections, Finish::Store, &mut expected, Float::F32);
+                linear_at(level, &Pool::new(1), &alone, &job);
+                prop_assert!(found == expected, "{level:?} {kind:?}: row {index} of {n}");
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{amount, apply_limits, probe, within};
+use super::{amount, apply_limits, look_at, probe, within};
 use crate::decoder::{AdaptedColumns, DecoderSpec};
 use crate::error::{Error, Result};
 use crate::host;
@@ -30,6 +30,7 @@ pub(in crate::runtime) struct ContextPlan {
     dtype: Dtype,
     vocab_size: usize,
     step: StepShape,
+    device: Device,
 }
 
 /// What a context takes, by what it is for.
@@ -44,6 +45,8 @@ pub struct ContextBytes {
     pub decode_scratch: usize,
     pub decode_arrays: usize,
     pub tables: usize,
+    /// All but the tables are in the memory of a GPU that has its own.
+    pub is_on_gpu: bool,
 }
 
 impl ContextBytes {
@@ -53,14 +56,19 @@ impl ContextBytes {
     }
 
     pub fn demand(&self) -> Demand {
-        Demand {
-            private: self
-                .kv
-                .saturating_add(self.logits)
-                .saturating_add(self.tables),
+        let arrays = Demand {
+            private: self.kv.saturating_add(self.logits),
             scratch: self.scratch(),
             ..Demand::default()
-        }
+        };
+        let arrays = match self.is_on_gpu {
+            true => arrays.moved_to_gpu(),
+            false => arrays,
+        };
+        arrays.plus(&Demand {
+            private: self.tables,
+            ..Demand::default()
+        })
     }
 }
 
@@ -91,6 +99,7 @@ impl ContextPlan {
             dtype,
             vocab_size: spec.vocab_size,
             step: StepShape::new(spec, dtype, info.stored, placement),
+            device,
         })
     }
 
@@ -153,6 +162,7 @@ impl ContextPlan {
                 self.n_sequences,
                 size_of::<Sequence>().saturating_add(self.n_ctx().saturating_mul(size_of::<i32>())),
             ]),
+            is_on_gpu: self.device.has_own_memory(),
         }
     }
 
@@ -168,6 +178,10 @@ impl ContextPlan {
     /// Refuses a step for which the system has no memory left, although it was
     /// promised: the host may have taken it.
     pub fn probe_step(&self, step: &StepSize) -> Result<()> {
+        if self.device.has_own_memory() {
+            // MLX says so itself, and survives it.
+            return Ok(());
+        }
         let logits = self.logits_bytes(step.n_wanted);
         probe(self.step.bytes(step).saturating_add(logits), || {
             format!("a step of {} tokens", step.n_tokens)
@@ -176,6 +190,9 @@ impl ContextPlan {
 
     /// As `probe_step`, for a cache of MLX's arrays that is to hold so many tokens.
     pub fn probe_arrays(&self, n_tokens: usize) -> Result<()> {
+        if self.device.has_own_memory() {
+            return Ok(());
+        }
         probe(kv_bytes(&self.cache, n_tokens), || {
             format!("keys and values of {n_tokens} tokens")
         })
@@ -206,6 +223,7 @@ impl ContextPlan {
     /// Reserves what the context will need when all sequences are full.
     pub fn admit(&self) -> Result<ContextReservation> {
         host::ensure_not_forked()?;
+        look_at(self.device)?;
         let bytes = self.bytes();
         let demand = bytes.demand();
         if let Some(over) = within(self.memory_limit, &demand) {

@@ -17,8 +17,8 @@ pub use self::model::ModelBytes;
 pub(super) use self::model::{ModelCaps, probe_tokenizer};
 use super::prefix_cache;
 use crate::error::{Error, Result};
-use crate::memory::{self, Demand, Mebibytes, budget};
-use crate::mlx;
+use crate::memory::{self, Demand, GpuBytes, Mebibytes, budget};
+use crate::mlx::{self, Device};
 
 /// Less than this is there, or the process could not have come so far.
 const UNPROBED_BYTES: usize = 64 << 10;
@@ -49,15 +49,23 @@ pub(super) fn within(memory_limit: usize, demand: &Demand) -> Option<OverLimit> 
     })
 }
 
+/// Finds out what a GPU lets models use, before something is reserved for it.
+pub(super) fn look_at(device: Device) -> Result<()> {
+    if device.is_gpu() {
+        budget().set_gpu(GpuBytes {
+            working_set: mlx::gpu_working_set()?,
+            own: mlx::gpu_own_bytes(device)?,
+        });
+    }
+    Ok(())
+}
+
 /// Tells MLX how much of the budget it may use and keep.
 pub(super) fn apply_limits() -> Result<()> {
     static APPLIED: Mutex<Option<(usize, usize)>> = Mutex::new(None);
-    if mlx::gpu_available() {
-        budget().set_device(mlx::gpu_working_set()?);
-    }
     let snapshot = budget().snapshot();
     let cache = snapshot.mlx_cache_bytes(&Demand::default());
-    let limits = (snapshot.usable().usable_bytes, cache);
+    let limits = (snapshot.usable_for_arrays(), cache);
     let mut applied = APPLIED.lock().unwrap_or_else(PoisonError::into_inner);
     if *applied != Some(limits) {
         mlx::set_memory_limit(limits.0)?;

@@ -10,7 +10,7 @@ use crate::checkpoint::{LoadMode, Manifest};
 use crate::error::{Error, Result};
 use crate::host;
 use crate::memory::{Demand, Reservation, budget};
-use crate::mlx;
+use crate::mlx::{self, Device};
 
 /// A tensor's name, place and array.
 const BYTES_PER_TENSOR: usize = 1024;
@@ -31,13 +31,19 @@ pub(in crate::runtime) struct ModelCaps {
 pub struct ModelBytes {
     pub mapped: usize,
     pub copied: usize,
+    /// Copied into the memory of a GPU that has its own.
+    pub on_gpu: usize,
     /// Tokenizer, template, names and shapes.
     pub tables: usize,
 }
 
 impl ModelBytes {
     /// From the headers: what is used where it is mapped, and what is not.
-    pub(in crate::runtime) fn of(manifest: &Manifest, load: LoadMode) -> Result<ModelBytes> {
+    pub(in crate::runtime) fn of(
+        manifest: &Manifest,
+        load: LoadMode,
+        device: Device,
+    ) -> Result<ModelBytes> {
         let file = manifest.directory().tokenizer();
         let tokenizer = match (manifest.embedded_vocabulary_bytes(), file) {
             (Some(bytes), _) => tokenizer_bytes(bytes as u64),
@@ -50,9 +56,10 @@ impl ModelBytes {
         };
         let tensors = manifest.tensors().iter();
         for tensor in tensors.filter(|tensor| !manifest.is_made(tensor)) {
-            let in_place = mlx::maps_in_place(tensor.offset, tensor.dtype.size());
+            let in_place = mlx::maps_in_place(device, tensor.offset, tensor.dtype.size());
             match load == LoadMode::Map && in_place {
                 true => bytes.mapped += tensor.bytes,
+                false if device.has_own_memory() => bytes.on_gpu += tensor.bytes,
                 false => bytes.copied += tensor.bytes,
             }
         }
@@ -70,10 +77,10 @@ impl ModelBytes {
         };
         Demand {
             mapped,
-            kept: 0,
             paged,
             private: self.copied.saturating_add(self.tables),
-            scratch: 0,
+            gpu: self.on_gpu,
+            ..Demand::default()
         }
     }
 
@@ -100,10 +107,12 @@ impl ModelBytes {
 
     fn refusal(&self, why: &dyn fmt::Display, instead: &str) -> Error {
         Error::over_budget(format!(
-            "the model takes {} (weights mapped {}, copied {}, tables {}), {}; {instead}",
-            amount(self.mapped.saturating_add(self.copied) + self.tables),
+            "the model takes {} (weights mapped {}, copied {}, on the GPU {}, tables {}), {}; \
+             {instead}",
+            amount(self.mapped.saturating_add(self.copied) + self.on_gpu + self.tables),
             amount(self.mapped),
             amount(self.copied),
+            amount(self.on_gpu),
             amount(self.tables),
             why
         ))

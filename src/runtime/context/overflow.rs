@@ -57,9 +57,12 @@ impl Context {
 
     /// Whether a sequence is full for good.
     pub fn is_full(&self, sequence: i32) -> Result<bool> {
-        let length = self.sequence_length(sequence)?;
-        let removes = self.overflow.removal(length, 1, self.n_ctx()).is_some();
-        Ok(length == self.n_ctx() && !removes)
+        Ok(self.is_full_with(self.sequence_length(sequence)?))
+    }
+
+    /// Whether a sequence of so many tokens is.
+    pub(in crate::runtime) fn is_full_with(&self, length: usize) -> bool {
+        length == self.n_ctx() && self.overflow.removal(length, 1, self.n_ctx()).is_none()
     }
 
     pub(super) fn ensure_room(&self, sequences: &[Sequence], shares: &[Share]) -> Result<()> {

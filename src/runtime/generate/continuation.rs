@@ -37,6 +37,14 @@ impl Continuation {
         self.n_tokens
     }
 
+    /// Tokens that may still come.
+    pub fn n_more(&self) -> usize {
+        match self.max_tokens {
+            0 => usize::MAX,
+            most => most.saturating_sub(self.n_tokens),
+        }
+    }
+
     /// Takes the next token; says why, if it is the last one. `is_full`: the context
     /// has no place for it.
     pub fn push(

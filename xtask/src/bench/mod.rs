@@ -13,7 +13,7 @@ mod report;
 #[cfg(test)]
 mod sample;
 mod sequences;
-mod shape;
+pub mod shape;
 mod statistics;
 mod system;
 mod table;

@@ -13,10 +13,10 @@ use crate::library::{Library, c_compiler};
 use crate::python::{self, Requirements};
 use crate::util::{output, require, root, run};
 
-const PYTHON: Requirements = Requirements {
-    name: "bench-python",
-    text: include_str!("../../../tools/bench/requirements.txt"),
-};
+const PYTHON: Requirements = Requirements::new(
+    "bench-python",
+    include_str!("../../../tools/bench/requirements.txt"),
+);
 
 const LLAMA_CPP: &str = include_str!("../../../tools/bench/llama-cpp.txt");
 const LLAMA_CPP_OPTIONS: &str = "-DGGML_NATIVE=ON";

@@ -11,6 +11,7 @@ use anyhow::{Context, Result, bail};
 use super::measure::{REST, Settings, Subject, Turns, each, in_turns};
 use super::plan::Measurement;
 use super::report::{Meaning, Peer, Row, Unit};
+use super::shape::CACHE_BLOCK_TOKENS;
 use super::statistics::percentile;
 use super::worker::Worker;
 
@@ -71,7 +72,9 @@ impl Subject {
         let Measurement::Fork { n_tokens, n_forks } = measurement else {
             bail!("{measurement:?} is another measurement");
         };
-        let mut workers = self.open_all(n_tokens + 1, n_forks + 1, settings)?;
+        // With room for the whole block that a fork begins.
+        let n_ctx = (n_tokens + 1).next_multiple_of(CACHE_BLOCK_TOKENS);
+        let mut workers = self.open_all(n_ctx, n_forks + 1, settings)?;
         for worker in &mut workers {
             worker.ask(&format!("prefill {n_tokens} 1 {}", settings.patience_s))?;
         }

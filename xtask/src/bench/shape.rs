@@ -65,6 +65,19 @@ pub const THREE_BILLION: Shape = Shape {
     max_context: 32_768,
 };
 
+pub const EIGHT_BILLION: Shape = Shape {
+    family: "llama",
+    width: 4096,
+    n_layers: 32,
+    ffn: 14_336,
+    n_heads: 32,
+    n_kv_heads: 8,
+    head_dim: 128,
+    vocab: 128_256,
+    tied: false,
+    max_context: 32_768,
+};
+
 /// As deep as the bundled model, with next to nothing to compute: what is left
 /// of a token's time is overhead.
 pub const HOLLOW: Shape = Shape {
@@ -79,6 +92,9 @@ pub const HOLLOW: Shape = Shape {
     tied: true,
     max_context: 32_768,
 };
+
+/// Tokens of a block of the KV cache.
+pub const CACHE_BLOCK_TOKENS: u32 = 256;
 
 const BITS_PER_FOUR_BIT_WEIGHT: f64 = 4.5;
 
@@ -160,10 +176,9 @@ impl Shape {
 
     /// What a block of the KV cache takes in bfloat16.
     pub fn cache_block_bytes(&self) -> u64 {
-        const TOKENS: u64 = 256;
         const BYTES_PER_VALUE: u64 = 2;
         let values_per_token = 2 * self.n_layers * self.n_kv_heads * self.head_dim;
-        TOKENS * values_per_token * BYTES_PER_VALUE
+        u64::from(CACHE_BLOCK_TOKENS) * values_per_token * BYTES_PER_VALUE
     }
 
     /// Multiplications and additions with weights per token of a prompt. The

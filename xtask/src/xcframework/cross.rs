@@ -21,18 +21,16 @@ use crate::python::Requirements;
 use crate::toolchain::{Toolchain, without_own_flags};
 use crate::util::{self, cargo, quoted, run, write_if_changed};
 
-const MLX_METAL: Requirements = Requirements {
-    name: "mlx-metal",
-    text: include_str!("../../requirements/mlx-metal.txt"),
-};
+const MLX_METAL: Requirements = Requirements::new(
+    "mlx-metal",
+    include_str!("../../requirements/mlx-metal.txt"),
+);
 const MLX_METAL_TAG: &str = "macosx_14_0_arm64";
-const ZIG: Requirements = Requirements {
-    name: "zig",
-    text: include_str!("../../requirements/ziglang.txt"),
-};
+const ZIG: Requirements = Requirements::new("zig", include_str!("../../requirements/ziglang.txt"));
 /// C++20 without GNU's extensions loses NAN and INFINITY in zig's headers. With
-/// availability on, nothing newer than macOS 14's libc++ is used.
-const CXX_FLAGS: &str = "-std=gnu++20 -fvisibility=hidden \
+/// availability on, nothing newer than macOS 14's libc++ is used. Without
+/// optimization zig adds checks that need its own library.
+const CXX_FLAGS: &str = "-std=gnu++20 -O1 -fno-sanitize=undefined -fvisibility=hidden \
     -U_LIBCPP_DISABLE_AVAILABILITY \
     -U_LIBCPP_HAS_VENDOR_AVAILABILITY_ANNOTATIONS \
     -D_LIBCPP_HAS_VENDOR_AVAILABILITY_ANNOTATIONS=1";
@@ -66,19 +64,19 @@ pub fn build(slice: &'static Slice) -> Result<Part> {
         &include_dirs,
     )?;
     run(without_own_flags(&mut cargo())
-        .args(["build", "--release", "--package=umrt", "--lib"])
+        .args(["build", "--package=umrt", "--lib"])
         .args(["--target", slice.triple])
         .arg("--config")
         .arg(config)
         .arg("--target-dir")
         .arg(&folder)
-        .env("CARGO_PROFILE_RELEASE_DEBUG", "0")
+        .env("CARGO_PROFILE_DEV_DEBUG", "0")
         .env("UMRT_INSTALL_NAME", slice.install_name())
         .env("SDKROOT", &tools.sdk)
         .env(slice.deployment_target, slice.minimum_os_text())
         .env(variable("CXX", slice), tools.bin.join("c++"))
         .env(variable("AR", slice), tools.bin.join("ar")))?;
-    let library = folder.join(slice.triple).join("release/libumrt.dylib");
+    let library = folder.join(slice.triple).join("debug/libumrt.dylib");
     check_imports(&library, &mlx_lib.join("libmlx.dylib"), &tools.sdk)?;
     Ok(Part {
         slice,
@@ -137,10 +135,7 @@ impl Tools {
         let linker = Toolchain::installed()?.linker();
         self.write_script(
             "ld",
-            &format!(
-                "{split_options}exec '{}' -flavor darwin \"$@\"\n",
-                linker.display()
-            ),
+            &format!("{split_options}exec '{}' \"$@\"\n", linker.display()),
         )
     }
 
@@ -179,8 +174,8 @@ impl Tools {
     ) -> Result<PathBuf> {
         let key = source
             .key()?
-            .text(MLX_METAL.text)
-            .text(ZIG.text)
+            .text(&MLX_METAL.text)
+            .text(&ZIG.text)
             .text(CXX_FLAGS);
         cache.entry("mlx-c-macos", key, |dir| {
             let compiler = || {
@@ -249,7 +244,7 @@ fn check_imports(library: &Path, mlx: &Path, sdk: &Path) -> Result<()> {
     let system = fs::read_to_string(sdk.join("usr/lib/libSystem.tbd"))?;
     let from_system: BTreeSet<_> = system
         .split(|character: char| character.is_whitespace() || "[],'".contains(character))
-        .filter_map(|word| word.strip_prefix('_'))
+        .map(|word| word.strip_prefix('_').unwrap_or(word))
         .collect();
     let unknown: Vec<_> = imports
         .iter()

@@ -6,9 +6,8 @@ use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use object::Endianness;
-use object::macho::MachHeader64;
-use object::read::Object;
-use object::read::macho::{LoadCommandVariant, MachHeader, MachOFile64};
+use object::macho::{MachHeader64, N_EXT};
+use object::read::macho::{LoadCommandVariant, MachHeader, Nlist};
 
 use super::slice::Slice;
 use crate::util::root;
@@ -54,20 +53,22 @@ fn parse(data: &[u8]) -> Result<MachO> {
                 found.platform = version.platform.get(endian);
                 found.minimum_os = ((minimum >> 16) as u16, (minimum >> 8) as u8);
             }
+            LoadCommandVariant::Symtab(table) => {
+                let symbols = table.symbols::<MachHeader64<Endianness>, _>(endian, data)?;
+                for symbol in symbols.iter() {
+                    if symbol.is_stab() || symbol.n_type() & N_EXT == 0 {
+                        continue;
+                    }
+                    let names = match symbol.is_undefined() {
+                        true => &mut found.imports,
+                        false => &mut found.exports,
+                    };
+                    names.insert(c_name(symbol.name(endian, symbols.strings())?));
+                }
+            }
             _ => {}
         }
     }
-    let file = MachOFile64::<Endianness>::parse(data)?;
-    found.exports = file
-        .exports()?
-        .iter()
-        .map(|export| c_name(export.name()))
-        .collect();
-    found.imports = file
-        .imports()?
-        .iter()
-        .map(|import| c_name(import.name()))
-        .collect();
     Ok(found)
 }
 

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::NAME;
 
+#[derive(Debug)]
 pub struct Slice {
     pub name: &'static str,
     pub triple: &'static str,

@@ -281,5 +281,6 @@ public struct Performance: Hashable, Sendable {
 
 /// Per second; 0 if no time passed.
 func rate(_ n: UInt64, in time: Duration) -> Double {
-    time > .zero ? Double(n) / (time / .seconds(1)) : 0
+    let seconds: Double = time / .seconds(1)
+    return seconds > 0 ? Double(n) / seconds : 0
 }

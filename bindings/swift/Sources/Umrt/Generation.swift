@@ -98,7 +98,7 @@ extension Context {
         onEnd: (@Sendable (GenerationResult) -> Void)? = nil
     ) -> AsyncThrowingStream<String, any Error> {
         let request = GenerationRequest(
-            prompt: prompt, maxTokens: maxTokens, sampling: sampling, stop: stop,
+            prompt, maxTokens: maxTokens, sampling: sampling, stop: stop,
             sequence: sequence, ignoresEnd: ignoresEnd, sampler: sampler)
         let (stream, pieces) = AsyncThrowingStream<String, any Error>.makeStream()
         do {
@@ -135,105 +135,12 @@ extension Context {
         sampler: Sampler? = nil
     ) async throws -> Completion {
         let request = GenerationRequest(
-            prompt: prompt, maxTokens: maxTokens, sampling: sampling, stop: stop,
+            prompt, maxTokens: maxTokens, sampling: sampling, stop: stop,
             sequence: sequence, ignoresEnd: ignoresEnd, sampler: sampler)
         return try await worker.run { cancel in
             var text = ""
             let result = try request.run(in: self.handle, cancel) { text += $0 }
             return Completion(text: text, result: result)
-        }
-    }
-}
-
-/// What to generate, and how.
-private struct GenerationRequest: Sendable {
-    let prompt: Prompt
-    let maxTokens: Int
-    let sampling: Sampling
-    let stop: [String]
-    let sequence: Int
-    let ignoresEnd: Bool
-    let sampler: Sampler?
-
-    /// Generates on this thread; `receive` gets each piece of text.
-    func run(
-        in context: Handle, _ cancel: Cancel, _ receive: @escaping (String) -> Void
-    ) throws -> GenerationResult {
-        var params = umrt_generate_params.initialized
-        params.max_tokens = try count("maxTokens", maxTokens)
-        params.seq = Int32(clamping: sequence)
-        params.flags = ignoresEnd ? UInt32(UMRT_GENERATE_IGNORE_END) : 0
-        var sampling = try sampling.native()
-        let stop = try stop.map { try cText("a stop string", $0) }
-        var result = umrt_generate_result.initialized
-        try withUnsafePointer(to: &sampling) { sampling in
-            params.sampling = sampling
-            try withCTexts(stop) { texts, n in
-                params.stop = texts
-                params.n_stop = n
-                try withPrompt(&params) { params in
-                    try withSampler(&params) { params in
-                        try check(
-                            generate(&params, in: context, cancel, receive, &result))
-                    }
-                }
-            }
-        }
-        return GenerationResult(result)
-    }
-
-    private func generate(
-        _ params: inout umrt_generate_params, in context: Handle, _ cancel: Cancel,
-        _ receive: @escaping (String) -> Void, _ result: inout umrt_generate_result
-    ) -> umrt_status {
-        let callback: umrt_text_fn = { start, length, _, userdata in
-            let receive = userdata!.assumingMemoryBound(to: ((String) -> Void).self).pointee
-            receive(text(at: start, length: length))
-            return 0
-        }
-        return withUnsafePointer(to: receive) { receive in
-            context.use { context in
-                cancel.use { cancel in
-                    umrt_generate(
-                        context, &params, callback, UnsafeMutableRawPointer(mutating: receive),
-                        cancel, &result)
-                }
-            }
-        }
-    }
-
-    private func withPrompt(
-        _ params: inout umrt_generate_params, _ body: (inout umrt_generate_params) throws -> Void
-    ) throws {
-        switch prompt {
-        case .text(let text):
-            try cText("the prompt", text).withCString {
-                params.prompt = $0
-                try body(&params)
-            }
-        case .chat(let chat):
-            try cText("the chat", chat.json).withCString {
-                params.chat = $0
-                try body(&params)
-            }
-        case .tokens(let tokens):
-            try tokens.withUnsafeBufferPointer {
-                params.tokens = $0.baseAddress
-                params.n_tokens = $0.count
-                try body(&params)
-            }
-        }
-    }
-
-    private func withSampler(
-        _ params: inout umrt_generate_params, _ body: (inout umrt_generate_params) throws -> Void
-    ) throws {
-        guard let sampler else {
-            return try body(&params)
-        }
-        try sampler.handle.use {
-            params.sampler = $0
-            try body(&params)
         }
     }
 }

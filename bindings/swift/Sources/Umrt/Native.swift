@@ -78,8 +78,12 @@ extension umrt_model_policy: Sized {}
 extension umrt_numbers: Sized {}
 extension umrt_numbers_result: Sized {}
 extension umrt_perf: Sized {}
+extension umrt_quantize_params: Sized {}
+extension umrt_request: Sized {}
+extension umrt_request_result: Sized {}
 extension umrt_residency_params: Sized {}
 extension umrt_sampler_params: Sized {}
+extension umrt_step_result: Sized {}
 extension umrt_token_info: Sized {}
 extension umrt_trim_result: Sized {}
 

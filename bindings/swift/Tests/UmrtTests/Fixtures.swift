@@ -1,5 +1,9 @@
 import Foundation
+import Testing
 import Umrt
+
+/// One test after the other: some change what the whole process may use.
+@Suite(.serialized) struct UmrtTests {}
 
 /// The source tree.
 let root = URL(filePath: #filePath)

@@ -269,3 +269,44 @@ fn rows_may_have_one_head_after_the_other() {
     };
     assert!(case.run_step(Level::detect(), &Pool::new(2), &step) == expected);
 }
+
+/// As if each query had been multiplied before.
+#[test]
+fn queries_are_scaled_by_their_positions() {
+    let scale = PositionScale {
+        beta: 0.5,
+        length: 16.0,
+    };
+    assert_eq!(scale.at(15), 1.0);
+    assert_eq!(scale.at(47), 1.0 + 0.5 * 3_f32.ln());
+    let shape = Shape {
+        segments: vec![(14, 4), (100, 1)],
+        group: 2,
+        ..Shape::smallest()
+    };
+    let case = shape.case();
+    let step = AttentionStep {
+        position_scale: Some(scale),
+        ..case.step()
+    };
+    let found = case.run_step(Level::detect(), &Pool::new(2), &step);
+    let mut rows: Vec<f32> = case.rows.f64s().iter().map(|x| *x as f32).collect();
+    let positions = [14, 15, 16, 17, 100];
+    for (row, position) in rows.chunks_mut(shape.width()).zip(positions) {
+        let queries = &mut row[..shape.n_heads() * shape.key_dim];
+        queries
+            .iter_mut()
+            .for_each(|query| *query *= scale.at(position));
+    }
+    let step = AttentionStep {
+        rows: Floats::from(&rows[..]),
+        ..case.step()
+    };
+    let expected = case.run_step(Level::detect(), &Pool::new(2), &step);
+    for (found, expected) in unpacked(Float::F32, &found)
+        .iter()
+        .zip(unpacked(Float::F32, &expected))
+    {
+        assert!((found - expected).abs() < 1e-5, "{found}, not {expected}");
+    }
+}

@@ -1,0 +1,157 @@
+//! Tokens that may be wrong: evaluated all at once, and taken back.
+
+use super::head::LogitsHead;
+use super::{Arithmetic, Context};
+use crate::error::Result;
+use crate::runtime::batch::{Batch, Want};
+use crate::runtime::cancel::Cancel;
+use crate::runtime::sequences::Sequences;
+
+impl Context {
+    /// Appends a token and drafts of what follows it, and keeps the logits after each,
+    /// which are to the last bit those of one token after the other where our kernels
+    /// compute.
+    pub(in crate::runtime) fn eval_drafted(
+        &mut self,
+        sequence: i32,
+        tokens: &[i32],
+        cancel: Option<&Cancel>,
+    ) -> Result<()> {
+        let batch = Batch {
+            tokens,
+            sequences: Some(&vec![sequence; tokens.len()]),
+            want: Want::Marked(&vec![1; tokens.len()]),
+        };
+        let mut head = LogitsHead::default();
+        self.eval_with(&batch, Arithmetic::OneByOne, &mut head, cancel)?;
+        self.keep_logits(head);
+        self.perf.n_drafted += tokens.len() as u64 - 1;
+        Ok(())
+    }
+
+    pub(in crate::runtime) fn count_accepted_draft(&mut self) {
+        self.perf.n_accepted += 1;
+    }
+
+    /// Takes back the last `n_wrong` tokens, and all logits but those of one row.
+    pub(in crate::runtime) fn settle(
+        &mut self,
+        sequence: i32,
+        n_wrong: usize,
+        row: usize,
+    ) -> Result<()> {
+        if n_wrong > 0 {
+            let length = self.sequence_length(sequence)?;
+            self.trim(sequence, length - n_wrong)?;
+            self.perf.n_decode_tokens -= n_wrong as u64;
+        }
+        if self.logits.len() > 1 {
+            self.logits = vec![self.logits.swap_remove(row)];
+            self.account_logits();
+        }
+        Ok(())
+    }
+
+    /// What `look` makes of the tokens that a sequence holds.
+    pub(in crate::runtime) fn with_tokens<T>(
+        &self,
+        sequence: i32,
+        look: impl FnOnce(&[i32]) -> T,
+    ) -> Result<T> {
+        let index = self.index_of(sequence)?;
+        Ok(look(Sequences::of(&self.sequences)[index].tokens()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::runtime::{ContextOptions, Model, ModelOptions};
+    use std::path::{Path, PathBuf};
+    use std::sync::Arc;
+
+    fn fixtures() -> Vec<PathBuf> {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/models");
+        let entries = std::fs::read_dir(root).expect("the fixtures");
+        let mut paths: Vec<_> = entries
+            .map(|entry| entry.expect("an entry").path())
+            .collect();
+        paths.sort();
+        paths
+    }
+
+    fn context(model: &Arc<Model>) -> Context {
+        let options = ContextOptions {
+            n_ctx: 200,
+            ..ContextOptions::default()
+        };
+        Context::new(model, &options).expect("a context")
+    }
+
+    fn bits(context: &Context, row: usize) -> Vec<u32> {
+        let logits = context.logits(row).expect("logits");
+        logits.iter().map(|logit| logit.to_bits()).collect()
+    }
+
+    fn token_ids(n: usize, vocab_size: usize) -> Vec<i32> {
+        (0..n)
+            .map(|at| ((at * at * 7 + at * 3 + 5) % vocab_size) as i32)
+            .collect()
+    }
+
+    #[test]
+    fn drafted_tokens_get_the_logits_of_one_after_the_other_to_the_last_bit() {
+        let mut n_compared = 0;
+        for path in fixtures() {
+            let name = path
+                .file_name()
+                .expect("a name")
+                .to_string_lossy()
+                .into_owned();
+            // Whether all of them open is for `tests/parity.rs` to say.
+            let Ok(model) = Model::open(&path, ModelOptions::default()) else {
+                continue;
+            };
+            n_compared += 1;
+            // Beyond a tile of positions and the windows of those that have some.
+            let tokens = token_ids(90 + 12, model.info().spec.vocab_size);
+            let (prompt, drafted) = tokens.split_at(90);
+            let [mut one_by_one, mut at_once] = [context(&model), context(&model)];
+            for context in [&mut one_by_one, &mut at_once] {
+                context.eval(&Batch::of(prompt), None).expect(&name);
+            }
+            at_once.eval_drafted(0, drafted, None).expect(&name);
+            for (row, token) in drafted.iter().enumerate() {
+                one_by_one.eval(&Batch::of(&[*token]), None).expect(&name);
+                assert!(
+                    bits(&one_by_one, 0) == bits(&at_once, row),
+                    "{name}: row {row} differs"
+                );
+            }
+        }
+        assert!(n_compared > 50);
+    }
+
+    #[test]
+    fn what_was_wrong_is_taken_back_and_not_counted() {
+        let path = fixtures()
+            .into_iter()
+            .find(|path| path.ends_with("llama3-f32"));
+        let model = Model::open(&path.expect("there"), ModelOptions::default()).expect("a model");
+        let mut context = context(&model);
+        context
+            .eval(&Batch::of(&[1, 2, 3]), None)
+            .expect("an evaluation");
+        context
+            .eval_drafted(0, &[4, 5, 6, 7], None)
+            .expect("an evaluation");
+        let second = bits(&context, 1);
+        context.settle(0, 2, 1).expect("settled");
+        assert_eq!(context.sequence_tokens(0).expect("tokens"), [1, 2, 3, 4, 5]);
+        assert_eq!(context.n_logits_rows(), 1);
+        assert_eq!(bits(&context, 0), second);
+        let perf = context.perf();
+        assert_eq!((perf.n_decode_tokens, perf.n_prefill_tokens), (2, 3));
+        assert_eq!((perf.n_drafted, perf.n_accepted), (3, 0));
+    }
+}
