@@ -242,8 +242,18 @@ inline T umrt_initialized() {
 #define UMRT_TRIM_IDLE_SEQUENCES 8
 
 /**
+<<<<<<< HEAD
+ * For `umrt_memory_trim`: keys and values that only prefix caches hold. Texts that begin
+ * alike are evaluated again.
+ */
+#define UMRT_TRIM_PREFIX_CACHES 16
+
+/**
+ * `umrt_model_params.device`: the GPU if there is one, otherwise the CPU.
+=======
  * `umrt_model_params.device`: the first GPU if there is one, otherwise the CPU; the
  * log says why.
+>>>>>>> bdb50d7930b17ba52354b9d6c1e5aceb1d76e2a5
  */
 #define UMRT_DEVICE_AUTO 0
 
@@ -403,6 +413,20 @@ inline T umrt_initialized() {
  * As whole numbers of 4 bits, with a scale and a bias for every 32.
  */
 #define UMRT_KV_Q4_G32 7
+
+/**
+ * `umrt_ctx_params.overflow`: tokens that do not fit behind a sequence are refused
+ * (NO_SPACE), and `umrt_generate` ends with `UMRT_STOP_CONTEXT_FULL`.
+ */
+#define UMRT_OVERFLOW_REFUSE 0
+
+/**
+ * The oldest tokens behind the first `n_keep` are removed as by `umrt_seq_shift`: half of
+ * them at a time, so that it costs next to nothing for each token. If the evaluation
+ * fails afterwards, they stay removed. Tokens that would not even fit behind the first
+ * `n_keep` are refused.
+ */
+#define UMRT_OVERFLOW_SHIFT 1
 
 /**
  * For `umrt_model_residency`: weights come in as they are used, and stay as long
@@ -724,10 +748,17 @@ typedef void (*umrt_log_fn)(int32_t level, const char *message, void *userdata);
  * its own fields are filled; the others are 0.
  *
  * Private memory that is accounted for is counted once, in one of
+<<<<<<< HEAD
+ * `weights_copied_bytes`, `kv_reserved_bytes`, `prefix_cache_bytes`, `logits_bytes`,
+ * `scratch_bytes`, `mlx_cache_bytes` and `text_bytes`, whose sum is `total_bytes`; beyond what
+ * the process had before it used umrt, `process_anonymous_bytes` is that sum, and
+ * the stacks and small buffers of its threads. Mapped weights are no private
+=======
  * `weights_copied_bytes`, `kv_reserved_bytes`, `logits_bytes`, `scratch_bytes`,
  * `mlx_cache_bytes` and `text_bytes`, whose sum is `total_bytes`; beyond what
  * the process had before it used umrt, `process_anonymous_bytes` is that sum without
  * `gpu_bytes`, and the stacks and small buffers of its threads. Mapped weights are no private
+>>>>>>> bdb50d7930b17ba52354b9d6c1e5aceb1d76e2a5
  * memory; they are the page cache's.
  */
 typedef struct {
@@ -847,10 +878,21 @@ typedef struct {
    */
   uint64_t adapters_bytes;
   /**
+<<<<<<< HEAD
+   * Keys and values that only prefix caches hold.
+   */
+  uint64_t prefix_cache_bytes;
+  /**
+   * Keys and values of idle sequences that are on disk (`umrt_memory_spill_set`): no
+   * memory.
+   */
+  uint64_t kv_spilled_bytes;
+=======
    * Of `total_bytes`, what is in the memory of GPUs that have their own, and not in
    * the machine's.
    */
   uint64_t gpu_bytes;
+>>>>>>> bdb50d7930b17ba52354b9d6c1e5aceb1d76e2a5
 } umrt_memory_info;
 
 /**
@@ -884,6 +926,10 @@ typedef struct {
    */
   uint32_t n_sequences;
   uint32_t reserved;
+  /**
+   * Bytes by which `prefix_cache_bytes` shrank.
+   */
+  uint64_t prefix_cache_bytes;
 } umrt_trim_result;
 
 /**
@@ -1056,6 +1102,23 @@ typedef struct {
    * Bytes that the context may take at most. Default: what the budget leaves.
    */
   uint64_t memory_limit;
+  /**
+   * Nonzero: blocks of 256 tokens that sequences complete, and all that they give
+   * up, are kept in the model's prefix cache (`umrt_model_prefix_cache_set`), and the
+   * prompts of `umrt_generate` begin with what is found there; `umrt_seq_reuse_prefix`
+   * does so for `umrt_eval`. Default: neither.
+   */
+  uint32_t prefix_cache;
+  /**
+   * What happens when tokens do not fit behind a sequence, `UMRT_OVERFLOW_*`.
+   */
+  uint32_t overflow;
+  /**
+   * With `UMRT_OVERFLOW_SHIFT`: how many tokens at the beginning of a sequence stay; a
+   * few (4, say) keep a text coherent.
+   */
+  uint32_t n_keep;
+  uint32_t reserved;
 } umrt_ctx_params;
 
 /**
@@ -1102,6 +1165,20 @@ typedef struct {
    */
   uint64_t decode_ns;
   /**
+<<<<<<< HEAD
+   * How often a text began with what the prefix cache had.
+   */
+  uint64_t n_prefix_hits;
+  /**
+   * Tokens that were not evaluated because of it.
+   */
+  uint64_t n_prefix_tokens;
+  /**
+   * Tokens that sequences lost to make room (`UMRT_OVERFLOW_SHIFT`), or by
+   * `umrt_seq_shift`.
+   */
+  uint64_t n_removed_tokens;
+=======
    * Tokens that were guessed by a draft model or looked up, and evaluated.
    */
   uint64_t n_drafted;
@@ -1109,6 +1186,7 @@ typedef struct {
    * Of those, the ones that were right; the others do not count as decoded.
    */
   uint64_t n_accepted;
+>>>>>>> bdb50d7930b17ba52354b9d6c1e5aceb1d76e2a5
 } umrt_perf;
 
 /**
@@ -1946,7 +2024,8 @@ umrt_status umrt_memory_stats(umrt_memory_info *stats);
  * Gives memory back to the system without losing anything: sequences go on with
  * the same tokens.
  *
- * - `flags`: `UMRT_TRIM_*`; 0 means `UMRT_TRIM_MLX_CACHE | UMRT_TRIM_IDLE_MODELS`.
+ * - `flags`: `UMRT_TRIM_*`; 0 means `UMRT_TRIM_MLX_CACHE | UMRT_TRIM_PREFIX_CACHES |
+ *   UMRT_TRIM_IDLE_MODELS`.
  * - `result`: receives what was given back; may be NULL.
  *
  * Returns INVALID_ARGUMENT (`UMRT_TRIM_IDLE_SEQUENCES` without a directory),
@@ -2402,6 +2481,66 @@ umrt_status umrt_seq_tokens(const umrt_ctx *ctx,
                             int32_t *tokens,
                             size_t capacity,
                             size_t *needed);
+
+/**
+ * Sets how many bytes a model's prefix cache may hold beside sequences: keys and
+ * values of texts that were evaluated, for others that begin alike. Contexts use it
+ * whose `umrt_ctx_params.prefix_cache` says so.
+ *
+ * - `max_bytes`: 0 empties it and keeps nothing. Before the first call it is an
+ *   eighth of what models may use.
+ *
+ * What is held is reserved for nobody: it is given back, what was unused for longest
+ * first, as soon as a model or context reserves the memory, and under memory pressure
+ * (`umrt_memory_info.prefix_cache_bytes` says how much it is). What sequences hold as
+ * well takes nothing.
+ *
+ * Returns INVALID_ARGUMENT. Any thread.
+ */
+umrt_status umrt_model_prefix_cache_set(const umrt_model *model, uint64_t max_bytes);
+
+/**
+ * Makes a sequence hold as much of the beginning of `tokens` as is known already: what
+ * it holds itself, or what the prefix cache does if that is more and the context uses
+ * it. Evaluate the rest; that is at least the last token, whose logits nobody kept.
+ *
+ * - `tokens`, `n_tokens`: all that the sequence shall hold.
+ * - `n_reused`: receives how many tokens the sequence holds now.
+ *
+ * What the sequence held beyond that is forgotten. The tokens go on with the same bits
+ * as if the sequence that evaluated them first had been forked and trimmed. A token's
+ * bits depend a little on how many were evaluated with it, so the logits may differ
+ * from those of one evaluation from the beginning by as much as those of another
+ * `prefill_chunk` would. Tokens computed with other adapters are not reused.
+ *
+ * With our own kernels this takes no memory but that of the last block, as for a fork;
+ * with MLX's operations, as on a GPU, it copies.
+ *
+ * Returns INVALID_ARGUMENT (no such sequence, no tokens), OUT_OF_MEMORY (the sequence is
+ * as before), BUSY. Any thread.
+ */
+umrt_status umrt_seq_reuse_prefix(umrt_ctx *ctx,
+                                  int32_t seq,
+                                  const int32_t *tokens,
+                                  size_t n_tokens,
+                                  uint32_t *n_reused);
+
+/**
+ * Removes `drop` tokens of a sequence from `from` on. The tokens behind them move to
+ * their places: their keys are turned by as many positions as they move, and are those
+ * that they would have been there. What they have seen of the removed tokens stays in
+ * them, as in all sliding windows, so the text goes on a little otherwise than if it had
+ * been evaluated without them.
+ *
+ * Keys are rounded once more to the type of the cache, for each shift; with 8 or 4 bits
+ * they are quantized again. Takes about as long as copying keys and values, and no
+ * memory but for blocks that are shared; with MLX's operations, as on a GPU, the
+ * sequence's size twice for a moment.
+ *
+ * Returns INVALID_ARGUMENT (no such sequence, or it holds fewer tokens), OUT_OF_MEMORY
+ * (the sequence is as before), BUSY. Any thread.
+ */
+umrt_status umrt_seq_shift(umrt_ctx *ctx, int32_t seq, uint32_t from, uint32_t drop);
 
 /**
  * Opens an adapter for a model by mapping it; nothing is copied, and the model stays

@@ -11,7 +11,7 @@ use super::model::umrt_model;
 use super::structs::{self, Destination, c_structs};
 use crate::error::{Error, Result};
 use crate::kv::KvType;
-use crate::runtime::{Batch, Context, ContextOptions, Want};
+use crate::runtime::{Batch, Context, ContextOptions, Overflow, Want};
 
 /// Sequences of one model and their KV caches. Takes one call at a time; a
 /// second, overlapping one gets BUSY. Several contexts run at once.
@@ -34,6 +34,15 @@ pub const UMRT_KV_Q8_G32: u32 = 5;
 pub const UMRT_KV_Q4_G64: u32 = 6;
 /// As whole numbers of 4 bits, with a scale and a bias for every 32.
 pub const UMRT_KV_Q4_G32: u32 = 7;
+
+/// `umrt_ctx_params.overflow`: tokens that do not fit behind a sequence are refused
+/// (NO_SPACE), and `umrt_generate` ends with `UMRT_STOP_CONTEXT_FULL`.
+pub const UMRT_OVERFLOW_REFUSE: u32 = 0;
+/// The oldest tokens behind the first `n_keep` are removed as by `umrt_seq_shift`: half of
+/// them at a time, so that it costs next to nothing for each token. If the evaluation
+/// fails afterwards, they stay removed. Tokens that would not even fit behind the first
+/// `n_keep` are refused.
+pub const UMRT_OVERFLOW_SHIFT: u32 = 1;
 
 /// For `umrt_ctx_new`. 0 means the default.
 #[derive(Clone, Copy)]
@@ -60,6 +69,17 @@ pub struct umrt_ctx_params {
     pub kv_type: u32,
     /// Bytes that the context may take at most. Default: what the budget leaves.
     pub memory_limit: u64,
+    /// Nonzero: blocks of 256 tokens that sequences complete, and all that they give
+    /// up, are kept in the model's prefix cache (`umrt_model_prefix_cache_set`), and the
+    /// prompts of `umrt_generate` begin with what is found there; `umrt_seq_reuse_prefix`
+    /// does so for `umrt_eval`. Default: neither.
+    pub prefix_cache: u32,
+    /// What happens when tokens do not fit behind a sequence, `UMRT_OVERFLOW_*`.
+    pub overflow: u32,
+    /// With `UMRT_OVERFLOW_SHIFT`: how many tokens at the beginning of a sequence stay; a
+    /// few (4, say) keep a text coherent.
+    pub n_keep: u32,
+    pub reserved: u32,
 }
 
 /// What a context is.
@@ -93,6 +113,13 @@ pub struct umrt_perf {
     pub prefill_ns: u64,
     /// Nanoseconds.
     pub decode_ns: u64,
+    /// How often a text began with what the prefix cache had.
+    pub n_prefix_hits: u64,
+    /// Tokens that were not evaluated because of it.
+    pub n_prefix_tokens: u64,
+    /// Tokens that sequences lost to make room (`UMRT_OVERFLOW_SHIFT`), or by
+    /// `umrt_seq_shift`.
+    pub n_removed_tokens: u64,
     /// Tokens that were guessed by a draft model or looked up, and evaluated.
     pub n_drafted: u64,
     /// Of those, the ones that were right; the others do not count as decoded.
@@ -165,6 +192,7 @@ pub unsafe extern "C" fn umrt_ctx_new(
 }
 
 pub(super) fn ctx_options(params: &umrt_ctx_params) -> Result<ContextOptions> {
+    structs::ensure_reserved::<umrt_ctx_params>(params.reserved)?;
     Ok(ContextOptions {
         n_ctx: params.n_ctx as usize,
         n_sequences: params.n_seq as usize,
@@ -172,6 +200,18 @@ pub(super) fn ctx_options(params: &umrt_ctx_params) -> Result<ContextOptions> {
         n_threads: params.n_threads as usize,
         kv_type: kv_type(params.kv_type)?,
         memory_limit: usize::try_from(params.memory_limit).unwrap_or(usize::MAX),
+        prefix_cache: params.prefix_cache != 0,
+        overflow: match params.overflow {
+            UMRT_OVERFLOW_REFUSE => Overflow::Refuse,
+            UMRT_OVERFLOW_SHIFT => Overflow::Shift {
+                n_keep: params.n_keep as usize,
+            },
+            other => {
+                return Err(Error::invalid(format!(
+                    "overflow is {other}; it is UMRT_OVERFLOW_REFUSE or UMRT_OVERFLOW_SHIFT"
+                )));
+            }
+        },
     })
 }
 
@@ -268,6 +308,9 @@ pub unsafe extern "C" fn umrt_ctx_perf(ctx: *const umrt_ctx, perf: *mut umrt_per
                 n_evals: counted.n_evals,
                 prefill_ns: counted.prefill_time.as_nanos() as u64,
                 decode_ns: counted.decode_time.as_nanos() as u64,
+                n_prefix_hits: counted.n_prefix_hits,
+                n_prefix_tokens: counted.n_prefix_tokens,
+                n_removed_tokens: counted.n_removed_tokens,
                 n_drafted: counted.n_drafted,
                 n_accepted: counted.n_accepted,
             };

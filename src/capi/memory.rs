@@ -17,8 +17,8 @@ use crate::runtime::{
 /// its own fields are filled; the others are 0.
 ///
 /// Private memory that is accounted for is counted once, in one of
-/// `weights_copied_bytes`, `kv_reserved_bytes`, `logits_bytes`, `scratch_bytes`,
-/// `mlx_cache_bytes` and `text_bytes`, whose sum is `total_bytes`; beyond what
+/// `weights_copied_bytes`, `kv_reserved_bytes`, `prefix_cache_bytes`, `logits_bytes`,
+/// `scratch_bytes`, `mlx_cache_bytes` and `text_bytes`, whose sum is `total_bytes`; beyond what
 /// the process had before it used umrt, `process_anonymous_bytes` is that sum without
 /// `gpu_bytes`, and the stacks and small buffers of its threads. Mapped weights are no private
 /// memory; they are the page cache's.
@@ -88,6 +88,11 @@ pub struct umrt_memory_info {
     /// Tensors of adapters, used where their file is mapped; what had to be copied of
     /// them is among `weights_copied_bytes`.
     pub adapters_bytes: u64,
+    /// Keys and values that only prefix caches hold.
+    pub prefix_cache_bytes: u64,
+    /// Keys and values of idle sequences that are on disk (`umrt_memory_spill_set`): no
+    /// memory.
+    pub kv_spilled_bytes: u64,
     /// Of `total_bytes`, what is in the memory of GPUs that have their own, and not in
     /// the machine's.
     pub gpu_bytes: u64,
@@ -112,6 +117,8 @@ pub struct umrt_trim_result {
     /// How many these are.
     pub n_sequences: u32,
     pub reserved: u32,
+    /// Bytes by which `prefix_cache_bytes` shrank.
+    pub prefix_cache_bytes: u64,
 }
 
 c_structs!(umrt_memory_info, umrt_trim_result);
@@ -141,6 +148,9 @@ pub const UMRT_TRIM_TIMED_OUT_MODELS: u32 = 4;
 /// For `umrt_memory_trim`: keys and values of contexts that are not computing go to
 /// the directory of `umrt_memory_spill_set`. They come back when they are used.
 pub const UMRT_TRIM_IDLE_SEQUENCES: u32 = 8;
+/// For `umrt_memory_trim`: keys and values that only prefix caches hold. Texts that begin
+/// alike are evaluated again.
+pub const UMRT_TRIM_PREFIX_CACHES: u32 = 16;
 
 /// Hears of memory pressure: `level` is one of `UMRT_PRESSURE_*`, and
 /// `given_back_bytes` what umrt gave back because of it.
@@ -204,6 +214,8 @@ impl umrt_memory_info {
             pressure_level: pressure.map_or(UMRT_PRESSURE_UNKNOWN, |p| p.level() as u32),
             pressure_percent: pressure.map_or(0.0, |p| p.some_percent),
             adapters_bytes: stats.adapters as u64,
+            prefix_cache_bytes: stats.prefix_cache as u64,
+            kv_spilled_bytes: stats.kv_spilled as u64,
             gpu_bytes: stats.on_gpu as u64,
             ..Self::of_model(stats.weights)
         })
@@ -221,6 +233,7 @@ impl umrt_trim_result {
             sequence_bytes: trimmed.sequences.bytes as u64,
             n_sequences: count32(trimmed.sequences.n_sequences),
             reserved: 0,
+            prefix_cache_bytes: trimmed.prefix_cache as u64,
         }
     }
 }
@@ -242,7 +255,8 @@ pub unsafe extern "C" fn umrt_memory_stats(stats: *mut umrt_memory_info) -> umrt
 /// Gives memory back to the system without losing anything: sequences go on with
 /// the same tokens.
 ///
-/// - `flags`: `UMRT_TRIM_*`; 0 means `UMRT_TRIM_MLX_CACHE | UMRT_TRIM_IDLE_MODELS`.
+/// - `flags`: `UMRT_TRIM_*`; 0 means `UMRT_TRIM_MLX_CACHE | UMRT_TRIM_PREFIX_CACHES |
+///   UMRT_TRIM_IDLE_MODELS`.
 /// - `result`: receives what was given back; may be NULL.
 ///
 /// Returns INVALID_ARGUMENT (`UMRT_TRIM_IDLE_SEQUENCES` without a directory),
@@ -263,14 +277,16 @@ pub unsafe extern "C" fn umrt_memory_trim(
             UMRT_TRIM_MLX_CACHE
                 | UMRT_TRIM_IDLE_MODELS
                 | UMRT_TRIM_TIMED_OUT_MODELS
-                | UMRT_TRIM_IDLE_SEQUENCES,
+                | UMRT_TRIM_IDLE_SEQUENCES
+                | UMRT_TRIM_PREFIX_CACHES,
         )?;
         let flags = match flags {
-            0 => UMRT_TRIM_MLX_CACHE | UMRT_TRIM_IDLE_MODELS,
+            0 => UMRT_TRIM_MLX_CACHE | UMRT_TRIM_PREFIX_CACHES | UMRT_TRIM_IDLE_MODELS,
             flags => flags,
         };
         let steps = TrimSteps {
             mlx_cache: flags & UMRT_TRIM_MLX_CACHE != 0,
+            prefix_cache: flags & UMRT_TRIM_PREFIX_CACHES != 0,
             idle_models: flags & UMRT_TRIM_IDLE_MODELS != 0,
             timed_out_models: flags & UMRT_TRIM_TIMED_OUT_MODELS != 0,
             idle_sequences: flags & UMRT_TRIM_IDLE_SEQUENCES != 0,
@@ -392,7 +408,8 @@ unsafe impl Sync for HostReceiver {}
 
 impl HostReceiver {
     fn send(&self, level: PressureLevel, trimmed: &Trimmed) {
-        let given_back = trimmed.private + trimmed.models.bytes + trimmed.sequences.bytes;
+        let sequences = trimmed.sequences.bytes + trimmed.prefix_cache;
+        let given_back = trimmed.private + trimmed.models.bytes + sequences;
         // SAFETY: the contract of `umrt_memory_pressure_callback`.
         unsafe { (self.callback)(level as u32, given_back as u64, self.userdata) };
     }

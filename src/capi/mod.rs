@@ -22,6 +22,7 @@ mod handle;
 pub mod library;
 pub mod memory;
 pub mod model;
+mod prefix;
 pub mod quantize;
 pub mod residency;
 pub mod sampler;

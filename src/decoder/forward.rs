@@ -11,6 +11,7 @@ use super::spec::DecoderSpec;
 use super::weights::{HeadProjections, LoadedBytes, MlpWeights, NormWeights, Projections, Weights};
 use crate::checkpoint::Checkpoint;
 use crate::error::Result;
+use crate::kernels::{RopeTable, Shift};
 use crate::kv::Sequence;
 use crate::mlx::{
     Array, AttentionLayer, CpuOps, Dtype, Gate, GatedLinears, Linear, LowRank, Norm, Ops,
@@ -136,6 +137,21 @@ impl Decoder {
         let logits = ops.project_one(&chosen, Some(norm), self.weights.head(), Dtype::F32)?;
         let logits = ops.adapt_one(logits, &chosen, Some(norm), &adapted.head)?;
         ops.scale_and_cap(logits, self.spec.logit_scale, self.spec.logit_cap)
+    }
+
+    /// By layer: how keys turn when their tokens move within a sequence of a context of
+    /// `max_tokens`.
+    pub fn key_rotations(&self, max_tokens: usize, shift: Shift) -> Vec<Option<Arc<RopeTable>>> {
+        let moves = |index| [shift.first + shift.by + index, shift.first + index];
+        let table = |rope: &ByLength| {
+            let rope = rope.of(max_tokens);
+            Arc::new(rope.between((0..shift.n_tokens).map(moves)))
+        };
+        let tables: Vec<_> = self.ropes.iter().map(table).collect();
+        let layers = self.spec.layer_ropes.iter();
+        layers
+            .map(|rope| rope.map(|rope| tables[rope].clone()))
+            .collect()
     }
 
     /// The hidden states behind the final norm at `rows`, f32 `[rows, hidden_size]`.

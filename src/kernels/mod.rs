@@ -53,7 +53,7 @@ pub use activation::{Activation, Gate};
 pub use attention::{AttentionStep, PositionScale, Segment, attention};
 pub use cache::{
     CacheBlock, CacheFormat, CacheLayout, CacheRows, LayerLayout, LayerShape, PartLayout,
-    RowsLayout, Source, Target, copy_part,
+    RowsLayout, Shift, Source, Target, copy_part, shift_tokens,
 };
 pub use embedding::{float_rows, gather};
 pub use experts::{Choice, Expert, Experts, GateUp, Groups, Routing, Scores, mix_experts};

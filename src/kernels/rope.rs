@@ -58,6 +58,32 @@ impl RopeTable {
         }
     }
 
+    /// From one position to another: what turns a head that was rotated for the first of
+    /// each pair into one that is for the second, to the precision of the angles that
+    /// `new` has for both.
+    pub fn between(
+        pairing: Pairing,
+        wavelengths: &[f32],
+        positions: impl IntoIterator<Item = [usize; 2]>,
+    ) -> RopeTable {
+        let (mut cosines, mut sines) = (Vec::new(), Vec::new());
+        let frequencies: Vec<f32> = wavelengths.iter().map(|length| 1.0 / length).collect();
+        for positions in positions {
+            for frequency in &frequencies {
+                let [from, to] = positions.map(|p| f64::from(p as f32 * frequency));
+                let (sine, cosine) = (to - from).sin_cos();
+                cosines.push(cosine as f32);
+                sines.push(sine as f32);
+            }
+        }
+        RopeTable {
+            pairing,
+            n_pairs: wavelengths.len(),
+            cosines,
+            sines,
+        }
+    }
+
     /// Rotates one head at position `index` of the table.
     /// What is behind the rotated dimensions is copied.
     ///

@@ -3,53 +3,77 @@
 use std::io;
 use std::sync::Arc;
 
+use super::block::{Block, Held};
 use super::shape::{BLOCK, CacheShape};
 use super::usage::Part;
-use crate::error::{Error, Result};
-use crate::kernels::CacheBlock;
-use crate::memory::{Category, Entry};
+use crate::error::Result;
+use crate::kernels::{CacheBlock, Pool, RopeTable, Shift, shift_tokens};
 
-/// Memory for the next [`BLOCK`] tokens. As long as several sequences hold it,
-/// nobody writes into it.
-struct Block {
-    // Apart from the count of sequences: a graph that was evaluated may hold the
-    // memory for a moment longer.
-    memory: Arc<CacheBlock>,
-    reserved: Entry,
-}
+/// Tokens that move at a time, so that their angles take little memory.
+const MOVED_TOKENS: usize = 4 * BLOCK;
 
-impl Block {
-    fn new(memory: io::Result<CacheBlock>) -> Result<Arc<Block>> {
-        let memory = memory.map_err(|error| {
-            Error::out_of_memory(format!(
-                "the system has no memory for {BLOCK} more tokens of keys and values: {error}; \
-                 trim or free what is not needed"
-            ))
-        })?;
-        Ok(Arc::new(Block {
-            reserved: Entry::new(Category::KvReserved, memory.bytes()),
-            memory: Arc::new(memory),
-        }))
-    }
-}
+/// By layer: how keys turn when their tokens move.
+pub type KeyRotations<'a> = dyn Fn(Shift) -> Vec<Option<Arc<RopeTable>>> + 'a;
 
 /// Tokens `BLOCK * i` and the following ones are in block i. Cloning shares them.
 #[derive(Clone, Default)]
-pub struct Blocks(Vec<Arc<Block>>);
+pub struct Blocks(Vec<Held>);
 
 impl Blocks {
-    /// Makes room for tokens `first..end`, which are about to be written.
+    /// What others hold too, of tokens from the first on. The last one may have room
+    /// for fewer or more than this shape says, until something is written behind it.
+    pub fn shared<'a>(blocks: impl IntoIterator<Item = &'a Arc<Block>>) -> Blocks {
+        Blocks(blocks.into_iter().map(Held::of).collect())
+    }
+
+    /// Makes room for tokens `first..end`, which are about to be written; those in
+    /// front of `first` stay.
     pub fn reserve(&mut self, shape: &CacheShape, first: usize, end: usize) -> Result<()> {
-        for block in self.0.iter_mut().skip(first / BLOCK) {
-            if Arc::get_mut(block).is_none() {
-                *block = Block::new(block.memory.copy_shared())?;
-            }
-        }
+        self.own_from(shape, first / BLOCK, first)?;
         while self.0.len() < end.div_ceil(BLOCK) {
             let capacity = shape.block_capacity(self.0.len());
             let memory = CacheBlock::zeroed(shape.layout(), capacity);
-            self.0.push(Block::new(memory)?);
+            self.0.push(Held::new(memory)?);
         }
+        Ok(())
+    }
+
+    /// Sees to it that nobody else has blocks from `index` on, and that they have room
+    /// for as many tokens as this shape says. Only the first `length` tokens are kept.
+    fn own_from(&mut self, shape: &CacheShape, index: usize, length: usize) -> Result<()> {
+        for (index, held) in self.0.iter_mut().enumerate().skip(index) {
+            let (memory, capacity) = (held.block().memory().clone(), shape.block_capacity(index));
+            if memory.capacity() != capacity || !held.is_exclusive() {
+                let n = length.saturating_sub(index * BLOCK).min(capacity);
+                *held = Held::new(memory.copy_tokens(shape.layout(), n, capacity))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes `drop` of `length` tokens from `from` on and moves what is behind them. If
+    /// that fails, nothing has changed.
+    pub fn remove(
+        &mut self,
+        shape: &CacheShape,
+        (from, drop, length): (usize, usize, usize),
+        pool: Option<&Pool>,
+        rotations: &KeyRotations<'_>,
+    ) -> Result<()> {
+        self.own_from(shape, from / BLOCK, length)?;
+        let blocks = self.memory();
+        let kept = length - drop;
+        for first in (from..kept).step_by(MOVED_TOKENS) {
+            let shift = Shift {
+                first,
+                by: drop,
+                n_tokens: MOVED_TOKENS.min(kept - first),
+            };
+            // SAFETY: the blocks are the sequence's own from the first token that changes
+            // on, which holds them exclusively; a graph that still has one was evaluated.
+            unsafe { shift_tokens(pool, shape.layout(), &blocks, shift, &rotations(shift)) };
+        }
+        self.truncate(kept);
         Ok(())
     }
 
@@ -60,12 +84,17 @@ impl Blocks {
 
     /// For a graph.
     pub fn memory(&self) -> Vec<Arc<CacheBlock>> {
-        self.0.iter().map(|block| block.memory.clone()).collect()
+        let memory = |held: &Held| held.block().memory().clone();
+        self.0.iter().map(memory).collect()
+    }
+
+    pub fn block(&self, index: usize) -> &Arc<Block> {
+        self.0[index].block()
     }
 
     /// A copy of the first `n` tokens of block `index`, with room for no more.
     pub fn chunk(&self, shape: &CacheShape, index: usize, n: usize) -> io::Result<CacheBlock> {
-        self.0[index].memory.copy_tokens(shape.layout(), n, n)
+        self.block(index).memory().copy_tokens(shape.layout(), n, n)
     }
 
     /// What `chunk` gave, with room for more behind them.
@@ -75,18 +104,21 @@ impl Blocks {
             true => Ok(chunk),
             false => chunk.copy_tokens(shape.layout(), chunk.capacity(), capacity),
         };
-        self.0.push(Block::new(memory)?);
+        self.0.push(Held::new(memory)?);
         Ok(())
     }
 
     /// What is held for a sequence of `length` tokens.
     pub fn parts(&self, length: usize) -> impl Iterator<Item = Part> {
         let firsts = (0..).step_by(BLOCK);
-        self.0.iter().zip(firsts).map(move |(block, first)| Part {
-            is_shared: Arc::strong_count(block) > 1,
-            identity: Arc::as_ptr(block).addr(),
-            reserved_bytes: block.reserved.bytes(),
-            n_tokens: length.saturating_sub(first).min(block.memory.capacity()),
+        self.0.iter().zip(firsts).map(move |(held, first)| {
+            let block = held.block();
+            Part {
+                is_shared: Arc::strong_count(block) > 1,
+                identity: Arc::as_ptr(block).addr(),
+                reserved_bytes: block.bytes(),
+                n_tokens: length.saturating_sub(first).min(block.memory().capacity()),
+            }
         })
     }
 }

@@ -1,15 +1,20 @@
 //! The keys and values of what was already evaluated, by sequence.
 //!
 //! - `sequence`: [`Sequence`], the cache of one sequence over all layers
-//! - `blocks`: its memory for our kernels, shared by forks
+//! - `blocks`: its memory for our kernels, shared by forks; `block`: one of them
 //! - `arrays`: its memory for MLX's operations
 //! - `shape`: [`CacheShape`], its size in elements and bytes; [`KvType`]
+//! - `lineage`: how they were computed
+//! - `prefixes`: [`Prefixes`], blocks that are found again by their tokens
 //! - `saved`: sequences outside of memory
 //! - `spilled`: idle ones that make room for others
 //! - `usage`: what several sequences hold, each byte counted once
 
 mod arrays;
+mod block;
 mod blocks;
+mod lineage;
+mod prefixes;
 mod saved;
 mod sequence;
 mod shape;
@@ -18,8 +23,12 @@ mod usage;
 
 pub use crate::kernels::LayerShape;
 pub use crate::mlx::CachedArrays;
+pub use block::Block;
+pub use blocks::KeyRotations;
+pub use lineage::{Lineage, Recipe};
+pub use prefixes::{Prefixes, common_prefix};
 pub use saved::{Origin, SavedSequence, saved_bytes, write_sequence};
 pub use sequence::Sequence;
-pub use shape::{CacheShape, KvType};
+pub use shape::{BLOCK, CacheShape, KvType};
 pub use spilled::spilled_bytes;
 pub use usage::{KvUsage, usage};

@@ -1,11 +1,14 @@
 //! [`Sequence`]: keys and values of one sequence, updated in place.
 
+use std::io;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
 use super::arrays::Arrays;
-use super::blocks::Blocks;
+use super::block::{Block, Held};
+use super::blocks::{Blocks, KeyRotations};
+use super::lineage::{Lineage, Recipe};
 use super::shape::{BLOCK, CacheShape};
 use super::spilled::Spilled;
 use super::usage::Part;
@@ -20,6 +23,7 @@ pub struct Sequence {
     storage: Storage,
     /// Those whose keys and values are here.
     tokens: Vec<i32>,
+    lineage: Lineage,
 }
 
 #[derive(Clone)]
@@ -70,6 +74,7 @@ impl Sequence {
                 false => Computed::ByMlx,
             }),
             tokens: Vec::new(),
+            lineage: Lineage::default(),
         }
     }
 
@@ -81,6 +86,7 @@ impl Sequence {
             shape: self.shape.clone(),
             storage: self.storage.clone(),
             tokens: self.tokens.clone(),
+            lineage: self.lineage.clone(),
         }
     }
 
@@ -97,6 +103,10 @@ impl Sequence {
         &self.tokens
     }
 
+    pub fn lineage(&self) -> &Lineage {
+        &self.lineage
+    }
+
     pub fn bytes_per_token(&self) -> usize {
         self.shape.bytes_per_token()
     }
@@ -105,6 +115,7 @@ impl Sequence {
     /// are given back; with 0 all memory is.
     pub fn truncate(&mut self, length: usize) {
         self.tokens.truncate(length);
+        self.lineage.truncate(length);
         match &mut self.storage {
             Storage::Blocks(blocks) => blocks.truncate(self.tokens.len()),
             Storage::Arrays(_) | Storage::Spilled(..) if length > 0 => {}
@@ -112,9 +123,11 @@ impl Sequence {
         }
     }
 
-    /// Counts tokens that were just evaluated.
-    pub fn advance(&mut self, tokens: &[i32]) {
+    /// Counts tokens that were just evaluated, by this recipe.
+    pub fn advance(&mut self, recipe: &Arc<Recipe>, tokens: &[i32]) {
+        let first = self.length();
         self.tokens.extend_from_slice(tokens);
+        self.lineage.extend(recipe, first, self.length());
         debug_assert!(self.length() <= self.shape.max_tokens);
     }
 
@@ -151,10 +164,89 @@ impl Sequence {
     pub fn bring_back(&mut self) -> Result<()> {
         if let Storage::Spilled(spilled, _) = &self.storage {
             let (spilled, length) = (spilled.clone(), self.length());
+            let lineage = self.lineage.clone();
             spilled.read_into(self)?;
             // It may have been cut meanwhile.
             self.truncate(length);
+            self.lineage = lineage;
         }
+        Ok(())
+    }
+
+    /// The block with the tokens from `BLOCK * index` on, for others too: of MLX's
+    /// operations a copy.
+    pub fn block(&self, ops: &Ops, index: usize) -> Result<Arc<Block>> {
+        match &self.storage {
+            Storage::Blocks(blocks) => Ok(blocks.block(index).clone()),
+            Storage::Arrays(_) => Ok(Held::new(Ok(self.chunk(ops, index)?))?.block().clone()),
+            Storage::Spilled(..) => Err(not_here()),
+        }
+    }
+
+    /// Replaces everything by `tokens`, which this recipe computed and `blocks` hold.
+    /// It takes no memory, but for MLX's operations. If that fails, the sequence is as
+    /// before.
+    pub fn adopt(
+        &mut self,
+        recipe: &Arc<Recipe>,
+        tokens: &[i32],
+        blocks: &[Arc<Block>],
+    ) -> Result<()> {
+        match self.storage.computed() {
+            Computed::ByKernels => {
+                self.storage = Storage::Blocks(Blocks::shared(blocks));
+                self.tokens = tokens.to_vec();
+            }
+            Computed::ByMlx => {
+                let layout = self.shape.layout().clone();
+                self.replace(tokens.to_vec(), |index| {
+                    let n = chunk_tokens(index, tokens.len()).len();
+                    let copy = blocks[index].memory().copy_tokens(&layout, n, n);
+                    copy.map_err(no_copy)
+                })?;
+            }
+        }
+        self.lineage = Lineage::of(recipe, tokens.len());
+        Ok(())
+    }
+
+    /// Removes `drop` tokens from `from` on, which must be there. Those behind them move
+    /// and their keys turn back; what they saw of the removed ones stays in them. If that
+    /// fails, the sequence is as before.
+    pub fn remove(
+        &mut self,
+        ops: &Ops,
+        (from, drop): (usize, usize),
+        rotations: &KeyRotations<'_>,
+    ) -> Result<()> {
+        let (length, shape) = (self.length(), &self.shape);
+        let (span, pool) = ((from, drop, length), ops.pool().map(|pool| &**pool));
+        match &mut self.storage {
+            Storage::Blocks(blocks) => blocks.remove(shape, span, pool, rotations)?,
+            Storage::Arrays(arrays) => {
+                let mut blocks = Blocks::default();
+                for index in 0..length.div_ceil(BLOCK) {
+                    let chunk = arrays.chunk(ops, shape, chunk_tokens(index, length))?;
+                    blocks.push_chunk(shape, chunk)?;
+                }
+                blocks.remove(shape, span, pool, rotations)?;
+                let kept = length - drop;
+                let chunk = |index| {
+                    let n = chunk_tokens(index, kept).len();
+                    blocks.chunk(shape, index, n).map_err(no_copy)
+                };
+                let chunks = (0..kept.div_ceil(BLOCK)).map(chunk);
+                self.storage = match kept {
+                    0 => self.storage.emptied(),
+                    _ => {
+                        Storage::Arrays(Arrays::from_chunks(shape, chunks.collect::<Result<_>>()?)?)
+                    }
+                };
+            }
+            Storage::Spilled(..) => return Err(not_here()),
+        }
+        self.tokens.drain(from..from + drop);
+        self.lineage.truncate(from);
         Ok(())
     }
 
@@ -166,7 +258,7 @@ impl Sequence {
         match &self.storage {
             Storage::Blocks(blocks) => blocks
                 .chunk(&self.shape, index, tokens.len())
-                .map_err(|error| Error::out_of_memory(format!("cannot copy a block: {error}"))),
+                .map_err(no_copy),
             Storage::Arrays(arrays) => arrays.chunk(ops, &self.shape, tokens),
             Storage::Spilled(..) => Err(not_here()),
         }
@@ -194,6 +286,7 @@ impl Sequence {
                 Storage::Arrays(Arrays::from_chunks(&self.shape, chunks)?)
             }
         };
+        self.lineage = Lineage::unknown(tokens.len());
         self.tokens = tokens;
         Ok(())
     }
@@ -240,6 +333,7 @@ impl Sequence {
         if !is_complete {
             self.storage = self.storage.emptied();
             self.tokens.clear();
+            self.lineage = Lineage::default();
         }
         is_complete
     }
@@ -257,6 +351,10 @@ impl Sequence {
 /// The tokens of chunk `index` of a sequence of `length`.
 pub(super) fn chunk_tokens(index: usize, length: usize) -> Range<usize> {
     index * BLOCK..length.min((index + 1) * BLOCK)
+}
+
+fn no_copy(error: io::Error) -> Error {
+    Error::out_of_memory(format!("cannot copy a block of keys and values: {error}"))
 }
 
 fn not_here() -> Error {

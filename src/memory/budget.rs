@@ -222,6 +222,17 @@ impl Snapshot {
         short.max_by_key(|shortage| shortage.missing)
     }
 
+    /// Bytes that nobody was promised: whoever takes them gives them back as soon as
+    /// somebody is.
+    pub fn spare(&self) -> usize {
+        let none = Demand::default();
+        let left = self.limits.iter().map(|limit| {
+            let taken = self.taken_with(&none, limit.bound.counts());
+            limit.bytes.saturating_sub(taken)
+        });
+        left.min().unwrap_or(0)
+    }
+
     fn taken_with(&self, more: &Demand, counts: Counts) -> usize {
         let all = self.reserved.plus(more);
         if counts == Counts::OnGpu {
@@ -310,6 +321,7 @@ fn held(gpu: GpuBytes) -> Held {
             None => in_mlx,
         } + bytes(Category::WeightsRead)
             + kv_of_kernels
+            + bytes(Category::PrefixCache)
             + bytes(Category::Scratch),
     }
 }

@@ -21,6 +21,8 @@ pub enum Category {
     KvInMlx,
     /// Of the allocated ones, filled with tokens.
     KvUsed,
+    /// Keys and values that no sequence holds, kept for texts that begin alike.
+    PrefixCache,
     /// Keys and values of idle sequences: on disk, not in memory.
     KvSpilled,
     /// Logits of the last evaluation of each context.

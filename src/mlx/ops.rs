@@ -95,7 +95,7 @@ impl Ops {
     }
 
     /// What our kernels run on, if they are in use.
-    pub(super) fn pool(&self) -> Option<&Arc<Pool>> {
+    pub fn pool(&self) -> Option<&Arc<Pool>> {
         self.pool.as_ref()
     }
 

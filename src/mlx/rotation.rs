@@ -36,6 +36,11 @@ impl Rope {
         })
     }
 
+    /// What turns keys that move from one position to another.
+    pub fn between(&self, positions: impl IntoIterator<Item = [usize; 2]>) -> RopeTable {
+        RopeTable::between(self.pairing, &self.values, positions)
+    }
+
     fn rotated_dims(&self) -> i32 {
         self.wavelengths.dim(0) * 2
     }

@@ -2,8 +2,10 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::model::Model;
+use super::prefix_cache;
 use super::pressure;
 use crate::checkpoint::{AdapterFiles, MappedFile};
 use crate::decoder::Adapted;
@@ -17,6 +19,8 @@ const BYTES_PER_TENSOR: usize = 1024;
 
 /// An opened adapter. Immutable; its matrices are used where they are mapped.
 pub struct Adapter {
+    /// No two have the same.
+    number: u64,
     model: Arc<Model>,
     adapted: Adapted,
     file: MappedFile,
@@ -47,7 +51,9 @@ impl Adapter {
             files.pairs().len(),
             bytes.copied
         ));
+        static COUNTER: AtomicU64 = AtomicU64::new(0);
         Ok(Arc::new(Adapter {
+            number: COUNTER.fetch_add(1, Ordering::Relaxed),
             model: model.clone(),
             adapted,
             file: files.map().clone(),
@@ -80,20 +86,22 @@ fn reserve(files: &AdapterFiles, device: Device) -> Result<Reservation> {
             false => demand.private += tensor.bytes,
         }
     }
-    budget().reserve(demand).map_err(|shortage| {
+    let reservation = budget().reserve(demand).map_err(|shortage| {
         Error::over_budget(format!(
             "the adapter {} takes {shortage}; free other adapters and contexts, or set a larger \
              budget",
             files.path().display()
         ))
-    })
+    })?;
+    prefix_cache::fit();
+    Ok(reservation)
 }
 
 /// The adapters of a context.
 #[derive(Default)]
 pub(super) struct ActiveAdapters {
     /// Also keeps them open.
-    adapters: Vec<Arc<Adapter>>,
+    adapters: Vec<(Arc<Adapter>, f32)>,
     adapted: Adapted,
 }
 
@@ -116,10 +124,7 @@ impl ActiveAdapters {
             .map(|(adapter, scale)| (&adapter.adapted, *scale));
         Ok(ActiveAdapters {
             adapted: Adapted::combine(parts),
-            adapters: adapters
-                .iter()
-                .map(|(adapter, _)| adapter.clone())
-                .collect(),
+            adapters: adapters.to_vec(),
         })
     }
 
@@ -127,9 +132,15 @@ impl ActiveAdapters {
         &self.adapted
     }
 
+    /// What tells these adapters from others.
+    pub fn numbers(&self) -> impl Iterator<Item = (u64, u32)> {
+        let adapters = self.adapters.iter();
+        adapters.map(|(adapter, scale)| (adapter.number, scale.to_bits()))
+    }
+
     /// Finds files that were changed under their mapping.
     pub fn ensure_unaltered(&self) -> Result<()> {
         let mut adapters = self.adapters.iter();
-        adapters.try_for_each(|adapter| adapter.file.ensure_unaltered())
+        adapters.try_for_each(|(adapter, _)| adapter.file.ensure_unaltered())
     }
 }

@@ -1,6 +1,8 @@
 //! [`Context`]: sequences of one model, and their evaluation.
 //!
 //! - `ahead`: greedy decoding one step ahead
+//! - `overflow`: sequences that lose tokens to make room
+//! - `reuse`: texts that begin like others
 //! - `saving`: sequences to and from files
 //! - `head`: what becomes of the hidden states behind the layers
 //! - `drafts`: tokens that may be wrong
@@ -8,7 +10,11 @@
 mod ahead;
 mod drafts;
 mod head;
+mod overflow;
+mod reuse;
 mod saving;
+
+pub use overflow::Overflow;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -22,13 +28,14 @@ use super::admission::{self, ContextBytes, ContextPlan, ContextReservation};
 use super::batch::{Batch, Share};
 use super::cancel::Cancel;
 use super::model::Model;
+use super::prefix_cache::{self, PrefixCache};
 use super::pressure;
 use super::scratch::{LAYERWISE_FROM, StepSize};
 use super::sequences::{Sequences, SharedSequences};
 use super::stats::ContextMemory;
 use crate::decoder::Segment;
 use crate::error::{Error, Result};
-use crate::kv::{self, KvType, KvUsage, Sequence};
+use crate::kv::{self, KvType, KvUsage, Recipe, Sequence};
 use crate::memory::{Category, Entry};
 use crate::mlx::{Array, Device, Ops, Stream};
 
@@ -52,6 +59,11 @@ pub struct ContextOptions {
     /// Bytes that the context may take at most; more is refused. Default: what
     /// the budget of the process leaves.
     pub memory_limit: usize,
+    /// Keys and values are kept in the model's prefix cache, and prompts begin with
+    /// what is found there. Default: neither.
+    pub prefix_cache: bool,
+    /// What happens when tokens do not fit behind a sequence.
+    pub overflow: Overflow,
 }
 
 /// Counters since the context was made. A step in which each sequence gets one
@@ -63,6 +75,12 @@ pub struct Perf {
     pub n_evals: u64,
     pub prefill_time: Duration,
     pub decode_time: Duration,
+    /// How often a text began with what the prefix cache had.
+    pub n_prefix_hits: u64,
+    /// Tokens that were not evaluated because of it.
+    pub n_prefix_tokens: u64,
+    /// Tokens that sequences lost to make room, or by `shift`.
+    pub n_removed_tokens: u64,
     /// Tokens that were evaluated because they might follow.
     pub n_drafted: u64,
     /// Those of them that did. The others do not count as decoded.
@@ -84,6 +102,9 @@ pub struct Context {
     plan: ContextPlan,
     sequences: SharedSequences,
     adapters: ActiveAdapters,
+    recipe: Arc<Recipe>,
+    prefix_cache: Option<Arc<PrefixCache>>,
+    overflow: Overflow,
     logits: Vec<LogitsRow>,
     perf: Perf,
     logits_bytes: Entry,
@@ -113,15 +134,20 @@ impl Context {
         let place = (model.device(), model.cpu_ops());
         let dtype = model.decoder().dtype();
         let plan = ContextPlan::new(model.info(), dtype, options, place)?;
+        options.overflow.ensure_possible(model, plan.n_ctx())?;
         let reservation = plan.admit()?;
         let stream = Stream::acquire(model.device())?;
         let ops = Arc::new(Ops::new(stream, model.cpu_ops(), options.n_threads));
         let sequence = |_| Sequence::new(&ops, plan.cache.clone());
+        let adapters = ActiveAdapters::default();
         Ok(Context {
+            overflow: options.overflow,
+            recipe: reuse::recipe(model, &plan, &adapters),
+            prefix_cache: options.prefix_cache.then(|| model.prefix_cache().clone()),
             sequences: Sequences::share(ops.clone(), (0..plan.n_sequences).map(sequence).collect()),
             ops,
             plan,
-            adapters: ActiveAdapters::default(),
+            adapters,
             logits: Vec::new(),
             perf: Perf::default(),
             logits_bytes: Entry::new(Category::Logits, 0),
@@ -219,8 +245,12 @@ impl Context {
     pub fn fork(&mut self, from: i32, to: i32) -> Result<()> {
         let (from, to) = (self.index_of(from)?, self.index_of(to)?);
         let mut sequences = Sequences::of(&self.sequences);
-        sequences[to] = sequences[from].fork();
+        let fork = sequences[from].fork();
+        let is_kept = self.let_go(&sequences[to], 0);
+        sequences[to] = fork;
         sequences.account();
+        drop(sequences);
+        fit_if(is_kept);
         Ok(())
     }
 
@@ -235,8 +265,11 @@ impl Context {
                 cache.length()
             )));
         }
+        let is_kept = self.let_go(cache, keep);
         cache.truncate(keep);
         sequences.account();
+        drop(sequences);
+        fit_if(is_kept);
         Ok(())
     }
 
@@ -251,6 +284,7 @@ impl Context {
                 .columns(spec, self.model.decoder().dtype(), self.ops.uses_kernels());
         let plan = self.plan.with_adapters(columns);
         self.reservation.admit_adapters(&plan, self.logits.len())?;
+        self.recipe = reuse::recipe(&self.model, &plan, &adapters);
         (self.adapters, self.plan) = (adapters, plan);
         Ok(())
     }
@@ -315,6 +349,7 @@ impl Context {
             .admit_logits(&self.plan, self.logits.len(), n_logits)?;
         let _in_use = self.model.residence().begin()?;
         self.adapters.ensure_unaltered()?;
+        self.make_room(&mut sequences, &shares)?;
         let lengths: Vec<usize> = sequences.iter().map(Sequence::length).collect();
         let mut way = Way {
             arithmetic,
@@ -322,7 +357,13 @@ impl Context {
             cancel,
         };
         let result = self.run(&mut sequences, batch, &shares, &wanted, &mut way);
-        let result = result.map_err(|error| roll_back(&mut sequences, &lengths, error));
+        let result = match result {
+            Ok(()) => {
+                self.keep_completed(&sequences, &shares, &lengths);
+                Ok(())
+            }
+            Err(error) => Err(roll_back(&mut sequences, &lengths, error)),
+        };
         sequences.account();
         result
     }
@@ -332,19 +373,13 @@ impl Context {
         self.account_logits();
     }
 
-    fn ensure_room(&self, sequences: &[Sequence], shares: &[Share]) -> Result<()> {
-        for Share { sequence, indices } in shares {
-            let length = sequences[*sequence].length();
-            if length + indices.len() > self.n_ctx() {
-                return Err(Error::no_space(format!(
-                    "sequence {sequence} holds {length} tokens and {} more do not fit into the \
-                     context of {}; trim the sequence or make a context with a larger n_ctx",
-                    indices.len(),
-                    self.n_ctx()
-                )));
-            }
+    fn keep_completed(&self, sequences: &[Sequence], shares: &[Share], lengths: &[usize]) {
+        let Some(cache) = &self.prefix_cache else {
+            return;
+        };
+        for &Share { sequence, .. } in shares {
+            cache.keep_completed(&self.ops, &sequences[sequence], lengths[sequence]);
         }
-        Ok(())
     }
 
     fn run(
@@ -394,6 +429,7 @@ impl Context {
             model,
             ops,
             adapters,
+            recipe,
             ..
         } = self;
         let apart = (way.arithmetic == Arithmetic::OneByOne).then(|| ops.with_rows_apart());
@@ -431,7 +467,7 @@ impl Context {
         let mut rest = &step.tokens[..];
         for segment in segments {
             let (new, others) = rest.split_at(segment.n_tokens);
-            segment.cache.advance(new);
+            segment.cache.advance(recipe, new);
             rest = others;
         }
         Ok(())
@@ -470,11 +506,24 @@ impl Context {
 
 impl Drop for Context {
     fn drop(&mut self) {
-        Sequences::of(&self.sequences).clear();
+        let mut sequences = Sequences::of(&self.sequences);
+        for sequence in sequences.iter() {
+            self.let_go(sequence, 0);
+        }
+        sequences.clear();
+        drop(sequences);
         self.logits.clear();
         self.reservation.end();
+        prefix_cache::fit();
         // Freed buffers are kept for the steps of contexts; it is only a hint.
         let _ = admission::limits_after_last();
+    }
+}
+
+/// When the prefix cache took something.
+fn fit_if(is_kept: bool) {
+    if is_kept {
+        prefix_cache::fit();
     }
 }
 

@@ -7,6 +7,7 @@ use super::admission::{
 };
 use super::context::ContextOptions;
 use super::model::{ModelInfo, ModelOptions, info_of};
+use super::prefix_cache;
 use crate::checkpoint::{Checkpoint, Dtype, Manifest};
 use crate::decoder::{DecoderSpec, Precision};
 use crate::error::{Error, Result};
@@ -246,6 +247,7 @@ pub fn set_budget(share: Option<Share>) -> Result<()> {
         )));
     }
     budget().set_share(share);
+    prefix_cache::fit();
     apply_limits()
 }
 

@@ -115,15 +115,18 @@ pub fn generate(
     };
     let mut speculator = Speculator::new(context, sampler, options.sequence, speculation)?;
     let began = Instant::now();
-    append(context, &prompt, options.sequence, cancel)?;
+    let n_known = context.append_known(options.sequence, &prompt)?;
+    append(context, &prompt[n_known..], options.sequence, cancel)?;
     let decoding = Instant::now();
     let is_ahead = match options.ahead {
         Ahead::Auto => context.gains_from_running_ahead(),
         Ahead::Never => false,
         Ahead::Always => true,
     };
+    let is_ahead =
+        is_ahead && context.can_run_ahead() && sampler.takes_largest() && !speculator.guesses();
     let ways = (cancel, receive);
-    let decoded = match is_ahead && sampler.takes_largest() && !speculator.guesses() {
+    let decoded = match is_ahead {
         true => decode_ahead(context, sampler, &mut continuation, options.sequence, ways),
         false => decode(context, sampler, &mut continuation, &mut speculator, ways),
     };
@@ -150,7 +153,7 @@ fn decode(
 ) -> Result<StopReason> {
     loop {
         let token = speculator.sample(context, sampler)?;
-        let is_full = speculator.length(context)? == context.n_ctx();
+        let is_full = context.is_full_with(speculator.length(context)?);
         if let Some(reason) = continuation.push(token, is_full, receive)? {
             return Ok(reason);
         }

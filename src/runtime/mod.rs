@@ -19,6 +19,7 @@
 //! - `diagnosis`: what is wrong with it, and what to do
 //! - `residency`: whose weights are in memory
 //! - `sequences`: those of a context, and the idle ones that go to disk
+//! - `prefix_cache`: [`PrefixCache`], keys and values for texts that begin alike
 //! - `pressure`: giving memory back, step by step
 
 mod adapter;
@@ -34,6 +35,7 @@ mod generate;
 #[cfg(test)]
 mod gpu_tests;
 mod model;
+mod prefix_cache;
 mod pressure;
 mod quantize;
 mod residency;
@@ -49,7 +51,7 @@ pub use adapter::Adapter;
 pub use admission::{ContextBytes, ModelBytes};
 pub use batch::{Batch, Want};
 pub use cancel::Cancel;
-pub use context::{Context, ContextOptions, Perf};
+pub use context::{Context, ContextOptions, Overflow, Perf};
 pub use device::{DeviceSummary, device_summary};
 pub use diagnosis::{Diagnosis, Finding, diagnose};
 
@@ -62,6 +64,7 @@ pub use generate::{
     Ahead, Flow, GenerateOptions, Generated, Prompt, Receive, StopReason, generate,
 };
 pub use model::{DeviceChoice, Model, ModelInfo, ModelOptions, inspect};
+pub use prefix_cache::PrefixCache;
 pub use pressure::{PressureReceiver, TrimSteps, Trimmed, listen, notify, trim};
 pub use quantize::{QuantizeWatch, quantize};
 pub use residency::{Policy, Released, Residence, Residency, ResidencyOptions, make_room};

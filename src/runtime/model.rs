@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::admission::{ModelBytes, ModelCaps, look_at};
 use super::cancel::Cancel;
+use super::prefix_cache::PrefixCache;
 use super::pressure;
 use super::residency::{Residence, make_room};
 use super::scratch::float_of;
@@ -178,6 +179,7 @@ pub struct Model {
     cpu_ops: CpuOps,
     info: ModelInfo,
     residence: Arc<Residence>,
+    prefix_cache: Arc<PrefixCache>,
     weights_mapped: Entry,
     weights_copied: Entry,
     weights_read: Entry,
@@ -246,6 +248,7 @@ impl Model {
             cpu_ops: options.cpu_ops,
             info,
             residence: Residence::register(&checkpoint, reservation),
+            prefix_cache: PrefixCache::register(),
             weights_mapped: Entry::new(Category::WeightsMapped, mapped_bytes),
             weights_copied: Entry::new(Category::WeightsCopied, bytes.copied),
             weights_read: Entry::new(Category::WeightsRead, private_bytes),
@@ -260,6 +263,11 @@ impl Model {
     /// The weights' place in memory, and who gives way to whom.
     pub fn residence(&self) -> &Arc<Residence> {
         &self.residence
+    }
+
+    /// What its contexts find of texts that were evaluated before.
+    pub fn prefix_cache(&self) -> &Arc<PrefixCache> {
+        &self.prefix_cache
     }
 
     pub(super) fn decoder(&self) -> &Decoder {

@@ -6,6 +6,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::prefix_cache;
 use super::residency::{self, Released};
 use super::sequences::{self, SpilledSequences};
 use crate::error::{Error, Result};
@@ -23,6 +24,8 @@ const REFUSED_FOR: Duration = Duration::from_secs(30);
 pub struct TrimSteps {
     /// Freed buffers that MLX keeps, and the free part of the heap.
     pub mlx_cache: bool,
+    /// Keys and values that only prefix caches hold.
+    pub prefix_cache: bool,
     /// Pages of all models that are neither pinned nor locked nor computing.
     pub idle_models: bool,
     /// Of these, only the pages of models whose idle time is over.
@@ -35,6 +38,7 @@ pub struct TrimSteps {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Trimmed {
     pub mlx_cache: usize,
+    pub prefix_cache: usize,
     /// By which the process's private memory shrank.
     pub private: usize,
     pub models: Released,
@@ -63,6 +67,9 @@ pub fn trim(steps: TrimSteps) -> Result<Trimmed> {
         return_free_heap();
         trimmed.private = anonymous.saturating_sub(process_memory().resident_anonymous);
     }
+    if steps.prefix_cache {
+        trimmed.prefix_cache = prefix_cache::shrink_all_to(0);
+    }
     if steps.idle_models {
         trimmed.models = residency::release_idle()?;
     } else if steps.timed_out_models {
@@ -74,9 +81,9 @@ pub fn trim(steps: TrimSteps) -> Result<Trimmed> {
     Ok(trimmed)
 }
 
-/// Acts on a level and tells the receiver. From a warning on, freed buffers,
-/// idle models' pages and, where a directory is set, idle sequences are given back; while it is critical, opening models and
-/// making contexts is refused.
+/// Acts on a level and tells the receiver. From a warning on, freed buffers, prefix
+/// caches, idle models' pages and, where a directory is set, idle sequences are given
+/// back; while it is critical, opening models and making contexts is refused.
 pub fn notify(level: PressureLevel) -> Result<Trimmed> {
     host::ensure_not_forked()?;
     let is_critical = level == PressureLevel::Critical;
@@ -85,6 +92,7 @@ pub fn notify(level: PressureLevel) -> Result<Trimmed> {
         PressureLevel::Normal => Trimmed::default(),
         _ => trim(TrimSteps {
             mlx_cache: true,
+            prefix_cache: true,
             idle_models: true,
             timed_out_models: false,
             idle_sequences: false,

@@ -6,6 +6,7 @@ use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use super::cancel::Cancel;
+use super::prefix_cache;
 use crate::checkpoint::{Checkpoint, MappedFile};
 use crate::error::{Error, Result};
 use crate::host;
@@ -174,6 +175,7 @@ impl Residence {
             ))
         })?;
         tenancy.policy = policy;
+        prefix_cache::fit();
         Ok(())
     }
 
@@ -336,7 +338,7 @@ fn private_bytes() -> usize {
         }
     };
     let kv_of_kernels = bytes(Category::KvReserved).saturating_sub(bytes(Category::KvInMlx));
-    arrays + bytes(Category::WeightsRead) + kv_of_kernels
+    arrays + bytes(Category::WeightsRead) + kv_of_kernels + bytes(Category::PrefixCache)
 }
 
 /// Releases the models that are neither pinned nor locked nor computing.

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Instant;
 
+use super::prefix_cache;
 use crate::error::{Error, Result};
 use crate::kv::{self, KvUsage, Sequence};
 use crate::log;
@@ -159,12 +160,15 @@ pub(super) fn spill_idle() -> Result<SpilledSequences> {
     let all: Vec<_> = lock(&SHARED).iter().filter_map(Weak::upgrade).collect();
     let mut idle: Vec<_> = all.iter().filter_map(|one| one.try_lock().ok()).collect();
     idle.sort_by_key(|sequences| sequences.last_use);
+    let kept = ledger().bytes(Category::PrefixCache);
     let mut spilled = SpilledSequences::default();
     for mut sequences in idle {
         let one = sequences.spill(&place)?;
         spilled.n_sequences += one.n_sequences;
         spilled.bytes += one.bytes;
     }
+    // What they shared with it would stay in memory for its sake alone.
+    prefix_cache::shrink_all_to(kept);
     if spilled.n_sequences > 0 {
         log::info(format_args!(
             "moved {} sequence(s) to {}",

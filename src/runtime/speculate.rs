@@ -146,7 +146,8 @@ impl<'a> Speculator<'a> {
             self.guesses.observe(false);
             self.settle(context)?;
         }
-        let room = context.n_ctx() - context.sequence_length(self.sequence)? - 1;
+        let left = context.n_ctx() - context.sequence_length(self.sequence)?;
+        let room = left.saturating_sub(1);
         let most = room.min(n_more.saturating_sub(1));
         let guessed = self
             .guesses

@@ -57,6 +57,10 @@ pub struct MemoryStats {
     /// Tensors of adapters, used where they are mapped.
     pub adapters: usize,
     pub contexts: ContextMemory,
+    /// Keys and values that only prefix caches hold.
+    pub prefix_cache: usize,
+    /// Of idle sequences, on disk: no memory.
+    pub kv_spilled: usize,
     /// The highest `contexts.kv_reserved` so far.
     pub kv_peak: usize,
     pub mlx: mlx::MemoryUse,
@@ -93,7 +97,8 @@ impl MemoryStats {
 
     /// All memory that is accounted for, each byte once, but for what files back.
     pub fn total(&self) -> usize {
-        self.contexts.total() + self.weights.total() + self.scratch() + self.mlx.cache
+        let kept = self.prefix_cache + self.mlx.cache;
+        self.contexts.total() + self.weights.total() + self.scratch() + kept
     }
 }
 
@@ -105,6 +110,8 @@ impl MemoryStats {
             weights: ModelMemory::default(),
             adapters: 0,
             contexts: ContextMemory::default(),
+            prefix_cache: 0,
+            kv_spilled: 0,
             kv_peak: 0,
             mlx: mlx::MemoryUse::default(),
             kernels: 0,
@@ -144,6 +151,8 @@ pub fn memory_stats() -> Result<MemoryStats> {
             logits: bytes(Category::Logits),
             on_gpu: 0,
         },
+        prefix_cache: bytes(Category::PrefixCache),
+        kv_spilled: bytes(Category::KvSpilled),
         kv_peak: ledger().peak(Category::KvReserved),
         mlx,
         kernels: bytes(Category::Scratch),

@@ -9,6 +9,7 @@ mod common;
 mod accounting;
 mod files;
 mod loading;
+mod prefixes;
 mod pressure;
 mod several;
 mod spilling;

@@ -22,6 +22,7 @@ const TOPICS: &[&str] = &[
     "text",
     "context",
     "saving",
+    "prefix",
     "adapter",
     "residency",
     "estimate",

@@ -12,7 +12,7 @@ import os
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, SupportsIndex
+from typing import TYPE_CHECKING, Any, Literal, SupportsIndex
 
 from . import _arguments, _ffi
 from ._adapter import Adapter
@@ -40,6 +40,14 @@ if TYPE_CHECKING:
 
 # Fewer tokens are over before anyone could press Ctrl-C.
 _INTERRUPTIBLE_FROM_TOKENS = 16
+
+
+Overflow = Literal["refuse", "shift"]
+
+_OVERFLOWS: dict[Overflow, int] = {
+    "refuse": _ffi.OVERFLOW_REFUSE,
+    "shift": _ffi.OVERFLOW_SHIFT,
+}
 
 
 class KvType(enum.Enum):
@@ -94,6 +102,12 @@ class Perf:
     """Successful evaluations, those of `generate` included."""
     prefill_seconds: float
     decode_seconds: float
+    n_prefix_hits: int
+    """How often a text began with what the prefix cache had."""
+    n_prefix_tokens: int
+    """Tokens that were not evaluated because of it."""
+    n_removed_tokens: int
+    """Tokens that sequences lost to make room, or by `shift`."""
     n_drafted: int
     """Tokens that were guessed by a draft model or looked up, and evaluated."""
     n_accepted: int
@@ -114,7 +128,10 @@ def context_params(
     prefill_chunk: int,
     n_threads: int,
     kv_type: KvType,
-    memory_limit: int,
+    memory_limit: int = 0,
+    prefix_cache: bool = False,
+    overflow: Overflow = "refuse",
+    n_keep: SupportsIndex = 0,
 ) -> _ffi.CtxParams:
     return _ffi.CtxParams(
         n_ctx=_arguments.u32("n_ctx", n_ctx),
@@ -123,6 +140,9 @@ def context_params(
         n_threads=_arguments.u32("n_threads", n_threads),
         kv_type=_arguments.instance("kv_type", kv_type, KvType).value,
         memory_limit=_arguments.u64("memory_limit", memory_limit),
+        prefix_cache=int(bool(prefix_cache)),
+        overflow=_arguments.choice("overflow", overflow, _OVERFLOWS),
+        n_keep=_arguments.u32("n_keep", n_keep),
     )
 
 
@@ -143,6 +163,9 @@ class Context(Closeable):
         n_threads: int = 0,
         kv_type: KvType = KvType.COMPUTED,
         memory_limit: int = 0,
+        prefix_cache: bool = False,
+        overflow: Overflow = "refuse",
+        n_keep: SupportsIndex = 0,
     ) -> None:
         """KV memory is taken as sequences grow, never beyond `n_ctx`.
 
@@ -157,6 +180,13 @@ class Context(Closeable):
         - `kv_type`: how keys and values are stored.
         - `memory_limit`: bytes that the context may take at most. 0: what the
           memory budget leaves.
+        - `prefix_cache`: keep blocks of 256 tokens that sequences complete, and all
+          that they give up, in the model's prefix cache (`Model.set_prefix_cache`);
+          prompts of `generate` begin with what is found there, and `reuse_prefix`
+          does so for `eval`.
+        - `overflow`: what happens when tokens do not fit behind a sequence. "refuse":
+          NoSpaceError. "shift": half of the oldest tokens behind the first `n_keep`
+          are removed as by `shift`; a few kept ones (4, say) keep a text coherent.
 
         All that full sequences and the largest step need is reserved here.
 
@@ -165,7 +195,15 @@ class Context(Closeable):
         not divide into the groups of `kv_type`), BackendError.
         """
         params = context_params(
-            n_ctx, n_seq, prefill_chunk, n_threads, kv_type, memory_limit
+            n_ctx,
+            n_seq,
+            prefill_chunk,
+            n_threads,
+            kv_type,
+            memory_limit,
+            prefix_cache,
+            overflow,
+            n_keep,
         )
         with model_handle(model) as address:
             handle = Handle.create(
@@ -336,6 +374,46 @@ class Context(Closeable):
         seq, keep = _arguments.i32("seq", seq), _arguments.u32("keep", keep)
         self._call(_ffi.lib.umrt_seq_trim, seq, keep)
 
+    def shift(self, seq: SupportsIndex, start: SupportsIndex, n: SupportsIndex) -> None:
+        """Removes `n` tokens of a sequence from `start` on. The tokens behind them move
+        to their places, and their keys are turned to their new positions. What they
+        have seen of the removed tokens stays in them, as in all sliding windows.
+
+        Keys are rounded once more to the type of the cache, for each shift.
+
+        Raises InvalidArgumentError (no such sequence, or it holds fewer tokens),
+        OutOfMemoryError (the sequence is as before), BusyError.
+        """
+        seq = _arguments.i32("seq", seq)
+        first, drop = _arguments.u32("start", start), _arguments.u32("n", n)
+        self._call(_ffi.lib.umrt_seq_shift, seq, first, drop)
+
+    def reuse_prefix(self, tokens: Tokens, seq: SupportsIndex = 0) -> int:
+        """Makes a sequence hold as much of the beginning of `tokens` as is known already:
+        what it holds itself, or what the prefix cache does if that is more and the
+        context uses it. What the sequence held beyond that is forgotten.
+
+        Returns how many tokens it holds now. Evaluate the rest; that is at least the
+        last token, whose logits nobody kept:
+
+            n = context.reuse_prefix(tokens)
+            context.eval(tokens[n:])
+
+        Raises InvalidArgumentError (no such sequence, no tokens), OutOfMemoryError (the
+        sequence is as before), BusyError.
+        """
+        ids = _arguments.int32_array("tokens", tokens)
+        number = _arguments.i32("seq", seq)
+        n_reused = ctypes.c_uint32()
+        self._call(
+            _ffi.lib.umrt_seq_reuse_prefix,
+            number,
+            ids,
+            len(ids),
+            ctypes.byref(n_reused),
+        )
+        return n_reused.value
+
     def save(self, path: str | os.PathLike[str], seq: SupportsIndex = 0) -> None:
         """Writes a sequence to a file: its tokens, and keys and values as they are
         stored, so that it goes on with the same logits after `load`. A file that is
@@ -406,6 +484,9 @@ class Context(Closeable):
             n_evals=perf.n_evals,
             prefill_seconds=perf.prefill_ns / 1e9,
             decode_seconds=perf.decode_ns / 1e9,
+            n_prefix_hits=perf.n_prefix_hits,
+            n_prefix_tokens=perf.n_prefix_tokens,
+            n_removed_tokens=perf.n_removed_tokens,
             n_drafted=perf.n_drafted,
             n_accepted=perf.n_accepted,
         )

@@ -119,8 +119,8 @@ class MemoryStats:
     text_bytes: int
     """Tokenizers and chat templates, estimated."""
     total_bytes: int
-    """Private memory that is accounted for: copied weights, KV cache, logits,
-    scratch, MLX's free buffers, tokenizers and templates."""
+    """Private memory that is accounted for: copied weights, KV cache, prefix
+    caches, logits, scratch, MLX's free buffers, tokenizers and templates."""
     kv_peak_bytes: int
     """The highest `kv_reserved_bytes` so far."""
     process_peak_bytes: int
@@ -133,6 +133,10 @@ class MemoryStats:
     """The share of the last ten seconds in which at least one process waited."""
     adapters_bytes: int
     """Tensors of adapters, used where their file is mapped."""
+    prefix_cache_bytes: int
+    """Keys and values that only prefix caches hold."""
+    kv_spilled_bytes: int
+    """Keys and values of idle sequences that are on disk: no memory."""
     gpu_bytes: int
     """Of `total_bytes`, what is in the memory of GPUs that have their own, and not in
     the machine's."""
@@ -145,6 +149,8 @@ class MemoryStats:
                 *_weight_rows(self),
                 ("adapters, mapped", self.adapters_bytes, ""),
                 *_context_rows(self),
+                ("prefix caches", self.prefix_cache_bytes, "given back when needed"),
+                ("idle sequences", self.kv_spilled_bytes, "on disk"),
                 ("scratch", self.scratch_bytes, "intermediate results"),
                 ("tokenizers and templates", self.text_bytes, "estimated"),
                 ("MLX arrays", self.mlx_active_bytes, "logits, copies, scratch"),
@@ -178,6 +184,8 @@ class Trimmed:
     """Keys and values of sequences that are on disk now."""
     n_sequences: int = 0
     """How many these are."""
+    prefix_cache_bytes: int = 0
+    """Keys and values that only prefix caches held."""
 
 
 @dataclass(frozen=True)
@@ -253,6 +261,7 @@ def trim_memory(
     idle_models: bool = True,
     timed_out_models: bool = False,
     idle_sequences: bool = False,
+    prefix_caches: bool = True,
 ) -> Trimmed:
     """Gives memory back to the system without losing anything.
 
@@ -263,6 +272,8 @@ def trim_memory(
       `Model.set_policy`).
     - `idle_sequences`: keys and values of contexts that are not computing; they go
       to the directory of `spill_sequences_to` and come back when they are used.
+    - `prefix_caches`: keys and values that no sequence holds; texts that begin alike
+      are evaluated again.
 
     Raises InvalidArgumentError (`idle_sequences` without a directory), IoError.
     """
@@ -271,6 +282,7 @@ def trim_memory(
         | (_ffi.TRIM_IDLE_MODELS if idle_models else 0)
         | (_ffi.TRIM_TIMED_OUT_MODELS if timed_out_models else 0)
         | (_ffi.TRIM_IDLE_SEQUENCES if idle_sequences else 0)
+        | (_ffi.TRIM_PREFIX_CACHES if prefix_caches else 0)
     )
     if flags == 0:
         return Trimmed(0, 0, 0, 0)
@@ -371,6 +383,7 @@ def _trimmed(result: _ffi.TrimResult) -> Trimmed:
         model_bytes=result.model_bytes,
         sequence_bytes=result.sequence_bytes,
         n_sequences=result.n_sequences,
+        prefix_cache_bytes=result.prefix_cache_bytes,
     )
 
 

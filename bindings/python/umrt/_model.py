@@ -13,7 +13,7 @@ from . import _arguments, _ffi
 from ._arguments import Tokens
 from ._adapter import Adapter
 from ._cancel import Cancel, optional_cancel
-from ._context import Context, KvType
+from ._context import Context, KvType, Overflow
 from ._handle import Closeable, Handle
 from ._memory import ModelMemory, from_info
 from ._text import Detokenizer, SpecialTokens, TokenInfo, text_of
@@ -263,6 +263,21 @@ class Model(Closeable):
         with self._handle as address:
             _ffi.check(_ffi.lib.umrt_model_policy_set(address, ctypes.byref(policy)))
 
+    def set_prefix_cache(self, max_bytes: SupportsIndex) -> None:
+        """Sets how many bytes the model's prefix cache may hold beside sequences: keys
+        and values of texts that were evaluated, for others that begin alike. Contexts
+        with `prefix_cache=True` use it.
+
+        - `max_bytes`: 0 empties it and keeps nothing. Before the first call it is an
+          eighth of what models may use.
+
+        What it holds is given back as soon as a model or context needs the memory, and
+        under memory pressure; `MemoryStats.prefix_cache_bytes` says how much it is.
+        """
+        limit = _arguments.u64("max_bytes", max_bytes)
+        with self._handle as address:
+            _ffi.check(_ffi.lib.umrt_model_prefix_cache_set(address, limit))
+
     def context(
         self,
         n_ctx: int = 0,
@@ -272,6 +287,9 @@ class Model(Closeable):
         n_threads: int = 0,
         kv_type: KvType = KvType.COMPUTED,
         memory_limit: int = 0,
+        prefix_cache: bool = False,
+        overflow: Overflow = "refuse",
+        n_keep: SupportsIndex = 0,
     ) -> Context:
         """A new `Context` of this model."""
         return Context(
@@ -282,6 +300,9 @@ class Model(Closeable):
             n_threads=n_threads,
             kv_type=kv_type,
             memory_limit=memory_limit,
+            prefix_cache=prefix_cache,
+            overflow=overflow,
+            n_keep=n_keep,
         )
 
     def adapter(self, path: str | os.PathLike[str]) -> Adapter:

@@ -211,6 +211,28 @@ impl RowsLayout {
         }
     }
 
+    /// Copies the row of a head from one block and position to another.
+    ///
+    /// # Safety
+    /// Nobody else uses either row meanwhile, and they are not the same. The blocks were
+    /// made for this layout.
+    ///
+    /// # Panics
+    /// If they are not in their blocks.
+    pub(super) unsafe fn copy_row(
+        &self,
+        head: usize,
+        (source, from): (&CacheBlock, usize),
+        (target, to): (&CacheBlock, usize),
+    ) {
+        for part in self.parts() {
+            let from = self.part(source, head, &(from..from + 1), part);
+            let to = self.part(target, head, &(to..to + 1), part);
+            // SAFETY: the caller's.
+            unsafe { target.part_mut(to).copy_from_slice(source.part(from)) };
+        }
+    }
+
     /// Writes the row of a head and a position of the block. `fill` makes its
     /// numbers.
     ///

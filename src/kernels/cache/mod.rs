@@ -3,16 +3,19 @@
 //! - `layout`: [`CacheLayout`], where in a block a layer's keys and values are
 //! - `block`: [`CacheBlock`], the memory
 //! - `rows`: [`CacheRows`], keys or values to be read
+//! - `shift`: tokens that move within a sequence
 //! - `transfer`: tokens that move between memory of different sizes
 
 mod block;
 mod layout;
 mod rows;
+mod shift;
 mod transfer;
 
 pub use block::CacheBlock;
 pub use layout::{CacheFormat, CacheLayout, LayerLayout, LayerShape, RowsLayout};
 pub use rows::CacheRows;
+pub use shift::{Shift, shift_tokens};
 pub use transfer::{PartLayout, Source, Target, copy_part};
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ use crate::memory::{Demand, KV_BLOCK_TOKENS, Reservation, Snapshot, budget, larg
 use crate::mlx::{self, Device, Dtype};
 use crate::runtime::context::ContextOptions;
 use crate::runtime::model::ModelInfo;
+use crate::runtime::prefix_cache;
 use crate::runtime::scratch::{Placement, StepShape, StepSize, product};
 
 /// The context length when none is asked for, if the model allows as much.
@@ -238,6 +239,7 @@ impl ContextPlan {
             )));
         }
         apply_limits()?;
+        prefix_cache::fit();
         Ok(ContextReservation(Some(reservation)))
     }
 
@@ -318,7 +320,9 @@ impl ContextReservation {
         }
         reservation
             .resize(demand)
-            .map_err(|shortage| Error::over_budget(refusal(&shortage)))
+            .map_err(|shortage| Error::over_budget(refusal(&shortage)))?;
+        prefix_cache::fit();
+        Ok(())
     }
 
     pub fn end(&mut self) {

@@ -15,6 +15,7 @@ pub use self::context::ContextBytes;
 pub(super) use self::context::{ContextPlan, ContextReservation};
 pub use self::model::ModelBytes;
 pub(super) use self::model::{ModelCaps, probe_tokenizer};
+use super::prefix_cache;
 use crate::error::{Error, Result};
 use crate::memory::{self, Demand, GpuBytes, Mebibytes, budget};
 use crate::mlx::{self, Device};
@@ -88,8 +89,9 @@ fn probe(bytes: usize, what: impl FnOnce() -> String) -> Result<()> {
     if bytes <= UNPROBED_BYTES || memory::probe(bytes) {
         return Ok(());
     }
-    // What MLX keeps for reuse may be what is missing.
+    // What is kept for reuse may be what is missing.
     mlx::clear_cache()?;
+    prefix_cache::shrink_all_to(0);
     match memory::probe(bytes) {
         true => Ok(()),
         false => Err(Error::out_of_memory(format!(

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::path::Path;
 
+use super::super::prefix_cache;
 use super::super::text::TokenizerSource;
 use super::{amount, probe, within};
 use crate::checkpoint::{LoadMode, Manifest};
@@ -93,13 +94,15 @@ impl ModelBytes {
         if let Some(over) = within(caps.memory_limit, &demand) {
             return Err(self.refusal(&over, "raise it, or use fewer bits per weight"));
         }
-        budget().reserve(demand).map_err(|shortage| {
+        let reservation = budget().reserve(demand).map_err(|shortage| {
             self.refusal(
                 &shortage,
                 "free contexts and pinned models, set a larger budget, use fewer bits per weight, \
                  or allow paging: what does not fit is then read from disk for every token",
             )
-        })
+        })?;
+        prefix_cache::fit();
+        Ok(reservation)
     }
 
     fn refusal(&self, why: &dyn fmt::Display, instead: &str) -> Error {

@@ -3,7 +3,7 @@
 
 use std::time::Instant;
 
-use super::{Context, LogitsRow, roll_back, segments};
+use super::{Context, LogitsRow, Overflow, roll_back, segments};
 use crate::error::{Error, Result};
 use crate::kv::Sequence;
 use crate::mlx::{Array, NO_TOKEN};
@@ -27,6 +27,12 @@ struct Chosen {
 }
 
 impl Context {
+    /// Whether nothing has to happen between two steps: blocks that are completed go
+    /// into no prefix cache, and a full sequence stays full.
+    pub(in crate::runtime) fn can_run_ahead(&self) -> bool {
+        self.prefix_cache.is_none() && self.overflow == Overflow::Refuse
+    }
+
     /// Goes on behind the last evaluation's only row of logits, greedily. `look` is
     /// told each token, and whether the sequence is full without it; the one
     /// behind which it says `End` is not in the sequence. When it fails, all tokens
@@ -73,7 +79,7 @@ impl Context {
             self.keep_chosen(&chosen.logits);
             match (look(token, !has_room)?, next) {
                 (Next::GoOn, Some(next)) => {
-                    sequences[index].advance(&[token]);
+                    sequences[index].advance(&self.recipe, &[token]);
                     chosen = next;
                 }
                 _ => return Ok(()),

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{BufReader, Cursor, Read};
 use std::path::Path;
 
-use super::{Context, Sequences};
+use super::{Context, Sequences, fit_if};
 use crate::checkpoint::replace_file;
 use crate::error::{Error, Result, ResultExt};
 use crate::kv::{Origin, SavedSequence, Sequence, saved_bytes, write_sequence};
@@ -75,8 +75,11 @@ impl Context {
         self.ensure_known(saved.tokens())?;
         self.ensure_reserved(n_tokens)?;
         let mut sequences = Sequences::of(&self.sequences);
+        let is_kept = self.let_go(&sequences[index], 0);
         saved.load_into(&mut sequences[index])?;
         sequences.account();
+        drop(sequences);
+        fit_if(is_kept);
         Ok(())
     }
 
@@ -107,11 +110,9 @@ impl Context {
     }
 
     fn origin(&self) -> Origin {
-        let spec = self.model.decoder().spec();
-        let mut long = spec.ropes.iter().filter_map(|rope| rope.long.as_ref());
         Origin {
             model: self.model.residence().checkpoint().identity().0,
-            long_rotation: long.any(|(beyond, _)| self.n_ctx() > *beyond),
+            long_rotation: self.is_rotated_long(),
         }
     }
 }

@@ -29,10 +29,14 @@ impl Running {
     /// Takes the sequence, if the prompt fits into it.
     pub fn start(
         mut waiting: Waiting,
-        context: &Context,
+        context: &mut Context,
         sequence: i32,
     ) -> std::result::Result<Running, Ended> {
-        let (length, tokens) = match begin(&mut waiting, context, sequence) {
+        let Beginning {
+            length,
+            prompt: tokens,
+            n_known,
+        } = match begin(&mut waiting, context, sequence) {
             Ok(beginning) => beginning,
             Err(error) => return Err(waiting.refused(error)),
         };
@@ -40,8 +44,8 @@ impl Running {
             id: waiting.id,
             sequence,
             is_lent: waiting.own_sequence().is_none(),
-            length,
-            n_evaluated: 0,
+            length: length + n_known,
+            n_evaluated: n_known,
             n_prompt_tokens: tokens.len(),
             tokens,
             queue_time: waiting.arrived.elapsed(),
@@ -141,8 +145,15 @@ impl Running {
     }
 }
 
-/// The sequence's length and the prompt behind it.
-fn begin(waiting: &mut Waiting, context: &Context, sequence: i32) -> Result<(usize, Vec<i32>)> {
+/// A sequence's length, and the prompt behind it.
+struct Beginning {
+    length: usize,
+    prompt: Vec<i32>,
+    /// Tokens of the prompt that the prefix cache had.
+    n_known: usize,
+}
+
+fn begin(waiting: &mut Waiting, context: &mut Context, sequence: i32) -> Result<Beginning> {
     let length = context.sequence_length(sequence)?;
     let prompt = waiting.take_prompt(length);
     if length + prompt.len() > context.n_ctx() {
@@ -153,5 +164,10 @@ fn begin(waiting: &mut Waiting, context: &Context, sequence: i32) -> Result<(usi
             context.n_ctx()
         )));
     }
-    Ok((length, prompt))
+    let n_known = context.append_known(sequence, &prompt)?;
+    Ok(Beginning {
+        length,
+        prompt,
+        n_known,
+    })
 }

@@ -183,6 +183,8 @@ def _rows(m: MemoryStats) -> Iterator[_Row]:
         m.kv_used_bytes,
         "solid: filled with tokens",
     )
+    yield whole("prefix caches", m.prefix_cache_bytes, "given back when needed")
+    yield whole("idle sequences", m.kv_spilled_bytes, "on disk: no memory")
     yield whole("logits", m.logits_bytes)
     yield whole("scratch", m.scratch_bytes, "intermediate results")
     yield whole("MLX, for reuse", m.mlx_cache_bytes, "trim_memory() gives it back")

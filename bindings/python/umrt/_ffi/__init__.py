@@ -20,6 +20,7 @@ from .guard import *
 from .library import *
 from .memory import *
 from .model import *
+from .prefix import *
 from .quantize import *
 from .residency import *
 from .sampler import *

@@ -25,6 +25,9 @@ KV_Q8_G32 = 5
 KV_Q4_G64 = 6
 KV_Q4_G32 = 7
 
+OVERFLOW_REFUSE = 0
+OVERFLOW_SHIFT = 1
+
 
 class CtxParams(Struct):
     _fields_ = [
@@ -35,6 +38,10 @@ class CtxParams(Struct):
         ("n_threads", c_uint32),
         ("kv_type", c_uint32),
         ("memory_limit", c_uint64),
+        ("prefix_cache", c_uint32),
+        ("overflow", c_uint32),
+        ("n_keep", c_uint32),
+        ("reserved", c_uint32),
     ]
 
 
@@ -59,6 +66,9 @@ class Perf(Struct):
         ("n_evals", c_uint64),
         ("prefill_ns", c_uint64),
         ("decode_ns", c_uint64),
+        ("n_prefix_hits", c_uint64),
+        ("n_prefix_tokens", c_uint64),
+        ("n_removed_tokens", c_uint64),
         ("n_drafted", c_uint64),
         ("n_accepted", c_uint64),
     ]

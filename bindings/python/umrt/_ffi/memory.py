@@ -10,6 +10,7 @@ TRIM_MLX_CACHE = 1
 TRIM_IDLE_MODELS = 2
 TRIM_TIMED_OUT_MODELS = 4
 TRIM_IDLE_SEQUENCES = 8
+TRIM_PREFIX_CACHES = 16
 
 PRESSURE_UNKNOWN = 0
 PRESSURE_NORMAL = 1
@@ -50,6 +51,8 @@ class MemoryInfo(Struct):
         ("pressure_level", c_uint32),
         ("pressure_percent", c_float),
         ("adapters_bytes", c_uint64),
+        ("prefix_cache_bytes", c_uint64),
+        ("kv_spilled_bytes", c_uint64),
         ("gpu_bytes", c_uint64),
     ]
 
@@ -64,6 +67,7 @@ class TrimResult(Struct):
         ("sequence_bytes", c_uint64),
         ("n_sequences", c_uint32),
         ("reserved", c_uint32),
+        ("prefix_cache_bytes", c_uint64),
     ]
 
 

@@ -1,0 +1,108 @@
+//! [`Lineage`]: how a sequence's keys and values came to be.
+
+use std::sync::Arc;
+
+use crate::kernels::CacheLayout;
+
+/// What keys and values depend on besides the tokens and the model's weights.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Recipe {
+    pub layout: Arc<CacheLayout>,
+    /// Keys were rotated by the factors for long contexts.
+    pub long_rotation: bool,
+    /// Each one's number and the bits of its scale, in their order.
+    pub adapters: Vec<(u64, u32)>,
+}
+
+/// Of how many tokens, from the first on, keys and values were computed from all
+/// tokens in front of them, by one recipe.
+#[derive(Clone, Default)]
+pub struct Lineage {
+    /// `None`: nobody knows which one; they were loaded.
+    recipe: Option<Arc<Recipe>>,
+    n_tokens: usize,
+}
+
+impl Lineage {
+    pub fn unknown(n_tokens: usize) -> Lineage {
+        let recipe = None;
+        Lineage { recipe, n_tokens }
+    }
+
+    pub fn of(recipe: &Arc<Recipe>, n_tokens: usize) -> Lineage {
+        let recipe = Some(recipe.clone());
+        Lineage { recipe, n_tokens }
+    }
+
+    /// Counts tokens `first..end`, which this recipe computed.
+    pub fn extend(&mut self, recipe: &Arc<Recipe>, first: usize, end: usize) {
+        if first == 0 {
+            *self = Lineage::of(recipe, end);
+        } else if self.n_tokens == first && self.agrees(recipe) {
+            self.n_tokens = end;
+        }
+    }
+
+    pub fn truncate(&mut self, length: usize) {
+        self.n_tokens = self.n_tokens.min(length);
+    }
+
+    /// Tokens that can go on as if this recipe had computed them.
+    pub fn n_tokens(&self, recipe: &Arc<Recipe>) -> usize {
+        match self.agrees(recipe) {
+            true => self.n_tokens,
+            false => 0,
+        }
+    }
+
+    /// The recipe that certainly computed so many tokens.
+    pub fn known(&self) -> Option<(&Arc<Recipe>, usize)> {
+        let recipe = self.recipe.as_ref()?;
+        Some((recipe, self.n_tokens))
+    }
+
+    fn agrees(&self, recipe: &Arc<Recipe>) -> bool {
+        let own = self.recipe.as_ref();
+        own.is_none_or(|own| Arc::ptr_eq(own, recipe) || own == recipe)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernels::{CacheFormat, Float};
+
+    fn recipe(adapters: &[(u64, u32)]) -> Arc<Recipe> {
+        Arc::new(Recipe {
+            layout: Arc::new(CacheLayout::new(&[], CacheFormat::Float(Float::F32))),
+            long_rotation: false,
+            adapters: adapters.to_vec(),
+        })
+    }
+
+    #[test]
+    fn a_lineage_ends_where_another_recipe_begins() {
+        let (plain, adapted) = (recipe(&[]), recipe(&[(1, 2)]));
+        let mut lineage = Lineage::default();
+        lineage.extend(&plain, 0, 10);
+        lineage.extend(&recipe(&[]), 10, 12);
+        lineage.extend(&adapted, 12, 20);
+        lineage.extend(&plain, 20, 30);
+        assert_eq!(lineage.n_tokens(&plain), 12);
+        assert_eq!(lineage.n_tokens(&adapted), 0);
+        lineage.truncate(5);
+        lineage.extend(&adapted, 5, 6);
+        assert_eq!(lineage.known().map(|(_, n)| n), Some(5));
+        lineage.truncate(0);
+        lineage.extend(&adapted, 0, 6);
+        assert_eq!(lineage.n_tokens(&adapted), 6);
+    }
+
+    #[test]
+    fn what_was_loaded_may_go_on_but_is_known_to_nobody() {
+        let mut lineage = Lineage::unknown(8);
+        lineage.extend(&recipe(&[]), 8, 9);
+        assert_eq!(lineage.n_tokens(&recipe(&[(1, 2)])), 9);
+        assert!(lineage.known().is_none());
+    }
+}
