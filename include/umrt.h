@@ -242,18 +242,14 @@ inline T umrt_initialized() {
 #define UMRT_TRIM_IDLE_SEQUENCES 8
 
 /**
-<<<<<<< HEAD
  * For `umrt_memory_trim`: keys and values that only prefix caches hold. Texts that begin
  * alike are evaluated again.
  */
 #define UMRT_TRIM_PREFIX_CACHES 16
 
 /**
- * `umrt_model_params.device`: the GPU if there is one, otherwise the CPU.
-=======
  * `umrt_model_params.device`: the first GPU if there is one, otherwise the CPU; the
  * log says why.
->>>>>>> bdb50d7930b17ba52354b9d6c1e5aceb1d76e2a5
  */
 #define UMRT_DEVICE_AUTO 0
 
@@ -748,17 +744,10 @@ typedef void (*umrt_log_fn)(int32_t level, const char *message, void *userdata);
  * its own fields are filled; the others are 0.
  *
  * Private memory that is accounted for is counted once, in one of
-<<<<<<< HEAD
  * `weights_copied_bytes`, `kv_reserved_bytes`, `prefix_cache_bytes`, `logits_bytes`,
  * `scratch_bytes`, `mlx_cache_bytes` and `text_bytes`, whose sum is `total_bytes`; beyond what
- * the process had before it used umrt, `process_anonymous_bytes` is that sum, and
- * the stacks and small buffers of its threads. Mapped weights are no private
-=======
- * `weights_copied_bytes`, `kv_reserved_bytes`, `logits_bytes`, `scratch_bytes`,
- * `mlx_cache_bytes` and `text_bytes`, whose sum is `total_bytes`; beyond what
  * the process had before it used umrt, `process_anonymous_bytes` is that sum without
  * `gpu_bytes`, and the stacks and small buffers of its threads. Mapped weights are no private
->>>>>>> bdb50d7930b17ba52354b9d6c1e5aceb1d76e2a5
  * memory; they are the page cache's.
  */
 typedef struct {
@@ -878,7 +867,6 @@ typedef struct {
    */
   uint64_t adapters_bytes;
   /**
-<<<<<<< HEAD
    * Keys and values that only prefix caches hold.
    */
   uint64_t prefix_cache_bytes;
@@ -887,12 +875,11 @@ typedef struct {
    * memory.
    */
   uint64_t kv_spilled_bytes;
-=======
+  /**
    * Of `total_bytes`, what is in the memory of GPUs that have their own, and not in
    * the machine's.
    */
   uint64_t gpu_bytes;
->>>>>>> bdb50d7930b17ba52354b9d6c1e5aceb1d76e2a5
 } umrt_memory_info;
 
 /**
@@ -1165,7 +1152,6 @@ typedef struct {
    */
   uint64_t decode_ns;
   /**
-<<<<<<< HEAD
    * How often a text began with what the prefix cache had.
    */
   uint64_t n_prefix_hits;
@@ -1178,7 +1164,7 @@ typedef struct {
    * `umrt_seq_shift`.
    */
   uint64_t n_removed_tokens;
-=======
+  /**
    * Tokens that were guessed by a draft model or looked up, and evaluated.
    */
   uint64_t n_drafted;
@@ -1186,7 +1172,6 @@ typedef struct {
    * Of those, the ones that were right; the others do not count as decoded.
    */
   uint64_t n_accepted;
->>>>>>> bdb50d7930b17ba52354b9d6c1e5aceb1d76e2a5
 } umrt_perf;
 
 /**

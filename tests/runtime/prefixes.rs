@@ -6,7 +6,8 @@ use umrt::error::Status;
 use umrt::kv::KvType;
 use umrt::mlx::CpuOps;
 use umrt::runtime::{
-    Context, ContextOptions, Flow, GenerateOptions, Model, Prompt, generate, memory_stats,
+    Ahead, Context, ContextOptions, Flow, GenerateOptions, Model, Prompt, Speculation, generate,
+    memory_stats,
 };
 use umrt::sample::{Sampler, SamplerParams};
 
@@ -219,6 +220,7 @@ fn prompts_begin_with_what_is_known() {
             max_tokens: 4,
             stop: &[],
             ignore_end: true,
+            ahead: Ahead::Auto,
         };
         let mut sampler = Sampler::new(SamplerParams::default()).expect("a sampler");
         let mut text = String::new();
@@ -226,7 +228,16 @@ fn prompts_begin_with_what_is_known() {
             text.push_str(piece);
             Flow::Continue
         };
-        generate(context, &mut sampler, &options, None, Some(&mut receive)).expect("a text");
+        let how = Speculation::default();
+        generate(
+            context,
+            &mut sampler,
+            &options,
+            how,
+            None,
+            Some(&mut receive),
+        )
+        .expect("a text");
         text
     };
     let prompt = token_ids(1, 300, 200);
