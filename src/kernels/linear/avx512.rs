@@ -8,6 +8,7 @@ mod halves;
 mod nibbles;
 mod planes;
 mod tiles;
+mod transpose;
 
 use std::arch::x86_64::*;
 
@@ -18,6 +19,7 @@ pub use codes::multiply_codes;
 pub use halves::multiply_halves;
 pub use planes::{round_to_bytes, split};
 pub use tiles::{TILE_ROWS, TILE_ROWS_CODES, tile_bf16, tile_codes, tile_f32};
+pub use transpose::transpose_panel;
 
 /// Floats in a vector, and groups whose scales are read at once.
 const LANES: usize = 16;

@@ -4,6 +4,7 @@ use super::codes::{self, CodeRows};
 use super::halves::HalfRows;
 #[cfg(target_arch = "aarch64")]
 use super::neon;
+use super::panels::PANEL;
 #[cfg(target_arch = "x86_64")]
 use super::planes::part_size;
 use super::planes::{Order, Planes};
@@ -173,6 +174,17 @@ impl Level {
             (Level::Avx512, false) => avx512::TILE_ROWS,
             #[cfg(target_arch = "aarch64")]
             (Level::Neon | Level::NeonDot, _) => neon::TILE_ROWS,
+        }
+    }
+
+    /// `[rows, 16]` -> `[16, rows]`
+    pub fn transpose_panel(self, from: &[f32], to: &mut [f32]) {
+        assert!(from.len() == to.len() && from.len().is_multiple_of(PANEL));
+        match self {
+            // SAFETY: the level is there; the lengths were checked.
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx512 => unsafe { avx512::transpose_panel(from, to) },
+            _ => scalar::transpose_panel(from, to, 0),
         }
     }
 

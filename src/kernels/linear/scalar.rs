@@ -18,6 +18,16 @@ pub fn dot4(weights: &[f32], x: &[f32]) -> [f32; 4] {
     })
 }
 
+/// See `Level::transpose_panel`; from row `first` on.
+pub fn transpose_panel(from: &[f32], to: &mut [f32], first: usize) {
+    let n_rows = from.len() / PANEL;
+    for (token, to) in to.chunks_exact_mut(n_rows).enumerate() {
+        for (row, to) in to.iter_mut().enumerate().skip(first) {
+            *to = from[row * PANEL + token];
+        }
+    }
+}
+
 /// See `Level::multiply_codes`.
 pub fn multiply_codes(rows: &CodeRows<'_>, x: &Planes, out: &mut [f32]) {
     for (index, out) in out.chunks_exact_mut(rows.len()).enumerate() {

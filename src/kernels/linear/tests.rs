@@ -543,6 +543,19 @@ proptest! {
     }
 
     #[test]
+    fn turned_panels_are_the_scalar_ones(n_rows in 1_usize..100, seed in 0_u64..1 << 40) {
+        let panel = values(seed, n_rows * PANEL);
+        let mut expected = vec![0.0; panel.len()];
+        Level::Scalar.transpose_panel(&panel, &mut expected);
+        prop_assert_eq!(expected[n_rows.saturating_sub(1)], panel[(n_rows - 1) * PANEL]);
+        for level in Level::available() {
+            let mut found = vec![0.0; panel.len()];
+            level.transpose_panel(&panel, &mut found);
+            prop_assert_eq!(&found, &expected);
+        }
+    }
+
+    #[test]
     fn whole_numbers_are_the_scalar_ones(groups in 1_usize..5, scale in -30_i32..30, seed in 0_u64..1 << 40) {
         let factor = 2.0_f32.powi(scale);
         let values: Vec<f32> = values(seed, groups * 16).iter().map(|value| value * factor).collect();

@@ -16,8 +16,9 @@ use crate::kernels::level::Level;
 use crate::kernels::pool::{Buffer, Pool};
 use crate::kernels::scratch::{ProductShape, Stored};
 
-/// Rows of weights in a block, at most.
-const BLOCK_ROWS: usize = 48;
+/// Rows of weights in a block, at most: of float32, and of what takes less room.
+const BLOCK_ROWS_F32: usize = 48;
+const BLOCK_ROWS: usize = 96;
 /// Columns of a block.
 const BLOCK_COLUMNS: usize = 2048;
 /// Words of a tile: two panels of so many stay in the first-level cache while all
@@ -110,8 +111,18 @@ pub fn panel_bytes(shape: &ProductShape) -> usize {
 /// A block of weights, and the sums of both operands of a gate.
 pub fn thread_scratch_bytes(shape: &ProductShape) -> usize {
     let n_padded = shape.n_rows.next_multiple_of(PANEL);
-    let weights = BLOCK_ROWS * weights_stride(stored_element(shape)) * size_of::<u32>();
-    weights + 2 * BLOCK_ROWS * n_padded * size_of::<f32>()
+    let element = stored_element(shape);
+    let weights = weights_stride(element) * size_of::<u32>();
+    let sums = 2 * (n_padded + PANEL) * size_of::<f32>();
+    block_rows(element) * (weights + sums)
+}
+
+/// Rows of weights in a block, at most.
+fn block_rows(element: Element) -> usize {
+    match element {
+        Element::F32 => BLOCK_ROWS_F32,
+        Element::Bf16 | Element::Codes { .. } => BLOCK_ROWS,
+    }
 }
 
 /// In what tiles are computed at most.
@@ -143,6 +154,8 @@ struct Scratch {
     weights: Vec<u32>,
     /// By operand of a gate.
     sums: [Vec<f32>; 2],
+    /// Those of a panel, `[16, rows]`.
+    panel_sums: [Vec<f32>; 2],
     scales: Vec<f32>,
     biases: Vec<f32>,
     /// Of a row that becomes float32.
@@ -180,7 +193,9 @@ impl<'a> Tiles<'a> {
 
     pub fn run(self, pool: &Pool, job: &Job<'_>) {
         let fair = job.width.div_ceil(8 * pool.n_threads());
-        let blocks = job.blocks(fair.next_multiple_of(12).min(BLOCK_ROWS));
+        let most = self.panels.iter().map(|panels| block_rows(panels.element));
+        let most = most.min().unwrap_or(BLOCK_ROWS);
+        let blocks = job.blocks(fair.next_multiple_of(12).min(most));
         pool.run(blocks.len(), &|piece| {
             SCRATCH.with_borrow_mut(|scratch| {
                 let block = &blocks[piece];
@@ -206,16 +221,21 @@ impl<'a> Tiles<'a> {
     /// Gives the sums to the job, panel by panel.
     fn finish(&self, job: &Job<'_>, block: &Block, scratch: &mut Scratch) {
         let n_rows = block.rows.len();
+        let Scratch {
+            sums, panel_sums, ..
+        } = scratch;
+        for values in &mut *panel_sums {
+            values.resize(PANEL * n_rows, 0.0);
+        }
         for first_token in (0..self.n).step_by(PANEL) {
             let n_tokens = PANEL.min(self.n - first_token);
-            let mut values = [const { [0.0; PANEL * BLOCK_ROWS] }; 2];
-            let projections = job.projections_of(block).enumerate();
-            for ((index, projection), values) in projections.zip(&mut values) {
+            let projections = job.projections_of(block).zip(&*sums).zip(&mut *panel_sums);
+            for ((projection, sums), values) in projections {
                 let padded_rows = n_rows.next_multiple_of(self.tile_rows(projection));
-                let panel = &scratch.sums[index][first_token * padded_rows..];
-                transpose(panel, n_rows, &mut values[..n_tokens * n_rows]);
+                let panel = &sums[first_token * padded_rows..][..n_rows * PANEL];
+                self.level.transpose_panel(panel, values);
             }
-            let mut products = values
+            let mut products = panel_sums
                 .each_mut()
                 .map(|values| &mut values[..n_tokens * n_rows]);
             job.finish(self.level, block, first_token, &mut products);
@@ -421,15 +441,6 @@ fn fill(
 fn bytes_of(words: &mut [u32]) -> &mut [u8] {
     // SAFETY: any bytes are a u32 and bytes have no alignment.
     unsafe { std::slice::from_raw_parts_mut(words.as_mut_ptr().cast(), size_of_val(words)) }
-}
-
-/// `[rows, 16]` -> `[tokens, rows]`
-fn transpose(from: &[f32], n_rows: usize, to: &mut [f32]) {
-    for (token, to) in to.chunks_exact_mut(n_rows).enumerate() {
-        for (row, to) in to.iter_mut().enumerate() {
-            *to = from[row * PANEL + token];
-        }
-    }
 }
 
 impl Matrix<'_> {
