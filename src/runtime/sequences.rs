@@ -219,12 +219,13 @@ fn of_idle(
     idle.sort_by_key(|sequences| sequences.last_use);
     let kept = ledger().bytes(Category::PrefixCache);
     let mut given_back = IdleSequences::default();
-    for mut sequences in idle {
-        given_back.add(make_room(&mut sequences)?);
-    }
+    let result = idle.iter_mut().try_for_each(|sequences| {
+        given_back.add(make_room(sequences)?);
+        Ok(())
+    });
     // What they shared with it would stay in memory for its sake alone.
     prefix_cache::shrink_all_to(kept);
-    Ok(given_back)
+    result.map(|()| given_back)
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
