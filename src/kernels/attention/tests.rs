@@ -3,7 +3,7 @@ use proptest::prelude::*;
 use super::plan::Plan;
 use super::*;
 use crate::kernels::Float;
-use crate::kernels::cache::{CacheFormat, CacheLayout, LayerShape};
+use crate::kernels::cache::CacheFormat;
 use crate::kernels::testing::{FLOATS, Packed, values};
 
 mod cases;

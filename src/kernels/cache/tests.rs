@@ -114,10 +114,11 @@ proptest! {
             rows.filter(|rows| rows.dim > 0).collect::<Vec<_>>()
         };
         for (from, to) in rows(&from).iter().zip(rows(&to)) {
-            for (head, at) in (0..from.n_heads).flat_map(|head| (0..capacity).map(move |at| (head, at))) {
-                store(from, &source, (head, at), &values(seed ^ (head * 16 + at) as u32, from.dim));
-                if at < n {
-                    store(&to, &expected, (head, at), &load(from, &source, head, at));
+            for place in 0..from.n_heads * capacity {
+                let at = (place / capacity, place % capacity);
+                store(from, &source, at, &values(seed ^ place as u32, from.dim));
+                if at.1 < n {
+                    store(&to, &expected, at, &load(from, &source, at.0, at.1));
                 }
             }
         }
