@@ -179,7 +179,7 @@ def test_idle_sequences_take_fewer_bits_where_they_may(
         assert other.memory().kv_reserved_bytes == taken
         context.eval([3])
         other.eval([3])
-        assert np.allclose(context.logits(), other.logits(), atol=0.05)
+        assert np.allclose(context.logits(), other.logits(), atol=0.2)
         assert not np.array_equal(context.logits(), other.logits())
     with pytest.raises(umrt.InvalidArgumentError, match="no room"):
         plain_model.context(64, pressure_kv_type=umrt.KvType.F32)
