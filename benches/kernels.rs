@@ -229,7 +229,7 @@ fn attention_over_caches(criterion: &mut Criterion) {
         ("8 bits", quantized(8)),
         ("4 bits", quantized(4)),
     ] {
-        let layout = CacheLayout::new(&[layer], format);
+        let layout = Arc::new(CacheLayout::new(&[layer], format));
         for (case, n_sequences, start, n_tokens) in [
             ("1 of 4096", 1, 4096, 1),
             ("4 of 4096", 4, 4096, 1),
@@ -241,6 +241,7 @@ fn attention_over_caches(criterion: &mut Criterion) {
                 first_row: index * n_tokens,
                 n_tokens,
                 start,
+                layout: layout.clone(),
                 blocks: (0..n_positions.div_ceil(BLOCK))
                     .map(|_| Arc::new(block()))
                     .collect(),
@@ -253,7 +254,8 @@ fn attention_over_caches(criterion: &mut Criterion) {
                 rows_by_head: false,
                 values_in_keys: None,
                 n_heads: N_HEADS,
-                cache: layout.layers()[0],
+                layer: 0,
+                cache: layer,
                 query_norm: None,
                 key_norm: None,
                 table: None,

@@ -79,7 +79,13 @@ pub struct umrt_ctx_params {
     /// With `UMRT_OVERFLOW_SHIFT`: how many tokens at the beginning of a sequence stay; a
     /// few (4, say) keep a text coherent.
     pub n_keep: u32,
-    pub reserved: u32,
+    /// Nonzero: how idle sequences are stored from memory pressure on
+    /// (`umrt_memory_pressure_notify`, `UMRT_TRIM_REDUCE_SEQUENCES`), one of `UMRT_KV_*` that
+    /// takes less memory than `kv_type`, before any go to disk. That is not lossless: it
+    /// costs the accuracy that such a `kv_type` does, from then on and until the sequence
+    /// is empty. What the context reserves is not less. On GPUs, and with MLX's operations,
+    /// UNSUPPORTED. Default: sequences stay as they are.
+    pub pressure_kv_type: u32,
 }
 
 /// What a context is.
@@ -165,8 +171,9 @@ c_structs!(
 /// - `params`: NULL for defaults.
 /// - `ctx`: receives the handle. Free it with `umrt_ctx_free`.
 ///
-/// Returns INVALID_ARGUMENT (`n_threads` above 1024, an unknown `kv_type`),
-/// UNSUPPORTED (a `kv_type` whose groups the model's heads do not divide into),
+/// Returns INVALID_ARGUMENT (`n_threads` above 1024, an unknown `kv_type`, a
+/// `pressure_kv_type` that takes no less memory), UNSUPPORTED (one of both whose groups the
+/// model's heads do not divide into; `pressure_kv_type` with MLX's operations),
 /// OVER_BUDGET (full sequences would take more than is left; the message says how
 /// much is missing and what would fit), BACKEND. Any thread.
 ///
@@ -192,13 +199,16 @@ pub unsafe extern "C" fn umrt_ctx_new(
 }
 
 pub(super) fn ctx_options(params: &umrt_ctx_params) -> Result<ContextOptions> {
-    structs::ensure_reserved::<umrt_ctx_params>(params.reserved)?;
     Ok(ContextOptions {
         n_ctx: params.n_ctx as usize,
         n_sequences: params.n_seq as usize,
         prefill_chunk: params.prefill_chunk as usize,
         n_threads: params.n_threads as usize,
-        kv_type: kv_type(params.kv_type)?,
+        kv_type: kv_type("kv_type", params.kv_type)?,
+        pressure_kv_type: match params.pressure_kv_type {
+            0 => None,
+            value => Some(kv_type("pressure_kv_type", value)?),
+        },
         memory_limit: usize::try_from(params.memory_limit).unwrap_or(usize::MAX),
         prefix_cache: params.prefix_cache != 0,
         overflow: match params.overflow {
@@ -215,7 +225,7 @@ pub(super) fn ctx_options(params: &umrt_ctx_params) -> Result<ContextOptions> {
     })
 }
 
-fn kv_type(value: u32) -> Result<KvType> {
+fn kv_type(name: &str, value: u32) -> Result<KvType> {
     let quantized = |bits, group_size| KvType::Quantized { bits, group_size };
     match value {
         UMRT_KV_COMPUTED => Ok(KvType::Computed),
@@ -227,7 +237,7 @@ fn kv_type(value: u32) -> Result<KvType> {
         UMRT_KV_Q4_G64 => Ok(quantized(4, 64)),
         UMRT_KV_Q4_G32 => Ok(quantized(4, 32)),
         other => Err(Error::invalid(format!(
-            "kv_type is {other}; it is one of UMRT_KV_*, from 0 to {UMRT_KV_Q4_G32}"
+            "{name} is {other}; it is one of UMRT_KV_*, from 0 to {UMRT_KV_Q4_G32}"
         ))),
     }
 }

@@ -112,13 +112,16 @@ pub struct umrt_trim_result {
     pub private_bytes: u64,
     /// Bytes by which `process_file_bytes` shrank: pages of models.
     pub model_bytes: u64,
-    /// Bytes by which `kv_reserved_bytes` shrank: sequences that are on disk now.
+    /// Bytes by which `kv_reserved_bytes` shrank since sequences are on disk now.
     pub sequence_bytes: u64,
     /// How many these are.
     pub n_sequences: u32,
-    pub reserved: u32,
+    /// Sequences that are stored as their contexts' `pressure_kv_type` says now.
+    pub n_reduced: u32,
     /// Bytes by which `prefix_cache_bytes` shrank.
     pub prefix_cache_bytes: u64,
+    /// Bytes by which `kv_reserved_bytes` shrank because of `n_reduced` sequences.
+    pub reduced_bytes: u64,
 }
 
 c_structs!(umrt_memory_info, umrt_trim_result);
@@ -151,6 +154,10 @@ pub const UMRT_TRIM_IDLE_SEQUENCES: u32 = 8;
 /// For `umrt_memory_trim`: keys and values that only prefix caches hold. Texts that begin
 /// alike are evaluated again.
 pub const UMRT_TRIM_PREFIX_CACHES: u32 = 16;
+/// For `umrt_memory_trim`: keys and values of contexts that are not computing are stored
+/// as their `umrt_ctx_params.pressure_kv_type` says, if they have one. The one step that
+/// is not lossless.
+pub const UMRT_TRIM_REDUCE_SEQUENCES: u32 = 32;
 
 /// Hears of memory pressure: `level` is one of `UMRT_PRESSURE_*`, and
 /// `given_back_bytes` what umrt gave back because of it.
@@ -230,10 +237,11 @@ impl umrt_trim_result {
             mlx_cache_bytes: trimmed.mlx_cache as u64,
             private_bytes: trimmed.private as u64,
             model_bytes: trimmed.models.bytes as u64,
-            sequence_bytes: trimmed.sequences.bytes as u64,
-            n_sequences: count32(trimmed.sequences.n_sequences),
-            reserved: 0,
+            sequence_bytes: trimmed.spilled.bytes as u64,
+            n_sequences: count32(trimmed.spilled.n_sequences),
+            n_reduced: count32(trimmed.reduced.n_sequences),
             prefix_cache_bytes: trimmed.prefix_cache as u64,
+            reduced_bytes: trimmed.reduced.bytes as u64,
         }
     }
 }
@@ -252,8 +260,8 @@ pub unsafe extern "C" fn umrt_memory_stats(stats: *mut umrt_memory_info) -> umrt
     guard(|| unsafe { structs::write(stats, umrt_memory_info::of_process()?) })
 }
 
-/// Gives memory back to the system without losing anything: sequences go on with
-/// the same tokens.
+/// Gives memory back to the system without losing anything, but for
+/// `UMRT_TRIM_REDUCE_SEQUENCES`: sequences go on with the same tokens.
 ///
 /// - `flags`: `UMRT_TRIM_*`; 0 means `UMRT_TRIM_MLX_CACHE | UMRT_TRIM_PREFIX_CACHES |
 ///   UMRT_TRIM_IDLE_MODELS`.
@@ -278,7 +286,8 @@ pub unsafe extern "C" fn umrt_memory_trim(
                 | UMRT_TRIM_IDLE_MODELS
                 | UMRT_TRIM_TIMED_OUT_MODELS
                 | UMRT_TRIM_IDLE_SEQUENCES
-                | UMRT_TRIM_PREFIX_CACHES,
+                | UMRT_TRIM_PREFIX_CACHES
+                | UMRT_TRIM_REDUCE_SEQUENCES,
         )?;
         let flags = match flags {
             0 => UMRT_TRIM_MLX_CACHE | UMRT_TRIM_PREFIX_CACHES | UMRT_TRIM_IDLE_MODELS,
@@ -289,6 +298,7 @@ pub unsafe extern "C" fn umrt_memory_trim(
             prefix_cache: flags & UMRT_TRIM_PREFIX_CACHES != 0,
             idle_models: flags & UMRT_TRIM_IDLE_MODELS != 0,
             timed_out_models: flags & UMRT_TRIM_TIMED_OUT_MODELS != 0,
+            reduced_sequences: flags & UMRT_TRIM_REDUCE_SEQUENCES != 0,
             idle_sequences: flags & UMRT_TRIM_IDLE_SEQUENCES != 0,
         };
         result.fill(umrt_trim_result::of(trim(steps)?))
@@ -326,8 +336,9 @@ pub unsafe extern "C" fn umrt_memory_spill_set(
 }
 
 /// Sets who hears of memory pressure, after umrt has acted on it: from a warning on
-/// it gives back what `umrt_memory_trim(0, NULL)` does and, with a directory set by
-/// `umrt_memory_spill_set`, idle sequences; while it is critical
+/// it gives back what `umrt_memory_trim(0, NULL)` does, stores idle sequences as their
+/// contexts' `pressure_kv_type` says and, if that gave nothing back or the level is critical,
+/// moves them to the directory of `umrt_memory_spill_set`; while it is critical
 /// `umrt_model_open` and `umrt_ctx_new` return OVER_BUDGET (for 30 seconds after the
 /// last critical notice at most). Sequences that are there go on.
 ///
@@ -408,7 +419,7 @@ unsafe impl Sync for HostReceiver {}
 
 impl HostReceiver {
     fn send(&self, level: PressureLevel, trimmed: &Trimmed) {
-        let sequences = trimmed.sequences.bytes + trimmed.prefix_cache;
+        let sequences = trimmed.reduced.bytes + trimmed.spilled.bytes + trimmed.prefix_cache;
         let given_back = trimmed.private + trimmed.models.bytes + sequences;
         // SAFETY: the contract of `umrt_memory_pressure_callback`.
         unsafe { (self.callback)(level as u32, given_back as u64, self.userdata) };

@@ -37,8 +37,10 @@ pub unsafe extern "C" fn umrt_seq_save(
 }
 
 /// Replaces what a sequence holds by what `umrt_seq_save` wrote, with any `n_ctx`
-/// that it fits into, `n_threads` and so on, but the same model and `kv_type`. All
-/// of it is read and checked first: if anything fails, the sequence is as before.
+/// that it fits into, `n_threads` and so on, but the same model and `kv_type`. What was
+/// saved after it was stored as `pressure_kv_type` says takes a context that has this as
+/// either. All of it is read and checked first: if anything fails, the sequence is as
+/// before.
 ///
 /// Returns INVALID_ARGUMENT (no such sequence; saved with another model or
 /// `kv_type`), NOT_FOUND, IO, FORMAT (cut off, damaged, or another kind of file),

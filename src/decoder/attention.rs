@@ -28,10 +28,9 @@ impl StepPlaces {
         let places: Vec<Place> = segments.iter().map(place).collect();
         let caches = segments.iter().map(|segment| segment.cache.blocks());
         let caches: Option<Vec<_>> = caches.collect();
-        let shape = segments.first().map(|segment| segment.cache.shape());
-        let blocks = caches.zip(shape).map(|(caches, shape)| {
+        let blocks = caches.map(|caches| {
             let sequences = places.iter().copied().zip(caches).collect();
-            Arc::new(StepBlocks::new(ops, shape.layout().clone(), sequences))
+            Arc::new(StepBlocks::new(ops, sequences))
         });
         StepPlaces { places, blocks }
     }

@@ -182,12 +182,12 @@ impl Arrays {
     }
 
     /// What is held for a sequence of `length` tokens.
-    pub fn part(&self, length: usize) -> Part {
+    pub fn part(&self, shape: &CacheShape, length: usize) -> Part {
         Part {
             is_shared: Arc::strong_count(&self.reserved) > 1,
             identity: Arc::as_ptr(&self.reserved).addr(),
             reserved_bytes: self.reserved.all.bytes(),
-            n_tokens: length,
+            used_bytes: length * shape.bytes_per_token(),
         }
     }
 }

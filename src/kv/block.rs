@@ -4,7 +4,7 @@ use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::shape::BLOCK;
-use crate::error::{Error, Result};
+use crate::error::Error;
 use crate::kernels::CacheBlock;
 use crate::memory::{Category, Entry};
 
@@ -54,24 +54,31 @@ impl Block {
         holding.is_kept && holding.n_sequences == 0
     }
 
+    /// How many sequences hold it.
+    pub fn n_sequences(&self) -> usize {
+        self.holding().n_sequences
+    }
+
     /// A prefix cache takes it, or lets it go.
     pub fn keep(&self, is_kept: bool) {
         self.change(|holding| holding.is_kept = is_kept);
     }
 }
 
+/// What a block that could not be allocated means.
+pub fn no_block(error: io::Error) -> Error {
+    Error::out_of_memory(format!(
+        "the system has no memory for {BLOCK} more tokens of keys and values: {error}; trim or \
+         free what is not needed"
+    ))
+}
+
 /// A sequence's share in a block.
 pub struct Held(Arc<Block>);
 
 impl Held {
-    pub fn new(memory: io::Result<CacheBlock>) -> Result<Held> {
-        let memory = memory.map_err(|error| {
-            Error::out_of_memory(format!(
-                "the system has no memory for {BLOCK} more tokens of keys and values: {error}; \
-                 trim or free what is not needed"
-            ))
-        })?;
-        Ok(Held::of(&Arc::new(Block {
+    pub fn new(memory: CacheBlock) -> Held {
+        Held::of(&Arc::new(Block {
             memory: Arc::new(memory),
             holding: Mutex::new(Holding {
                 n_sequences: 0,
@@ -79,7 +86,7 @@ impl Held {
                 for_sequences: Entry::new(Category::KvReserved, 0),
                 for_later: Entry::new(Category::PrefixCache, 0),
             }),
-        })))
+        }))
     }
 
     pub fn of(block: &Arc<Block>) -> Held {

@@ -3,7 +3,8 @@
 use std::io;
 use std::sync::Arc;
 
-use super::block::{Block, Held};
+use super::block::{Block, Held, no_block};
+use super::reduce::Converted;
 use super::shape::{BLOCK, CacheShape};
 use super::usage::Part;
 use crate::error::Result;
@@ -32,8 +33,8 @@ impl Blocks {
         self.own_from(shape, first / BLOCK, first)?;
         while self.0.len() < end.div_ceil(BLOCK) {
             let capacity = shape.block_capacity(self.0.len());
-            let memory = CacheBlock::zeroed(shape.layout(), capacity);
-            self.0.push(Held::new(memory)?);
+            let memory = CacheBlock::zeroed(shape.layout(), capacity).map_err(no_block)?;
+            self.0.push(Held::new(memory));
         }
         Ok(())
     }
@@ -45,7 +46,8 @@ impl Blocks {
             let (memory, capacity) = (held.block().memory().clone(), shape.block_capacity(index));
             if memory.capacity() != capacity || !held.is_exclusive() {
                 let n = length.saturating_sub(index * BLOCK).min(capacity);
-                *held = Held::new(memory.copy_tokens(shape.layout(), n, capacity))?;
+                let copy = memory.copy_tokens(shape.layout(), n, capacity);
+                *held = Held::new(copy.map_err(no_block)?);
             }
         }
         Ok(())
@@ -77,6 +79,41 @@ impl Blocks {
         Ok(())
     }
 
+    /// Stores the first `length` tokens in another format. Blocks that others hold too are
+    /// looked for among the converted ones first. If that fails, nothing has changed.
+    pub fn convert(
+        &mut self,
+        [from, to]: [&CacheShape; 2],
+        length: usize,
+        pool: Option<&Pool>,
+        converted: &mut Converted,
+    ) -> Result<()> {
+        let layouts = [from, to].map(|shape| &**shape.layout());
+        let address = |held: &Held| Arc::as_ptr(held.block()).addr();
+        let target = |held: &Held| match converted.contains_key(&address(held)) {
+            true => Ok(None),
+            false => CacheBlock::zeroed(layouts[1], held.block().memory().capacity()).map(Some),
+        };
+        // They take memory when they are written to, one after the other; by then the
+        // former ones are gone.
+        let targets: io::Result<Vec<_>> = self.0.iter().map(target).collect();
+        let targets = targets.map_err(no_block)?;
+        for ((held, target), first) in self.0.iter_mut().zip(targets).zip((0..).step_by(BLOCK)) {
+            let (memory, address) = (held.block().memory(), address(held));
+            *held = match target {
+                None => Held::of(&converted[&address]),
+                Some(mut target) => {
+                    let n = (length - first).min(memory.capacity());
+                    memory.convert_tokens(layouts, n, &mut target, pool);
+                    let new = Held::new(target);
+                    converted.insert(address, new.block().clone());
+                    new
+                }
+            };
+        }
+        Ok(())
+    }
+
     /// Gives back the blocks that hold none of the first `length` tokens.
     pub fn truncate(&mut self, length: usize) {
         self.0.truncate(length.div_ceil(BLOCK));
@@ -86,6 +123,10 @@ impl Blocks {
     pub fn memory(&self) -> Vec<Arc<CacheBlock>> {
         let memory = |held: &Held| held.block().memory().clone();
         self.0.iter().map(memory).collect()
+    }
+
+    pub fn all(&self) -> impl Iterator<Item = &Arc<Block>> {
+        self.0.iter().map(Held::block)
     }
 
     pub fn block(&self, index: usize) -> &Arc<Block> {
@@ -104,20 +145,22 @@ impl Blocks {
             true => Ok(chunk),
             false => chunk.copy_tokens(shape.layout(), chunk.capacity(), capacity),
         };
-        self.0.push(Held::new(memory)?);
+        self.0.push(Held::new(memory.map_err(no_block)?));
         Ok(())
     }
 
     /// What is held for a sequence of `length` tokens.
-    pub fn parts(&self, length: usize) -> impl Iterator<Item = Part> {
+    pub fn parts(&self, shape: &CacheShape, length: usize) -> impl Iterator<Item = Part> {
+        let bytes_per_token = shape.bytes_per_token();
         let firsts = (0..).step_by(BLOCK);
         self.0.iter().zip(firsts).map(move |(held, first)| {
             let block = held.block();
+            let n_tokens = length.saturating_sub(first).min(block.memory().capacity());
             Part {
                 is_shared: Arc::strong_count(block) > 1,
                 identity: Arc::as_ptr(block).addr(),
                 reserved_bytes: block.bytes(),
-                n_tokens: length.saturating_sub(first).min(block.memory().capacity()),
+                used_bytes: n_tokens * bytes_per_token,
             }
         })
     }
@@ -140,7 +183,7 @@ mod tests {
     }
 
     fn reserved(blocks: &Blocks) -> usize {
-        blocks.parts(0).map(|part| part.reserved_bytes).sum()
+        blocks.all().map(|block| block.bytes()).sum()
     }
 
     fn same(a: &Arc<CacheBlock>, b: &Arc<CacheBlock>) -> bool {

@@ -21,17 +21,23 @@ pub struct Lineage {
     /// `None`: nobody knows which one; they were loaded.
     recipe: Option<Arc<Recipe>>,
     n_tokens: usize,
+    /// What is stored is not what the recipe computed, but was converted.
+    is_converted: bool,
 }
 
 impl Lineage {
     pub fn unknown(n_tokens: usize) -> Lineage {
-        let recipe = None;
-        Lineage { recipe, n_tokens }
+        Lineage {
+            n_tokens,
+            ..Lineage::default()
+        }
     }
 
     pub fn of(recipe: &Arc<Recipe>, n_tokens: usize) -> Lineage {
-        let recipe = Some(recipe.clone());
-        Lineage { recipe, n_tokens }
+        Lineage {
+            recipe: Some(recipe.clone()),
+            ..Lineage::unknown(n_tokens)
+        }
     }
 
     /// Counts tokens `first..end`, which this recipe computed.
@@ -55,9 +61,14 @@ impl Lineage {
         }
     }
 
-    /// The recipe that certainly computed so many tokens.
+    /// From now on the sequence is not what others of this recipe are.
+    pub fn convert(&mut self) {
+        self.is_converted = true;
+    }
+
+    /// The recipe that certainly computed so many tokens as they are stored.
     pub fn known(&self) -> Option<(&Arc<Recipe>, usize)> {
-        let recipe = self.recipe.as_ref()?;
+        let recipe = self.recipe.as_ref().filter(|_| !self.is_converted)?;
         Some((recipe, self.n_tokens))
     }
 
@@ -96,6 +107,19 @@ mod tests {
         lineage.truncate(0);
         lineage.extend(&adapted, 0, 6);
         assert_eq!(lineage.n_tokens(&adapted), 6);
+    }
+
+    #[test]
+    fn what_was_converted_goes_on_by_its_recipe_and_is_known_to_nobody() {
+        let (plain, adapted) = (recipe(&[]), recipe(&[(1, 2)]));
+        let mut lineage = Lineage::of(&plain, 8);
+        lineage.convert();
+        lineage.extend(&plain, 8, 9);
+        assert_eq!(lineage.n_tokens(&plain), 9);
+        assert_eq!(lineage.n_tokens(&adapted), 0);
+        assert!(lineage.known().is_none());
+        lineage.extend(&plain, 0, 2);
+        assert_eq!(lineage.known().map(|(_, n)| n), Some(2));
     }
 
     #[test]

@@ -6,6 +6,7 @@
 //! - `shape`: [`CacheShape`], its size in elements and bytes; [`KvType`]
 //! - `lineage`: how they were computed
 //! - `prefixes`: [`Prefixes`], blocks that are found again by their tokens
+//! - `reduce`: idle ones that take less memory
 //! - `saved`: sequences outside of memory
 //! - `spilled`: idle ones that make room for others
 //! - `usage`: what several sequences hold, each byte counted once
@@ -15,6 +16,7 @@ mod block;
 mod blocks;
 mod lineage;
 mod prefixes;
+mod reduce;
 mod saved;
 mod sequence;
 mod shape;
@@ -27,6 +29,7 @@ pub use block::Block;
 pub use blocks::KeyRotations;
 pub use lineage::{Lineage, Recipe};
 pub use prefixes::{Prefixes, common_prefix};
+pub use reduce::reduce;
 pub use saved::{Origin, SavedSequence, saved_bytes, write_sequence};
 pub use sequence::Sequence;
 pub use shape::{BLOCK, CacheShape, KvType};

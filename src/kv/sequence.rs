@@ -9,17 +9,21 @@ use super::arrays::Arrays;
 use super::block::{Block, Held};
 use super::blocks::{Blocks, KeyRotations};
 use super::lineage::{Lineage, Recipe};
+use super::reduce::Converted;
 use super::shape::{BLOCK, CacheShape};
 use super::spilled::Spilled;
 use super::usage::Part;
 use crate::error::{Error, Result};
 use crate::kernels::CacheBlock;
-use crate::mlx::{Array, CachedArrays, Ops};
+use crate::mlx::{Array, CachedArrays, Ops, SequenceBlocks};
 
 /// The cache of one sequence. A step writes behind the tokens, and only a
 /// step that succeeded adds to them: what a failed one wrote is free space again.
 pub struct Sequence {
+    /// Of what it holds.
     shape: CacheShape,
+    /// Of what it will hold, when it is empty.
+    first_shape: CacheShape,
     storage: Storage,
     /// Those whose keys and values are here.
     tokens: Vec<i32>,
@@ -68,6 +72,7 @@ impl Sequence {
     /// For what `ops` compute.
     pub fn new(ops: &Ops, shape: CacheShape) -> Self {
         Self {
+            first_shape: shape.clone(),
             shape,
             storage: Storage::empty(match ops.uses_kernels() {
                 true => Computed::ByKernels,
@@ -84,6 +89,7 @@ impl Sequence {
     pub fn fork(&self) -> Self {
         Self {
             shape: self.shape.clone(),
+            first_shape: self.first_shape.clone(),
             storage: self.storage.clone(),
             tokens: self.tokens.clone(),
             lineage: self.lineage.clone(),
@@ -117,10 +123,15 @@ impl Sequence {
         self.tokens.truncate(length);
         self.lineage.truncate(length);
         match &mut self.storage {
+            _ if length == 0 => self.empty(),
             Storage::Blocks(blocks) => blocks.truncate(self.tokens.len()),
-            Storage::Arrays(_) | Storage::Spilled(..) if length > 0 => {}
-            other => *other = other.emptied(),
+            Storage::Arrays(_) | Storage::Spilled(..) => {}
         }
+    }
+
+    fn empty(&mut self) {
+        self.storage = self.storage.emptied();
+        self.shape = self.first_shape.clone();
     }
 
     /// Counts tokens that were just evaluated, by this recipe.
@@ -147,6 +158,39 @@ impl Sequence {
             Storage::Arrays(arrays) => arrays.reserve(ops, &self.shape, needed),
             Storage::Spilled(..) => Err(not_here()),
         }
+    }
+
+    /// Whether it is in memory and `convert` would change it.
+    pub(super) fn can_become(&self, shape: &CacheShape) -> bool {
+        let is_here = matches!(self.storage, Storage::Blocks(_)) && self.length() > 0;
+        is_here && self.shape != *shape
+    }
+
+    /// Stores what it holds, and what comes behind, as another shape says until it is
+    /// empty. If that fails, the sequence is as before.
+    pub(super) fn convert(
+        &mut self,
+        ops: &Ops,
+        shape: &CacheShape,
+        converted: &mut Converted,
+    ) -> Result<()> {
+        let Storage::Blocks(blocks) = &mut self.storage else {
+            return Err(Error::internal("only blocks are converted"));
+        };
+        let pool = ops.pool().map(|pool| &**pool);
+        blocks.convert([&self.shape, shape], self.tokens.len(), pool, converted)?;
+        self.shape = shape.clone();
+        self.lineage.convert();
+        Ok(())
+    }
+
+    /// Of our kernels.
+    pub(super) fn held_blocks(&self) -> impl Iterator<Item = &Arc<Block>> {
+        let blocks = match &self.storage {
+            Storage::Blocks(blocks) => Some(blocks.all()),
+            Storage::Arrays(_) | Storage::Spilled(..) => None,
+        };
+        blocks.into_iter().flatten()
     }
 
     pub fn is_spilled(&self) -> bool {
@@ -178,7 +222,7 @@ impl Sequence {
     pub fn block(&self, ops: &Ops, index: usize) -> Result<Arc<Block>> {
         match &self.storage {
             Storage::Blocks(blocks) => Ok(blocks.block(index).clone()),
-            Storage::Arrays(_) => Ok(Held::new(Ok(self.chunk(ops, index)?))?.block().clone()),
+            Storage::Arrays(_) => Ok(Held::new(self.chunk(ops, index)?).block().clone()),
             Storage::Spilled(..) => Err(not_here()),
         }
     }
@@ -195,13 +239,14 @@ impl Sequence {
         match self.storage.computed() {
             Computed::ByKernels => {
                 self.storage = Storage::Blocks(Blocks::shared(blocks));
+                self.shape = self.first_shape.clone();
                 self.tokens = tokens.to_vec();
             }
             Computed::ByMlx => {
-                let layout = self.shape.layout().clone();
-                self.replace(tokens.to_vec(), |index| {
+                let shape = self.first_shape.clone();
+                self.replace(&shape, tokens.to_vec(), |index| {
                     let n = chunk_tokens(index, tokens.len()).len();
-                    let copy = blocks[index].memory().copy_tokens(&layout, n, n);
+                    let copy = blocks[index].memory().copy_tokens(shape.layout(), n, n);
                     copy.map_err(no_copy)
                 })?;
             }
@@ -264,10 +309,11 @@ impl Sequence {
         }
     }
 
-    /// Replaces everything by `tokens`, whose chunks `next` makes one by one. If that
+    /// Replaces everything by `tokens`, whose chunks of this shape `next` makes one by one. If that
     /// fails, the sequence is as before.
     pub(super) fn replace(
         &mut self,
+        shape: &CacheShape,
         tokens: Vec<i32>,
         mut next: impl FnMut(usize) -> Result<CacheBlock>,
     ) -> Result<()> {
@@ -276,25 +322,29 @@ impl Sequence {
             Computed::ByKernels => {
                 let mut blocks = Blocks::default();
                 for chunk in chunks {
-                    blocks.push_chunk(&self.shape, chunk?)?;
+                    blocks.push_chunk(shape, chunk?)?;
                 }
                 Storage::Blocks(blocks)
             }
             Computed::ByMlx if tokens.is_empty() => Storage::Arrays(Arrays::default()),
             Computed::ByMlx => {
                 let chunks = chunks.collect::<Result<_>>()?;
-                Storage::Arrays(Arrays::from_chunks(&self.shape, chunks)?)
+                Storage::Arrays(Arrays::from_chunks(shape, chunks)?)
             }
         };
+        self.shape = shape.clone();
         self.lineage = Lineage::unknown(tokens.len());
         self.tokens = tokens;
         Ok(())
     }
 
     /// The memory for our kernels; `None`: MLX's operations are in use.
-    pub(crate) fn blocks(&self) -> Option<Vec<Arc<CacheBlock>>> {
+    pub(crate) fn blocks(&self) -> Option<SequenceBlocks> {
         match &self.storage {
-            Storage::Blocks(blocks) => Some(blocks.memory()),
+            Storage::Blocks(blocks) => Some(SequenceBlocks {
+                layout: self.shape.layout().clone(),
+                blocks: blocks.memory(),
+            }),
             Storage::Arrays(_) | Storage::Spilled(..) => None,
         }
     }
@@ -331,7 +381,7 @@ impl Sequence {
             Storage::Arrays(arrays) => arrays.are_complete(),
         };
         if !is_complete {
-            self.storage = self.storage.emptied();
+            self.empty();
             self.tokens.clear();
             self.lineage = Lineage::default();
         }
@@ -340,8 +390,8 @@ impl Sequence {
 
     pub(super) fn parts(&self) -> impl Iterator<Item = Part> {
         let (blocks, arrays) = match &self.storage {
-            Storage::Blocks(blocks) => (Some(blocks.parts(self.length())), None),
-            Storage::Arrays(arrays) => (None, Some(arrays.part(self.length()))),
+            Storage::Blocks(blocks) => (Some(blocks.parts(&self.shape, self.length())), None),
+            Storage::Arrays(arrays) => (None, Some(arrays.part(&self.shape, self.length()))),
             Storage::Spilled(..) => (None, None),
         };
         blocks.into_iter().flatten().chain(arrays)

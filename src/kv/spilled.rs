@@ -42,7 +42,7 @@ impl Spilled {
         })
     }
 
-    /// Into a sequence of the same shape; if that fails, it is as before.
+    /// Into the sequence that was written; if that fails, it is as before.
     pub(super) fn read_into(&self, sequence: &mut Sequence) -> Result<()> {
         const PLACE: &str = "a sequence that was spilled to disk";
         let mut input = BufReader::new(&self.file);
@@ -51,7 +51,7 @@ impl Spilled {
             .map_err(|error| Error::io("read", Path::new(PLACE), &error))?;
         let bytes = self.on_disk.bytes() as u64;
         let shape = sequence.shape().clone();
-        SavedSequence::open(&mut input, bytes, ORIGIN, &shape)
+        SavedSequence::open(&mut input, bytes, ORIGIN, &[&shape])
             .and_then(|saved| saved.load_into(sequence))
             .at(PLACE)
     }

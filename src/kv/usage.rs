@@ -19,32 +19,31 @@ pub struct Part {
     pub identity: usize,
     pub reserved_bytes: usize,
     /// Filled by this sequence.
-    pub n_tokens: usize,
+    pub used_bytes: usize,
 }
 
-/// What sequences of one shape hold together.
+/// What sequences hold together.
 pub fn usage(sequences: &[Sequence]) -> KvUsage {
     let mut shared: BTreeMap<usize, Part> = BTreeMap::new();
-    let (mut reserved_bytes, mut n_tokens) = (0, 0);
+    let (mut reserved_bytes, mut used_bytes) = (0, 0);
     for part in sequences.iter().flat_map(Sequence::parts) {
         if part.is_shared {
             let known = shared.entry(part.identity).or_insert(Part {
-                n_tokens: 0,
+                used_bytes: 0,
                 ..part
             });
-            known.n_tokens = known.n_tokens.max(part.n_tokens);
+            known.used_bytes = known.used_bytes.max(part.used_bytes);
         } else {
             reserved_bytes += part.reserved_bytes;
-            n_tokens += part.n_tokens;
+            used_bytes += part.used_bytes;
         }
     }
     for part in shared.values() {
         reserved_bytes += part.reserved_bytes;
-        n_tokens += part.n_tokens;
+        used_bytes += part.used_bytes;
     }
-    let bytes_per_token = sequences.first().map_or(0, Sequence::bytes_per_token);
     KvUsage {
         reserved_bytes,
-        used_bytes: n_tokens * bytes_per_token,
+        used_bytes,
     }
 }

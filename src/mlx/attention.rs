@@ -11,7 +11,7 @@ use super::ops::Ops;
 use super::primitive::kernel;
 use super::rotation::Rotation;
 use crate::error::Result;
-use crate::kernels::{self, AttentionStep, CacheBlock, CacheLayout, PositionScale, Segment};
+use crate::kernels::{self, AttentionStep, CacheBlock, CacheLayout, LayerShape, PositionScale, Segment};
 
 /// One layer's attention.
 #[derive(Clone, Copy)]
@@ -43,6 +43,20 @@ pub struct AttentionLayer<'a> {
     pub sinks: Option<&'a Array>,
 }
 
+impl AttentionLayer<'_> {
+    /// What caches keep of a token.
+    fn cached(&self) -> LayerShape {
+        LayerShape {
+            n_kv_heads: self.n_kv_heads,
+            key_dim: self.head_dim,
+            value_dim: match self.values_in_keys {
+                Some(_) => 0,
+                None => self.head_dim,
+            },
+        }
+    }
+}
+
 /// The next tokens of a sequence: which rows of a step they are, and where their
 /// positions begin.
 #[derive(Clone, Copy)]
@@ -52,9 +66,15 @@ pub struct Place {
     pub start: usize,
 }
 
+/// The memory of one of a step's sequences.
+pub struct SequenceBlocks {
+    pub(crate) layout: Arc<CacheLayout>,
+    /// Made for the layout.
+    pub(crate) blocks: Vec<Arc<CacheBlock>>,
+}
+
 /// The sequences of a step, as our kernels see them.
 pub struct StepBlocks {
-    layout: Arc<CacheLayout>,
     /// What is computed at once, one round after the other.
     rounds: Vec<Vec<Segment>>,
 }
@@ -64,36 +84,37 @@ impl StepBlocks {
     /// each place's `start` on, and what is in front of that is not written.
     pub(crate) fn new(
         ops: &Ops,
-        layout: Arc<CacheLayout>,
-        sequences: Vec<(Place, Vec<Arc<CacheBlock>>)>,
+        sequences: Vec<(Place, SequenceBlocks)>,
     ) -> StepBlocks {
         let rounds = match ops.rows_apart() {
             true => one_token_each(&sequences),
             false => vec![sequences.into_iter().map(segment).collect()],
         };
-        StepBlocks { layout, rounds }
+        StepBlocks { rounds }
     }
 }
 
-fn segment((place, blocks): (Place, Vec<Arc<CacheBlock>>)) -> Segment {
+fn segment((place, cache): (Place, SequenceBlocks)) -> Segment {
     Segment {
         first_row: place.first_row,
         n_tokens: place.n,
         start: place.start,
-        blocks,
+        layout: cache.layout,
+        blocks: cache.blocks,
     }
 }
 
 /// The next token of every sequence that has one left, again and again.
-fn one_token_each(sequences: &[(Place, Vec<Arc<CacheBlock>>)]) -> Vec<Vec<Segment>> {
+fn one_token_each(sequences: &[(Place, SequenceBlocks)]) -> Vec<Vec<Segment>> {
     let most = sequences.iter().map(|(place, _)| place.n).max();
     let round = |token: usize| {
         let left = sequences.iter().filter(|(place, _)| place.n > token);
-        left.map(|(place, blocks)| Segment {
+        left.map(|(place, cache)| Segment {
             first_row: place.first_row + token,
             n_tokens: 1,
             start: place.start + token,
-            blocks: blocks.clone(),
+            layout: cache.layout.clone(),
+            blocks: cache.blocks.clone(),
         })
         .collect()
     };
@@ -115,10 +136,10 @@ impl Ops {
     ) -> Result<Array> {
         let pool = self.pool().expect("our kernels are in use").clone();
         let blocks = blocks.clone();
-        let cache = blocks.layout.layers()[layer.index];
+        let (index, cache) = (layer.index, layer.cached());
         let (n_heads, rows_by_head) = (layer.n_heads, layer.rows_by_head);
         let values_in_keys = layer.values_in_keys;
-        let value_dim = values_in_keys.unwrap_or(cache.values.dim);
+        let value_dim = values_in_keys.unwrap_or(cache.value_dim);
         let mut inputs = Inputs::default();
         let projected = inputs.floats(rows)?;
         let mut norm = |norm: Option<_>| norm.map(|norm| inputs.norm(norm)).transpose();
@@ -144,6 +165,7 @@ impl Ops {
                     rows: projected.of(inputs),
                     rows_by_head,
                     n_heads,
+                    layer: index,
                     cache,
                     values_in_keys,
                     query_norm: query_norm.map(|norm| norm.of(inputs)),

@@ -53,7 +53,7 @@ pub use crate::kernels::{
     Activation, Gate, Groups, LatentShape, Pairing, PositionScale, Routing, Scores,
 };
 pub use array::{Array, Dtype};
-pub use attention::{AttentionLayer, Place, StepBlocks};
+pub use attention::{AttentionLayer, Place, SequenceBlocks, StepBlocks};
 pub use cached::{CachedArrays, cached_bytes, cached_from_bytes};
 #[cfg(test)]
 pub(crate) use device::FIRST_PRETENDED_GPU;

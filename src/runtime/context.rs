@@ -56,6 +56,9 @@ pub struct ContextOptions {
     pub n_threads: usize,
     /// How keys and values are stored.
     pub kv_type: KvType,
+    /// How idle sequences may be stored from memory pressure on until they are empty. With
+    /// fewer bits than `kv_type` has it is not lossless. Default: as they are.
+    pub pressure_kv_type: Option<KvType>,
     /// Bytes that the context may take at most; more is refused. Default: what
     /// the budget of the process leaves.
     pub memory_limit: usize,
@@ -144,7 +147,11 @@ impl Context {
             overflow: options.overflow,
             recipe: reuse::recipe(model, &plan, &adapters),
             prefix_cache: options.prefix_cache.then(|| model.prefix_cache().clone()),
-            sequences: Sequences::share(ops.clone(), (0..plan.n_sequences).map(sequence).collect()),
+            sequences: Sequences::share(
+                ops.clone(),
+                (0..plan.n_sequences).map(sequence).collect(),
+                plan.reduced.clone(),
+            ),
             ops,
             plan,
             adapters,

@@ -72,7 +72,7 @@ pub use schedule::{
     Finished, Receiver, Request, RequestResult, Requests, Scheduler, SchedulerOptions, StepReport,
 };
 pub use score::{score, top_logprobs};
-pub use sequences::{SpilledSequences, set_spill_place};
+pub use sequences::{IdleSequences, set_spill_place};
 pub use speculate::{MOST_DRAFTED, Speculation};
 pub use stats::{ContextMemory, MemoryStats, ModelMemory, memory_stats};
 pub use text::ModelText;

@@ -1,14 +1,15 @@
 //! Giving memory back, step by step, and refusing new work while there is none.
 //!
-//! Every step is lossless: sequences go on with the same tokens, since what was
-//! given back is made again or read again when it is needed.
+//! Sequences go on with the same tokens, since what was given back is made again or read
+//! again when it is needed. The one step that is not lossless, fewer bits for keys and
+//! values, is taken only of contexts that allow it.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::prefix_cache;
 use super::residency::{self, Released};
-use super::sequences::{self, SpilledSequences};
+use super::sequences::{self, IdleSequences};
 use crate::error::{Error, Result};
 use crate::host;
 use crate::log;
@@ -30,6 +31,8 @@ pub struct TrimSteps {
     pub idle_models: bool,
     /// Of these, only the pages of models whose idle time is over.
     pub timed_out_models: bool,
+    /// Sequences of contexts that are not computing, into fewer bits where that is allowed.
+    pub reduced_sequences: bool,
     /// Sequences of contexts that are not computing, into the directory for them.
     pub idle_sequences: bool,
 }
@@ -42,7 +45,10 @@ pub struct Trimmed {
     /// By which the process's private memory shrank.
     pub private: usize,
     pub models: Released,
-    pub sequences: SpilledSequences,
+    /// That are stored in fewer bits now.
+    pub reduced: IdleSequences,
+    /// That are on disk now.
+    pub spilled: IdleSequences,
 }
 
 /// Hears of the level, and what was given back because of it.
@@ -75,15 +81,19 @@ pub fn trim(steps: TrimSteps) -> Result<Trimmed> {
     } else if steps.timed_out_models {
         trimmed.models = residency::release_timed_out()?;
     }
+    if steps.reduced_sequences {
+        trimmed.reduced = sequences::reduce_idle()?;
+    }
     if steps.idle_sequences {
-        trimmed.sequences = sequences::spill_idle()?;
+        trimmed.spilled = sequences::spill_idle()?;
     }
     Ok(trimmed)
 }
 
 /// Acts on a level and tells the receiver. From a warning on, freed buffers, prefix
-/// caches, idle models' pages and, where a directory is set, idle sequences are given
-/// back; while it is critical, opening models and making contexts is refused.
+/// caches and idle models' pages are given back, and idle sequences go into fewer bits
+/// where that is allowed, or else to disk where a directory is set; while it is critical,
+/// they do both, and opening models and making contexts is refused.
 pub fn notify(level: PressureLevel) -> Result<Trimmed> {
     host::ensure_not_forked()?;
     let is_critical = level == PressureLevel::Critical;
@@ -94,15 +104,14 @@ pub fn notify(level: PressureLevel) -> Result<Trimmed> {
             mlx_cache: true,
             prefix_cache: true,
             idle_models: true,
-            timed_out_models: false,
-            idle_sequences: false,
+            ..TrimSteps::default()
         })?,
     };
-    if level >= PressureLevel::Warning && sequences::may_spill() {
-        // A full disk must not keep the receiver from hearing of it.
-        match sequences::spill_idle() {
-            Ok(spilled) => trimmed.sequences = spilled,
-            Err(error) => log::info(format_args!("memory pressure: {error}")),
+    if level >= PressureLevel::Warning {
+        trimmed.reduced = or_logged(sequences::reduce_idle());
+        let is_enough = trimmed.reduced.bytes > 0 && !is_critical;
+        if sequences::may_spill() && !is_enough {
+            trimmed.spilled = or_logged(sequences::spill_idle());
         }
     }
     log::info(format_args!(
@@ -115,6 +124,14 @@ pub fn notify(level: PressureLevel) -> Result<Trimmed> {
         receiver(level, &trimmed);
     }
     Ok(trimmed)
+}
+
+/// A full disk must not keep the receiver from hearing of the pressure.
+fn or_logged(result: Result<IdleSequences>) -> IdleSequences {
+    result.unwrap_or_else(|error| {
+        log::info(format_args!("memory pressure: {error}"));
+        IdleSequences::default()
+    })
 }
 
 /// Calls `receiver` at each `notify`. With `watch`, a thread waits for the

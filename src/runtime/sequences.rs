@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use super::prefix_cache;
 use crate::error::{Error, Result};
-use crate::kv::{self, KvUsage, Sequence};
+use crate::kv::{self, CacheShape, KvUsage, Sequence};
 use crate::log;
 use crate::memory::{Category, Entry, ledger};
 use crate::mlx::Ops;
@@ -17,6 +17,8 @@ use crate::mlx::Ops;
 pub(super) struct Sequences {
     ops: Arc<Ops>,
     all: Vec<Sequence>,
+    /// What they may become under memory pressure.
+    reduced: Option<CacheShape>,
     usage: KvUsage,
     peak: usize,
     used: Entry,
@@ -33,22 +35,34 @@ struct SpillPlace {
     max_bytes: usize,
 }
 
-/// Sequences that went to disk.
+/// Idle sequences that made room.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct SpilledSequences {
+pub struct IdleSequences {
     pub n_sequences: usize,
     /// Of memory.
     pub bytes: usize,
+}
+
+impl IdleSequences {
+    fn add(&mut self, others: IdleSequences) {
+        self.n_sequences += others.n_sequences;
+        self.bytes += others.bytes;
+    }
 }
 
 static SHARED: Mutex<Vec<Weak<Mutex<Sequences>>>> = Mutex::new(Vec::new());
 static SPILL_PLACE: Mutex<Option<SpillPlace>> = Mutex::new(None);
 
 impl Sequences {
-    pub fn share(ops: Arc<Ops>, all: Vec<Sequence>) -> SharedSequences {
+    pub fn share(
+        ops: Arc<Ops>,
+        all: Vec<Sequence>,
+        reduced: Option<CacheShape>,
+    ) -> SharedSequences {
         let sequences = Arc::new(Mutex::new(Sequences {
             ops,
             all,
+            reduced,
             usage: KvUsage::default(),
             peak: 0,
             used: Entry::new(Category::KvUsed, 0),
@@ -89,7 +103,7 @@ impl Sequences {
     }
 
     /// Those that fit go to disk, the others stay.
-    fn spill(&mut self, place: &SpillPlace) -> Result<SpilledSequences> {
+    fn spill(&mut self, place: &SpillPlace) -> Result<IdleSequences> {
         let before = self.usage.reserved_bytes;
         let mut n_sequences = 0;
         let mut result = Ok(());
@@ -106,7 +120,21 @@ impl Sequences {
             n_sequences += 1;
         }
         self.account();
-        result.map(|()| SpilledSequences {
+        result.map(|()| IdleSequences {
+            n_sequences,
+            bytes: before - self.usage.reserved_bytes,
+        })
+    }
+
+    /// Those of a context that allows it take less memory from now on.
+    fn reduce(&mut self) -> Result<IdleSequences> {
+        let Some(shape) = &self.reduced else {
+            return Ok(IdleSequences::default());
+        };
+        let before = self.usage.reserved_bytes;
+        let result = kv::reduce(&mut self.all, &self.ops, shape);
+        self.account();
+        result.map(|n_sequences| IdleSequences {
             n_sequences,
             bytes: before - self.usage.reserved_bytes,
         })
@@ -151,24 +179,13 @@ pub(super) fn may_spill() -> bool {
 
 /// Writes the sequences of contexts that are not computing to disk, those unused for
 /// longest first.
-pub(super) fn spill_idle() -> Result<SpilledSequences> {
+pub(super) fn spill_idle() -> Result<IdleSequences> {
     let Some(place) = lock(&SPILL_PLACE).clone() else {
         return Err(Error::invalid(
             "there is no directory for idle sequences; name one with umrt_memory_spill_set",
         ));
     };
-    let all: Vec<_> = lock(&SHARED).iter().filter_map(Weak::upgrade).collect();
-    let mut idle: Vec<_> = all.iter().filter_map(|one| one.try_lock().ok()).collect();
-    idle.sort_by_key(|sequences| sequences.last_use);
-    let kept = ledger().bytes(Category::PrefixCache);
-    let mut spilled = SpilledSequences::default();
-    for mut sequences in idle {
-        let one = sequences.spill(&place)?;
-        spilled.n_sequences += one.n_sequences;
-        spilled.bytes += one.bytes;
-    }
-    // What they shared with it would stay in memory for its sake alone.
-    prefix_cache::shrink_all_to(kept);
+    let spilled = of_idle(|sequences| sequences.spill(&place))?;
     if spilled.n_sequences > 0 {
         log::info(format_args!(
             "moved {} sequence(s) to {}",
@@ -177,6 +194,38 @@ pub(super) fn spill_idle() -> Result<SpilledSequences> {
         ));
     }
     Ok(spilled)
+}
+
+/// Stores the sequences of contexts that are not computing in fewer bits, where that is
+/// allowed.
+pub(super) fn reduce_idle() -> Result<IdleSequences> {
+    let reduced = of_idle(Sequences::reduce)?;
+    if reduced.n_sequences > 0 {
+        log::info(format_args!(
+            "stored {} sequence(s) in fewer bits",
+            reduced.n_sequences
+        ));
+    }
+    Ok(reduced)
+}
+
+/// What `make_room` gives back of contexts that are not computing, those unused for
+/// longest first.
+fn of_idle(
+    mut make_room: impl FnMut(&mut Sequences) -> Result<IdleSequences>,
+) -> Result<IdleSequences> {
+    let all: Vec<_> = lock(&SHARED).iter().filter_map(Weak::upgrade).collect();
+    let mut idle: Vec<_> = all.iter().filter_map(|one| one.try_lock().ok()).collect();
+    idle.sort_by_key(|sequences| sequences.last_use);
+    let kept = ledger().bytes(Category::PrefixCache);
+    let mut given_back = IdleSequences::default();
+    let result = idle.iter_mut().try_for_each(|sequences| {
+        given_back.add(make_room(sequences)?);
+        Ok(())
+    });
+    // What they shared with it would stay in memory for its sake alone.
+    prefix_cache::shrink_all_to(kept);
+    result.map(|()| given_back)
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -11,6 +11,7 @@ mod files;
 mod loading;
 mod prefixes;
 mod pressure;
+mod reducing;
 mod several;
 mod spilling;
 

@@ -11,6 +11,7 @@ use super::common::{append, context_of, open_with, token_ids};
 const OPTIONS: ContextOptions = ContextOptions {
     n_ctx: 400,
     n_sequences: 1,
+    pressure_kv_type: None,
     prefix_cache: true,
     prefill_chunk: 0,
     n_threads: 0,

@@ -71,7 +71,7 @@ fn a_text_goes_on_with_the_same_logits_wherever_its_sequences_were() {
                     let sequence = (random.next() % 3) as i32;
                     let new = tokens(step, 1 + (random.next() % 20) as usize);
                     if disturbs && step % 2 == 0 {
-                        assert!(spill().sequences.n_sequences > 0);
+                        assert!(spill().spilled.n_sequences > 0);
                         assert_eq!(context.memory().kv_reserved, 0);
                     }
                     match step {
@@ -107,12 +107,12 @@ fn what_left_memory_left_the_ledger() {
             let before = context.memory().kv_reserved;
             assert_eq!(ledger().bytes(Category::KvReserved), before);
             let trimmed = spill();
-            assert_eq!(trimmed.sequences.n_sequences, 2);
-            assert_eq!(trimmed.sequences.bytes, before);
+            assert_eq!(trimmed.spilled.n_sequences, 2);
+            assert_eq!(trimmed.spilled.bytes, before);
             assert_eq!(ledger().bytes(Category::KvReserved), 0);
             assert_eq!(ledger().bytes(Category::KvUsed), 0);
             assert_eq!(on_disk(), expected);
-            assert_eq!(spill().sequences.n_sequences, 0, "they are there already");
+            assert_eq!(spill().spilled.n_sequences, 0, "they are there already");
             append(&mut context, 0, &[1]);
             assert_eq!(on_disk(), context.saved_bytes(1).expect("a size"));
             context.trim(1, 0).expect("a sequence");
@@ -140,12 +140,12 @@ fn sequences_go_to_disk_only_where_they_may_and_as_far_as_they_fit() {
                 &["umrt_memory_spill_set"],
             );
             let trimmed = notify(PressureLevel::Warning).expect("a notice");
-            assert_eq!(trimmed.sequences.n_sequences, 0);
+            assert_eq!(trimmed.spilled.n_sequences, 0);
 
             let small = context.saved_bytes(1).expect("a size");
             set_spill_place(Some((path, small))).expect("a directory");
             let trimmed = notify(PressureLevel::Warning).expect("a notice");
-            assert_eq!(trimmed.sequences.n_sequences, 1, "only the short one fits");
+            assert_eq!(trimmed.spilled.n_sequences, 1, "only the short one fits");
             assert_eq!(on_disk(), small);
 
             let missing = path.join("missing");

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import umrt
@@ -161,3 +162,24 @@ def test_memory_is_diagnosed(plain_model: umrt.Model) -> None:
         context.eval(list(range(9)))
         findings = context.diagnose().findings
         assert umrt.Finding.CONTEXT_NEARLY_FULL in findings
+
+
+def test_idle_sequences_take_fewer_bits_where_they_may(
+    plain_model: umrt.Model,
+) -> None:
+    reducible = plain_model.context(64, pressure_kv_type=umrt.KvType.BF16)
+    with reducible as context, plain_model.context(64) as other:
+        context.eval(list(range(1, 21)))
+        other.eval(list(range(1, 21)))
+        taken = context.memory().kv_reserved_bytes
+        assert umrt.trim_memory().n_reduced == 0
+        trimmed = umrt.trim_memory(reduce_sequences=True)
+        assert (trimmed.n_reduced, trimmed.reduced_bytes) == (1, taken // 2)
+        assert context.memory().kv_reserved_bytes == taken // 2
+        assert other.memory().kv_reserved_bytes == taken
+        context.eval([3])
+        other.eval([3])
+        assert np.allclose(context.logits(), other.logits(), atol=0.2)
+        assert not np.array_equal(context.logits(), other.logits())
+    with pytest.raises(umrt.InvalidArgumentError, match="no room"):
+        plain_model.context(64, pressure_kv_type=umrt.KvType.F32)

@@ -132,7 +132,9 @@ def context_params(
     prefix_cache: bool = False,
     overflow: Overflow = "refuse",
     n_keep: SupportsIndex = 0,
+    pressure_kv_type: KvType | None = None,
 ) -> _ffi.CtxParams:
+    reduced = KvType.COMPUTED if pressure_kv_type is None else pressure_kv_type
     return _ffi.CtxParams(
         n_ctx=_arguments.u32("n_ctx", n_ctx),
         n_seq=_arguments.integer("n_seq", n_seq, 1, _arguments.U32_MAX),
@@ -143,6 +145,9 @@ def context_params(
         prefix_cache=int(bool(prefix_cache)),
         overflow=_arguments.choice("overflow", overflow, _OVERFLOWS),
         n_keep=_arguments.u32("n_keep", n_keep),
+        pressure_kv_type=_arguments.instance(
+            "pressure_kv_type", reduced, KvType
+        ).value,
     )
 
 
@@ -166,6 +171,7 @@ class Context(Closeable):
         prefix_cache: bool = False,
         overflow: Overflow = "refuse",
         n_keep: SupportsIndex = 0,
+        pressure_kv_type: KvType | None = None,
     ) -> None:
         """KV memory is taken as sequences grow, never beyond `n_ctx`.
 
@@ -188,11 +194,18 @@ class Context(Closeable):
           NoSpaceError. "shift": half of the oldest tokens behind the first `n_keep`
           are removed as by `shift`; a few kept ones (4, say) keep a text coherent.
 
+        - `pressure_kv_type`: how idle sequences are stored from memory pressure on
+          (`notify_memory_pressure`, `trim_memory(reduce_sequences=True)`) until they
+          are empty, before any go to disk. It must take less memory than `kv_type`
+          and costs the accuracy that such a `kv_type` does. None: never.
+
         All that full sequences and the largest step need is reserved here.
 
         Raises OverBudgetError if that is more than is left (the message says how
         much is missing and what would fit), UnsupportedError (the model's heads do
-        not divide into the groups of `kv_type`), BackendError.
+        not divide into the groups of `kv_type` or `pressure_kv_type`, or the latter on
+        GPUs), InvalidArgumentError (a `pressure_kv_type` that takes no less),
+        BackendError.
         """
         params = context_params(
             n_ctx,
@@ -204,6 +217,7 @@ class Context(Closeable):
             prefix_cache,
             overflow,
             n_keep,
+            pressure_kv_type,
         )
         with model_handle(model) as address:
             handle = Handle.create(
@@ -429,8 +443,9 @@ class Context(Closeable):
 
     def load(self, path: str | os.PathLike[str], seq: SupportsIndex = 0) -> None:
         """Replaces what a sequence holds by what `save` wrote, in any context of the
-        same model and `kv_type`. All of it is read and checked first: if anything
-        fails, the sequence is as before.
+        same model and `kv_type`. What was saved after it was stored as
+        `pressure_kv_type` says takes a context that has this as either. All of it is
+        read and checked first: if anything fails, the sequence is as before.
 
         Raises InvalidArgumentError (no such sequence; saved with another model or
         `kv_type`), NotFoundError, IoError, FormatError (cut off, damaged, or another

@@ -186,6 +186,10 @@ class Trimmed:
     """How many these are."""
     prefix_cache_bytes: int = 0
     """Keys and values that only prefix caches held."""
+    reduced_bytes: int = 0
+    """By which keys and values shrank that are stored in fewer bits now."""
+    n_reduced: int = 0
+    """Sequences of which this is so."""
 
 
 @dataclass(frozen=True)
@@ -262,8 +266,10 @@ def trim_memory(
     timed_out_models: bool = False,
     idle_sequences: bool = False,
     prefix_caches: bool = True,
+    reduce_sequences: bool = False,
 ) -> Trimmed:
-    """Gives memory back to the system without losing anything.
+    """Gives memory back to the system without losing anything, but for
+    `reduce_sequences`.
 
     - `mlx_cache`: buffers that MLX keeps for reuse, and the free part of the heap.
     - `idle_models`: pages of models that are neither pinned nor locked nor
@@ -274,6 +280,9 @@ def trim_memory(
       to the directory of `spill_sequences_to` and come back when they are used.
     - `prefix_caches`: keys and values that no sequence holds; texts that begin alike
       are evaluated again.
+    - `reduce_sequences`: keys and values of contexts that are not computing are
+      stored as their `pressure_kv_type` says, if they have one. The one step that
+      is not lossless.
 
     Raises InvalidArgumentError (`idle_sequences` without a directory), IoError.
     """
@@ -283,6 +292,7 @@ def trim_memory(
         | (_ffi.TRIM_TIMED_OUT_MODELS if timed_out_models else 0)
         | (_ffi.TRIM_IDLE_SEQUENCES if idle_sequences else 0)
         | (_ffi.TRIM_PREFIX_CACHES if prefix_caches else 0)
+        | (_ffi.TRIM_REDUCE_SEQUENCES if reduce_sequences else 0)
     )
     if flags == 0:
         return Trimmed(0, 0, 0, 0)
@@ -311,7 +321,8 @@ def spill_sequences_to(
 
 def notify_memory_pressure(level: PressureLevel) -> Trimmed:
     """Acts on memory pressure: from "warning" on, memory is given back as by
-    `trim_memory()`; while it is "critical", opening models and making contexts raises
+    `trim_memory()`, and of idle sequences as `pressure_kv_type` and
+    `spill_sequences_to` allow; while it is "critical", opening models and making contexts raises
     `OverBudgetError` (for 30 seconds at most). What is there goes on."""
     number = _arguments.choice("level", level, _PRESSURE_LEVELS)
     result = _ffi.TrimResult()
@@ -384,6 +395,8 @@ def _trimmed(result: _ffi.TrimResult) -> Trimmed:
         sequence_bytes=result.sequence_bytes,
         n_sequences=result.n_sequences,
         prefix_cache_bytes=result.prefix_cache_bytes,
+        reduced_bytes=result.reduced_bytes,
+        n_reduced=result.n_reduced,
     )
 
 

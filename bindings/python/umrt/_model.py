@@ -290,6 +290,7 @@ class Model(Closeable):
         prefix_cache: bool = False,
         overflow: Overflow = "refuse",
         n_keep: SupportsIndex = 0,
+        pressure_kv_type: KvType | None = None,
     ) -> Context:
         """A new `Context` of this model."""
         return Context(
@@ -303,6 +304,7 @@ class Model(Closeable):
             prefix_cache=prefix_cache,
             overflow=overflow,
             n_keep=n_keep,
+            pressure_kv_type=pressure_kv_type,
         )
 
     def adapter(self, path: str | os.PathLike[str]) -> Adapter:

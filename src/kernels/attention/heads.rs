@@ -32,7 +32,7 @@ impl<'a> AttentionStep<'a> {
     }
 
     fn value(&self, level: Level, row: usize, kv_head: usize, out: FloatsMut<'_>) {
-        let dim = self.cache.values.dim;
+        let dim = self.cache.value_dim;
         let first = match self.rows_by_head {
             true => (kv_head + 1) * self.columns_by_head() - dim,
             false => (self.n_heads + self.n_kv_heads()) * self.key_dim() + kv_head * dim,
@@ -75,16 +75,20 @@ impl Attention<'_> {
     /// # Safety
     /// Nobody else uses what the cache holds of them.
     pub unsafe fn store(&self, level: Level, kv_head: usize, positions: Range<usize>) {
-        let Attention { step, segment } = self;
+        let Attention {
+            step,
+            segment,
+            cache,
+        } = self;
         for position in positions {
             let row = segment.first_row + position - segment.start;
             let (block, place) = segment.in_block(position..position + 1);
             let at = (kv_head, place.start);
             // SAFETY: the caller's.
             unsafe {
-                let keys = &step.cache.keys;
+                let keys = &cache.keys;
                 keys.write(level, block, at, |out| step.key(level, row, kv_head, out));
-                let values = &step.cache.values;
+                let values = &cache.values;
                 if values.dim > 0 {
                     values.write(level, block, at, |out| step.value(level, row, kv_head, out));
                 }

@@ -35,7 +35,7 @@ use tile::{Partial, Piece, attend};
 use work::{Results, Unit, Work};
 
 use super::aligned::Aligned;
-use super::cache::{CacheBlock, CacheRows, LayerLayout, RowsLayout};
+use super::cache::{CacheBlock, CacheLayout, CacheRows, LayerLayout, LayerShape, RowsLayout};
 use super::floats::Floats;
 use super::lanes::{Kernel, Lanes};
 use super::level::Level;
@@ -63,7 +63,9 @@ pub struct AttentionStep<'a> {
     pub rows_by_head: bool,
     /// A multiple of the cache's heads; consecutive heads share one of these.
     pub n_heads: usize,
-    pub cache: LayerLayout,
+    /// Which of the caches' layers, and what each of them keeps of a token.
+    pub layer: usize,
+    pub cache: LayerShape,
     /// Where the cache has no values, a value is so many of its key's last dimensions.
     pub values_in_keys: Option<usize>,
     /// Of single heads, before they are rotated.
@@ -97,14 +99,15 @@ impl PositionScale {
     }
 }
 
-/// The next tokens of a sequence, and its cache.
+/// The next tokens of a sequence, and its cache, whose format need not be that of others.
 pub struct Segment {
     /// Of the rows, the one of the first token.
     pub first_row: usize,
     pub n_tokens: usize,
     /// Position of the first token. A query sees positions up to its own.
     pub start: usize,
-    /// Room for all positions; all but the last have the same capacity, a multiple
+    pub layout: Arc<CacheLayout>,
+    /// Made for the layout. Room for all positions; all but the last have the same capacity, a multiple
     /// of [`TILE`].
     pub blocks: Vec<Arc<CacheBlock>>,
 }
@@ -114,19 +117,20 @@ pub struct Segment {
 struct Attention<'a> {
     step: &'a AttentionStep<'a>,
     segment: &'a Segment,
+    cache: &'a LayerLayout,
 }
 
 impl<'a> AttentionStep<'a> {
     fn key_dim(&self) -> usize {
-        self.cache.keys.dim
+        self.cache.key_dim
     }
 
     fn value_dim(&self) -> usize {
-        self.values_in_keys.unwrap_or(self.cache.values.dim)
+        self.values_in_keys.unwrap_or(self.cache.value_dim)
     }
 
     fn n_kv_heads(&self) -> usize {
-        self.cache.keys.n_heads
+        self.cache.n_kv_heads
     }
 
     /// Heads that share a key-value head.
@@ -136,22 +140,22 @@ impl<'a> AttentionStep<'a> {
 
     /// Of a row.
     fn width(&self) -> usize {
-        let cached_values = self.n_kv_heads() * self.cache.values.dim;
+        let cached_values = self.n_kv_heads() * self.cache.value_dim;
         (self.n_heads + self.n_kv_heads()) * self.key_dim() + cached_values
     }
 
     fn check(&self, segments: &[Segment]) {
         let n_kv_heads = self.n_kv_heads();
         assert!(n_kv_heads > 0 && self.n_heads.is_multiple_of(n_kv_heads));
-        assert_eq!(self.cache.values.n_heads, n_kv_heads);
         assert!(self.key_dim() > 0 && self.value_dim() > 0 && self.window != Some(0));
-        let fits = |value_dim| value_dim <= self.key_dim() && self.cache.values.dim == 0;
+        let fits = |value_dim| value_dim <= self.key_dim() && self.cache.value_dim == 0;
         assert!(self.values_in_keys.is_none_or(fits));
         assert!(self.rows.len().is_multiple_of(self.width()));
         assert!(self.sinks.is_none_or(|sinks| sinks.len() == self.n_heads));
         let n_rows = self.rows.len() / self.width();
         for segment in segments {
             assert!(segment.first_row + segment.n_tokens <= n_rows);
+            assert_eq!(segment.layout.layers()[self.layer].shape(), self.cache);
             segment.check();
         }
     }
@@ -184,6 +188,14 @@ impl Segment {
 }
 
 impl<'a> Attention<'a> {
+    fn new(step: &'a AttentionStep<'a>, segment: &'a Segment) -> Self {
+        Attention {
+            step,
+            segment,
+            cache: &segment.layout.layers()[step.layer],
+        }
+    }
+
     /// Rows that share a key-value head.
     fn rows(&self) -> usize {
         self.segment.n_tokens * self.step.group()
@@ -240,8 +252,8 @@ pub(super) fn attention_scratch_bytes(shape: &AttentionShape) -> usize {
 /// no segment stay as they are. Everything between is float32.
 ///
 /// # Safety
-/// The blocks were made for a layout that `step.cache` is a layer of. Meanwhile
-/// nobody else uses what they hold of this layer from each segment's `start` on,
+/// Each segment's blocks were made for its layout. Meanwhile nobody else uses what they
+/// hold of this layer from each segment's `start` on,
 /// and nobody writes what is before. No two segments share a row, or a block that
 /// one of them stores in.
 ///
@@ -271,7 +283,7 @@ unsafe fn attention_at(
     let out_floats = n_rows * step.n_heads * step.value_dim();
     assert_eq!(out.len(), out_floats * step.rows.float().bytes());
     let filled = segments.iter().filter(|segment| segment.n_tokens > 0);
-    let works = Work::all(filled.map(|segment| Attention { step, segment }));
+    let works = Work::all(filled.map(|segment| Attention::new(step, segment)));
     let partials_floats = works.last().map_or(0, Work::partials_end);
     let mut partials = Aligned::zeroed(partials_floats);
     let results = Results {

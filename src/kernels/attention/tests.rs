@@ -3,7 +3,7 @@ use proptest::prelude::*;
 use super::plan::Plan;
 use super::*;
 use crate::kernels::Float;
-use crate::kernels::cache::{CacheFormat, CacheLayout, LayerShape};
+use crate::kernels::cache::CacheFormat;
 use crate::kernels::testing::{FLOATS, Packed, values};
 
 mod cases;
@@ -11,7 +11,7 @@ mod cases;
 /// Contents of a step and of its caches, by a shape.
 struct Case {
     shape: Shape,
-    layout: CacheLayout,
+    layout: Arc<CacheLayout>,
     rows: Packed,
     sinks: Vec<f32>,
     segments: Vec<Segment>,
@@ -88,7 +88,7 @@ impl Shape {
             key_dim: self.key_dim,
             value_dim: self.cached_value_dim(),
         };
-        let layout = CacheLayout::new(&[layer; 2], self.format);
+        let layout = Arc::new(CacheLayout::new(&[layer; 2], self.format));
         let n_rows: usize = self.segments.iter().map(|(_, n_tokens)| n_tokens).sum();
         let mut rows = values(self.seed, n_rows * self.width());
         for row in rows.chunks_mut(self.width()) {
@@ -105,6 +105,7 @@ impl Shape {
                 first_row,
                 n_tokens,
                 start,
+                layout: layout.clone(),
                 blocks: capacities.map(|n| Arc::new(block(n))).collect(),
             });
             for (token, row) in
@@ -175,7 +176,8 @@ impl Case {
             rows: self.rows.floats(),
             rows_by_head: false,
             n_heads: shape.n_heads(),
-            cache: self.layout.layers()[1],
+            layer: 1,
+            cache: self.layout.layers()[1].shape(),
             values_in_keys: shape.values_in_keys.then_some(shape.value_dim),
             query_norm: None,
             key_norm: None,

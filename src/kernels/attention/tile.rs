@@ -130,7 +130,7 @@ impl<'a> Tile<'a> {
     fn new<V: Vector>(level: Level, job: &'a Attention<'a>, piece: &'a Piece) -> Self {
         let key_dim = job.step.key_dim();
         let pairs = job.step.rows.float() == Float::Bf16
-            && job.step.cache.keys.format == CacheFormat::Float(Float::Bf16)
+            && job.cache.keys.format == CacheFormat::Float(Float::Bf16)
             && key_dim.is_multiple_of(2 * V::LANES);
         let depth = if pairs { key_dim / 2 } else { key_dim };
         let n_rows = piece.rows.len();
@@ -184,7 +184,7 @@ impl<'a> Tile<'a> {
 
     /// The tile's keys.
     fn keys(&self) -> CacheRows<'a> {
-        let (keys, kv_head) = (&self.job.step.cache.keys, self.piece.kv_head);
+        let (keys, kv_head) = (&self.job.cache.keys, self.piece.kv_head);
         // SAFETY: who attends sees to it that the piece's positions stay as they are.
         unsafe { self.job.cached(keys, kv_head, self.positions.clone()) }
     }
@@ -194,7 +194,7 @@ impl<'a> Tile<'a> {
         if self.job.step.values_in_keys.is_some() {
             return self.keys();
         }
-        let (values, kv_head) = (&self.job.step.cache.values, self.piece.kv_head);
+        let (values, kv_head) = (&self.job.cache.values, self.piece.kv_head);
         // SAFETY: as for `keys`.
         unsafe { self.job.cached(values, kv_head, self.positions.clone()) }
     }
@@ -205,7 +205,7 @@ impl<'a> Tile<'a> {
         if first == self.piece.positions.end {
             return &[];
         }
-        let (keys, kv_head) = (&self.job.step.cache.keys, self.piece.kv_head);
+        let (keys, kv_head) = (&self.job.cache.keys, self.piece.kv_head);
         let positions = first..tile_end(first, self.piece);
         // SAFETY: as for `keys`.
         unsafe { self.job.cached(keys, kv_head, positions) }.bytes()

@@ -133,6 +133,17 @@ impl CacheLayout {
     }
 }
 
+impl LayerLayout {
+    /// What is kept, in whatever format.
+    pub fn shape(&self) -> LayerShape {
+        LayerShape {
+            n_kv_heads: self.keys.n_heads,
+            key_dim: self.keys.dim,
+            value_dim: self.values.dim,
+        }
+    }
+}
+
 impl RowsLayout {
     /// Where one part of the rows of a head and some positions is in a block.
     fn part(

@@ -2,11 +2,13 @@
 //!
 //! - `layout`: [`CacheLayout`], where in a block a layer's keys and values are
 //! - `block`: [`CacheBlock`], the memory
+//! - `convert`: tokens that go from one format to another
 //! - `rows`: [`CacheRows`], keys or values to be read
 //! - `shift`: tokens that move within a sequence
 //! - `transfer`: tokens that move between memory of different sizes
 
 mod block;
+mod convert;
 mod layout;
 mod rows;
 mod shift;

@@ -2,7 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::kernels::testing::{FLOATS, values};
-use crate::kernels::{Float, Floats, Level};
+use crate::kernels::{Float, Floats, Level, Pool};
 
 fn store(rows: &RowsLayout, block: &CacheBlock, at: (usize, usize), row: &[f32]) {
     let level = Level::detect();
@@ -86,6 +86,45 @@ proptest! {
         }
         let n_rows: usize = places().count();
         prop_assert!(n_rows > 0);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(32))]
+
+    /// As if each row had been read and stored again; what is behind them stays empty.
+    #[test]
+    fn tokens_that_change_their_format_are_those_that_would_be_stored_anew(
+        formats in (formats(), formats()), capacity in 1_usize..9, seed: u32,
+        shapes in prop::collection::vec((1_usize..4, 1_usize..3, 0_usize..3), 1..4),
+        n: prop::sample::Index, n_threads in 1_usize..3,
+    ) {
+        let layer = |&(n_kv_heads, keys, values): &(usize, usize, usize)| LayerShape {
+            n_kv_heads,
+            key_dim: 64 * keys,
+            value_dim: 64 * values,
+        };
+        let layers: Vec<_> = shapes.iter().map(layer).collect();
+        let [from, to] = [formats.0, formats.1].map(|format| CacheLayout::new(&layers, format));
+        let blocks = [&from, &to, &to].map(|layout| CacheBlock::zeroed(layout, capacity));
+        let [source, mut found, mut expected] = blocks.map(|block| block.expect("memory"));
+        let n = n.index(capacity + 1);
+        let rows = |layout: &CacheLayout| {
+            let rows = layout.layers().iter().flat_map(|layer| [layer.keys, layer.values]);
+            rows.filter(|rows| rows.dim > 0).collect::<Vec<_>>()
+        };
+        for (from, to) in rows(&from).iter().zip(rows(&to)) {
+            for place in 0..from.n_heads * capacity {
+                let at = (place / capacity, place % capacity);
+                store(from, &source, at, &values(seed ^ place as u32, from.dim));
+                if at.1 < n {
+                    store(&to, &expected, at, &load(from, &source, at.0, at.1));
+                }
+            }
+        }
+        let pool = Pool::new(n_threads);
+        source.convert_tokens([&from, &to], n, &mut found, Some(&pool));
+        prop_assert!(found.bytes_mut() == expected.bytes_mut());
     }
 }
 

@@ -145,7 +145,7 @@ impl Header {
         if self.format != own.format {
             return Err(Error::invalid(format!(
                 "its keys and values are {}, and the context's are {}; make a context with the \
-                 same kv_type",
+                 same kv_type or such a pressure_kv_type",
                 name_of(self.format),
                 name_of(own.format)
             )));

@@ -19,14 +19,16 @@ pub struct SavedSequence<'a> {
 
 impl<'a> SavedSequence<'a> {
     /// `bytes` is all that `input` has. What does not belong into a sequence of this
-    /// origin and shape is refused.
+    /// origin and one of these shapes is refused.
     pub fn open(
         input: &'a mut dyn Read,
         bytes: u64,
         origin: Origin,
-        shape: &CacheShape,
+        shapes: &[&CacheShape],
     ) -> Result<SavedSequence<'a>> {
         let header = read_header(input)?;
+        let has_format = |shape: &&&CacheShape| shape.layout().format() == header.format;
+        let shape = *shapes.iter().find(has_format).unwrap_or(&shapes[0]);
         header.ensure_fits(origin, shape)?;
         let expected = total_bytes(&header, shape.layout());
         if expected.map(|expected| expected as u64) != Some(bytes) {
@@ -50,8 +52,7 @@ impl<'a> SavedSequence<'a> {
         &self.tokens
     }
 
-    /// Reads keys and values and puts them in place of what `sequence`, which is of
-    /// the same shape, holds. If that fails, it is as before.
+    /// Reads keys and values and puts them in place of what `sequence` holds. If that fails, it is as before.
     pub fn load_into(self, sequence: &mut Sequence) -> Result<()> {
         let SavedSequence {
             input,
@@ -59,7 +60,7 @@ impl<'a> SavedSequence<'a> {
             shape,
         } = self;
         let n_tokens = tokens.len();
-        sequence.replace(tokens, |index| {
+        sequence.replace(&shape, tokens, |index| {
             let capacity = chunk_tokens(index, n_tokens).len();
             let chunk = CacheBlock::zeroed(shape.layout(), capacity);
             let mut chunk = chunk.map_err(|error| {

@@ -47,7 +47,7 @@ fn filled(cpu_ops: CpuOps, shape: &CacheShape, n_tokens: usize) -> Sequence {
         }
         Ok(chunk)
     };
-    sequence.replace(tokens, fill).expect("a sequence");
+    sequence.replace(shape, tokens, fill).expect("a sequence");
     sequence
 }
 
@@ -61,7 +61,7 @@ fn saved(sequence: &Sequence) -> Vec<u8> {
 fn load(mut bytes: &[u8], origin: Origin, sequence: &mut Sequence) -> Result<()> {
     let n_bytes = bytes.len() as u64;
     let shape = sequence.shape().clone();
-    SavedSequence::open(&mut bytes, n_bytes, origin, &shape)?.load_into(sequence)
+    SavedSequence::open(&mut bytes, n_bytes, origin, &[&shape])?.load_into(sequence)
 }
 
 fn kv_types() -> impl Strategy<Value = KvType> {

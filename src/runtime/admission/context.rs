@@ -24,6 +24,8 @@ const MAX_N_CTX: usize = (1 << 30) - 1;
 #[derive(Clone, Debug)]
 pub(in crate::runtime) struct ContextPlan {
     pub cache: CacheShape,
+    /// What sequences may become under memory pressure.
+    pub reduced: Option<CacheShape>,
     pub n_sequences: usize,
     pub prefill_chunk: usize,
     pub memory_limit: usize,
@@ -91,8 +93,15 @@ impl ContextPlan {
                 n => n,
             },
         };
+        let shape = |kv_type| CacheShape::new(&spec.cache_layers(), dtype, kv_type, n_ctx);
+        let cache = shape(options.kv_type)?;
+        let reduced = options.pressure_kv_type.map(shape).transpose()?;
+        if let Some(reduced) = &reduced {
+            ensure_reducible(&cache, reduced, placement)?;
+        }
         Ok(ContextPlan {
-            cache: CacheShape::new(&spec.cache_layers(), dtype, options.kv_type, n_ctx)?,
+            cache,
+            reduced,
             n_sequences: or(options.n_sequences, 1),
             prefill_chunk: or(options.prefill_chunk, DEFAULT_PREFILL_CHUNK),
             memory_limit: options.memory_limit,
@@ -101,6 +110,11 @@ impl ContextPlan {
             step: StepShape::new(spec, dtype, info.stored, placement),
             device,
         })
+    }
+
+    /// Those that sequences have, the usual one first.
+    pub fn shapes(&self) -> impl Iterator<Item = &CacheShape> {
+        std::iter::once(&self.cache).chain(&self.reduced)
     }
 
     pub fn n_ctx(&self) -> usize {
@@ -336,6 +350,25 @@ fn kv_bytes(shape: &CacheShape, n_tokens: usize) -> usize {
     let tokens = whole_blocks.unwrap_or(usize::MAX).min(shape.max_tokens);
     tokens.saturating_mul(shape.bytes_per_token())
 }
+/// Whether sequences can be stored in another shape to make room.
+fn ensure_reducible(cache: &CacheShape, reduced: &CacheShape, placement: Placement) -> Result<()> {
+    if placement.device != Device::Cpu || placement.cpu_ops != mlx::CpuOps::Kernels {
+        return Err(Error::unsupported(
+            "pressure_kv_type takes umrt's own kernels on the CPU: keys and values in MLX's arrays \
+             would be copied whole while memory is short; leave it 0",
+        ));
+    }
+    match reduced.bytes_per_token() < cache.bytes_per_token() {
+        true => Ok(()),
+        false => Err(Error::invalid(format!(
+            "pressure_kv_type would make no room: a token takes {} bytes in it and {} in kv_type; \
+             choose fewer bits",
+            reduced.bytes_per_token(),
+            cache.bytes_per_token()
+        ))),
+    }
+}
+
 fn admit_threads(n_threads: usize) -> Result<()> {
     match n_threads <= Pool::MAX_THREADS {
         true => Ok(()),

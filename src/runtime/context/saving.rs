@@ -70,7 +70,8 @@ impl Context {
 
     fn load_saved(&mut self, sequence: i32, input: &mut dyn Read, bytes: u64) -> Result<()> {
         let index = self.index_of(sequence)?;
-        let saved = SavedSequence::open(input, bytes, self.origin(), &self.plan.cache)?;
+        let shapes: Vec<_> = self.plan.shapes().collect();
+        let saved = SavedSequence::open(input, bytes, self.origin(), &shapes)?;
         let n_tokens = saved.tokens().len();
         self.ensure_known(saved.tokens())?;
         self.ensure_reserved(n_tokens)?;

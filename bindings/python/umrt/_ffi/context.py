@@ -41,7 +41,7 @@ class CtxParams(Struct):
         ("prefix_cache", c_uint32),
         ("overflow", c_uint32),
         ("n_keep", c_uint32),
-        ("reserved", c_uint32),
+        ("pressure_kv_type", c_uint32),
     ]
 
 

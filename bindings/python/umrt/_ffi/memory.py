@@ -11,6 +11,7 @@ TRIM_IDLE_MODELS = 2
 TRIM_TIMED_OUT_MODELS = 4
 TRIM_IDLE_SEQUENCES = 8
 TRIM_PREFIX_CACHES = 16
+TRIM_REDUCE_SEQUENCES = 32
 
 PRESSURE_UNKNOWN = 0
 PRESSURE_NORMAL = 1
@@ -66,8 +67,9 @@ class TrimResult(Struct):
         ("model_bytes", c_uint64),
         ("sequence_bytes", c_uint64),
         ("n_sequences", c_uint32),
-        ("reserved", c_uint32),
+        ("n_reduced", c_uint32),
         ("prefix_cache_bytes", c_uint64),
+        ("reduced_bytes", c_uint64),
     ]
 
 

@@ -29,6 +29,9 @@ public final class Context: Sendable {
         public var threadCount = 0
         /// How keys and values are stored.
         public var keysAndValues = KeyValueType.computed
+        /// How those of idle sequences are stored from memory pressure on until they are
+        /// empty: in fewer bits, which is not lossless. `computed`: as they are.
+        public var keysAndValuesUnderPressure = KeyValueType.computed
         /// Bytes that the context may take at most. 0: what the memory budget leaves.
         public var memoryLimitBytes: UInt64 = 0
 
@@ -44,6 +47,7 @@ public final class Context: Sendable {
             params.prefill_chunk = try count("prefillChunk", prefillChunk)
             params.n_threads = try count("threadCount", threadCount)
             params.kv_type = keysAndValues.rawValue
+            params.pressure_kv_type = keysAndValuesUnderPressure.rawValue
             params.memory_limit = memoryLimitBytes
             return params
         }

@@ -126,6 +126,9 @@ public enum Memory {
         public static let timedOutModels = Trim(rawValue: UInt32(UMRT_TRIM_TIMED_OUT_MODELS))
         /// Keys and values of contexts that are not computing go to disk, see `spill`.
         public static let idleSequences = Trim(rawValue: UInt32(UMRT_TRIM_IDLE_SEQUENCES))
+        /// Keys and values of contexts that are not computing are stored as their
+        /// `keysAndValuesUnderPressure` says, if they have one. Not lossless.
+        public static let reduceSequences = Trim(rawValue: UInt32(UMRT_TRIM_REDUCE_SEQUENCES))
     }
 
     /// What was given back, in bytes.

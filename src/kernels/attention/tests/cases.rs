@@ -9,10 +9,7 @@ const BF16: CacheFormat = CacheFormat::Float(Float::Bf16);
 fn plans(case: &Case, check: impl Fn(&Attention<'_>, &Plan)) {
     let step = case.step();
     for segment in &case.segments {
-        let job = Attention {
-            step: &step,
-            segment,
-        };
+        let job = Attention::new(&step, segment);
         check(&job, &Plan::new(&job));
     }
 }
@@ -308,5 +305,39 @@ fn queries_are_scaled_by_their_positions() {
         .zip(unpacked(Float::F32, &expected))
     {
         assert!((found - expected).abs() < 1e-5, "{found}, not {expected}");
+    }
+}
+
+#[test]
+fn sequences_of_different_formats_are_computed_as_if_they_were_alike() {
+    let affine = |bits| CacheFormat::Affine {
+        bits,
+        group_size: 32,
+        float: Float::Bf16,
+    };
+    let of = |format| {
+        let shape = Shape {
+            segments: vec![(300, 1), (70, 40), (130, 2), (0, 70)],
+            group: 2,
+            float: Float::Bf16,
+            format,
+            ..Shape::smallest()
+        };
+        shape.case()
+    };
+    let formats = [BF16, affine(8), affine(4), CacheFormat::Float(Float::F32)];
+    let (level, pool) = (Level::detect(), Pool::new(2));
+    let mut mixed = of(BF16);
+    let segments = formats.into_iter().enumerate();
+    mixed.segments = segments
+        .map(|(index, format)| of(format).segments.swap_remove(index))
+        .collect();
+    let found = mixed.run(level, &pool);
+    let row_bytes = found.len() / 113;
+    for (segment, format) in mixed.segments.iter().zip(formats) {
+        let expected = of(format).run(level, &pool);
+        let first = segment.first_row * row_bytes;
+        let rows = first..first + segment.n_tokens * row_bytes;
+        assert!(found[rows.clone()] == expected[rows], "{format:?}");
     }
 }
