@@ -24,8 +24,17 @@ const FLOAT32_BOUND: f32 = 1e-5;
 /// The same with activations of 8 bits in bfloat16.
 const NATIVE_BOUND: f32 = 0.04;
 
-const BLOCKS: [&str; 4] = ["llama-mixed", "llama-k", "llama-few-bits", "qwen3moe"];
-const FLOATS: [&str; 1] = ["qwen3-bf16"];
+const BLOCKS: [&str; 8] = [
+    "llama-mixed",
+    "llama-k",
+    "llama-few-bits",
+    "qwen3moe",
+    "gemma2",
+    "gemma3",
+    "phi3",
+    "mixtral",
+];
+const FLOATS: [&str; 2] = ["qwen3-bf16", "mistral-window"];
 
 fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/gguf")

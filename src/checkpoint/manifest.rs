@@ -91,7 +91,8 @@ impl Manifest {
         }
         let config = gguf.config(&files[0].name()).at(path.display())?;
         let vocabulary = gguf.vocabulary();
-        let tensors = TensorTable::new(gguf.named_tensors()).map_err(|twice| {
+        let tensors = gguf.named_tensors().at(path.display())?;
+        let tensors = TensorTable::new(tensors).map_err(|twice| {
             Error::format(format!("tensor {:?} comes twice", twice.0.name)).context(path.display())
         })?;
         Ok(Manifest {

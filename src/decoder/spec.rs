@@ -106,7 +106,7 @@ impl DecoderSpec {
             head_dim,
             latent,
             norm: NormSpec {
-                kind: family.norm.kind,
+                kind: norm_kind(config, family)?,
                 has_bias: family.norm.has_bias,
                 eps: config
                     .opt_f32(NORM_EPS_KEYS, 0.0..=1.0)?
@@ -234,6 +234,15 @@ fn check_fixed(config: &Config, family: &Family) -> Result<()> {
         return Err(Error::unsupported(message));
     }
     Ok(())
+}
+
+/// Where weights are stored with the family's offset added, there is none to add.
+fn norm_kind(config: &Config, family: &Family) -> Result<NormKind> {
+    let is_stored = config.opt_bool("norm_offset_in_weights")?.unwrap_or(false);
+    Ok(match family.norm.kind {
+        NormKind::Rms { .. } if is_stored => NormKind::Rms { offset: 0.0 },
+        kind => kind,
+    })
 }
 
 /// A size that config.json has, or else the family.

@@ -1,12 +1,13 @@
 """GGUF files made of other fixtures, with transformers' logits for their exact weights.
 
-usage: gguf_fixture.py [--out tests/fixtures/gguf]
+usage: gguf_fixture.py [--out tests/fixtures/gguf] [NAME ...]
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -55,8 +56,24 @@ _MODULES = {
     "mlp.switch_mlp.gate_proj": "ffn_gate_exps",
     "mlp.switch_mlp.up_proj": "ffn_up_exps",
     "mlp.switch_mlp.down_proj": "ffn_down_exps",
+    "block_sparse_moe.gate": "ffn_gate_inp",
+    "block_sparse_moe.switch_mlp.w1": "ffn_gate_exps",
+    "block_sparse_moe.switch_mlp.w3": "ffn_up_exps",
+    "block_sparse_moe.switch_mlp.w2": "ffn_down_exps",
+    "self_attn.qkv_proj": "attn_qkv",
+    "mlp.gate_up_proj": "ffn_up",
 }
-_ARCHITECTURES = {"qwen3_moe": "qwen3moe"}
+_GEMMA_MODULES = {
+    "post_attention_layernorm": "post_attention_norm",
+    "pre_feedforward_layernorm": "ffn_norm",
+    "post_feedforward_layernorm": "post_ffw_norm",
+}
+_ARCHITECTURES = {
+    "qwen3_moe": "qwen3moe",
+    "gemma3_text": "gemma3",
+    "mistral": "llama",
+    "mixtral": "llama",
+}
 
 
 @dataclass(frozen=True)
@@ -68,6 +85,8 @@ class Spec:
     """Of the matrices, in turn."""
     config: dict[str, Any] = field(default_factory=dict)
     """Changes; with any the weights are random."""
+    settings: dict[str, Any] = field(default_factory=dict)
+    """Changes that leave the weights as they are."""
     has_tokenizer: bool = False
     tensors_per_part: int = 0
     """0: one file."""
@@ -94,19 +113,36 @@ SPECS = [
     ),
     Spec("qwen3moe", "qwen3-moe-f32", [Type.Q4_0, Type.Q8_0, Type.Q5_1]),
     Spec("parts", "qwen2-f16", [Type.F16, Type.Q8_0], tensors_per_part=10),
+    # What files do not say, llama.cpp takes from the sizes.
+    Spec("gemma2", "gemma2-f32", [Type.Q8_0, Type.F16], settings={"query_pre_attn_scalar": 32}),
+    Spec(
+        "gemma3",
+        "gemma3-f32",
+        [Type.Q8_0, Type.BF16],
+        settings={"query_pre_attn_scalar": 32, "rope_local_base_freq": 10000.0},
+    ),
+    Spec("phi3", "phi3-long-f32", [Type.Q8_0, Type.F16]),
+    Spec("mixtral", "mixtral-f32", [Type.Q4_0, Type.Q8_0, Type.Q5_1]),
+    Spec("mistral-window", "mistral-window-f32", [Type.F16]),
 ]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=_FIXTURES / "gguf")
-    out: Path = parser.parse_args().out
+    parser.add_argument("names", nargs="*", help="models to write; by default everything")
+    arguments = parser.parse_args()
+    out: Path = arguments.out
     out.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
-    _write_blocks(out / "blocks.safetensors")
     for spec in SPECS:
+        if arguments.names and spec.name not in arguments.names:
+            continue
         _write_model(spec, out)
         print(spec.name, sum(path.stat().st_size for path in out.glob(f"{spec.name}*.gguf")))
+    if arguments.names:
+        return
+    _write_blocks(out / "blocks.safetensors")
     for name in ("byte-level-llama3", "byte-level-qwen", "sentencepiece-llama2"):
         _write_vocabulary(_FIXTURES / "text" / "tokenizers" / name, out / f"{name}.gguf")
 
@@ -146,7 +182,7 @@ def _arbitrary(rng: np.random.Generator, type_: Type, n: int, scale: float) -> A
 
 def _write_model(spec: Spec, out: Path) -> None:
     folder = _FIXTURES / "models" / spec.source
-    config = json.loads((folder / "config.json").read_text()) | spec.config
+    config = json.loads((folder / "config.json").read_text()) | spec.config | spec.settings
     weights = load_file(folder / "model.safetensors")
     if spec.config:
         torch.manual_seed(5)
@@ -155,9 +191,7 @@ def _write_model(spec: Spec, out: Path) -> None:
     rng = np.random.Generator(np.random.PCG64(11))
     path = out / f"{spec.name}.gguf"
     writer = gguf.GGUFWriter(
-        path,
-        _ARCHITECTURES.get(config["model_type"], config["model_type"]),
-        split_max_tensors=spec.tensors_per_part
+        path, _architecture(config), split_max_tensors=spec.tensors_per_part
     )
     _add_settings(writer, config)
     if spec.has_tokenizer:
@@ -166,13 +200,15 @@ def _write_model(spec: Spec, out: Path) -> None:
     exact, n_matrices = {}, 0
     for name, values in _stacked(weights).items():
         # Routers stay floats.
-        is_matrix = values.ndim > 1 and not name.endswith("mlp.gate.weight")
+        is_router = name.endswith(("mlp.gate.weight", "block_sparse_moe.gate.weight"))
+        is_matrix = values.ndim > 1 and not is_router
         type_ = spec.types[n_matrices % len(spec.types)] if is_matrix else Type.F32
         n_matrices += is_matrix
         stored = _add_weight(writer, name, values, type_, config, rng)
         exact |= _apart(name, stored)
     if config["model_type"] == "llama":
         _add_rope_factors(writer, folder)
+    _add_long_rope(writer, config)
     _finish(writer)
     _write_expected(spec, config, exact, folder, out)
 
@@ -210,31 +246,41 @@ def _add_weight(
 ) -> torch.Tensor:
     """Gives the values that were stored, in the order that transformers wants."""
     module, part = name.rsplit(".", 1)
+    is_llama = _architecture(config) == "llama"
+    is_gemma = config["model_type"].startswith("gemma")
     heads = {"q_proj": "num_attention_heads", "k_proj": "num_key_value_heads"}.get(
-        module.rsplit(".", 1)[-1] if config["model_type"] == "llama" else ""
+        module.rsplit(".", 1)[-1] if is_llama else ""
     )
+    offset = np.float32(1 if is_gemma and module.endswith("norm") else 0)
+    values = values + offset
     if heads is not None:
         values = _interleaved(values, config[heads])
     size, block_bytes = gguf.GGML_QUANT_SIZES[type_]
     if values.shape[-1] % size:
-        type_ = Type.Q8_0
+        type_ = Type.F16 if values.shape[-1] % 32 else Type.Q8_0
     if type_ in _FACTORS:
         blocks = _arbitrary(rng, type_, values.size // size, 1 / 4000)
         data = blocks.reshape(values.shape[0], -1)
     else:
         data = gguf.quantize(values, type_)
-    writer.add_tensor(f"{_gguf_name(module)}.{part}", data, raw_dtype=type_)
-    stored = gguf.dequantize(data, type_).astype(np.float32).reshape(values.shape)
+    own_names = _GEMMA_MODULES if is_gemma else {}
+    writer.add_tensor(f"{_gguf_name(module, own_names)}.{part}", data, raw_dtype=type_)
+    stored = gguf.dequantize(data, type_).astype(np.float32).reshape(values.shape) - offset
     if heads is not None:
         stored = _halved(stored, config[heads])
     return torch.from_numpy(np.ascontiguousarray(stored))
 
 
-def _gguf_name(module: str) -> str:
+def _gguf_name(module: str, own_names: dict[str, str]) -> str:
+    names = _MODULES | own_names
     if not module.startswith("model.layers."):
-        return _MODULES[module]
+        return names[module]
     layer, part = module.removeprefix("model.layers.").split(".", 1)
-    return f"blk.{layer}.{_MODULES[part]}"
+    return f"blk.{layer}.{names[part]}"
+
+
+def _architecture(config: dict[str, Any]) -> str:
+    return _ARCHITECTURES.get(config["model_type"], config["model_type"])
 
 
 def _interleaved(rows: Array, n_heads: int) -> Array:
@@ -258,19 +304,46 @@ def _add_sizes(writer: gguf.GGUFWriter, config: dict[str, Any]) -> None:
 
 def _add_settings(writer: gguf.GGUFWriter, config: dict[str, Any]) -> None:
     _add_sizes(writer, config)
-    head_dim = config.get("head_dim", config["hidden_size"] // config["num_attention_heads"])
+    head_dim = config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]
+    rope = config.get("rope_parameters", config)
     writer.add_head_count_kv(config["num_key_value_heads"])
     writer.add_key_length(head_dim)
     writer.add_value_length(head_dim)
-    writer.add_rope_dimension_count(head_dim)
+    writer.add_rope_dimension_count(int(head_dim * rope.get("partial_rotary_factor", 1)))
     writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
-    rope = config.get("rope_parameters", config)
     writer.add_rope_freq_base(rope["rope_theta"])
     writer.add_vocab_size(config["vocab_size"])
-    if "num_experts" in config:
-        writer.add_expert_count(config["num_experts"])
+    n_experts = config.get("num_experts", config.get("num_local_experts"))
+    if n_experts is not None:
+        writer.add_expert_count(n_experts)
         writer.add_expert_used_count(config["num_experts_per_tok"])
+    if "moe_intermediate_size" in config:
         writer.add_expert_feed_forward_length(config["moe_intermediate_size"])
+    for key, add in {
+        "attn_logit_softcapping": writer.add_attn_logit_softcapping,
+        "final_logit_softcapping": writer.add_final_logit_softcapping,
+        "sliding_window": writer.add_sliding_window,
+        "sliding_window_pattern": writer.add_sliding_window_pattern,
+    }.items():
+        if config.get(key) is not None:
+            add(config[key])
+    scaling = config.get("rope_scaling") or {}
+    if scaling.get("rope_type") == "linear":
+        writer.add_rope_scaling_type(gguf.RopeScalingType.LINEAR)
+        writer.add_rope_scaling_factor(scaling["factor"])
+
+
+def _add_long_rope(writer: gguf.GGUFWriter, config: dict[str, Any]) -> None:
+    rope = config.get("rope_parameters", {})
+    if rope.get("rope_type") != "longrope":
+        return
+    original = rope["original_max_position_embeddings"]
+    factor = config["max_position_embeddings"] / original
+    writer.add_rope_scaling_orig_ctx_len(original)
+    writer.add_rope_scaling_attn_factors(math.sqrt(1 + math.log(factor) / math.log(original)))
+    for length in ("long", "short"):
+        factors = np.array(rope[f"{length}_factor"], np.float32)
+        writer.add_tensor(f"rope_factors_{length}.weight", factors)
 
 
 def _add_rope_factors(writer: gguf.GGUFWriter, folder: Path) -> None:

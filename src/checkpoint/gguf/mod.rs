@@ -4,12 +4,14 @@
 //! - here: [`Gguf`], what the header says, checked against the length of the file
 //! - `reader`, `value`: items of the header and its metadata
 //! - `types`: ggml's types of tensors
+//! - `architecture`: kinds of models, and how their files differ from checkpoints
 //! - `settings`: metadata as the `config.json` of the same model
 //! - `names`: tensors as transformers calls them
 //! - `vocabulary`: the tokenizer and its chat template
 //!
 //! The layout is that of ggml's `docs/gguf.md`.
 
+mod architecture;
 mod names;
 mod reader;
 mod settings;
@@ -21,6 +23,7 @@ use std::collections::HashMap;
 
 pub(super) use vocabulary::Vocabulary;
 
+use self::architecture::Architecture;
 use self::reader::Reader;
 use self::types::Stored;
 use self::value::Value;
@@ -104,12 +107,13 @@ impl<'a> Gguf<'a> {
     }
 
     /// The tensors under the names that checkpoints in safetensors files have.
-    pub fn named_tensors(&self) -> Vec<TensorInfo> {
+    pub fn named_tensors(&self) -> Result<Vec<TensorInfo>> {
+        let modules = Architecture::of(self)?.modules;
         let named = |tensor: &TensorInfo| TensorInfo {
-            name: names::in_checkpoints(&tensor.name),
+            name: names::in_checkpoints(&tensor.name, modules),
             ..tensor.clone()
         };
-        self.tensors.iter().map(named).collect()
+        Ok(self.tensors.iter().map(named).collect())
     }
 
     /// What `config.json` would say; `name` is what errors begin with.

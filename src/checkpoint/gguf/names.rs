@@ -1,12 +1,14 @@
 //! Names of tensors: ggml's, and those that transformers gives the same ones.
 
-const WHOLE: [(&str, &str); 3] = [
+use super::architecture::Pairs;
+
+const WHOLE: Pairs = &[
     ("token_embd", "model.embed_tokens"),
     ("output_norm", "model.norm"),
     ("output", "lm_head"),
 ];
 
-const IN_LAYERS: [(&str, &str); 15] = [
+const IN_LAYERS: Pairs = &[
     ("attn_norm", "input_layernorm"),
     ("attn_q", "self_attn.q_proj"),
     ("attn_k", "self_attn.k_proj"),
@@ -24,22 +26,23 @@ const IN_LAYERS: [(&str, &str); 15] = [
     ("ffn_down_exps", "mlp.switch_mlp.down_proj"),
 ];
 
-/// A name that is not in the tables stays as it is.
-pub fn in_checkpoints(name: &str) -> String {
-    translated(name).unwrap_or_else(|| name.to_owned())
+/// A name that is neither in the tables nor among `modules`, which an architecture
+/// calls otherwise, stays as it is.
+pub fn in_checkpoints(name: &str, modules: Pairs) -> String {
+    translated(name, modules).unwrap_or_else(|| name.to_owned())
 }
 
-fn translated(name: &str) -> Option<String> {
-    let found = |table: &[(&str, &'static str)], module: &str| {
+fn translated(name: &str, modules: Pairs) -> Option<String> {
+    let found = |table: Pairs, module: &str| {
         let entry = table.iter().find(|(ggml, _)| *ggml == module);
         entry.map(|(_, name)| *name)
     };
     let (module, part) = name.rsplit_once('.')?;
     match module.strip_prefix("blk.") {
-        None => Some(format!("{}.{part}", found(&WHOLE, module)?)),
+        None => Some(format!("{}.{part}", found(WHOLE, module)?)),
         Some(module) => {
             let (layer, module) = module.split_once('.')?;
-            let module = found(&IN_LAYERS, module)?;
+            let module = found(modules, module).or_else(|| found(IN_LAYERS, module))?;
             Some(format!("model.layers.{layer}.{module}.{part}"))
         }
     }
@@ -67,7 +70,20 @@ mod tests {
             ("rope_freqs.weight", "rope_freqs.weight"),
             ("blk.", "blk."),
         ] {
-            assert_eq!(in_checkpoints(ggml), expected);
+            assert_eq!(in_checkpoints(ggml, &[]), expected);
         }
+    }
+
+    #[test]
+    fn an_architectures_own_names_come_first() {
+        let modules: Pairs = &[("ffn_norm", "pre_feedforward_layernorm")];
+        assert_eq!(
+            in_checkpoints("blk.3.ffn_norm.weight", modules),
+            "model.layers.3.pre_feedforward_layernorm.weight"
+        );
+        assert_eq!(
+            in_checkpoints("blk.3.ffn_up.weight", modules),
+            "model.layers.3.mlp.up_proj.weight"
+        );
     }
 }

@@ -2,53 +2,11 @@
 
 use serde_json::{Map, Value as Json, json};
 
+use super::architecture::{Architecture, is_set};
 use super::value::Value;
 use super::{Gguf, wrong};
 use crate::checkpoint::dtype::Dtype;
 use crate::error::{Error, Result};
-
-/// What `general.architecture` may be.
-struct Architecture {
-    name: &'static str,
-    model_type: &'static str,
-    /// The rows of queries and keys are in the order in which neighbours rotate
-    /// together: llama.cpp permutes them.
-    is_interleaved: bool,
-    has_experts: bool,
-}
-
-const ARCHITECTURES: [Architecture; 4] = [
-    Architecture {
-        name: "llama",
-        model_type: "llama",
-        is_interleaved: true,
-        has_experts: false,
-    },
-    Architecture {
-        name: "qwen2",
-        model_type: "qwen2",
-        is_interleaved: false,
-        has_experts: false,
-    },
-    Architecture {
-        name: "qwen3",
-        model_type: "qwen3",
-        is_interleaved: false,
-        has_experts: false,
-    },
-    Architecture {
-        name: "qwen3moe",
-        model_type: "qwen3_moe",
-        is_interleaved: false,
-        has_experts: true,
-    },
-];
-
-const EXPERTS: [(&str, &str); 3] = [
-    ("expert_count", "num_experts"),
-    ("expert_used_count", "num_experts_per_tok"),
-    ("expert_feed_forward_length", "moe_intermediate_size"),
-];
 
 /// Whole numbers that every model has: below the architecture, and in config.json.
 const SIZES: [(&str, &str); 5] = [
@@ -61,7 +19,8 @@ const SIZES: [(&str, &str); 5] = [
 
 /// Settings of architectures that these names also stand for, and that would be
 /// computed otherwise.
-const REFUSED: [&str; 8] = [
+const REFUSED: [&str; 9] = [
+    "expert_count",
     "attention.sliding_window",
     "attention.clamp_kqv",
     "attention.max_alibi_bias",
@@ -80,32 +39,39 @@ const TOKENS: [(&str, &str); 3] = [
 
 /// Factors of the wavelengths of the rotation, one per pair.
 const ROPE_FACTORS: &str = "rope_freqs.weight";
+/// The same in short contexts and in long ones.
+const ROPE_FACTORS_BY_LENGTH: [&str; 2] = ["rope_factors_short.weight", "rope_factors_long.weight"];
 
 pub fn of(gguf: &Gguf<'_>) -> Result<Map<String, Json>> {
     refuse_parts(gguf)?;
-    let architecture = architecture(gguf)?;
+    let architecture = Architecture::of(gguf)?;
     let settings = Settings {
         gguf,
         architecture: architecture.name,
     };
     settings.refuse_others(architecture)?;
     let mut config = Map::new();
-    config.insert("model_type".to_owned(), architecture.model_type.into());
-    config.insert(
-        "rope_interleave".to_owned(),
-        architecture.is_interleaved.into(),
-    );
-    let experts: &[_] = match architecture.has_experts {
-        true => &EXPERTS,
-        false => &[],
-    };
-    if architecture.has_experts {
-        config.insert("norm_topk_prob".to_owned(), true.into());
+    for (name, value) in [
+        ("model_type", architecture.model_type.into()),
+        ("rope_interleave", architecture.is_interleaved.into()),
+        (
+            "norm_offset_in_weights",
+            architecture.has_whole_norms.into(),
+        ),
+        ("norm_topk_prob", architecture.normalizes_shares.into()),
+    ] {
+        config.insert(name.to_owned(), value);
     }
-    for (key, name) in SIZES.iter().chain(experts).copied() {
+    for (key, name) in SIZES.iter().chain(architecture.required).copied() {
         let size = settings.whole(key)?;
         let size = size.ok_or_else(|| wrong(&settings.key(key), "there; expected a number"))?;
         config.insert(name.to_owned(), size);
+    }
+    for (key, name) in architecture.optional.iter().copied() {
+        let number = settings.number(key)?;
+        if is_set(gguf.get(&settings.key(key))) {
+            number.map(|number| config.insert(name.to_owned(), number));
+        }
     }
     let mut put = |name: &str, value: Option<Json>| {
         value.map(|value| config.insert(name.to_owned(), value));
@@ -120,6 +86,10 @@ pub fn of(gguf: &Gguf<'_>) -> Result<Map<String, Json>> {
     );
     put("rope_theta", settings.number("rope.freq_base")?);
     put("head_dim", settings.head_dim()?);
+    put(
+        "query_pre_attn_scalar",
+        settings.query_scalar(architecture)?,
+    );
     put("partial_rotary_factor", settings.rotated_share()?);
     put("rope_scaling", settings.rope_scaling()?);
     put("vocab_size", settings.vocab_size());
@@ -148,21 +118,6 @@ fn refuse_parts(gguf: &Gguf<'_>) -> Result<()> {
         }
         _ => Ok(()),
     }
-}
-
-fn architecture(gguf: &Gguf<'_>) -> Result<&'static Architecture> {
-    const KEY: &str = "general.architecture";
-    let name = gguf.text(KEY)?;
-    let name = name.ok_or_else(|| Error::format(format!("has no {KEY}")))?;
-    let known = ARCHITECTURES.iter().find(|known| known.name == name);
-    known.ok_or_else(|| {
-        let known: Vec<_> = ARCHITECTURES.iter().map(|known| known.name).collect();
-        Error::unsupported(format!(
-            "has the architecture {name:?}; from GGUF files this version reads {}; use a copy of \
-             the model in safetensors format",
-            known.join(", ")
-        ))
-    })
 }
 
 struct Settings<'a, 'f> {
@@ -205,14 +160,8 @@ impl Settings<'_, '_> {
     }
 
     fn refuse_others(&self, architecture: &Architecture) -> Result<()> {
-        let experts = (!architecture.has_experts).then_some("expert_count");
-        for key in REFUSED.into_iter().chain(experts) {
-            let is_neutral = match self.gguf.get(&self.key(key)) {
-                None | Some(Value::Whole(0)) => true,
-                Some(Value::Float(number)) => number == 0.0,
-                Some(_) => false,
-            };
-            if !is_neutral {
+        for key in REFUSED {
+            if !architecture.reads(key) && is_set(self.gguf.get(&self.key(key))) {
                 return Err(Error::unsupported(format!(
                     "has {}, which this version does not support",
                     self.key(key)
@@ -247,13 +196,38 @@ impl Settings<'_, '_> {
         Ok(rotated.zip(head_dim).map(|(dims, all)| (dims / all).into()))
     }
 
+    /// Which files do not say; what llama.cpp computes with follows from the sizes.
+    fn query_scalar(&self, architecture: &Architecture) -> Result<Option<Json>> {
+        let Some(scaled) = &architecture.scaled_by_heads else {
+            return Ok(None);
+        };
+        let whole = |key: &str| Ok(self.whole(key)?.and_then(|whole| whole.as_i64()));
+        let width = whole("embedding_length")?.zip(whole("attention.head_count")?);
+        let by_width = width.and_then(|(hidden, heads)| hidden.checked_div(heads));
+        match whole("block_count")? == Some(scaled.layers_of_exception) {
+            true => Ok(by_width.map(Json::from)),
+            false => Ok(self.head_dim()?.or(by_width.map(Json::from))),
+        }
+    }
+
     fn vocab_size(&self) -> Option<Json> {
         let table = self.gguf.tensor("token_embd.weight")?;
         table.shape.first().map(|rows| (*rows).into())
     }
 
     fn rope_scaling(&self) -> Result<Option<Json>> {
-        if let Some(factors) = self.rope_factors()? {
+        let [short, long] = ROPE_FACTORS_BY_LENGTH.map(|name| self.rope_factors(name));
+        if let (Some(short), Some(long)) = (short?, long?) {
+            return Ok(Some(json!({
+                "rope_type": "longrope",
+                "attention_factor": self.number("rope.scaling.attn_factor")?,
+                "original_max_position_embeddings":
+                    self.whole("rope.scaling.original_context_length")?,
+                "short_factor": short,
+                "long_factor": long,
+            })));
+        }
+        if let Some(factors) = self.rope_factors(ROPE_FACTORS)? {
             return Ok(Some(json!({
                 "rope_type": "longrope",
                 "attention_factor": 1.0,
@@ -279,18 +253,18 @@ impl Settings<'_, '_> {
         }
     }
 
-    fn rope_factors(&self) -> Result<Option<Vec<f32>>> {
-        let Some(tensor) = self.gguf.tensor(ROPE_FACTORS) else {
+    fn rope_factors(&self, name: &str) -> Result<Option<Vec<f32>>> {
+        let Some(tensor) = self.gguf.tensor(name) else {
             return Ok(None);
         };
         if tensor.file > 0 {
             return Err(Error::unsupported(format!(
-                "has the tensor {ROPE_FACTORS} not in its first part"
+                "has the tensor {name} not in its first part"
             )));
         }
         if tensor.dtype != Dtype::F32 {
             return Err(Error::unsupported(format!(
-                "tensor {ROPE_FACTORS} is stored as {}; expected F32",
+                "tensor {name} is stored as {}; expected F32",
                 tensor.stored()
             )));
         }
