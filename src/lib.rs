@@ -45,3 +45,9 @@ pub mod mlx;
 pub mod runtime;
 pub mod sample;
 pub mod text;
+
+/// Of the library for C, which must not end the process of its host.
+#[cfg(feature = "capi")]
+#[global_allocator]
+static ALLOCATOR: memory::EmergencyAllocator =
+    memory::EmergencyAllocator(std::alloc::System);

@@ -5,6 +5,8 @@ mod common;
 
 use std::fs;
 use std::path::Path;
+use std::process::Command;
+use std::thread;
 
 use common::damaged::{Damaged, header_bytes};
 use common::process::uses_of;
@@ -44,6 +46,19 @@ fn refused_config(fixture: &str, key: &str, value: Value, status: Status, parts:
 
 fn logits_of(path: &Path) -> Vec<f32> {
     eval(&mut context(&open(path)), &PROMPT)
+}
+
+#[test]
+fn a_pipe_in_place_of_a_tokenizer_is_refused_and_not_waited_for() {
+    let damaged = Damaged::copy_of(FLOATS);
+    let pipe = damaged.path().join("tokenizer.json");
+    let made = Command::new("mkfifo").arg(&pipe).status();
+    assert!(made.expect("mkfifo").success());
+    let model = open(damaged.path());
+    // Whoever waited would get this, and the writer waits for whoever reads.
+    thread::spawn(move || fs::write(pipe, "{}"));
+    let tokenizer = model.text().tokenizer().map(drop);
+    assert_fails(tokenizer, Status::Format, &["tokenizer.json", "not a regular file"]);
 }
 
 #[test]

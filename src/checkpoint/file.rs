@@ -36,7 +36,7 @@ impl FileStamp {
 }
 
 /// Opens a regular file; a directory or a pipe is a `Format` error.
-pub(super) fn open_regular(path: &Path) -> Result<(File, FileStamp)> {
+pub(crate) fn open_regular(path: &Path) -> Result<(File, FileStamp)> {
     let failed = |error: std::io::Error| Error::io("open", path, &error);
     // Asked before opening, since opening a pipe would wait for a writer.
     if !std::fs::metadata(path).map_err(failed)?.is_file() {
@@ -49,7 +49,7 @@ pub(super) fn open_regular(path: &Path) -> Result<(File, FileStamp)> {
 }
 
 /// Reads a whole regular file of at most `limit_bytes`.
-pub(super) fn read_bounded(path: &Path, limit_bytes: u64) -> Result<Vec<u8>> {
+pub(crate) fn read_bounded(path: &Path, limit_bytes: u64) -> Result<Vec<u8>> {
     let (file, _) = open_regular(path)?;
     let mut bytes = Vec::new();
     file.take(limit_bytes + 1)

@@ -46,6 +46,7 @@ pub use config::{Config, Keys};
 pub use directory::ModelDirectory;
 pub use dtype::Dtype;
 pub use file::FileStamp;
+pub(crate) use file::{open_regular, read_bounded};
 pub use generation::GenerationDefaults;
 pub use identity::Identity;
 pub use layout::TensorShape;

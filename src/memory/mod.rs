@@ -5,12 +5,14 @@
 //! - `budget`: what models and contexts were promised of it
 //! - `plan`: how much a model takes, by its numbers
 //! - `probe`: whether the system has so much to give now
+//! - `emergency`: small pieces when it has none
 //! - `process`: what the operating system says of this process
 //! - `pressure`: how much the system stalls for want of memory
 //! - `ledger`: what umrt itself holds, by category
 
 mod budget;
 mod cgroup;
+mod emergency;
 mod ledger;
 mod limits;
 mod machine;
@@ -22,6 +24,7 @@ mod process;
 pub use budget::{
     Budget, Demand, Mebibytes, Reservation, Settings, Shortage, Snapshot, budget, usable,
 };
+pub use emergency::{EmergencyAllocator, ensure_small_pieces};
 pub use ledger::{Category, Entry, Ledger, ledger};
 pub use machine::{Bound, GpuBytes, Share, Usable};
 pub use plan::{KV_BLOCK_TOKENS, Numbers, NumbersPlan, largest};

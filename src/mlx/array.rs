@@ -5,7 +5,7 @@ use std::fmt;
 
 use mlx_sys as sys;
 
-use super::error::{check, init, last_error};
+use super::error::{check, ensure_not_injected, init, last_error};
 use crate::error::{Error, Result};
 use crate::kernels::Float;
 
@@ -92,7 +92,9 @@ impl Array {
         if raw.ctx.is_null() {
             return Err(last_error());
         }
-        Ok(Array(raw))
+        let array = Array(raw);
+        ensure_not_injected()?;
+        Ok(array)
     }
 
     /// Runs an mlx-c function that stores its result through a pointer.
@@ -172,10 +174,14 @@ impl Array {
 
     /// Whether the values are there to be read.
     pub fn is_evaluated(&self) -> bool {
+        self.ask_whether_evaluated().unwrap_or(false)
+    }
+
+    fn ask_whether_evaluated(&self) -> Result<bool> {
         let mut available = false;
         // SAFETY: writes one bool.
-        let code = unsafe { sys::_mlx_array_is_available(&mut available, self.0) };
-        check(code).is_ok() && available
+        check(unsafe { sys::_mlx_array_is_available(&mut available, self.0) })?;
+        Ok(available)
     }
 
     /// Where the first element lies. Only for evaluated arrays.
@@ -183,10 +189,18 @@ impl Array {
         if !self.is_evaluated() {
             return None;
         }
-        // SAFETY: the array is evaluated, so it has a buffer. Of a GPU's own memory
-        // MLX moves it where the CPU can read it, which may fail.
+        self.address_of_evaluated().ok()
+    }
+
+    fn address_of_evaluated(&self) -> Result<*const u8> {
+        // SAFETY: the callers made sure that the array is evaluated, so it has a
+        // buffer. Of a GPU's own memory MLX moves it where the CPU can read it, which
+        // may fail.
         let address = unsafe { sys::mlx_array_data_uint8(self.0) };
-        (!address.is_null()).then_some(address)
+        match address.is_null() {
+            true => Err(last_error()),
+            false => Ok(address),
+        }
     }
 
     /// The values of an evaluated, row-contiguous f32 array, in place.
@@ -216,12 +230,12 @@ impl Array {
         let mut dense = false;
         // SAFETY: writes one bool.
         check(unsafe { sys::_mlx_array_is_row_contiguous(&mut dense, self.0) })?;
-        if !dense || self.dtype()? != dtype || !self.is_evaluated() {
+        if !dense || self.dtype()? != dtype || !self.ask_whether_evaluated()? {
             return Err(Error::internal(format!(
                 "{self:?} cannot be read as contiguous {dtype:?} values"
             )));
         }
-        self.data_address().ok_or_else(last_error)
+        self.address_of_evaluated()
     }
 }
 

@@ -39,7 +39,52 @@ extern "C" fn keep_message(message: *const c_char, _payload: *mut c_void) {
 
 /// Turns mlx-c's return code into a `Result`.
 pub(super) fn check(code: c_int) -> Result<()> {
-    if code == 0 { Ok(()) } else { Err(last_error()) }
+    match code {
+        0 => ensure_not_injected(),
+        _ => Err(last_error()),
+    }
+}
+
+#[cfg(not(test))]
+pub(super) fn ensure_not_injected() -> Result<()> {
+    Ok(())
+}
+
+#[cfg(test)]
+pub(super) use injection::ensure_not_injected;
+#[cfg(test)]
+pub(crate) use injection::failing_at;
+
+/// Failures that tests put into MLX's mouth.
+#[cfg(test)]
+mod injection {
+    use std::cell::Cell;
+
+    use super::{Result, of_message};
+
+    pub const MESSAGE: &str = "[test] refused on purpose";
+
+    thread_local! {
+        /// Calls until one fails; 0: none does.
+        static LEFT: Cell<usize> = const { Cell::new(0) };
+    }
+
+    /// Runs `call`, in which this thread's `n`-th call of MLX's fails, counted from 1.
+    /// Also says whether it came to that.
+    pub fn failing_at<T>(n: usize, call: impl FnOnce() -> T) -> (T, bool) {
+        LEFT.set(n);
+        let result = call();
+        (result, LEFT.replace(0) == 0)
+    }
+
+    pub fn ensure_not_injected() -> Result<()> {
+        let left = LEFT.get();
+        LEFT.set(left.saturating_sub(1));
+        match left {
+            1 => Err(of_message(MESSAGE.to_owned())),
+            _ => Ok(()),
+        }
+    }
 }
 
 /// The failure that mlx-c just reported on this thread.
@@ -50,7 +95,7 @@ pub(super) fn last_error() -> Error {
 
 /// MLX's exceptions have no codes, only texts.
 pub(super) fn of_message(message: String) -> Error {
-    const NO_MEMORY: [&str; 2] = ["out of memory", "Unable to allocate"];
+    const NO_MEMORY: [&str; 3] = ["out of memory", "Unable to allocate", "bad_alloc"];
     match NO_MEMORY.iter().any(|text| message.contains(text)) {
         true => Error::out_of_memory(format!(
             "there is no memory left on the device ({message}); free models and contexts, or use \
@@ -71,6 +116,7 @@ mod tests {
         for text in [
             "cudaMallocAsync(&data, size, stream) failed: out of memory",
             "[malloc] Unable to allocate 512 bytes.",
+            "std::bad_alloc",
         ] {
             assert_eq!(status(text), Status::OutOfMemory, "{text}");
         }

@@ -13,7 +13,9 @@ use super::sequences::{self, IdleSequences};
 use crate::error::{Error, Result};
 use crate::host;
 use crate::log;
-use crate::memory::{PressureLevel, PressureWatch, process_memory, return_free_heap};
+use crate::memory::{
+    PressureLevel, PressureWatch, ensure_small_pieces, process_memory, return_free_heap,
+};
 use crate::mlx;
 
 /// New work is refused for so long after the last critical notice, unless a
@@ -162,6 +164,7 @@ fn on_report(level: PressureLevel) {
 /// Refuses to begin something that takes memory while there is none.
 pub(super) fn ensure_accepting(what: &str) -> Result<()> {
     host::ensure_not_forked()?;
+    ensure_small_pieces()?;
     let until = *lock(&REFUSED_UNTIL);
     match until.is_some_and(|until| Instant::now() < until) {
         false => Ok(()),

@@ -2,14 +2,18 @@
 //! first asked for, since large vocabularies take longer to read than to map
 //! all weights.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 use super::admission;
-use crate::checkpoint::{ChatTemplates, Checkpoint};
+use crate::checkpoint::{ChatTemplates, Checkpoint, read_bounded};
 use crate::error::{Error, Result, ResultExt, Status};
 use crate::memory::{Category, Entry};
 use crate::text::{ChatTemplate, NamedTemplate, SpecialToken, Tokenizer, TokenizerConfig};
+
+/// Published ones take up to 35 MB.
+const LIMIT_TOKENIZER_BYTES: u64 = 256 << 20;
+const LIMIT_CONFIG_BYTES: u64 = 64 << 20;
 
 /// The text side of a model.
 pub struct ModelText {
@@ -96,7 +100,7 @@ impl ModelText {
         ));
         for source in &self.sources {
             let read = match source {
-                TokenizerSource::File(file) => Tokenizer::from_file(file, &self.config()?),
+                TokenizerSource::File(file) => self.tokenizer_of(file),
                 TokenizerSource::Embedded(checkpoint) => embedded_tokenizer(checkpoint),
             };
             match read {
@@ -105,6 +109,11 @@ impl ModelText {
             }
         }
         Err(refusal)
+    }
+
+    fn tokenizer_of(&self, file: &Path) -> Result<Tokenizer> {
+        let json = read_bounded(file, LIMIT_TOKENIZER_BYTES)?;
+        Tokenizer::from_bytes(&json, &self.config()?).at(file.display())
     }
 
     /// What the tokenizer and the template hold, estimated from their entries; 0
@@ -162,9 +171,11 @@ impl ModelText {
         let Some(path) = &self.config_file else {
             return Ok(TokenizerConfig::default());
         };
-        let json =
-            std::fs::read_to_string(path).map_err(|error| Error::io("read", path, &error))?;
-        TokenizerConfig::from_json(&json).at(path.display())
+        let json = read_bounded(path, LIMIT_CONFIG_BYTES)?;
+        let json = std::str::from_utf8(&json)
+            .map_err(|error| Error::format(format!("is not UTF-8: {error}")))
+            .at(path.display())?;
+        TokenizerConfig::from_json(json).at(path.display())
     }
 }
 

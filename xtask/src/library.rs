@@ -16,6 +16,9 @@ const FILE_NAME: &str = if cfg!(target_vendor = "apple") {
     "libumrt.so"
 };
 
+/// Builds what C links with.
+pub const FOR_C: &str = "--features=capi";
+
 pub struct Library {
     dir: PathBuf,
     programs: PathBuf,
@@ -33,7 +36,7 @@ impl Library {
     /// Sets up, builds, and makes the result usable in its place.
     pub fn build() -> Result<Self> {
         let metadata = setup(None)?;
-        run(cargo().args(["build", "--release", "--package=umrt"]))?;
+        run(cargo().args(["build", "--release", "--package=umrt", FOR_C]))?;
         let dir = metadata.target_dir.join("release");
         if !cfg!(target_vendor = "apple") {
             link_soname(&dir)?;

@@ -22,9 +22,11 @@ mod models;
 mod parity;
 mod python;
 mod setup;
+mod soak;
 mod swift;
 mod test;
 mod toolchain;
+mod unsafe_code;
 mod util;
 mod version;
 mod xcframework;
@@ -43,13 +45,18 @@ cargo xtask <command>
   dist                          the packages for C and Python, in dist/ with their checksums
   docs                          the reference of the C API as HTML, in target/docs (Doxygen)
   header [--check]              write include/umrt.h, or check that it is up to date
+  unsafe [--check]              write docs/unsafe.md, where the source has unsafe code and why, or
+                                check that it is up to date
   models                        write docs/models.md: the families, and how exactly they agree
   parity [--random N] [--seed S]
                                 the same as a table; or of N checkpoints drawn at random
   test [--only STEPS] [FILTER]  everything that has to hold before a merge; STEPS is a
                                 comma-separated part of
-                                fmt,clippy,header,docs,rust,c,python,swift,symbols,dist,apple,
-                                arm
+                                fmt,clippy,header,docs,rust,c,soak,python,swift,symbols,dist,
+                                apple,arm
+  soak [--quick] [--model FOLDER]
+                                whether anything is left of what is done very often, and how fast an
+                                evaluation of that model stops
   bench [--quick] [--only NAMES] [--json FILE] [--chart FILE] [--readme] [--from FILE]
                                 umrt against llama.cpp and mlx-lm on this machine (see
                                 docs/benchmarks.md)
@@ -91,7 +98,9 @@ fn dispatch(args: &[String]) -> Result<()> {
         "demo" => demo::command(rest),
         "dist" => dist::command(rest),
         "docs" => docs::command(rest),
+        "soak" => soak::command(rest),
         "header" => header::command(rest),
+        "unsafe" => unsafe_code::command(rest),
         "parity" => parity::command(rest),
         "models" => models::command(rest),
         "test" => test::command(rest),

@@ -15,10 +15,12 @@ use crate::docs;
 use crate::examples;
 use crate::header;
 use crate::installed;
-use crate::library::{Library, bundled_model, c_compiler, standalone};
+use crate::library::{FOR_C, Library, bundled_model, c_compiler, standalone};
 use crate::python;
 use crate::setup::setup;
+use crate::soak;
 use crate::swift;
+use crate::unsafe_code;
 use crate::util::{cargo, files_ending_in, output, root, run};
 
 pub enum Outcome {
@@ -45,7 +47,7 @@ const STEPS: &[Step] = &[
     },
     Step {
         name: "header",
-        headline: "umrt.h: up to date, valid C11 and C++17",
+        headline: "umrt.h: up to date, valid C11 and C++17; unsafe.md: up to date",
         run: header,
     },
     Step {
@@ -62,6 +64,11 @@ const STEPS: &[Step] = &[
         name: "c",
         headline: "C tests and examples",
         run: c,
+    },
+    Step {
+        name: "soak",
+        headline: "what is done very often leaves nothing behind",
+        run: soak::check,
     },
     Step {
         name: "python",
@@ -168,6 +175,7 @@ fn clippy(_: &[String]) -> Result<Outcome> {
 
 fn header(_: &[String]) -> Result<Outcome> {
     header::check()?;
+    unsafe_code::check()?;
     for (compiler, language, standard) in [("cc", "c", "c11"), ("c++", "c++", "c++17")] {
         run(c_compiler(compiler, standard).args([
             "-fsyntax-only",
@@ -181,11 +189,11 @@ fn header(_: &[String]) -> Result<Outcome> {
     Ok(Outcome::Passed)
 }
 
-/// In release mode: an optimized kernel is what has to be right, and the
+/// As the library for C, which is then built only once. In release mode: an optimized kernel is what has to be right, and the
 /// numerical tests take minutes without optimization.
 fn rust(filters: &[String]) -> Result<Outcome> {
     run(cargo()
-        .args(["test", "--release", "--package=umrt", "--"])
+        .args(["test", "--release", "--package=umrt", FOR_C, "--"])
         .args(filters))?;
     run(cargo()
         .args(["test", "--package=xtask", "--"])

@@ -96,6 +96,19 @@ pub fn files_ending_in(dir: &Path, extension: &str) -> Result<Vec<PathBuf>> {
     Ok(files)
 }
 
+/// As `files_ending_in`, those in folders below too.
+pub fn files_below(dir: &Path, extension: &str) -> Result<Vec<PathBuf>> {
+    let mut files = files_ending_in(dir, extension)?;
+    for entry in fs::read_dir(dir)? {
+        let path = entry?.path();
+        if path.is_dir() {
+            files.extend(files_below(&path, extension)?);
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
 /// The hash of a file, in hexadecimal digits.
 pub fn sha256(file: &Path) -> Result<String> {
     let mut hasher = Sha256::new();

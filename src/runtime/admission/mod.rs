@@ -86,6 +86,7 @@ pub(super) fn limits_after_last() -> Result<()> {
 /// Asks the system for memory that is needed next, before MLX or a kernel does,
 /// which could not go on without it.
 fn probe(bytes: usize, what: impl FnOnce() -> String) -> Result<()> {
+    memory::ensure_small_pieces()?;
     if bytes <= UNPROBED_BYTES || memory::probe(bytes) {
         return Ok(());
     }

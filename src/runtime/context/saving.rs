@@ -1,11 +1,10 @@
 //! Saving sequences and loading them.
 
-use std::fs::File;
 use std::io::{BufReader, Cursor, Read};
 use std::path::Path;
 
 use super::{Context, Sequences, fit_if};
-use crate::checkpoint::replace_file;
+use crate::checkpoint::{open_regular, replace_file};
 use crate::error::{Error, Result, ResultExt};
 use crate::kv::{Origin, SavedSequence, Sequence, saved_bytes, write_sequence};
 
@@ -53,11 +52,9 @@ impl Context {
     /// Replaces what a sequence holds by what a file does. If that fails, the
     /// sequence is as before.
     pub fn load(&mut self, sequence: i32, path: &Path) -> Result<()> {
-        let failed = |error| Error::io("read", path, &error);
-        let file = File::open(path).map_err(failed)?;
-        let bytes = file.metadata().map_err(failed)?.len();
+        let (file, stamp) = open_regular(path)?;
         let mut input = BufReader::new(file);
-        self.load_saved(sequence, &mut input, bytes)
+        self.load_saved(sequence, &mut input, stamp.bytes)
             .at(path.display())
     }
 

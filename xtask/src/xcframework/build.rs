@@ -9,6 +9,7 @@ use anyhow::{Result, ensure};
 
 use super::slice::Slice;
 use super::{NAME, Part};
+use crate::library::FOR_C;
 use crate::setup::setup;
 use crate::util::{cargo, run};
 
@@ -24,6 +25,7 @@ pub fn build(slice: &'static Slice) -> Result<Part> {
             "build",
             "--release",
             "--package=umrt",
+            FOR_C,
             "--target",
             slice.triple,
         ])

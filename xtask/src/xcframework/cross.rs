@@ -16,6 +16,7 @@ use super::slice::Slice;
 use crate::apple;
 use crate::bindings;
 use crate::cache::Cache;
+use crate::library::FOR_C;
 use crate::mlx::{self, Source};
 use crate::python::Requirements;
 use crate::toolchain::{Toolchain, without_own_flags};
@@ -64,7 +65,7 @@ pub fn build(slice: &'static Slice) -> Result<Part> {
         &include_dirs,
     )?;
     run(without_own_flags(&mut cargo())
-        .args(["build", "--package=umrt", "--lib"])
+        .args(["build", "--package=umrt", "--lib", FOR_C])
         .args(["--target", slice.triple])
         .arg("--config")
         .arg(config)
