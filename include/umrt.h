@@ -248,6 +248,13 @@ inline T umrt_initialized() {
 #define UMRT_TRIM_PREFIX_CACHES 16
 
 /**
+ * For `umrt_memory_trim`: keys and values of contexts that are not computing are stored
+ * as their `umrt_ctx_params.pressure_kv_type` says, if they have one. The one step that
+ * is not lossless.
+ */
+#define UMRT_TRIM_REDUCE_SEQUENCES 32
+
+/**
  * `umrt_model_params.device`: the first GPU if there is one, otherwise the CPU; the
  * log says why.
  */
@@ -905,18 +912,25 @@ typedef struct {
    */
   uint64_t model_bytes;
   /**
-   * Bytes by which `kv_reserved_bytes` shrank: sequences that are on disk now.
+   * Bytes by which `kv_reserved_bytes` shrank since sequences are on disk now.
    */
   uint64_t sequence_bytes;
   /**
    * How many these are.
    */
   uint32_t n_sequences;
-  uint32_t reserved;
+  /**
+   * Sequences that are stored as their contexts' `pressure_kv_type` says now.
+   */
+  uint32_t n_reduced;
   /**
    * Bytes by which `prefix_cache_bytes` shrank.
    */
   uint64_t prefix_cache_bytes;
+  /**
+   * Bytes by which `kv_reserved_bytes` shrank because of `n_reduced` sequences.
+   */
+  uint64_t reduced_bytes;
 } umrt_trim_result;
 
 /**
@@ -1105,7 +1119,15 @@ typedef struct {
    * few (4, say) keep a text coherent.
    */
   uint32_t n_keep;
-  uint32_t reserved;
+  /**
+   * Nonzero: how idle sequences are stored from memory pressure on
+   * (`umrt_memory_pressure_notify`, `UMRT_TRIM_REDUCE_SEQUENCES`), one of `UMRT_KV_*` that
+   * takes less memory than `kv_type`, before any go to disk. That is not lossless: it
+   * costs the accuracy that such a `kv_type` does, from then on and until the sequence
+   * is empty. What the context reserves is not less. On GPUs, and with MLX's operations,
+   * UNSUPPORTED. Default: sequences stay as they are.
+   */
+  uint32_t pressure_kv_type;
 } umrt_ctx_params;
 
 /**
@@ -2006,8 +2028,8 @@ void umrt_log_set(umrt_log_fn callback, void *userdata, int32_t level);
 umrt_status umrt_memory_stats(umrt_memory_info *stats);
 
 /**
- * Gives memory back to the system without losing anything: sequences go on with
- * the same tokens.
+ * Gives memory back to the system without losing anything, but for
+ * `UMRT_TRIM_REDUCE_SEQUENCES`: sequences go on with the same tokens.
  *
  * - `flags`: `UMRT_TRIM_*`; 0 means `UMRT_TRIM_MLX_CACHE | UMRT_TRIM_PREFIX_CACHES |
  *   UMRT_TRIM_IDLE_MODELS`.
@@ -2035,8 +2057,9 @@ umrt_status umrt_memory_spill_set(const char *directory, uint64_t max_bytes);
 
 /**
  * Sets who hears of memory pressure, after umrt has acted on it: from a warning on
- * it gives back what `umrt_memory_trim(0, NULL)` does and, with a directory set by
- * `umrt_memory_spill_set`, idle sequences; while it is critical
+ * it gives back what `umrt_memory_trim(0, NULL)` does, stores idle sequences as their
+ * contexts' `pressure_kv_type` says and, if that gave nothing back or the level is critical,
+ * moves them to the directory of `umrt_memory_spill_set`; while it is critical
  * `umrt_model_open` and `umrt_ctx_new` return OVER_BUDGET (for 30 seconds after the
  * last critical notice at most). Sequences that are there go on.
  *
@@ -2284,8 +2307,9 @@ void umrt_detok_free(umrt_detok *detok);
  * - `params`: NULL for defaults.
  * - `ctx`: receives the handle. Free it with `umrt_ctx_free`.
  *
- * Returns INVALID_ARGUMENT (`n_threads` above 1024, an unknown `kv_type`),
- * UNSUPPORTED (a `kv_type` whose groups the model's heads do not divide into),
+ * Returns INVALID_ARGUMENT (`n_threads` above 1024, an unknown `kv_type`, a
+ * `pressure_kv_type` that takes no less memory), UNSUPPORTED (one of both whose groups the
+ * model's heads do not divide into; `pressure_kv_type` with MLX's operations),
  * OVER_BUDGET (full sequences would take more than is left; the message says how
  * much is missing and what would fit), BACKEND. Any thread.
  */
@@ -2417,8 +2441,10 @@ umrt_status umrt_seq_save(const umrt_ctx *ctx, int32_t seq, const char *path);
 
 /**
  * Replaces what a sequence holds by what `umrt_seq_save` wrote, with any `n_ctx`
- * that it fits into, `n_threads` and so on, but the same model and `kv_type`. All
- * of it is read and checked first: if anything fails, the sequence is as before.
+ * that it fits into, `n_threads` and so on, but the same model and `kv_type`. What was
+ * saved after it was stored as `pressure_kv_type` says takes a context that has this as
+ * either. All of it is read and checked first: if anything fails, the sequence is as
+ * before.
  *
  * Returns INVALID_ARGUMENT (no such sequence; saved with another model or
  * `kv_type`), NOT_FOUND, IO, FORMAT (cut off, damaged, or another kind of file),

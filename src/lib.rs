@@ -49,5 +49,4 @@ pub mod text;
 /// Of the library for C, which must not end the process of its host.
 #[cfg(feature = "capi")]
 #[global_allocator]
-static ALLOCATOR: memory::EmergencyAllocator =
-    memory::EmergencyAllocator(std::alloc::System);
+static ALLOCATOR: memory::EmergencyAllocator = memory::EmergencyAllocator(std::alloc::System);

@@ -58,7 +58,11 @@ fn a_pipe_in_place_of_a_tokenizer_is_refused_and_not_waited_for() {
     // Whoever waited would get this, and the writer waits for whoever reads.
     thread::spawn(move || fs::write(pipe, "{}"));
     let tokenizer = model.text().tokenizer().map(drop);
-    assert_fails(tokenizer, Status::Format, &["tokenizer.json", "not a regular file"]);
+    assert_fails(
+        tokenizer,
+        Status::Format,
+        &["tokenizer.json", "not a regular file"],
+    );
 }
 
 #[test]

@@ -11,7 +11,9 @@ use super::ops::Ops;
 use super::primitive::kernel;
 use super::rotation::Rotation;
 use crate::error::Result;
-use crate::kernels::{self, AttentionStep, CacheBlock, CacheLayout, LayerShape, PositionScale, Segment};
+use crate::kernels::{
+    self, AttentionStep, CacheBlock, CacheLayout, LayerShape, PositionScale, Segment,
+};
 
 /// One layer's attention.
 #[derive(Clone, Copy)]
@@ -82,10 +84,7 @@ pub struct StepBlocks {
 impl StepBlocks {
     /// While a graph with nodes of these is evaluated, the blocks belong to it from
     /// each place's `start` on, and what is in front of that is not written.
-    pub(crate) fn new(
-        ops: &Ops,
-        sequences: Vec<(Place, SequenceBlocks)>,
-    ) -> StepBlocks {
+    pub(crate) fn new(ops: &Ops, sequences: Vec<(Place, SequenceBlocks)>) -> StepBlocks {
         let rounds = match ops.rows_apart() {
             true => one_token_each(&sequences),
             false => vec![sequences.into_iter().map(segment).collect()],

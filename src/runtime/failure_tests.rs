@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::{
-    Ahead, Batch, Context, ContextOptions, DeviceChoice, GenerateOptions, Model,
-    ModelOptions, Prompt, Speculation, budget_info, generate, memory_stats,
+    Ahead, Batch, Context, ContextOptions, DeviceChoice, GenerateOptions, Model, ModelOptions,
+    Prompt, Speculation, budget_info, generate, memory_stats,
 };
 use crate::error::{Result, Status};
 use crate::memory::Demand;
@@ -328,7 +328,10 @@ fn freeing(place: &Place) -> usize {
     )
 }
 
-const OPERATIONS: [(&str, fn(&Place) -> usize); 9] = [
+/// Gives how many calls of MLX's it saw fail.
+type Operation = fn(&Place) -> usize;
+
+const OPERATIONS: [(&str, Operation); 9] = [
     ("open", opening),
     ("make a context", making_a_context),
     ("evaluate", evaluating),

@@ -55,12 +55,7 @@ pub fn check(_: &[String]) -> Result<Outcome> {
 fn soak(rounds: &Rounds, large: &Path) -> Result<()> {
     let library = Library::build()?;
     let program = library.compile_program(&root().join("tests/soak/soak.c"))?;
-    let counts = [
-        rounds.tokens,
-        rounds.contexts,
-        rounds.opens,
-        rounds.cancels,
-    ];
+    let counts = [rounds.tokens, rounds.contexts, rounds.opens, rounds.cancels];
     run(standalone(program)
         .arg(bundled_model()?)
         .arg(large)

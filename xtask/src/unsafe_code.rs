@@ -138,7 +138,9 @@ fn document() -> Result<String> {
     }
     let mut text = INTRODUCTION.to_owned();
     let mut all = Count::default();
-    text.push_str("\n| room | blocks | implementations | functions | why |\n|---|---|---|---|---|\n");
+    text.push_str(
+        "\n| room | blocks | implementations | functions | why |\n|---|---|---|---|---|\n",
+    );
     for room in ROOMS {
         let count = total(files.iter().filter(|(file, _)| is_in(file, room)));
         ensure!(
@@ -147,7 +149,13 @@ fn document() -> Result<String> {
             room.place
         );
         all = all.plus(count);
-        writeln!(text, "| {} | {} | {} |", room.place, count.cells(), room.reason)?;
+        writeln!(
+            text,
+            "| {} | {} | {} |",
+            room.place,
+            count.cells(),
+            room.reason
+        )?;
     }
     writeln!(text, "| all | {} | |", all.cells())?;
     text.push_str("\n| file | blocks | implementations | functions |\n|---|---|---|---|\n");
