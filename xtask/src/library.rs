@@ -80,7 +80,7 @@ impl Library {
             .arg("-o")
             .arg(&program)
             .arg(format!("-L{}", self.dir.display()))
-            .arg("-lumrt")
+            .args(["-lumrt", "-lm"])
             .arg(format!("-Wl,-rpath,{}", self.dir.display()));
         if !cfg!(target_vendor = "apple") {
             // MLX for CUDA refers to NVIDIA's driver, which need not be here.

@@ -20,9 +20,9 @@ MODEL_PATHS = ["path/to/model", "path/to/checkpoint"]
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder in which those paths lead to the bundled model."""
-    (config,) = (ROOT / "examples" / "models").glob("*/config.json")
+    bundled = ROOT / "examples" / "models" / "umrt-tales-4bit"
     for path in MODEL_PATHS:
-        shutil.copytree(config.parent, tmp_path / path)
+        shutil.copytree(bundled, tmp_path / path)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

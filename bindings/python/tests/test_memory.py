@@ -14,7 +14,7 @@ import umrt
 def test_a_context_accounts_for_its_tokens(plain_model: umrt.Model) -> None:
     before = umrt.memory_stats()
     with plain_model.context() as context:
-        assert context.memory() == umrt.ContextMemory(0, 0, 0)
+        assert context.memory() == umrt.ContextMemory(0, 0, 0, 0)
         context.eval([1, 2, 3])
         memory = context.memory()
         assert memory.kv_used_bytes == 3 * context.info.kv_bytes_per_token
@@ -59,7 +59,7 @@ def test_statistics_print_as_tables(plain_model: umrt.Model) -> None:
     numbers_end = {line.index("B ") for line in lines[1:] if "B  " in line}
     assert len(numbers_end) == 1, "the numbers are in one column"
     assert "weights, mapped" in str(plain_model.memory())
-    table = str(umrt.ContextMemory(3 * 2**20, 512, 2**40))
+    table = str(umrt.ContextMemory(3 * 2**20, 512, 2**40, 0))
     assert "3.0 MiB" in table and "512 B" in table and "1.0 TiB" in table
 
 

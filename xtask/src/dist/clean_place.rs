@@ -143,7 +143,11 @@ fn with_cmake(prefix: &Path, place: &Place) -> Result<()> {
     let interpreter = python::interpreter(&TOOLS)?;
     let tools = interpreter.parent().context("a folder of programs")?;
     let build = place.join("build");
-    let cmake = || bare(tools.join("cmake"), &place.0);
+    let cmake = || {
+        let mut cmake = bare(interpreter.clone(), &place.0);
+        cmake.args(["-m", "cmake"]);
+        cmake
+    };
     output(
         cmake()
             .arg("-S")
