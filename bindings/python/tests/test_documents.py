@@ -32,11 +32,11 @@ def test_python_in_documents_runs(document: str, place: Path) -> None:
     text = (ROOT / document).read_text(encoding="utf-8")
     blocks = list(BLOCK.finditer(text))
     assert blocks, f"{document} has no Python any more: take it out of the list"
+    names: dict[str, Any] = {"__name__": "document"}
     for block in blocks:
         line = text.count("\n", 0, block.start()) + 2
         # So that errors name the place in the document.
         code = "\n" * (line - 1) + block[1]
-        names: dict[str, Any] = {"__name__": "document"}
         exec(compile(code, document, "exec"), names)
 
 
