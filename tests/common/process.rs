@@ -2,6 +2,9 @@
 
 use std::path::Path;
 use std::process::Command;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::mpsc;
 use std::time::Duration;
 use std::{env, fs, thread};
 
@@ -52,6 +55,40 @@ pub fn anonymous_bytes() -> usize {
     kib.and_then(|kib| kib.parse::<usize>().ok())
         .expect("RssAnon in kB")
         * 1024
+}
+
+/// From here on the C library gives large blocks back as soon as they are freed. Left
+/// to itself it keeps them on its heap, and how many of them depends on the order in
+/// which threads free them. Blocks that it already keeps stay there: call this first.
+pub fn give_back_large_blocks() {
+    const LARGE: libc::c_int = 16 << 10;
+    // SAFETY: sets a number of the allocator.
+    let is_set = unsafe { libc::mallopt(libc::M_MMAP_THRESHOLD, LARGE) };
+    assert_eq!(is_set, 1, "a threshold");
+}
+
+/// By how much the anonymous memory of this process grows during `call`, as far as
+/// samples every fraction of a millisecond see it.
+pub fn peak_growth(call: impl FnOnce()) -> usize {
+    let ended = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let (started, start) = mpsc::channel();
+        let ended = &ended;
+        let sampler = scope.spawn(move || {
+            let before = anonymous_bytes();
+            let mut peak = before;
+            started.send(()).expect("a caller that waits");
+            while !ended.load(Relaxed) {
+                peak = peak.max(anonymous_bytes());
+                thread::sleep(Duration::from_micros(200));
+            }
+            peak - before
+        });
+        start.recv().expect("a first sample");
+        call();
+        ended.store(true, Relaxed);
+        sampler.join().expect("samples")
+    })
 }
 
 /// Runs `call` while this process gets at most `bytes` more of address space.
