@@ -837,7 +837,6 @@ typedef struct {
    */
   uint64_t weights_locked_bytes;
   /**
-   * Tokenizers and chat templates, estimated from the entries of their tables,
    * Tokenizers and chat templates, estimated from the entries of their tables; 0
    * until they are first used.
    */
@@ -887,6 +886,11 @@ typedef struct {
    * the machine's.
    */
   uint64_t gpu_bytes;
+  /**
+   * The highest that the kernels' buffers, which are part of `scratch_bytes`, have
+   * been.
+   */
+  uint64_t kernels_peak_bytes;
 } umrt_memory_info;
 
 /**

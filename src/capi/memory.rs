@@ -67,7 +67,6 @@ pub struct umrt_memory_info {
     pub usable_reason: *const c_char,
     /// Weight files locked in memory (`UMRT_RESIDENCY_LOCKED`).
     pub weights_locked_bytes: u64,
-    /// Tokenizers and chat templates, estimated from the entries of their tables,
     /// Tokenizers and chat templates, estimated from the entries of their tables; 0
     /// until they are first used.
     pub text_bytes: u64,
@@ -96,6 +95,9 @@ pub struct umrt_memory_info {
     /// Of `total_bytes`, what is in the memory of GPUs that have their own, and not in
     /// the machine's.
     pub gpu_bytes: u64,
+    /// The highest that the kernels' buffers, which are part of `scratch_bytes`, have
+    /// been.
+    pub kernels_peak_bytes: u64,
 }
 
 /// What was given back.
@@ -224,6 +226,7 @@ impl umrt_memory_info {
             prefix_cache_bytes: stats.prefix_cache as u64,
             kv_spilled_bytes: stats.kv_spilled as u64,
             gpu_bytes: stats.on_gpu as u64,
+            kernels_peak_bytes: stats.kernels_peak as u64,
             ..Self::of_model(stats.weights)
         })
     }

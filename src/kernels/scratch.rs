@@ -1,18 +1,17 @@
 //! How much memory kernels take beside their inputs and outputs.
 
-use super::attention::attention_scratch_bytes;
+use super::attention::{attention_scratch_bytes, attention_thread_bytes};
 use super::experts::mixture_scratch_bytes;
 use super::float::Float;
 use super::linear::{MAX_DOT_ROWS, dots_scratch_bytes, panel_bytes, thread_scratch_bytes};
+use super::quantized::Format;
 
 /// How a matrix is stored, as far as scratch memory depends on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stored {
     Float(Float),
     /// Codes that are whole numbers.
-    Codes {
-        group_size: usize,
-    },
+    Codes(Format),
     /// Anything that becomes float32 first.
     Other,
 }
@@ -26,10 +25,14 @@ pub struct ProductShape {
     pub weights: Stored,
 }
 
-/// The queries of one sequence's tokens.
+/// The queries of some sequences' tokens.
 #[derive(Clone, Copy, Debug)]
 pub struct AttentionShape {
+    /// Of all sequences.
     pub n_tokens: usize,
+    pub n_sequences: usize,
+    /// That a token sees at most.
+    pub n_positions: usize,
     pub n_heads: usize,
     pub n_kv_heads: usize,
     pub head_dim: usize,
@@ -69,9 +72,14 @@ impl ProductShape {
 }
 
 impl AttentionShape {
-    /// Rotated queries, and partial results over parts of the positions.
+    /// Partial results over parts of the positions.
     pub fn scratch_bytes(&self) -> usize {
         attention_scratch_bytes(self)
+    }
+
+    /// Of each thread, until it ends.
+    pub fn thread_bytes(&self) -> usize {
+        attention_thread_bytes(self)
     }
 }
 

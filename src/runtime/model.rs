@@ -13,10 +13,10 @@ use super::residency::{Residence, make_room};
 use super::scratch::float_of;
 use super::stats::ModelMemory;
 use super::text::ModelText;
-use crate::checkpoint::{Checkpoint, LoadMode, Manifest, Mode};
+use crate::checkpoint::{Checkpoint, LoadMode, Manifest, Mode, QuantSpec};
 use crate::decoder::{Decoder, DecoderSpec, Precision};
 use crate::error::{Error, Result};
-use crate::kernels::{BlockFormat, Stored};
+use crate::kernels::{BlockFormat, Float, Format, Stored};
 use crate::log;
 use crate::memory::{self, Category, Entry};
 use crate::mlx::{self, CpuOps, Device, Stream};
@@ -118,22 +118,38 @@ pub(super) fn info_of(manifest: &Manifest, spec: DecoderSpec) -> Result<ModelInf
         quant_group_size: quant.map_or(blocks.map_or(0, BlockFormat::group_size), |quant| {
             quant.group_size
         }),
-        stored: match quant {
-            None if blocks.is_some_and(|blocks| blocks.group_size() < 32) => Stored::Other,
-            None if let Some(blocks) = blocks => Stored::Codes {
-                group_size: blocks.group_size(),
-            },
-            None => Stored::Float(float_of(spec.native_dtype(manifest)?)),
-            Some(quant) if quant.mode == Mode::Mxfp8 => Stored::Other,
-            Some(quant) => Stored::Codes {
-                group_size: quant.group_size,
-            },
-        },
+        stored: stored_as(float_of(spec.native_dtype(manifest)?), quant, blocks),
         has_tokenizer: directory.tokenizer().is_some()
             || manifest.embedded_vocabulary_bytes().is_some(),
         has_chat_template: !manifest.chat_templates()?.is_empty(),
         spec,
     })
+}
+
+/// As what kernels read most of the weights.
+fn stored_as(float: Float, quant: Option<QuantSpec>, blocks: Option<BlockFormat>) -> Stored {
+    let Some(QuantSpec {
+        mode,
+        bits,
+        group_size,
+    }) = quant
+    else {
+        return match blocks {
+            Some(blocks) if blocks.group_size() < 32 => Stored::Other,
+            Some(blocks) => Stored::Codes(Format::Blocks(blocks)),
+            None => Stored::Float(float),
+        };
+    };
+    match mode {
+        Mode::Mxfp8 => Stored::Other,
+        Mode::Mxfp4 => Stored::Codes(Format::Mxfp4),
+        Mode::Nvfp4 => Stored::Codes(Format::Nvfp4),
+        Mode::Affine => Stored::Codes(Format::Affine {
+            bits,
+            group_size,
+            float,
+        }),
+    }
 }
 
 /// The type of blocks that has most of the weights, if any has some.

@@ -156,6 +156,8 @@ impl StepShape {
         };
         let attention = AttentionShape {
             n_tokens,
+            n_sequences: step.n_sequences,
+            n_positions: step.n_positions,
             n_heads: self.n_heads,
             n_kv_heads: self.n_kv_heads,
             head_dim: self.head_dim,
@@ -177,6 +179,7 @@ impl StepShape {
             .saturating_add(mixture.map_or(0, |mixture| mixture.scratch_bytes()))
             .saturating_add(rotations)
             .saturating_add(product([self.n_threads, product_shape.thread_bytes()]))
+            .saturating_add(product([self.n_threads, attention.thread_bytes()]))
             .saturating_add(product([self.n_threads, latent]))
     }
 }

@@ -66,6 +66,8 @@ pub struct MemoryStats {
     pub mlx: mlx::MemoryUse,
     /// What the kernels hold for intermediate results.
     kernels: usize,
+    /// The highest `kernels` so far.
+    pub kernels_peak: usize,
     /// Of the copied weights, what lies in MLX's memory.
     mlx_weights: usize,
     /// Of the keys and values, what lies in MLX's memory.
@@ -115,6 +117,7 @@ impl MemoryStats {
             kv_peak: 0,
             mlx: mlx::MemoryUse::default(),
             kernels: 0,
+            kernels_peak: 0,
             mlx_weights: 0,
             mlx_kv: 0,
             on_gpu: 0,
@@ -156,6 +159,7 @@ pub fn memory_stats() -> Result<MemoryStats> {
         kv_peak: ledger().peak(Category::KvReserved),
         mlx,
         kernels: bytes(Category::Scratch),
+        kernels_peak: ledger().peak(Category::Scratch),
         mlx_weights,
         mlx_kv,
         on_gpu: match mlx::arrays_are_in_device_memory() {

@@ -143,8 +143,7 @@ static double engine_figure(const char *name) {
       {"weights", memory.weights_mapped_bytes},
       {"kv", memory.kv_peak_bytes},
       {"kv-now", memory.kv_reserved_bytes},
-      /* Of MLX's arrays, and what kernels keep for their next call. */
-      {"step-peak", memory.mlx_peak_bytes + memory.scratch_bytes},
+      {"step-peak", memory.mlx_peak_bytes + memory.kernels_peak_bytes},
       {"estimated-weights", estimate.weights_mapped_bytes},
       {"estimated-kv", estimate.kv_bytes},
       {"estimated-logits", estimate.logits_bytes},

@@ -140,6 +140,8 @@ class MemoryStats:
     gpu_bytes: int
     """Of `total_bytes`, what is in the memory of GPUs that have their own, and not in
     the machine's."""
+    kernels_peak_bytes: int
+    """The highest that the kernels' buffers in `scratch_bytes` have been."""
 
     def __str__(self) -> str:
         table = _table(

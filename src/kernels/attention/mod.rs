@@ -239,12 +239,37 @@ impl<'a> Attention<'a> {
     }
 }
 
-/// The partial results of as many pieces as there can be.
+/// The partial results of as many pieces as there can be, however the tokens are
+/// distributed among the sequences.
 pub(super) fn attention_scratch_bytes(shape: &AttentionShape) -> usize {
-    let group = shape.n_heads / shape.n_kv_heads.max(1);
-    let rows = shape.n_tokens * group.max(1);
-    let floats = PADDING + shape.head_dim.next_multiple_of(PADDING);
-    plan::MAX_PIECES * rows.min(plan::TILE_ROWS) * floats * size_of::<f32>()
+    let group = (shape.n_heads / shape.n_kv_heads.max(1)).max(1);
+    let longest = plan::uncut_rows(shape.n_kv_heads) / group;
+    let (mut of_each, mut of_all) = (0, 0);
+    for n_tokens in 1..=longest.min(shape.n_tokens) {
+        let rows = plan::partial_rows(
+            n_tokens * group,
+            shape.n_kv_heads,
+            2 * shape.head_dim,
+            shape.n_positions,
+        );
+        of_each = of_each.max(rows);
+        of_all = of_all.max(rows.saturating_mul(shape.n_tokens).div_ceil(n_tokens));
+    }
+    let rows = of_all.min(of_each.saturating_mul(shape.n_sequences));
+    rows.saturating_mul(partial_bytes(shape.head_dim))
+}
+
+/// What a thread keeps for its pieces, and the result of one that is not cut.
+pub(super) fn attention_thread_bytes(shape: &AttentionShape) -> usize {
+    let group = (shape.n_heads / shape.n_kv_heads.max(1)).max(1);
+    let rows = (shape.n_tokens * group).min(plan::TILE_ROWS);
+    let columns = shape.head_dim.next_multiple_of(PADDING);
+    let tile = tile::buffer_floats(rows, columns);
+    tile * size_of::<f32>() + rows * partial_bytes(shape.head_dim)
+}
+
+fn partial_bytes(value_dim: usize) -> usize {
+    (PADDING + value_dim.next_multiple_of(PADDING)) * size_of::<f32>()
 }
 
 /// Stores the tokens' keys and values in the blocks and computes attention into

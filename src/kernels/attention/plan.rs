@@ -17,6 +17,42 @@ const PIECE_PRODUCTS: usize = 1 << 22;
 /// Preparing a position costs as much as this many query rows.
 const POSITION_ROWS: usize = 8;
 
+/// What a tile of rows costs.
+fn tile_products(tile_rows: usize, row_products: usize, n_visible: usize) -> usize {
+    (tile_rows + POSITION_ROWS)
+        .saturating_mul(row_products)
+        .saturating_mul(n_visible)
+}
+
+fn n_cuts(tile_products: usize, n_tiles: usize) -> usize {
+    (tile_products / PIECE_PRODUCTS).clamp(1, (MAX_PIECES / n_tiles).max(1))
+}
+
+/// Query rows that pieces have partial results of, if one segment has so many rows of
+/// each key-value head and sees all of `n_positions`.
+pub fn partial_rows(
+    n_rows: usize,
+    n_kv_heads: usize,
+    row_products: usize,
+    n_positions: usize,
+) -> usize {
+    let tile_rows = n_rows.min(TILE_ROWS);
+    let n_tiles = n_rows.div_ceil(TILE_ROWS) * n_kv_heads;
+    let n_cuts = n_cuts(
+        tile_products(tile_rows, row_products, n_positions),
+        n_tiles.max(1),
+    );
+    match n_cuts {
+        1 => 0,
+        _ => n_tiles * n_cuts * tile_rows,
+    }
+}
+
+/// So many rows of each key-value head are so many tiles that none of them is cut.
+pub fn uncut_rows(n_kv_heads: usize) -> usize {
+    (MAX_PIECES / 2).div_ceil(n_kv_heads.max(1)) * TILE_ROWS + 1
+}
+
 /// Tiles of rows, and each of them by positions. Neither the number of threads nor
 /// other segments matter, so that results don't depend on them.
 pub struct Plan {
@@ -37,8 +73,8 @@ impl Plan {
         let n_tiles = n_row_tiles * step.n_kv_heads();
         let row_products = step.key_dim() + step.value_dim();
         let n_visible = job.visible(job.segment.n_tokens - 1).len();
-        let products = (tile_rows + POSITION_ROWS) * row_products * n_visible;
-        let n_cuts = (products / PIECE_PRODUCTS).clamp(1, (MAX_PIECES / n_tiles).max(1));
+        let products = tile_products(tile_rows, row_products, n_visible);
+        let n_cuts = n_cuts(products, n_tiles);
         Plan {
             tile_rows,
             n_row_tiles,

@@ -113,6 +113,12 @@ struct Buffers {
     values: Aligned<f32>,
 }
 
+/// Numbers of [`Buffers`], at most.
+pub fn buffer_floats(n_rows: usize, columns: usize) -> usize {
+    let (keys, values) = (2 * TILE * columns, 2 * TILE * columns);
+    n_rows * columns + keys + n_rows * TILE + values
+}
+
 thread_local! {
     /// Of the thread's last piece: a decoded token's pieces are too short to clear
     /// new ones for each.

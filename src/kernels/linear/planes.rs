@@ -86,14 +86,6 @@ impl Resolution {
         }
     }
 
-    /// What takes most memory.
-    pub fn most(group_size: usize) -> Resolution {
-        Resolution {
-            planes: 2,
-            part_size: group_size.min(MAX_PART_SIZE),
-        }
-    }
-
     /// The same for an order of columns. Two bytes are exact enough for whole
     /// groups, which have fewer scales, unless parts have lanes.
     pub fn in_order(self, order: Order, format: Format) -> Resolution {

@@ -130,10 +130,12 @@ fn stored_element(shape: &ProductShape) -> Element {
     let in_halves = Level::detect().has_dot_halves();
     match (shape.weights, shape.activations) {
         (Stored::Float(Float::Bf16), Float::Bf16) if in_halves => Element::Bf16,
-        (Stored::Codes { group_size }, Float::F16 | Float::Bf16) if in_halves => Element::Codes {
-            resolution: Resolution::most(group_size),
-            group_size,
-        },
+        (Stored::Codes(format), float @ (Float::F16 | Float::Bf16)) if in_halves => {
+            Element::Codes {
+                resolution: Resolution::choose(float, format, shape.n_rows),
+                group_size: format.group_size(),
+            }
+        }
         _ => Element::F32,
     }
 }

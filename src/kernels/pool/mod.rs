@@ -96,15 +96,16 @@ impl Pool {
     /// to fill. `give_back` keeps it for the next kernel, as long as the pool lives.
     pub fn buffer(&self, length: usize) -> Buffer {
         let mut spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner);
-        let fits = spare
-            .iter()
-            .position(|buffer| buffer.as_slice().len() >= length);
-        let found = fits
-            .or(spare.len().checked_sub(1))
+        let length_of = |index: &usize| spare[*index].as_slice().len();
+        let fits = (0..spare.len()).filter(|index| length_of(index) >= length);
+        let smallest_that_fits = fits.min_by_key(length_of);
+        let largest = (0..spare.len()).max_by_key(length_of);
+        let found = smallest_that_fits
+            .or(largest)
             .map(|index| spare.swap_remove(index));
         drop(spare);
         match found {
-            Some(buffer) if fits.is_some() => buffer,
+            Some(buffer) if smallest_that_fits.is_some() => buffer,
             found => {
                 // Before the new one is there.
                 drop(found);

@@ -1,10 +1,12 @@
 //! Taking the measurements: every library computes in its own process, and only
 //! one at a time.
 
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 
 use super::plan::{BATCH_SIZES, Measurement, SHORT};
 use super::report::{Meaning, Peer, Row, Unit};
@@ -12,6 +14,7 @@ use super::shape::{Format, Shape};
 use super::statistics::median;
 use super::system::{BusyCore, MemoryWatch};
 use super::worker::{Engine, Worker};
+use crate::util::output;
 
 /// A model as each library opens it.
 pub struct Subject {
@@ -31,6 +34,8 @@ pub struct Settings {
     pub patience_s: u32,
     /// About how long one library decodes in its turn.
     pub turn: Duration,
+    /// The program that reads memory in a plain loop.
+    pub read_bandwidth: Option<PathBuf>,
 }
 
 /// Time in which the threads of the library that had its turn come to rest.
@@ -46,6 +51,9 @@ const BATCH_STEPS: u32 = 8;
 const BUSY_STEPS: u32 = 8;
 const MLX_LM_STEPS: u32 = 2;
 const MLX_LM_PROMPT: u32 = 8;
+/// Larger than the last-level cache of any processor.
+const BANDWIDTH_MIB_PER_THREAD: &str = "512";
+const BANDWIDTH_PASSES: &str = "3";
 
 /// For each library one value per turn.
 pub(super) type Turns<T> = Vec<Vec<T>>;
@@ -54,16 +62,18 @@ impl Subject {
     pub fn measure(&self, measurement: Measurement, settings: &Settings) -> Result<Vec<Row>> {
         match measurement {
             Measurement::Fresh => self.fresh(settings),
+            Measurement::Decode { behind: SHORT } => self.decode(settings),
             Measurement::Decode { behind } => {
-                let rates = self.decode_rates(behind, settings)?;
-                let meaning = match behind {
-                    SHORT => self.bytes_per_token(),
-                    _ => Meaning::Nothing,
-                };
-                Ok(self.rows(measurement, Unit::TokensPerSecond, vec![rates], &[meaning]))
+                let rates = self.decode_rates(behind, settings, || Ok(()))?;
+                Ok(self.rows(
+                    measurement,
+                    Unit::TokensPerSecond,
+                    vec![rates],
+                    &[Meaning::Nothing],
+                ))
             }
             Measurement::Token => {
-                let rates = self.decode_rates(SHORT, settings)?;
+                let rates = self.decode_rates(SHORT, settings, || Ok(()))?;
                 let seconds = each(&rates, |rate| 1.0 / rate);
                 Ok(self.rows(
                     measurement,
@@ -146,7 +156,31 @@ impl Subject {
         Ok(rows)
     }
 
-    fn decode_rates(&self, behind: u32, settings: &Settings) -> Result<Turns<f64>> {
+    /// With a plain read loop that has its turn too.
+    fn decode(&self, settings: &Settings) -> Result<Vec<Row>> {
+        let mut bandwidth = Vec::new();
+        let rates = self.decode_rates(SHORT, settings, || {
+            if let Some(program) = &settings.read_bandwidth {
+                bandwidth.push(read_bandwidth(program, settings.n_threads)?);
+            }
+            Ok(())
+        })?;
+        let mut rows = self.rows(
+            Measurement::Decode { behind: SHORT },
+            Unit::TokensPerSecond,
+            vec![rates],
+            &[self.bytes_per_token()],
+        );
+        rows[0].read_bandwidth = bandwidth;
+        Ok(rows)
+    }
+
+    fn decode_rates(
+        &self,
+        behind: u32,
+        settings: &Settings,
+        between: impl FnMut() -> Result<()>,
+    ) -> Result<Turns<f64>> {
         let mut workers = self.open_all(behind + MAX_STEPS, 1, settings)?;
         let mut fastest = f64::INFINITY;
         for worker in &mut workers {
@@ -157,14 +191,15 @@ impl Subject {
         let steps = steps_within(settings.turn, fastest);
         let seconds_per_run = fastest * f64::from(steps);
         let n_runs = (settings.turn.as_secs_f64() / seconds_per_run).clamp(1.0, MAX_RUNS) as u32;
-        in_turns(&mut workers, settings.n_pairs, |worker| {
+        let turn = |worker: &mut Worker| {
             let mut seconds = 0.0;
             for _ in 0..n_runs {
                 worker.ask(&format!("trim 1 {behind}"))?;
                 seconds += worker.ask(&format!("decode 1 {steps}"))?;
             }
             Ok(f64::from(n_runs * steps) / seconds)
-        })
+        };
+        in_rounds(&mut workers, settings.n_pairs, turn, between)
     }
 
     fn prefill_rates(&self, n_tokens: u32, settings: &Settings) -> Result<Turns<f64>> {
@@ -306,6 +341,7 @@ impl Subject {
             umrt,
             peer: candidates.max_by(|a, b| quality(a).total_cmp(&quality(b))),
             meaning,
+            read_bandwidth: Vec::new(),
         }
     }
 }
@@ -338,16 +374,44 @@ impl Fresh {
 pub(super) fn in_turns<T>(
     workers: &mut [Worker],
     n_pairs: usize,
+    turn: impl FnMut(&mut Worker) -> Result<T>,
+) -> Result<Turns<T>> {
+    in_rounds(workers, n_pairs, turn, || Ok(()))
+}
+
+/// The same with something else at the end of each round.
+fn in_rounds<T>(
+    workers: &mut [Worker],
+    n_rounds: usize,
     mut turn: impl FnMut(&mut Worker) -> Result<T>,
+    mut between: impl FnMut() -> Result<()>,
 ) -> Result<Turns<T>> {
     let mut turns: Turns<T> = workers.iter().map(|_| Vec::new()).collect();
-    for _ in 0..n_pairs {
+    for _ in 0..n_rounds {
         for (worker, turns) in workers.iter_mut().zip(&mut turns) {
             thread::sleep(REST);
             turns.push(turn(worker)?);
         }
+        thread::sleep(REST);
+        between()?;
     }
     Ok(turns)
+}
+
+/// Bytes per second of the best pass.
+fn read_bandwidth(program: &Path, n_threads: usize) -> Result<f64> {
+    let printed = output(
+        Command::new(program)
+            .arg(n_threads.to_string())
+            .args([BANDWIDTH_MIB_PER_THREAD, BANDWIDTH_PASSES]),
+    )?;
+    let rates = printed.lines().map(str::parse::<f64>);
+    let rates = rates.collect::<Result<Vec<f64>, _>>();
+    rates
+        .context("read_bandwidth prints numbers")?
+        .into_iter()
+        .reduce(f64::max)
+        .context("read_bandwidth prints a number for each pass")
 }
 
 pub(super) fn each<T>(turns: &Turns<T>, value: impl Fn(&T) -> f64) -> Turns<f64> {
@@ -372,6 +436,7 @@ mod tests {
         n_threads: 2,
         patience_s: 1,
         turn: Duration::from_millis(10),
+        read_bandwidth: None,
     };
 
     /// A worker that answers every command with the same number.

@@ -21,13 +21,12 @@ mod targets;
 mod worker;
 
 use std::fs;
-use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
 use crate::library::bundled_model;
-use crate::util::{output, root};
+use crate::util::root;
 use measure::{Settings, Subject};
 use models::{Checkpoint, Gguf};
 use options::Options;
@@ -36,10 +35,6 @@ use plan::{Entry, Measurement, Source};
 use report::{Machine, Report, Skipped};
 use shape::{Format, Shape};
 use worker::Engine;
-
-/// Larger than the last-level cache of any processor.
-const BANDWIDTH_MIB_PER_THREAD: &str = "512";
-const BANDWIDTH_PASSES: &str = "3";
 
 /// Models that all libraries open at once must leave room in memory.
 const MEMORY_SHARE: f64 = 0.8;
@@ -104,6 +99,7 @@ impl<'a> Bench<'a> {
                 n_threads: report.machine.threads,
                 patience_s: if options.quick { 60 } else { 600 },
                 turn: Duration::from_millis(if options.quick { 700 } else { 2000 }),
+                read_bandwidth: Some(peers.read_bandwidth.clone()),
             },
             peers,
             report,
@@ -121,12 +117,15 @@ impl<'a> Bench<'a> {
     }
 
     fn measure(&mut self, subject: &Subject, measurements: &[Measurement]) -> Result<()> {
-        self.read_bandwidth()?;
         for measurement in measurements {
             let names = format!("{}/{}", subject.model, measurement.rows().join(", "));
             eprintln!("bench: {names}");
             match subject.measure(*measurement, &self.settings) {
-                Ok(mut rows) => self.report.rows.append(&mut rows),
+                Ok(mut rows) => {
+                    let rates = rows.iter().flat_map(|row| &row.read_bandwidth);
+                    self.report.read_bandwidth.extend(rates);
+                    self.report.rows.append(&mut rows);
+                }
                 Err(error) => self.skip(names, &error),
             }
             // What is there already survives an interruption.
@@ -134,25 +133,13 @@ impl<'a> Bench<'a> {
                 self.report.write(file)?;
             }
         }
-        self.read_bandwidth()
+        Ok(())
     }
 
     fn skip(&mut self, what: String, reason: &anyhow::Error) {
         let reason = format!("{reason:#}");
         eprintln!("bench: skipped {what}: {reason}");
         self.report.skipped.push(Skipped { what, reason });
-    }
-
-    fn read_bandwidth(&mut self) -> Result<()> {
-        let mut program = Command::new(&self.peers.read_bandwidth);
-        program
-            .arg(self.settings.n_threads.to_string())
-            .args([BANDWIDTH_MIB_PER_THREAD, BANDWIDTH_PASSES]);
-        for line in output(&mut program)?.lines() {
-            let rate = line.parse().context("read_bandwidth prints numbers")?;
-            self.report.read_bandwidth.push(rate);
-        }
-        Ok(())
     }
 
     fn subject(&self, entry: &Entry) -> Result<Subject> {

@@ -38,6 +38,10 @@ pub struct Row {
     /// Absent where only umrt was measured.
     pub peer: Option<Peer>,
     pub meaning: Meaning,
+    /// Bytes per second of a plain read loop that had its turn in each round. Empty
+    /// where none had one.
+    #[serde(default)]
+    pub read_bandwidth: Vec<f64>,
 }
 
 #[derive(Clone, Serialize, Deserialize)]
@@ -109,6 +113,20 @@ impl Row {
             paired_ratios(peer, &self.umrt)
         })
     }
+
+    /// Bytes per second that reading the weights took, as a share of what a plain read
+    /// loop got in the same round: what the memory gives changes with what other
+    /// machines on the same host do.
+    pub fn bandwidth_share(&self) -> Option<f64> {
+        let Meaning::BytesPerToken(bytes) = self.meaning else {
+            return None;
+        };
+        if self.read_bandwidth.is_empty() {
+            return None;
+        }
+        let tokens = paired_ratios(&self.umrt, &self.read_bandwidth).median;
+        Some(tokens * bytes as f64)
+    }
 }
 
 impl Report {
@@ -116,24 +134,13 @@ impl Report {
         self.rows.iter().find(|row| row.id() == id)
     }
 
-    /// The most that the memory gave: what decoding is compared with.
+    /// The most that the memory gave.
     pub fn best_bandwidth(&self) -> Option<f64> {
         self.read_bandwidth.iter().copied().reduce(f64::max)
     }
 
     pub fn median_bandwidth(&self) -> Option<f64> {
         (!self.read_bandwidth.is_empty()).then(|| median(&self.read_bandwidth))
-    }
-
-    /// Bytes per second that reading the weights took, as a share of what the
-    /// memory gives.
-    pub fn bandwidth_share(&self, row: &Row) -> Option<f64> {
-        match row.meaning {
-            Meaning::BytesPerToken(bytes) => {
-                Some(row.umrt().median * bytes as f64 / self.best_bandwidth()?)
-            }
-            _ => None,
-        }
     }
 
     /// How many times more tokens per second than with one token per step.

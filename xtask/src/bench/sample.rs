@@ -69,5 +69,9 @@ fn row(measurement: &str, unit: Unit, umrt: f64, peer: f64, meaning: Meaning) ->
             values: vec![peer; 3],
         }),
         meaning,
+        read_bandwidth: match meaning {
+            Meaning::BytesPerToken(_) => vec![20e9; 3],
+            _ => Vec::new(),
+        },
     }
 }

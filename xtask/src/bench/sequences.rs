@@ -133,6 +133,7 @@ impl Subject {
                 values,
             }),
             meaning: Meaning::Nothing,
+            read_bandwidth: Vec::new(),
         }
     }
 }

@@ -150,7 +150,7 @@ fn meaning(report: &Report, row: &Row) -> String {
         Meaning::Nothing => String::new(),
         Meaning::BytesPerToken(bytes) => {
             let rate = format!("{:.1} GB/s", median * bytes as f64 / 1e9);
-            match report.bandwidth_share(row) {
+            match row.bandwidth_share() {
                 Some(share) => format!("{rate}, {:.0}% of bandwidth", share * 100.0),
                 None => rate,
             }

@@ -52,7 +52,7 @@ impl Goal {
         let median = row.umrt().median;
         Some(match self {
             Self::Advantage(least) => row.advantage()?.median >= least,
-            Self::BandwidthShare(least) => report.bandwidth_share(row)? >= least,
+            Self::BandwidthShare(least) => row.bandwidth_share()? >= least,
             Self::BatchGain(least) => report.batch_gain(row)? >= least,
             Self::ShareOfWeights(most) => match row.meaning {
                 Meaning::WeightBytes(bytes) => median <= most * bytes as f64,

@@ -55,6 +55,7 @@ class MemoryInfo(Struct):
         ("prefix_cache_bytes", c_uint64),
         ("kv_spilled_bytes", c_uint64),
         ("gpu_bytes", c_uint64),
+        ("kernels_peak_bytes", c_uint64),
     ]
 
 

@@ -39,6 +39,8 @@ public struct MemoryStatistics: Hashable, Sendable {
     public let mlxCache: UInt64
     /// The highest `mlxActive` so far.
     public let mlxPeak: UInt64
+    /// The highest that the kernels' buffers in `scratch` have been.
+    public let kernelsPeak: UInt64
     /// Tokenizers and chat templates, estimated; 0 until they are first used.
     public let text: UInt64
     /// Private memory that is accounted for: the sum named above.
@@ -77,6 +79,7 @@ public struct MemoryStatistics: Hashable, Sendable {
         mlxActive = info.mlx_active_bytes
         mlxCache = info.mlx_cache_bytes
         mlxPeak = info.mlx_peak_bytes
+        kernelsPeak = info.kernels_peak_bytes
         text = info.text_bytes
         total = info.total_bytes
         processAnonymous = info.process_anonymous_bytes

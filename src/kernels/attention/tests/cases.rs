@@ -1,5 +1,6 @@
 //! What single shapes and contents show.
 
+use super::super::work::Work;
 use super::*;
 use crate::kernels::floats::FloatsMut;
 use crate::kernels::{Pairing, RopeTable};
@@ -71,6 +72,44 @@ fn pieces_cover_what_is_seen_exactly_once() {
                 assert_eq!(count, usize::from(expected));
             }
         });
+    }
+}
+
+#[test]
+fn partial_results_take_what_is_predicted_and_no_more() {
+    let segments = [
+        (vec![(40_000, 1)], true),
+        (vec![(9_000, 1); 5], true),
+        (vec![(3_000, 16), (3_000, 12), (2_000, 4)], true),
+        (vec![(2_000, 90)], true),
+        (vec![(0, 40), (500, 1)], false),
+        (vec![(1_000, 900)], false),
+    ];
+    for (segments, is_cut) in segments {
+        let shape = Shape {
+            n_kv_heads: 2,
+            group: 4,
+            segments,
+            ..Shape::smallest()
+        };
+        let case = shape.case();
+        let step = case.step();
+        let works = Work::all(case.segments.iter().map(|s| Attention::new(&step, s)));
+        let taken = works.last().map_or(0, Work::partials_end) * size_of::<f32>();
+        assert_eq!(taken > 0, is_cut, "{:?}", shape.segments);
+        let ends = shape.segments.iter().map(|(start, n)| start + n);
+        let predicted = attention_scratch_bytes(&AttentionShape {
+            n_tokens: shape.segments.iter().map(|(_, n)| n).sum(),
+            n_sequences: shape.segments.len(),
+            n_positions: ends.max().unwrap_or(0),
+            n_heads: shape.n_heads(),
+            n_kv_heads: shape.n_kv_heads,
+            head_dim: shape.key_dim,
+            float: shape.float,
+        });
+        assert!(taken <= predicted, "{:?}: {taken}", shape.segments);
+        let is_even = shape.segments.windows(2).all(|pair| pair[0] == pair[1]);
+        assert!(!is_cut || !is_even || predicted < 3 * taken, "{predicted}");
     }
 }
 
