@@ -2,9 +2,16 @@
 
 use std::sync::Arc;
 
-use super::forward::Segment;
 use crate::error::Result;
+use crate::kv::Sequence;
 use crate::mlx::{Array, AttentionLayer, Ops, Place, Projected, StepBlocks};
+
+/// The next tokens of one sequence.
+pub struct Segment<'a> {
+    pub n_tokens: usize,
+    /// Has room for them.
+    pub cache: &'a mut Sequence,
+}
 
 /// Where the tokens of a step are, for all of its layers.
 pub struct StepPlaces {

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use super::adapter::{Adapted, LayerUpdates};
-use super::attention::{StepPlaces, attend};
+use super::attention::{Segment, StepPlaces, attend};
 use super::family::QkNorm;
 use super::mlp::{DenseForm, MlpSpec};
 use super::spec::DecoderSpec;
@@ -12,18 +12,10 @@ use super::weights::{HeadProjections, LoadedBytes, MlpWeights, NormWeights, Proj
 use crate::checkpoint::Checkpoint;
 use crate::error::Result;
 use crate::kernels::{RopeTable, Shift};
-use crate::kv::Sequence;
 use crate::mlx::{
     Array, AttentionLayer, CpuOps, Dtype, Gate, GatedLinears, Linear, LowRank, Norm, Ops,
     Projected, Rope, Rotation, Stream,
 };
-
-/// The next tokens of one sequence.
-pub struct Segment<'a> {
-    pub n_tokens: usize,
-    /// Has room for them.
-    pub cache: &'a mut Sequence,
-}
 
 /// A loaded model: immutable, shared by all of its contexts.
 pub struct Decoder {

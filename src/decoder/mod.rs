@@ -23,8 +23,9 @@ mod spec;
 mod weights;
 
 pub use adapter::{Adapted, AdaptedColumns};
+pub use attention::Segment;
 pub use family::QkNorm;
-pub use forward::{Decoder, Precision, Segment};
+pub use forward::{Decoder, Precision};
 pub use latent::LatentSpec;
 pub use mlp::{DenseForm, ExpertsSpec, MlpSpec};
 pub use prefix::Prefix;

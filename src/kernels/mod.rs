@@ -16,7 +16,6 @@
 //! - `pool`, `share`, `output`, `aligned`: threads that share the work, and what they
 //!   write and need in between;
 //!   `threads`: how many
-//! - `scratch`: how much memory that takes
 //!
 //! Everything is computed in float32 and rounded once, at the end.
 
@@ -43,25 +42,26 @@ mod prefetch;
 mod quantized;
 mod residual;
 mod rope;
-mod scratch;
 mod share;
 #[cfg(test)]
 mod testing;
 mod threads;
 
 pub use activation::{Activation, Gate};
-pub use attention::{AttentionStep, PositionScale, Segment, attention};
+pub use attention::{AttentionShape, AttentionStep, PositionScale, Segment, attention};
 pub use cache::{
     CacheBlock, CacheFormat, CacheLayout, CacheRows, LayerLayout, LayerShape, PartLayout,
     RowsLayout, Shift, Source, Target, copy_part, shift_tokens,
 };
 pub use embedding::{float_rows, gather};
-pub use experts::{Choice, Expert, Experts, GateUp, Groups, Routing, Scores, mix_experts};
+pub use experts::{
+    Choice, Expert, Experts, GateUp, Groups, MixtureShape, Routing, Scores, mix_experts,
+};
 pub use float::Float;
 pub use floats::{Floats, FloatsMut};
 pub use latent::{HeadMatrices, LatentRows, LatentShape, absorb, expand};
 pub use level::Level;
-pub use linear::{Finish, Matrix, Projection, Rows, linear, linear_apart};
+pub use linear::{Finish, Matrix, ProductShape, Projection, Rows, Stored, linear, linear_apart};
 pub use log_sum::log_sum_exp;
 pub use low_rank::{Factor, LowRank, add_low_rank};
 pub use norm::{Norm, normalize_parts};
@@ -69,5 +69,4 @@ pub use pool::Pool;
 pub use quantized::{BlockFormat, Format, QuantizedRows, quantize, quantize_small_floats};
 pub use residual::add_onto;
 pub use rope::{Pairing, RopeTable};
-pub use scratch::{AttentionShape, MixtureShape, ProductShape, Stored};
 pub use threads::default_threads;

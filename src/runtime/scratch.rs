@@ -161,7 +161,6 @@ impl StepShape {
             n_heads: self.n_heads,
             n_kv_heads: self.n_kv_heads,
             head_dim: self.head_dim,
-            float,
         };
         let mixture = self.experts.map(|experts| MixtureShape {
             n_rows: n_tokens,

@@ -16,6 +16,7 @@
 //! - `plan`: how the work of a segment is cut; `work`: what that means for a run
 //! - `tile`: one piece: scores, softmax and weighted sum, tile by tile
 //! - `merge`: from partial results to the result
+//! - `scratch`: how much memory that takes
 //! - `product`: products of small matrices in registers
 //! - `vector`: [`lanes`](super::lanes) at addresses
 
@@ -23,6 +24,7 @@ mod heads;
 mod merge;
 mod plan;
 mod product;
+mod scratch;
 mod tile;
 mod vector;
 mod work;
@@ -31,6 +33,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use merge::merge;
+pub use scratch::AttentionShape;
 use tile::{Partial, Piece, attend};
 use work::{Results, Unit, Work};
 
@@ -43,7 +46,6 @@ use super::norm::Norm;
 use super::output::Output;
 use super::pool::Pool;
 use super::rope::RopeTable;
-use super::scratch::AttentionShape;
 
 /// Rows in scratch memory are multiples of this many floats, which is a multiple
 /// of the lanes of every vector.
@@ -237,39 +239,6 @@ impl<'a> Attention<'a> {
         // SAFETY: the caller's.
         unsafe { layout.read(block, kv_head, positions) }
     }
-}
-
-/// The partial results of as many pieces as there can be, however the tokens are
-/// distributed among the sequences.
-pub(super) fn attention_scratch_bytes(shape: &AttentionShape) -> usize {
-    let group = (shape.n_heads / shape.n_kv_heads.max(1)).max(1);
-    let longest = plan::uncut_rows(shape.n_kv_heads) / group;
-    let (mut of_each, mut of_all) = (0, 0);
-    for n_tokens in 1..=longest.min(shape.n_tokens) {
-        let rows = plan::partial_rows(
-            n_tokens * group,
-            shape.n_kv_heads,
-            2 * shape.head_dim,
-            shape.n_positions,
-        );
-        of_each = of_each.max(rows);
-        of_all = of_all.max(rows.saturating_mul(shape.n_tokens).div_ceil(n_tokens));
-    }
-    let rows = of_all.min(of_each.saturating_mul(shape.n_sequences));
-    rows.saturating_mul(partial_bytes(shape.head_dim))
-}
-
-/// What a thread keeps for its pieces, and the result of one that is not cut.
-pub(super) fn attention_thread_bytes(shape: &AttentionShape) -> usize {
-    let group = (shape.n_heads / shape.n_kv_heads.max(1)).max(1);
-    let rows = (shape.n_tokens * group).min(plan::TILE_ROWS);
-    let columns = shape.head_dim.next_multiple_of(PADDING);
-    let tile = tile::buffer_floats(rows, columns);
-    tile * size_of::<f32>() + rows * partial_bytes(shape.head_dim)
-}
-
-fn partial_bytes(value_dim: usize) -> usize {
-    (PADDING + value_dim.next_multiple_of(PADDING)) * size_of::<f32>()
 }
 
 /// Stores the tokens' keys and values in the blocks and computes attention into

@@ -14,7 +14,6 @@ use super::level::Level;
 use super::linear::{Finish, Projection, Rows, linear};
 use super::output::Output;
 use super::pool::Pool;
-use super::scratch::MixtureShape;
 pub use routing::{Choice, Groups, Routing, Scores};
 
 /// One feed-forward network: `down(gate(x) through the gate, times up(x))`
@@ -222,25 +221,42 @@ fn by_expert(choices: &[Vec<Choice>]) -> BTreeMap<usize, Vec<(usize, f32)>> {
     groups
 }
 
-pub(super) fn mixture_scratch_bytes(shape: &MixtureShape) -> usize {
-    let (float, wide) = (shape.float.bytes(), size_of::<f32>());
-    let sums = shape.n_rows * shape.columns * wide;
-    let found = shape.n_experts * size_of::<Expert<'_>>();
-    let chosen = shape.n_rows * (shape.n_chosen * size_of::<Choice>() + size_of::<Vec<Choice>>());
-    let work = match shape.n_rows {
-        1 => {
-            let products = 2 * shape.n_chosen * shape.intermediate * wide;
-            products + shape.intermediate * float + shape.columns * wide
-        }
-        n_rows => {
-            // A vector that grows has room for up to twice as many.
-            let grouped = 2 * n_rows * shape.n_chosen * size_of::<(usize, f32)>();
-            // Gate and up in turn are taken apart in front of the gate.
-            let inner = shape.intermediate * (float + 4 * wide);
-            grouped + n_rows * (shape.columns * (float + wide) + inner)
-        }
-    };
-    sums + found + chosen + work
+/// Rows that go through some of many experts.
+#[derive(Clone, Copy, Debug)]
+pub struct MixtureShape {
+    pub n_rows: usize,
+    pub columns: usize,
+    /// Of the largest expert.
+    pub intermediate: usize,
+    pub n_experts: usize,
+    /// Of each row.
+    pub n_chosen: usize,
+    pub float: Float,
+}
+
+impl MixtureShape {
+    /// Sums, and what the largest group of rows takes: all of them, if they choose
+    /// the same expert.
+    pub fn scratch_bytes(&self) -> usize {
+        let (float, wide) = (self.float.bytes(), size_of::<f32>());
+        let sums = self.n_rows * self.columns * wide;
+        let found = self.n_experts * size_of::<Expert<'_>>();
+        let chosen = self.n_rows * (self.n_chosen * size_of::<Choice>() + size_of::<Vec<Choice>>());
+        let work = match self.n_rows {
+            1 => {
+                let products = 2 * self.n_chosen * self.intermediate * wide;
+                products + self.intermediate * float + self.columns * wide
+            }
+            n_rows => {
+                // A vector that grows has room for up to twice as many.
+                let grouped = 2 * n_rows * self.n_chosen * size_of::<(usize, f32)>();
+                // Gate and up in turn are taken apart in front of the gate.
+                let inner = self.intermediate * (float + 4 * wide);
+                grouped + n_rows * (self.columns * (float + wide) + inner)
+            }
+        };
+        sums + found + chosen + work
+    }
 }
 
 /// What is in turn, one after the other.

@@ -14,8 +14,9 @@ use std::arch::x86_64::*;
 
 use crate::kernels::float::Float;
 use crate::kernels::floats::Floats;
+use crate::kernels::linear::codes::CodeRows;
+use crate::kernels::linear::planes::{Order, Planes};
 
-pub use codes::multiply_codes;
 pub use halves::multiply_halves;
 pub use planes::{round_to_bytes, split};
 pub use tiles::{TILE_ROWS, TILE_ROWS_CODES, tile_bf16, tile_codes, tile_f32};
@@ -32,6 +33,19 @@ const LANES: usize = 16;
 fn prefetch(from: *const u8) {
     _mm_prefetch::<_MM_HINT_T1>(from.wrapping_add(4096).cast());
     _mm_prefetch::<_MM_HINT_T0>(from.wrapping_add(512).cast());
+}
+
+/// See `Level::multiply_codes`.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,f16c")]
+pub unsafe fn multiply_codes(rows: &CodeRows<'_>, x: &Planes, out: &mut [f32]) {
+    // SAFETY: the same contract.
+    unsafe {
+        match (x.order, x.resolution.planes) {
+            (Order::Parts { size }, _) => nibbles::multiply(rows, x, size, out),
+            (_, 1) => codes::multiply::<1>(rows, x, out),
+            (_, _) => codes::multiply::<2>(rows, x, out),
+        }
+    }
 }
 
 /// The sum of `weights[i] * x[i]` with `x.len()` packed weights.

@@ -8,12 +8,12 @@ use super::codes::{CodeRows, CodeScratch};
 use super::halves::{HalfRows, takes_halves};
 use super::planes::{Planes, Resolution};
 use super::rows::Rows;
+use super::shape::ProductShape;
 use super::{Job, Matrix, PIECE_BYTES, Projection};
 use crate::kernels::float::Float;
 use crate::kernels::floats::Floats;
 use crate::kernels::level::Level;
 use crate::kernels::pool::Pool;
-use crate::kernels::scratch::ProductShape;
 
 /// Rows of activations in the forms in which the weights want them.
 pub struct Dots<'a> {

@@ -16,6 +16,7 @@ mod panels;
 mod planes;
 mod rows;
 mod scalar;
+mod shape;
 mod tiles;
 
 use std::ops::{Range, RangeInclusive};
@@ -27,14 +28,13 @@ use super::level::Level;
 use super::output::Output;
 use super::pool::Pool;
 use super::quantized::QuantizedRows;
-use dots::Dots;
-pub(super) use dots::dots_scratch_bytes;
+use dots::{Dots, dots_scratch_bytes};
 pub use rows::Rows;
-use tiles::Tiles;
-pub(super) use tiles::{panel_bytes, thread_scratch_bytes};
+pub use shape::{ProductShape, Stored};
+use tiles::{Tiles, panel_bytes, thread_scratch_bytes};
 
 /// With more rows of activations than this, tiles are faster.
-pub(super) const MAX_DOT_ROWS: usize = 12;
+const MAX_DOT_ROWS: usize = 12;
 /// Bytes of weights that a piece of work covers: from half a microsecond, so that
 /// there is some for each thread, to about 20, so that none waits long for another.
 const PIECE_BYTES: RangeInclusive<usize> = 8 << 10..=256 << 10;
@@ -63,6 +63,25 @@ pub enum Finish<'a> {
     Add(Floats<'a>),
     /// The first, through the gate, times the second: `[n, rows]`
     Gated(Gate),
+}
+
+impl ProductShape {
+    /// Of this product: activations as the weights want them. A pool keeps as much
+    /// for the next product.
+    pub fn scratch_bytes(&self) -> usize {
+        match self.n_rows > MAX_DOT_ROWS {
+            true => panel_bytes(self),
+            false => dots_scratch_bytes(self),
+        }
+    }
+
+    /// Of each thread, until it ends.
+    pub fn thread_bytes(&self) -> usize {
+        match self.n_rows > MAX_DOT_ROWS {
+            true => thread_scratch_bytes(self),
+            false => 4 * self.columns,
+        }
+    }
 }
 
 /// Multiplies `x` with all projections and writes `out` as `out_float`.

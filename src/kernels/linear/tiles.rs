@@ -9,12 +9,12 @@ use super::ahead::Ahead;
 use super::panels::{Element, PANEL, Panels};
 use super::planes::Resolution;
 use super::rows::Rows;
+use super::shape::{ProductShape, Stored};
 use super::{Block, Job, Matrix, Projection, codes};
 use crate::kernels::float::Float;
 use crate::kernels::floats::FloatsMut;
 use crate::kernels::level::Level;
 use crate::kernels::pool::{Buffer, Pool};
-use crate::kernels::scratch::{ProductShape, Stored};
 
 /// Rows of weights in a block, at most: of float32, and of what takes less room.
 const BLOCK_ROWS_F32: usize = 48;

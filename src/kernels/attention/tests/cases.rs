@@ -98,15 +98,15 @@ fn partial_results_take_what_is_predicted_and_no_more() {
         let taken = works.last().map_or(0, Work::partials_end) * size_of::<f32>();
         assert_eq!(taken > 0, is_cut, "{:?}", shape.segments);
         let ends = shape.segments.iter().map(|(start, n)| start + n);
-        let predicted = attention_scratch_bytes(&AttentionShape {
+        let shape_of_all = AttentionShape {
             n_tokens: shape.segments.iter().map(|(_, n)| n).sum(),
             n_sequences: shape.segments.len(),
             n_positions: ends.max().unwrap_or(0),
             n_heads: shape.n_heads(),
             n_kv_heads: shape.n_kv_heads,
             head_dim: shape.key_dim,
-            float: shape.float,
-        });
+        };
+        let predicted = shape_of_all.scratch_bytes();
         assert!(taken <= predicted, "{:?}: {taken}", shape.segments);
         let is_even = shape.segments.windows(2).all(|pair| pair[0] == pair[1]);
         assert!(!is_cut || !is_even || predicted < 3 * taken, "{predicted}");

@@ -3,10 +3,10 @@
 
 use std::arch::x86_64::*;
 
-use super::{LANES, load_from, nibbles, prefetch};
+use super::{LANES, load_from, prefetch};
 use crate::kernels::floats::Floats;
 use crate::kernels::linear::codes::CodeRows;
-use crate::kernels::linear::planes::{Order, Planes};
+use crate::kernels::linear::planes::Planes;
 
 /// How 64 codes come out of their bytes.
 #[derive(Clone, Copy)]
@@ -67,22 +67,10 @@ pub unsafe fn load_at_most_64(from: *const u8, left: usize) -> __m512i {
     unsafe { _mm512_maskz_loadu_epi8(mask, from.cast()) }
 }
 
-/// See `Level::multiply_codes`.
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,f16c")]
-pub unsafe fn multiply_codes(rows: &CodeRows<'_>, x: &Planes, out: &mut [f32]) {
-    // SAFETY: the same contract.
-    unsafe {
-        match (x.order, x.resolution.planes) {
-            (Order::Parts { size }, _) => nibbles::multiply(rows, x, size, out),
-            (_, 1) => multiply_in::<1>(rows, x, out),
-            (_, _) => multiply_in::<2>(rows, x, out),
-        }
-    }
-}
-
+/// The products of rows of codes with all of `x`.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,f16c")]
-unsafe fn multiply_in<const PLANES: usize>(rows: &CodeRows<'_>, x: &Planes, out: &mut [f32]) {
+pub unsafe fn multiply<const PLANES: usize>(rows: &CodeRows<'_>, x: &Planes, out: &mut [f32]) {
     let codes = Codes::<PLANES>::new(rows, x);
     let (n, n_rows) = (x.n(), rows.len());
     for row in 0..n_rows {
