@@ -837,7 +837,6 @@ typedef struct {
    */
   uint64_t weights_locked_bytes;
   /**
-   * Tokenizers and chat templates, estimated from the entries of their tables,
    * Tokenizers and chat templates, estimated from the entries of their tables; 0
    * until they are first used.
    */

@@ -67,7 +67,6 @@ pub struct umrt_memory_info {
     pub usable_reason: *const c_char,
     /// Weight files locked in memory (`UMRT_RESIDENCY_LOCKED`).
     pub weights_locked_bytes: u64,
-    /// Tokenizers and chat templates, estimated from the entries of their tables,
     /// Tokenizers and chat templates, estimated from the entries of their tables; 0
     /// until they are first used.
     pub text_bytes: u64,
