@@ -69,7 +69,7 @@ impl Adapted {
             files,
             owner: Arc::new(files.map().clone()),
             arrays: MappedArrays::new(stream),
-            used_bytes: 0,
+            mapped_bytes: 0,
         };
         let mut adapted = Adapted {
             layers: vec![LayerUpdates::default(); spec.n_layers],
@@ -81,7 +81,7 @@ impl Adapted {
             adapted.at(target.place).push(update);
         }
         let bytes = LoadedBytes {
-            used: loader.used_bytes,
+            mapped: loader.mapped_bytes,
             copied: loader.arrays.copied_bytes(),
         };
         Ok((adapted, bytes))
@@ -331,7 +331,7 @@ struct AdapterLoader<'a> {
     files: &'a AdapterFiles,
     owner: Arc<dyn Any + Send + Sync>,
     arrays: MappedArrays<'a>,
-    used_bytes: usize,
+    mapped_bytes: usize,
 }
 
 impl AdapterLoader<'_> {
@@ -355,6 +355,7 @@ impl AdapterLoader<'_> {
         })?;
         // Dimensions were bounded when the header was read.
         let shape: Vec<i32> = tensor.shape.iter().map(|&length| length as i32).collect();
+        let copied_before = self.arrays.copied_bytes();
         let array = self.arrays.array(&TensorView {
             file: self.files.map().as_slice(),
             owner: &self.owner,
@@ -362,7 +363,9 @@ impl AdapterLoader<'_> {
             shape: &shape,
             dtype,
         })?;
-        self.used_bytes += array.bytes();
+        if self.arrays.copied_bytes() == copied_before {
+            self.mapped_bytes += array.bytes();
+        }
         Ok(array)
     }
 }

@@ -18,7 +18,7 @@ pub struct Loader<'a> {
     uses_kernels: bool,
     owner: Arc<dyn std::any::Any + Send + Sync>,
     arrays: MappedArrays<'a>,
-    used_bytes: usize,
+    mapped_bytes: usize,
 }
 
 /// Where a matrix `[outputs, inputs]` is: in which module, and what that module
@@ -81,16 +81,16 @@ impl<'a> Loader<'a> {
             uses_kernels: stream.device() == Device::Cpu && cpu_ops == CpuOps::Kernels,
             owner: checkpoint.clone(),
             arrays: MappedArrays::new(stream),
-            used_bytes: 0,
+            mapped_bytes: 0,
         }
     }
 
-    /// Bytes of tensors that were asked for, but for those that were made.
-    pub fn used_bytes(&self) -> usize {
-        self.used_bytes
+    /// Bytes of tensors that are used where their file is mapped.
+    pub fn mapped_bytes(&self) -> usize {
+        self.mapped_bytes
     }
 
-    /// Those among them that could not be used where they are mapped.
+    /// Bytes of tensors that could not be used where they lie.
     pub fn copied_bytes(&self) -> usize {
         self.arrays.copied_bytes()
     }
@@ -177,7 +177,7 @@ impl<'a> Loader<'a> {
             )));
         }
         let (tensor, dtype) = self.checked(name, &stored, FLOATS)?;
-        self.used_bytes += tensor.bytes;
+        self.mapped_bytes += tensor.bytes;
         Ok(dtype.float()?.get(self.checkpoint.tensor_bytes(tensor), 0))
     }
 
@@ -313,6 +313,7 @@ impl<'a> Loader<'a> {
             .map(|length| i32::try_from(*length))
             .collect::<std::result::Result<_, _>>()
             .map_err(|_| Error::unsupported(format!("tensor {} is too large", tensor.name)))?;
+        let copied_before = self.arrays.copied_bytes();
         let array = self.arrays.array(&TensorView {
             file: self.checkpoint.maps()[tensor.file].as_slice(),
             owner: &self.owner,
@@ -320,8 +321,9 @@ impl<'a> Loader<'a> {
             shape: &shape,
             dtype,
         })?;
-        if !self.checkpoint.is_made(tensor) {
-            self.used_bytes += array.bytes();
+        let is_in_place = self.arrays.copied_bytes() == copied_before;
+        if is_in_place && !self.checkpoint.is_made(tensor) {
+            self.mapped_bytes += array.bytes();
         }
         Ok(array)
     }

@@ -69,9 +69,9 @@ pub struct Weights {
 /// What loading found out about memory.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct LoadedBytes {
-    /// Bytes of tensors in files that the decoder uses.
-    pub used: usize,
-    /// Those among them that could not be used where they are mapped.
+    /// Bytes of tensors that are used where their file is mapped.
+    pub mapped: usize,
+    /// Bytes of tensors that could not be used where they lie.
     pub copied: usize,
 }
 
@@ -110,7 +110,7 @@ impl Weights {
         };
         progress(total, total)?;
         let bytes = LoadedBytes {
-            used: loader.used_bytes(),
+            mapped: loader.mapped_bytes(),
             copied: loader.copied_bytes(),
         };
         let weights = Weights {

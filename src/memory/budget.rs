@@ -15,8 +15,9 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use super::gpus::Gpus;
 use super::ledger::{Category, ledger};
-use super::machine::{self, Counts, GpuBytes, Held, Limit, Share, Usable};
+use super::machine::{self, Counts, Held, Limit, Share, Usable};
 use crate::host;
 
 /// Bytes of one model or context.
@@ -36,6 +37,8 @@ pub struct Demand {
     pub gpu: usize,
     /// As `scratch`, there.
     pub gpu_scratch: usize,
+    /// Which GPU that is.
+    pub gpu_index: usize,
 }
 
 impl Demand {
@@ -52,14 +55,19 @@ impl Demand {
     }
 
     /// What is held and computed in, in the memory of a GPU that has its own.
-    pub fn moved_to_gpu(self) -> Demand {
+    pub fn moved_to_gpu(self, gpu_index: usize) -> Demand {
         Demand {
             private: 0,
             scratch: 0,
             gpu: self.gpu.saturating_add(self.private),
             gpu_scratch: self.gpu_scratch.saturating_add(self.scratch),
+            gpu_index,
             ..self
         }
+    }
+
+    pub(super) fn is_on_gpu(&self) -> bool {
+        self.gpu > 0 || self.gpu_scratch > 0
     }
 
     /// Mapped weights stay in memory, or give way to other models'.
@@ -76,7 +84,7 @@ impl Demand {
         }
     }
 
-    /// Both at once.
+    /// Both at once. If both are on a GPU, it is the same.
     pub fn plus(&self, other: &Demand) -> Demand {
         self.zip(other, usize::saturating_add)
     }
@@ -94,6 +102,10 @@ impl Demand {
             scratch: combine(self.scratch, other.scratch),
             gpu: combine(self.gpu, other.gpu),
             gpu_scratch: combine(self.gpu_scratch, other.gpu_scratch),
+            gpu_index: match self.is_on_gpu() {
+                true => self.gpu_index,
+                false => other.gpu_index,
+            },
         }
     }
 }
@@ -115,11 +127,12 @@ pub struct Settings {
 /// The budget at one moment.
 #[derive(Clone, Debug)]
 pub struct Snapshot {
+    /// Of the machine's memory.
     limits: Vec<Limit>,
     reserved: Demand,
     largest_mapped: usize,
     largest_scratch: usize,
-    largest_gpu_scratch: usize,
+    gpus: Gpus,
     settings: Settings,
 }
 
@@ -170,17 +183,22 @@ impl Snapshot {
     }
 
     /// What models may use of a GPU's own memory.
-    pub fn gpu_memory(&self) -> Option<usize> {
-        let of_gpu = |limit: &&Limit| limit.bound.counts() == Counts::OnGpu;
-        self.limits.iter().find(of_gpu).map(|limit| limit.bytes)
+    pub fn gpu_memory(&self, gpu_index: usize) -> Option<usize> {
+        self.gpus.usable(gpu_index)
     }
 
-    /// What MLX's arrays may take: of a GPU's own memory, or of the machine's.
+    /// What lies on this GPU of the bytes that MLX holds on all of them.
+    pub fn part_on_gpu(&self, gpu_index: usize, bytes: usize) -> usize {
+        self.gpus.part_of(gpu_index, bytes)
+    }
+
+    /// What MLX's arrays may take: of the GPUs' own memory, or of the machine's.
     pub fn usable_for_arrays(&self) -> usize {
         let of_machine = self.usable().usable_bytes;
-        self.gpu_memory().unwrap_or(of_machine)
+        self.gpus.usable_of_all().unwrap_or(of_machine)
     }
 
+    /// On all GPUs together.
     pub fn reserved(&self) -> Demand {
         self.reserved
     }
@@ -192,8 +210,8 @@ impl Snapshot {
 
     /// Freed buffers that MLX may keep beside what `more` wants.
     pub fn mlx_cache_bytes(&self, more: &Demand) -> usize {
-        let (here, on_gpu) = (self.cache_here(more), self.cache_on_gpu(more));
-        here.max(on_gpu)
+        let kept = || self.cache_here(more).max(self.gpus.largest_scratches(more));
+        self.settings.mlx_cache_bytes.unwrap_or_else(kept)
     }
 
     /// The part of the machine's memory that it takes.
@@ -202,20 +220,24 @@ impl Snapshot {
         self.settings.mlx_cache_bytes.unwrap_or(largest)
     }
 
-    fn cache_on_gpu(&self, more: &Demand) -> usize {
-        let largest = self.largest_gpu_scratch.max(more.gpu_scratch);
-        self.settings.mlx_cache_bytes.unwrap_or(largest)
-    }
-
     /// What keeps `more` from fitting: that of which most is missing.
     pub fn shortage(&self, more: &Demand) -> Option<Shortage> {
-        let short = self.limits.iter().filter_map(|limit| {
+        let nothing = Demand {
+            gpu_index: more.gpu_index,
+            ..Demand::default()
+        };
+        let of_gpu = match more.is_on_gpu() {
+            true => self.gpus.limit(more.gpu_index),
+            false => None,
+        };
+        let limits = self.limits.iter().copied().chain(of_gpu);
+        let short = limits.filter_map(|limit| {
             let counts = limit.bound.counts();
             let needed = self.taken_with(more, counts);
             let missing = needed.checked_sub(limit.bytes).filter(|&bytes| bytes > 0)?;
             Some(Shortage {
-                limit: *limit,
-                taken: self.taken_with(&Demand::default(), counts),
+                limit,
+                taken: self.taken_with(&nothing, counts),
                 missing,
             })
         });
@@ -230,14 +252,15 @@ impl Snapshot {
             let taken = self.taken_with(&none, limit.bound.counts());
             limit.bytes.saturating_sub(taken)
         });
-        left.min().unwrap_or(0)
+        let on_gpus = self.gpus.spare(self.settings.mlx_cache_bytes);
+        left.chain(on_gpus).min().unwrap_or(0)
     }
 
     fn taken_with(&self, more: &Demand, counts: Counts) -> usize {
-        let all = self.reserved.plus(more);
         if counts == Counts::OnGpu {
-            return sum([all.gpu, all.gpu_scratch, self.cache_on_gpu(more)]);
+            return self.gpus.taken_with(more, self.settings.mlx_cache_bytes);
         }
+        let all = self.reserved.plus(more);
         let weights = match counts {
             Counts::Private | Counts::OnGpu => 0,
             Counts::Needed => sum([all.kept, self.largest_mapped.max(more.mapped)]),
@@ -250,24 +273,25 @@ impl Snapshot {
 #[derive(Default)]
 struct State {
     settings: Settings,
-    gpu: GpuBytes,
+    /// What a GPU that shares the machine's memory can work on.
+    working_set: Option<usize>,
     reserved: Demand,
     /// Of each reservation.
     mapped: Sizes,
     scratches: Sizes,
-    gpu_scratches: Sizes,
+    gpus: Gpus,
 }
 
 /// How many there are of each size.
-#[derive(Default)]
-struct Sizes(BTreeMap<usize, usize>);
+#[derive(Clone, Debug, Default)]
+pub(super) struct Sizes(BTreeMap<usize, usize>);
 
 impl Sizes {
-    fn add(&mut self, bytes: usize) {
+    pub fn add(&mut self, bytes: usize) {
         *self.0.entry(bytes).or_default() += 1;
     }
 
-    fn remove(&mut self, bytes: usize) {
+    pub fn remove(&mut self, bytes: usize) {
         if let Some(count) = self.0.get_mut(&bytes) {
             *count -= 1;
             if *count == 0 {
@@ -276,7 +300,7 @@ impl Sizes {
         }
     }
 
-    fn largest(&self) -> usize {
+    pub fn largest(&self) -> usize {
         self.0.last_key_value().map_or(0, |(bytes, _)| *bytes)
     }
 }
@@ -284,11 +308,15 @@ impl Sizes {
 impl State {
     fn snapshot(&self) -> Snapshot {
         Snapshot {
-            limits: machine::limits(self.settings.share, self.gpu, held(self.gpu)),
+            limits: machine::limits(
+                self.settings.share,
+                self.working_set,
+                held(self.gpus.usable_of_all().is_some()),
+            ),
             reserved: self.reserved,
             largest_mapped: self.mapped.largest(),
             largest_scratch: self.scratches.largest(),
-            largest_gpu_scratch: self.gpu_scratches.largest(),
+            gpus: self.gpus.clone(),
             settings: self.settings,
         }
     }
@@ -297,28 +325,28 @@ impl State {
         self.reserved = self.reserved.plus(demand);
         self.mapped.add(demand.mapped);
         self.scratches.add(demand.scratch);
-        self.gpu_scratches.add(demand.gpu_scratch);
+        self.gpus.add(demand);
     }
 
     fn remove(&mut self, demand: &Demand) {
         self.reserved = self.reserved.minus(demand);
         self.mapped.remove(demand.mapped);
         self.scratches.remove(demand.scratch);
-        self.gpu_scratches.remove(demand.gpu_scratch);
+        self.gpus.remove(demand);
     }
 }
 
-/// Of the machine's memory.
-fn held(gpu: GpuBytes) -> Held {
+/// Of the machine's memory, which MLX's arrays may not be in.
+fn held(arrays_are_on_gpus: bool) -> Held {
     let bytes = |category| ledger().bytes(category);
     let in_mlx =
         bytes(Category::WeightsCopied) + bytes(Category::KvInMlx) + bytes(Category::Logits);
     let kv_of_kernels = bytes(Category::KvReserved).saturating_sub(bytes(Category::KvInMlx));
     Held {
         mapped: bytes(Category::WeightsMapped) + bytes(Category::Adapters),
-        private: match gpu.own {
-            Some(_) => 0,
-            None => in_mlx,
+        private: match arrays_are_on_gpus {
+            true => 0,
+            false => in_mlx,
         } + bytes(Category::WeightsRead)
             + kv_of_kernels
             + bytes(Category::PrefixCache)
@@ -337,10 +365,7 @@ pub fn budget() -> &'static Budget {
             share: None,
             mlx_cache_bytes: None,
         },
-        gpu: GpuBytes {
-            working_set: None,
-            own: None,
-        },
+        working_set: None,
         reserved: Demand {
             mapped: 0,
             kept: 0,
@@ -349,10 +374,11 @@ pub fn budget() -> &'static Budget {
             scratch: 0,
             gpu: 0,
             gpu_scratch: 0,
+            gpu_index: 0,
         },
         mapped: Sizes(BTreeMap::new()),
         scratches: Sizes(BTreeMap::new()),
-        gpu_scratches: Sizes(BTreeMap::new()),
+        gpus: Gpus::new(),
     }));
     &BUDGET
 }
@@ -376,9 +402,14 @@ impl Budget {
         self.lock().settings.mlx_cache_bytes = bytes;
     }
 
-    /// What the GPU in use lets models use.
-    pub fn set_gpu(&self, gpu: GpuBytes) {
-        self.lock().gpu = gpu;
+    /// What a GPU that shares the machine's memory can work on.
+    pub fn set_working_set(&self, bytes: Option<usize>) {
+        self.lock().working_set = bytes;
+    }
+
+    /// What a GPU lets models use of its own memory.
+    pub fn set_gpu_memory(&self, gpu_index: usize, bytes: Option<usize>) {
+        self.lock().gpus.set_usable(gpu_index, bytes);
     }
 
     /// Promises memory, if there is enough.
@@ -430,7 +461,7 @@ impl Drop for Reservation {
 pub fn usable() -> Usable {
     match host::forked() {
         // Another thread of the parent may have held the lock.
-        true => machine::least(&machine::limits(None, GpuBytes::default(), Held::default())),
+        true => machine::least(&machine::limits(None, None, Held::default())),
         false => budget().snapshot().usable(),
     }
 }
@@ -546,10 +577,7 @@ mod tests {
     fn a_gpus_own_memory_and_the_machines_are_counted_apart() {
         let budget = budget_of(100 * MIB);
         budget.set_mlx_cache(None);
-        budget.set_gpu(GpuBytes {
-            working_set: None,
-            own: Some(50 * MIB),
-        });
+        budget.set_gpu_memory(0, Some(50 * MIB));
         let on_gpu = |held, scratch| Demand {
             gpu: held,
             gpu_scratch: scratch,
@@ -563,7 +591,54 @@ mod tests {
         assert_eq!(shortage.taken, 50 * MIB, "freed buffers are among them");
         drop(there);
         assert!(budget.reserve(on_gpu(50 * MIB, 0)).is_ok());
-        assert_eq!(private(MIB).moved_to_gpu(), on_gpu(MIB, 0));
+        assert_eq!(private(MIB).moved_to_gpu(0), on_gpu(MIB, 0));
+    }
+
+    #[test]
+    fn each_gpu_has_a_budget_of_its_own() {
+        let budget = budget_of(100 * MIB);
+        budget.set_gpu_memory(0, Some(50 * MIB));
+        budget.set_gpu_memory(1, Some(20 * MIB));
+        let on = |index, bytes| private(bytes).moved_to_gpu(index);
+        let first = budget.reserve(on(0, 50 * MIB)).expect("fits on the first");
+        assert!(budget.reserve(on(0, MIB)).is_err());
+        let second = budget
+            .reserve(on(1, 20 * MIB))
+            .expect("the second is empty");
+        let shortage = budget.reserve(on(1, MIB)).err().expect("full");
+        assert_eq!((shortage.taken, shortage.missing), (20 * MIB, MIB));
+        budget.reserve(private(100 * MIB)).expect("fits here");
+        let snapshot = budget.snapshot();
+        assert_eq!((snapshot.taken(), snapshot.spare()), (0, 0));
+        assert_eq!(snapshot.gpu_memory(1), Some(20 * MIB));
+        assert_eq!(snapshot.usable_for_arrays(), 70 * MIB);
+        assert_eq!(snapshot.part_on_gpu(0, 7 * MIB), 5 * MIB);
+        assert_eq!(snapshot.part_on_gpu(1, 7 * MIB), 2 * MIB);
+        drop((first, second));
+        assert_eq!(
+            budget.snapshot().part_on_gpu(1, MIB),
+            MIB,
+            "nothing is promised"
+        );
+        assert!(budget.reserve(on(1, 20 * MIB)).is_ok());
+    }
+
+    #[test]
+    fn freed_buffers_are_kept_on_each_gpu() {
+        let budget = budget_of(100 * MIB);
+        budget.set_mlx_cache(None);
+        let scratch = |gpu_index, gpu_scratch| Demand {
+            gpu_scratch,
+            gpu_index,
+            ..Demand::default()
+        };
+        budget.set_gpu_memory(0, Some(20 * MIB));
+        let _first = budget.reserve(scratch(0, 10 * MIB)).expect("fits");
+        let _second = budget.reserve(scratch(1, 5 * MIB)).expect("fits");
+        let snapshot = budget.snapshot();
+        assert_eq!(snapshot.mlx_cache_bytes(&Demand::default()), 15 * MIB);
+        assert_eq!(snapshot.mlx_cache_bytes(&scratch(1, 8 * MIB)), 18 * MIB);
+        assert!(budget.reserve(scratch(0, 1)).is_err());
     }
 
     #[test]

@@ -70,15 +70,6 @@ pub enum Share {
     Bytes(usize),
 }
 
-/// What GPUs let models use.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct GpuBytes {
-    /// Of memory that it shares with the CPU.
-    pub working_set: Option<usize>,
-    /// Of its own.
-    pub own: Option<usize>,
-}
-
 /// What models hold already. It is part of what the process uses, so limits of
 /// the process leave as much more.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -118,14 +109,14 @@ impl fmt::Display for Bound {
     }
 }
 
-/// All bounds there are: the share of physical memory first.
-pub fn limits(share: Option<Share>, gpu: GpuBytes, held: Held) -> Vec<Limit> {
+/// All bounds of the machine's memory: the share of physical memory first. A GPU that
+/// shares it lets models use `working_set`.
+pub fn limits(share: Option<Share>, working_set: Option<usize>, held: Held) -> Vec<Limit> {
     let limit = |bound, bytes: Option<usize>| bytes.map(|bytes| Limit { bound, bytes });
     let of_process = |kind, unplanned| limits::headroom(kind, held, unplanned);
     [
         Some(share_of(physical(), share)),
-        limit(Bound::Device, gpu.working_set),
-        limit(Bound::GpuMemory, gpu.own),
+        limit(Bound::Device, working_set),
         limit(Bound::ControlGroup, cgroup::headroom(held.private)),
         limit(
             Bound::AddressSpace,
@@ -144,10 +135,7 @@ pub fn limits(share: Option<Share>, gpu: GpuBytes, held: Held) -> Vec<Limit> {
 
 /// The least of the limits on the machine's memory.
 pub fn least(limits: &[Limit]) -> Usable {
-    let of_machine = limits
-        .iter()
-        .filter(|limit| limit.bound.counts() != Counts::OnGpu);
-    let least = of_machine.min_by_key(|limit| limit.bytes);
+    let least = limits.iter().min_by_key(|limit| limit.bytes);
     let unlimited = Limit {
         bound: Bound::PhysicalShare,
         bytes: usize::MAX,
@@ -241,23 +229,13 @@ mod tests {
     #[test]
     fn the_least_limit_is_what_is_usable() {
         let held = Held::default();
-        let none = GpuBytes::default();
-        let plain = least(&limits(None, none, held));
+        let plain = least(&limits(None, None, held));
         assert!(plain.usable_bytes > 0);
         assert!(plain.usable_bytes <= fraction_of(plain.physical_bytes, DEFAULT_FRACTION));
-        let shared = GpuBytes {
-            working_set: Some(1 << 20),
-            own: None,
-        };
-        let device = least(&limits(None, shared, held));
+        let device = least(&limits(None, Some(1 << 20), held));
         assert_eq!(
             (device.usable_bytes, device.bound),
             (1 << 20, Bound::Device)
         );
-        let apart = GpuBytes {
-            working_set: None,
-            own: Some(1 << 20),
-        };
-        assert_eq!(least(&limits(None, apart, held)).bound, plain.bound);
     }
 }

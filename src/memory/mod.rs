@@ -3,6 +3,7 @@
 //! - `machine`: what the machine and its limits leave for models
 //! - `limits`, `cgroup`: resource limits and control groups
 //! - `budget`: what models and contexts were promised of it
+//! - `gpus`: the same of the memory that GPUs have for themselves
 //! - `plan`: how much a model takes, by its numbers
 //! - `probe`: whether the system has so much to give now
 //! - `emergency`: small pieces when it has none
@@ -13,6 +14,7 @@
 mod budget;
 mod cgroup;
 mod emergency;
+mod gpus;
 mod ledger;
 mod limits;
 mod machine;
@@ -26,7 +28,7 @@ pub use budget::{
 };
 pub use emergency::{EmergencyAllocator, ensure_small_pieces};
 pub use ledger::{Category, Entry, Ledger, ledger};
-pub use machine::{Bound, GpuBytes, Share, Usable};
+pub use machine::{Bound, Share, Usable};
 pub use plan::{KV_BLOCK_TOKENS, Numbers, NumbersPlan, largest};
 pub use pressure::{Pressure, PressureLevel, PressureWatch, pressure};
 pub use probe::probe;

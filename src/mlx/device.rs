@@ -64,7 +64,15 @@ impl Device {
     /// Whether it computes in memory of its own, apart from the machine's: mapped
     /// weights have to be copied there.
     pub fn has_own_memory(self) -> bool {
-        self.is_gpu() && (is_for_cuda() || self.is_pretended())
+        self.own_memory().is_some()
+    }
+
+    /// The number of the GPU in whose own memory it computes.
+    pub fn own_memory(self) -> Option<usize> {
+        match self {
+            Device::Gpu(index) if is_for_cuda() || self.is_pretended() => Some(index),
+            _ => None,
+        }
     }
 
     /// Refuses a GPU that is not there, and says why.
@@ -72,18 +80,9 @@ impl Device {
         let Device::Gpu(index) = self else {
             return ensure_cpu_works();
         };
-        if self.is_pretended() {
-            return Ok(());
-        }
-        match gpu_count() {
-            0 => Err(Error::unsupported(format!(
-                "{}; choose the CPU or `auto`",
-                why_no_gpu().unwrap_or_default()
-            ))),
-            n if index >= n => Err(Error::invalid(format!(
-                "there is no GPU {index}: MLX sees {n}, numbered from 0"
-            ))),
-            _ => Ok(()),
+        match self.is_pretended() {
+            true => Ok(()),
+            false => ensure_among(gpu_count(), index),
         }
     }
 
@@ -96,6 +95,20 @@ impl Device {
             sys::mlx_device_free(raw);
             result
         }
+    }
+}
+
+/// Refuses the number of a GPU that is not among as many.
+fn ensure_among(n_gpus: usize, index: usize) -> Result<()> {
+    match n_gpus {
+        0 => Err(Error::unsupported(format!(
+            "{}; choose the CPU or `auto`",
+            why_no_gpu().unwrap_or_default()
+        ))),
+        n if index >= n => Err(Error::invalid(format!(
+            "there is no GPU {index}: MLX sees {n}, numbered from 0"
+        ))),
+        _ => Ok(()),
     }
 }
 
@@ -222,10 +235,18 @@ mod tests {
     }
 
     #[test]
+    fn the_number_of_a_gpu_is_one_that_mlx_sees() {
+        assert!(ensure_among(2, 1).is_ok());
+        for index in [2, usize::MAX] {
+            let error = ensure_among(2, index).expect_err("out of range");
+            assert_eq!(error.status(), Status::InvalidArgument);
+            assert!(error.message().contains("MLX sees 2"), "{error}");
+        }
+    }
+
+    #[test]
     fn a_gpu_that_is_not_there_is_refused_with_the_reason() {
         if gpu_available() {
-            let beyond = Device::Gpu(gpu_count()).ensure_there().expect_err("none");
-            assert_eq!(beyond.status(), Status::InvalidArgument);
             return;
         }
         let error = Device::Gpu(0).ensure_there().expect_err("no GPU");

@@ -98,23 +98,15 @@ pub fn gpu_working_set() -> Result<Option<usize>> {
     }
 }
 
-/// What models may use of the memory that a GPU has for itself: what is free, less a
-/// twentieth for CUDA's own needs, and what they have already. `None`: it has none.
-pub fn gpu_own_bytes(device: Device) -> Result<Option<usize>> {
+/// What is free of the memory that a GPU has for itself, less a twentieth for CUDA's own
+/// needs. `None`: it has none.
+pub fn gpu_free_bytes(device: Device) -> Result<Option<usize>> {
     if !device.has_own_memory() || device.is_pretended() {
         return Ok(None);
     }
     let facts = device::device_facts(device)?;
-    let held = memory_use()?;
-    Ok(facts
-        .free_bytes
-        .zip(facts.total_bytes)
-        .map(|(free, total)| {
-            let usable = free.saturating_sub(total / 20);
-            usable
-                .saturating_add(held.active)
-                .saturating_add(held.cache)
-        }))
+    let free = facts.free_bytes.zip(facts.total_bytes);
+    Ok(free.map(|(free, total)| free.saturating_sub(total / 20)))
 }
 
 /// Whether MLX's arrays lie in the memory of a GPU that has its own.

@@ -64,7 +64,7 @@ pub use latent::{HeadLinears, LatentHeads};
 pub use low_rank::LowRank;
 pub use mapped::{MappedArrays, TensorView, maps_in_place};
 pub use memory::{
-    MemoryUse, arrays_are_in_device_memory, clear_cache, gpu_own_bytes, gpu_working_set,
+    MemoryUse, arrays_are_in_device_memory, clear_cache, gpu_free_bytes, gpu_working_set,
     memory_use, reset_peak, set_cache_limit, set_memory_limit,
 };
 pub use norms::{Norm, NormKind};

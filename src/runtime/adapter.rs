@@ -44,11 +44,11 @@ impl Adapter {
         let reservation = reserve(&files, model.device())?;
         let stream = Stream::acquire(model.device())?;
         let (adapted, bytes) = Adapted::load(&files, &model.info().spec, &stream)?;
-        let mapped_bytes = bytes.used - bytes.copied;
         log::info(format_args!(
-            "opened the adapter {}: {} modules, {mapped_bytes} bytes mapped, {} copied",
+            "opened the adapter {}: {} modules, {} bytes mapped, {} copied",
             path.display(),
             files.pairs().len(),
+            bytes.mapped,
             bytes.copied
         ));
         static COUNTER: AtomicU64 = AtomicU64::new(0);
@@ -57,7 +57,7 @@ impl Adapter {
             model: model.clone(),
             adapted,
             file: files.map().clone(),
-            mapped: Entry::new(Category::Adapters, mapped_bytes),
+            mapped: Entry::new(Category::Adapters, bytes.mapped),
             _copied: Entry::new(Category::WeightsCopied, bytes.copied),
             _reservation: reservation,
         }))
@@ -77,6 +77,7 @@ impl Adapter {
 fn reserve(files: &AdapterFiles, device: Device) -> Result<Reservation> {
     let mut demand = Demand {
         private: 2 * files.pairs().len() * BYTES_PER_TENSOR,
+        gpu_index: device.own_memory().unwrap_or(0),
         ..Demand::default()
     };
     for tensor in files.pairs().iter().flat_map(|pair| [&pair.down, &pair.up]) {

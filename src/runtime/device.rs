@@ -1,5 +1,6 @@
 //! [`DeviceSummary`]: what a device is, for people, and what models may use of it.
 
+use super::admission::usable_of_gpu;
 use crate::error::Result;
 use crate::memory;
 use crate::mlx::{self, Device, device_facts};
@@ -32,6 +33,6 @@ pub fn device_summary(device: Device) -> Result<DeviceSummary> {
             false => of_machine.physical_bytes,
         },
         free_bytes: facts.free_bytes.filter(|_| device.has_own_memory()),
-        usable_bytes: mlx::gpu_own_bytes(device)?.unwrap_or(of_machine.usable_bytes),
+        usable_bytes: usable_of_gpu(device)?.unwrap_or(of_machine.usable_bytes),
     })
 }

@@ -142,11 +142,13 @@ impl Candidate<'_> {
             mlx_cache,
             total: demand.total().saturating_add(mlx_cache),
             usable: self.snapshot.usable(),
-            gpu: match context.is_on_gpu {
-                true => demand.gpu + demand.gpu_scratch + mlx_cache,
-                false => 0,
+            gpu: match context.gpu_index {
+                Some(_) => demand.gpu + demand.gpu_scratch + mlx_cache,
+                None => 0,
             },
-            gpu_usable: self.snapshot.gpu_memory(),
+            gpu_usable: context
+                .gpu_index
+                .and_then(|index| self.snapshot.gpu_memory(index)),
             taken: self.snapshot.taken(),
             missing,
             would_fit: self.would_fit(missing == 0),

@@ -6,8 +6,9 @@ use std::sync::Arc;
 
 use super::{
     Ahead, Batch, Context, ContextOptions, DeviceChoice, Flow, GenerateOptions, Model,
-    ModelOptions, Prompt, Speculation, generate,
+    ModelOptions, Prompt, Speculation, estimate, generate,
 };
+use crate::checkpoint::LoadMode;
 use crate::error::Status;
 use crate::mlx::{CpuOps, Device, FIRST_PRETENDED_GPU};
 use crate::sample::{Sampler, SamplerParams};
@@ -89,11 +90,42 @@ fn weights_on_a_gpu_are_counted_there_and_not_here() {
     context.eval(&Batch::of(&[1, 2]), None).expect("evaluated");
     let held = context.memory();
     assert_eq!(held.on_gpu, held.total());
-    assert!(context.planned_bytes().is_on_gpu);
+    assert_eq!(context.planned_bytes().gpu_index, Some(GPU));
     let demand = context.planned_bytes().demand();
     assert_eq!(demand.scratch, 0);
     assert!(demand.gpu > 0 && demand.gpu_scratch > 0);
+    assert_eq!(demand.gpu_index, GPU);
     assert_eq!(demand.private, context.planned_bytes().tables);
+}
+
+#[test]
+fn weights_that_are_made_or_read_are_counted_here_and_on_the_gpu() {
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
+    for (folder, load) in [
+        ("foreign/awq", LoadMode::Map),
+        ("foreign/fp8-blocks", LoadMode::Map),
+        ("models/llama3-f32", LoadMode::Read),
+    ] {
+        let path = fixtures.join(folder);
+        let options = || ModelOptions {
+            device: DeviceChoice::Gpu(GPU),
+            cpu_ops: CpuOps::Stock,
+            load,
+            ..ModelOptions::default()
+        };
+        let estimated = estimate(&path, &options(), &ContextOptions::default()).expect(folder);
+        let model = Model::open(&path, options()).expect(folder);
+        let memory = model.memory().expect("figures");
+        assert_eq!(memory.weights_mapped, 0, "{folder}");
+        assert_eq!(memory.on_gpu, model.info().weight_bytes, "{folder}");
+        assert_eq!(memory.on_gpu, estimated.model.on_gpu, "{folder}");
+        assert!(estimated.model.copied > 0, "{folder}");
+        let here = memory.weights_copied - memory.on_gpu;
+        assert!(here >= estimated.model.copied, "{folder}: {here}");
+        let demand = estimated.model.demand(options().caps());
+        assert_eq!((demand.gpu, demand.gpu_index), (memory.on_gpu, GPU));
+        assert!(demand.private >= estimated.model.copied, "{folder}");
+    }
 }
 
 #[test]

@@ -248,7 +248,7 @@ impl Model {
         let private_bytes = checkpoint.private_bytes();
         let mapped_bytes = match is_private {
             true => 0,
-            false => bytes.used - bytes.copied,
+            false => bytes.mapped,
         };
         log::info(format_args!(
             "opened {} ({}): {mapped_bytes} bytes of weights mapped, {} copied, computing on the \

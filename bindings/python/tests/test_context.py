@@ -147,7 +147,7 @@ def test_without_numpy_logits_are_a_memoryview(
     with plain_model.context() as context:
         context.eval([1, 2, 3])
         expected = context.logits().tolist()
-        monkeypatch.setattr("umrt._context._numpy_if_any", lambda: None)
+        monkeypatch.setattr("umrt._arrays._numpy_if_any", lambda: None)
         for copy in (True, False):
             logits: Any = context.logits(copy=copy)
             assert isinstance(logits, memoryview)

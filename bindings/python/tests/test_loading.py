@@ -173,8 +173,8 @@ def test_a_missing_library_of_cuda_is_named_with_its_package(
     )
     broken = tmp_path / "libumrt.so"
     subprocess.run(
-        [COMPILER, "-shared", "-x", "c", "/dev/null", "-o", broken]
-        + ["-x", "none", "-Wl,--no-as-needed", needed],
+        [COMPILER, "-shared", "-x", "c", "/dev/null", "-o", str(broken), "-x", "none"]
+        + ["-Wl,--no-as-needed", str(needed)],
         check=True,
     )
     needed.unlink()

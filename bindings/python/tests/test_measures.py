@@ -50,7 +50,7 @@ def test_what_cannot_be_embedded_is_refused(plain_model: umrt.Model) -> None:
         with pytest.raises(TypeError, match="sequence of strings"):
             context.embed("Hello")
         with pytest.raises(TypeError, match="not both"):
-            context.embed(["Hello", TOKENS])  # type: ignore[list-item]
+            context.embed(["Hello", TOKENS])  # type: ignore[arg-type]
         with pytest.raises(TypeError, match="pooling"):
             context.embed([TOKENS], 1)  # type: ignore[arg-type]
         with pytest.raises(umrt.NotFoundError, match="tokenizer"):

@@ -121,6 +121,7 @@ def test_requests_join_and_leave_while_others_run(
     assert (step.n_running, step.n_waiting, step.n_prompt_tokens) == (1, 0, 4)
     leaving = scheduler.submit(PROMPTS[1], **OPTIONS)
     later = scheduler.submit(PROMPTS[2], **OPTIONS)
+    pieces: list[tuple[umrt.ScheduledRequest, str]] = []
     while not leaving.text:
         pieces = scheduler.step().pieces
     assert (leaving, leaving.text) in pieces

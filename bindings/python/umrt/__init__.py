@@ -16,7 +16,8 @@ from . import errors
 from ._adapter import Adapter
 from ._async import AsyncGeneration
 from ._cancel import Cancel
-from ._context import Context, ContextInfo, KvType, Perf
+from ._context import Context
+from ._context_info import ContextInfo, KvType, Perf
 from ._estimate import (
     MACHINES,
     MemoryBudget,

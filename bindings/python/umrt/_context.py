@@ -1,157 +1,38 @@
-"""Contexts: sequences of tokens, their evaluation, and logits."""
+"""Contexts: sequences of tokens, their evaluation, and generating from them."""
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
-import enum
-import functools
-import itertools
-import math
-import os
-import weakref
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, SupportsIndex
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, SupportsIndex
 
 from . import _arguments, _ffi
 from ._adapter import Adapter
 from ._arguments import Tokens
 from ._async import asynchronous
 from ._cancel import Cancel, optional_cancel
-from ._generation import GenerateOptions, Generation, Run, generate_params
-from ._handle import Closeable, Handle, model_handle
-from ._measures import Pooling, embed_params, score_params
+from ._context_info import KvType, Overflow, Perf, context_params, perf_from
+from ._generation import GenerateOptions, Generation, generate_params
+from ._handle import Handle, model_handle
+from ._logits import LogitsCalls
+from ._measures import MeasureCalls
 from ._memory import ContextMemory, Diagnosis, diagnosis_from, from_info
 from ._sampling import Sampler
 from ._scheduler import ManyGenerations
 from ._worker import run_interruptibly, signals_come_here
-from .errors import BusyError, InvalidArgumentError, NoSpaceError
+from .errors import InvalidArgumentError
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
     from typing_extensions import Unpack
 
     from ._model import Model
-
-    Logits = NDArray[np.float32]
-    Vectors = NDArray[np.float32]
 
 # Fewer tokens are over before anyone could press Ctrl-C.
 _INTERRUPTIBLE_FROM_TOKENS = 16
 
 
-Overflow = Literal["refuse", "shift"]
-
-_OVERFLOWS: dict[Overflow, int] = {
-    "refuse": _ffi.OVERFLOW_REFUSE,
-    "shift": _ffi.OVERFLOW_SHIFT,
-}
-
-
-class KvType(enum.Enum):
-    """How keys and values are stored.
-
-    Fewer bits take less memory and cost accuracy: with 8 bits hardly any, with 4
-    bits some; 8 and 4 bits also cost time behind long prompts.
-    """
-
-    COMPUTED = _ffi.KV_COMPUTED
-    """In the type that the model computes in."""
-    F32 = _ffi.KV_F32
-    F16 = _ffi.KV_F16
-    BF16 = _ffi.KV_BF16
-    Q8_G64 = _ffi.KV_Q8_G64
-    """Whole numbers of 8 bits, with a scale and a bias for every 64."""
-    Q8_G32 = _ffi.KV_Q8_G32
-    Q4_G64 = _ffi.KV_Q4_G64
-    """Whole numbers of 4 bits, with a scale and a bias for every 64."""
-    Q4_G32 = _ffi.KV_Q4_G32
-
-
-@dataclass(frozen=True)
-class ContextInfo:
-    """What a context is."""
-
-    n_ctx: int
-    """Tokens that each sequence may hold."""
-    n_seq: int
-    """Sequences."""
-    prefill_chunk: int
-    """Tokens that are evaluated together at most."""
-    vocab_size: int
-    """Length of a row of logits."""
-    n_threads: int
-    """Threads that compute on the CPU; 1 where MLX alone does, as on a GPU."""
-    kv_bytes_per_token: int
-    """Bytes that each token adds to a sequence's KV cache."""
-
-
-@dataclass(frozen=True)
-class Perf:
-    """Counters since the context was made.
-
-    A step in which each sequence gets one token counts as decoding, any other as
-    prefill.
-    """
-
-    n_prefill_tokens: int
-    n_decode_tokens: int
-    n_evals: int
-    """Successful evaluations, those of `generate` included."""
-    prefill_seconds: float
-    decode_seconds: float
-    n_prefix_hits: int
-    """How often a text began with what the prefix cache had."""
-    n_prefix_tokens: int
-    """Tokens that were not evaluated because of it."""
-    n_removed_tokens: int
-    """Tokens that sequences lost to make room, or by `shift`."""
-    n_drafted: int
-    """Tokens that were guessed by a draft model or looked up, and evaluated."""
-    n_accepted: int
-    """Of those, the ones that were right; the others do not count as decoded."""
-
-    @property
-    def prefill_tokens_per_second(self) -> float:
-        return _rate(self.n_prefill_tokens, self.prefill_seconds)
-
-    @property
-    def decode_tokens_per_second(self) -> float:
-        return _rate(self.n_decode_tokens, self.decode_seconds)
-
-
-def context_params(
-    n_ctx: int,
-    n_seq: int,
-    prefill_chunk: int,
-    n_threads: int,
-    kv_type: KvType,
-    memory_limit: int = 0,
-    prefix_cache: bool = False,
-    overflow: Overflow = "refuse",
-    n_keep: SupportsIndex = 0,
-    pressure_kv_type: KvType | None = None,
-) -> _ffi.CtxParams:
-    reduced = KvType.COMPUTED if pressure_kv_type is None else pressure_kv_type
-    return _ffi.CtxParams(
-        n_ctx=_arguments.u32("n_ctx", n_ctx),
-        n_seq=_arguments.integer("n_seq", n_seq, 1, _arguments.U32_MAX),
-        prefill_chunk=_arguments.u32("prefill_chunk", prefill_chunk),
-        n_threads=_arguments.u32("n_threads", n_threads),
-        kv_type=_arguments.instance("kv_type", kv_type, KvType).value,
-        memory_limit=_arguments.u64("memory_limit", memory_limit),
-        prefix_cache=int(bool(prefix_cache)),
-        overflow=_arguments.choice("overflow", overflow, _OVERFLOWS),
-        n_keep=_arguments.u32("n_keep", n_keep),
-        pressure_kv_type=_arguments.instance(
-            "pressure_kv_type", reduced, KvType
-        ).value,
-    )
-
-
-class Context(Closeable):
+class Context(LogitsCalls, MeasureCalls):
     """Sequences of one model and their KV caches.
 
     Takes one call at a time: a second, overlapping one raises `BusyError`.
@@ -193,7 +74,6 @@ class Context(Closeable):
         - `overflow`: what happens when tokens do not fit behind a sequence. "refuse":
           NoSpaceError. "shift": half of the oldest tokens behind the first `n_keep`
           are removed as by `shift`; a few kept ones (4, say) keep a text coherent.
-
         - `pressure_kv_type`: how idle sequences are stored from memory pressure on
           (`notify_memory_pressure`, `trim_memory(reduce_sequences=True)`) until they
           are empty, before any go to disk. It must take less memory than `kv_type`
@@ -227,20 +107,7 @@ class Context(Closeable):
                 address,
                 ctypes.byref(params),
             )
-        super().__init__(handle)
-        self.model = model
-        """The model that it belongs to."""
-        self.info = _context_info(handle)
-        """What the context is."""
-        self._run: weakref.ref[Run] | None = None
-
-    def close(self) -> None:
-        """Ends a generation that uses the context, and gives its memory back; if
-        there are views of its logits, when the last one is gone."""
-        super().close()
-        run = self._running()
-        if run is not None:
-            run.close()
+        super().__init__(handle, model)
 
     def eval(
         self,
@@ -286,70 +153,6 @@ class Context(Closeable):
         n_rows: int = result.n_logits
         return n_rows
 
-    def logits(self, row: SupportsIndex = 0, *, copy: bool = True) -> Logits:
-        """One row of the last evaluation's logits: `vocab_size` floats, as a NumPy
-        array of float32. Without NumPy it is a `memoryview` of format "f".
-
-        - `row`: from 0 to the number that `eval` returned, less one.
-        - `copy`: False gives a read-only view of the context's own memory, which
-          takes no time. It must not be read after the next `eval` or `generate`,
-          which reuse that memory.
-
-        Raises InvalidArgumentError (no such row), BusyError.
-        """
-        row = _arguments.integer("row", row, 0, _arguments.U32_MAX)
-        floats = self._copy_of_logits(row) if copy else self._view_of_logits(row)
-        # ctypes' own format "<f" is one that a memoryview cannot index.
-        view = memoryview(floats).cast("B").cast("f")
-        return _as_array(view if copy else view.toreadonly())
-
-    def _copy_of_logits(self, row: int) -> ctypes.Array[ctypes.c_float]:
-        n_floats = self.info.vocab_size
-        floats = (ctypes.c_float * n_floats)()
-        self._call(_ffi.lib.umrt_logits, row, floats, n_floats, None)
-        return floats
-
-    def _view_of_logits(self, row: int) -> ctypes.Array[ctypes.c_float]:
-        start = ctypes.c_void_p()
-        self._call(_ffi.lib.umrt_logits_view, row, ctypes.byref(start))
-        assert start.value is not None
-        floats = (ctypes.c_float * self.info.vocab_size).from_address(start.value)
-        # What views it holds on to `floats`, and so to the context's memory.
-        self._handle.retain()
-        weakref.finalize(floats, self._handle.release).atexit = False
-        return floats
-
-    def sample(self, sampler: Sampler, row: SupportsIndex = 0) -> int:
-        """Chooses a token from one row of the last evaluation's logits; `sampler`
-        remembers it.
-
-        Raises InvalidArgumentError (no such row), BusyError (the context or the
-        sampler), BackendError (all logits are NaN).
-        """
-        token = ctypes.c_int32()
-        row = _arguments.integer("row", row, 0, _arguments.U32_MAX)
-        with _arguments.instance("sampler", sampler, Sampler)._handle as address:
-            self._call(_ffi.lib.umrt_sample, address, row, ctypes.byref(token))
-        return token.value
-
-    def length(self, seq: SupportsIndex = 0) -> int:
-        """How many tokens a sequence holds."""
-        n_tokens = ctypes.c_uint32()
-        seq = _arguments.i32("seq", seq)
-        self._call(_ffi.lib.umrt_seq_length, seq, ctypes.byref(n_tokens))
-        return n_tokens.value
-
-    def fork(self, source: SupportsIndex, target: SupportsIndex) -> None:
-        """Makes sequence `target` hold the same tokens as sequence `source`, in place
-        of its own. It takes no time and no memory: what both hold is shared until
-        one of them changes it.
-
-        Raises InvalidArgumentError (no such sequence).
-        """
-        source = _arguments.i32("source", source)
-        target = _arguments.i32("target", target)
-        self._call(_ffi.lib.umrt_seq_fork, source, target)
-
     def set_adapters(self, adapters: Iterable[tuple[Adapter, float]]) -> None:
         """Evaluates with these adapters from now on, instead of those set before.
 
@@ -378,149 +181,17 @@ class Context(Closeable):
                 n,
             )
 
-    def trim(self, seq: SupportsIndex, keep: SupportsIndex) -> None:
-        """Keeps the first `keep` tokens of a sequence and forgets the rest.
-        Memory for 256 tokens is given back where none of them is left; with 0 all
-        of it.
-
-        Raises InvalidArgumentError (no such sequence, or it holds fewer).
-        """
-        seq, keep = _arguments.i32("seq", seq), _arguments.u32("keep", keep)
-        self._call(_ffi.lib.umrt_seq_trim, seq, keep)
-
-    def shift(self, seq: SupportsIndex, start: SupportsIndex, n: SupportsIndex) -> None:
-        """Removes `n` tokens of a sequence from `start` on. The tokens behind them move
-        to their places, and their keys are turned to their new positions. What they
-        have seen of the removed tokens stays in them, as in all sliding windows.
-
-        Keys are rounded once more to the type of the cache, for each shift.
-
-        Raises InvalidArgumentError (no such sequence, or it holds fewer tokens),
-        OutOfMemoryError (the sequence is as before), BusyError.
-        """
-        seq = _arguments.i32("seq", seq)
-        first, drop = _arguments.u32("start", start), _arguments.u32("n", n)
-        self._call(_ffi.lib.umrt_seq_shift, seq, first, drop)
-
-    def reuse_prefix(self, tokens: Tokens, seq: SupportsIndex = 0) -> int:
-        """Makes a sequence hold as much of the beginning of `tokens` as is known already:
-        what it holds itself, or what the prefix cache does if that is more and the
-        context uses it. What the sequence held beyond that is forgotten.
-
-        Returns how many tokens it holds now. Evaluate the rest; that is at least the
-        last token, whose logits nobody kept:
-
-            n = context.reuse_prefix(tokens)
-            context.eval(tokens[n:])
-
-        Raises InvalidArgumentError (no such sequence, no tokens), OutOfMemoryError (the
-        sequence is as before), BusyError.
-        """
-        ids = _arguments.int32_array("tokens", tokens)
-        number = _arguments.i32("seq", seq)
-        n_reused = ctypes.c_uint32()
-        self._call(
-            _ffi.lib.umrt_seq_reuse_prefix,
-            number,
-            ids,
-            len(ids),
-            ctypes.byref(n_reused),
-        )
-        return n_reused.value
-
-    def save(self, path: str | os.PathLike[str], seq: SupportsIndex = 0) -> None:
-        """Writes a sequence to a file: its tokens, and keys and values as they are
-        stored, so that it goes on with the same logits after `load`. A file that is
-        there already is replaced as a whole, or, if anything fails, not at all.
-
-        Raises InvalidArgumentError (no such sequence), NotFoundError (no such
-        directory), IoError (the disk is full, for instance), OutOfMemoryError,
-        BusyError.
-        """
-        self._call(
-            _ffi.lib.umrt_seq_save, _arguments.i32("seq", seq), os.fsencode(path)
-        )
-
-    def load(self, path: str | os.PathLike[str], seq: SupportsIndex = 0) -> None:
-        """Replaces what a sequence holds by what `save` wrote, in any context of the
-        same model and `kv_type`. What was saved after it was stored as
-        `pressure_kv_type` says takes a context that has this as either. All of it is
-        read and checked first: if anything fails, the sequence is as before.
-
-        Raises InvalidArgumentError (no such sequence; saved with another model or
-        `kv_type`), NotFoundError, IoError, FormatError (cut off, damaged, or another
-        kind of file), UnsupportedError (saved by a newer version), NoSpaceError (more
-        than `n_ctx` tokens), OverBudgetError (no room for the former and the new
-        content at once: trim the sequence first), OutOfMemoryError, BusyError.
-        """
-        self._call(
-            _ffi.lib.umrt_seq_load, _arguments.i32("seq", seq), os.fsencode(path)
-        )
-
-    def save_bytes(self, seq: SupportsIndex = 0) -> bytes:
-        """What `save` would write."""
-        number = _arguments.i32("seq", seq)
-        needed = ctypes.c_size_t()
-        function = _ffi.lib.umrt_seq_save_to_buffer
-        with contextlib.suppress(NoSpaceError):
-            self._call(function, number, None, 0, ctypes.byref(needed))
-        buffer = (ctypes.c_uint8 * needed.value)()
-        self._call(function, number, buffer, needed.value, None)
-        return bytes(buffer)
-
-    def load_bytes(self, saved: bytes, seq: SupportsIndex = 0) -> None:
-        """As `load`, from what `save_bytes` gave."""
-        saved = _arguments.instance("saved", saved, bytes)
-        number = _arguments.i32("seq", seq)
-        buffer = (ctypes.c_uint8 * len(saved)).from_buffer_copy(saved)
-        self._call(_ffi.lib.umrt_seq_load_from_buffer, number, buffer, len(saved))
-
-    def tokens(self, seq: SupportsIndex = 0) -> list[int]:
-        """The ids of the tokens that a sequence holds.
-
-        Raises InvalidArgumentError (no such sequence), BusyError.
-        """
-        number = _arguments.i32("seq", seq)
-        ids = (ctypes.c_int32 * self.info.n_ctx)()
-        needed = ctypes.c_size_t()
-        self._call(
-            _ffi.lib.umrt_seq_tokens, number, ids, len(ids), ctypes.byref(needed)
-        )
-        return ids[: needed.value]
-
     @property
     def perf(self) -> Perf:
         """Counters since the context was made."""
         perf = _ffi.Perf()
         self._call(_ffi.lib.umrt_ctx_perf, ctypes.byref(perf))
-        return Perf(
-            n_prefill_tokens=perf.n_prefill_tokens,
-            n_decode_tokens=perf.n_decode_tokens,
-            n_evals=perf.n_evals,
-            prefill_seconds=perf.prefill_ns / 1e9,
-            decode_seconds=perf.decode_ns / 1e9,
-            n_prefix_hits=perf.n_prefix_hits,
-            n_prefix_tokens=perf.n_prefix_tokens,
-            n_removed_tokens=perf.n_removed_tokens,
-            n_drafted=perf.n_drafted,
-            n_accepted=perf.n_accepted,
-        )
+        return perf_from(perf)
 
     def memory(self) -> ContextMemory:
         """The context's own memory."""
         info = _ffi.MemoryInfo()
         self._call(_ffi.lib.umrt_ctx_memory_stats, ctypes.byref(info))
-        return from_info(ContextMemory, info)
-
-    def sequence_memory(self, seq: SupportsIndex = 0) -> ContextMemory:
-        """One sequence's own memory, what it shares with others included; its
-        `logits_bytes` is 0.
-
-        Raises InvalidArgumentError (no such sequence), BusyError.
-        """
-        info = _ffi.MemoryInfo()
-        number = _arguments.i32("seq", seq)
-        self._call(_ffi.lib.umrt_seq_memory_stats, number, ctypes.byref(info))
         return from_info(ContextMemory, info)
 
     def diagnose(self) -> Diagnosis:
@@ -625,135 +296,6 @@ class Context(Closeable):
         draft_handle = draft._handle if draft else None
         return Generation(self, params, sampler, optional_cancel(cancel), draft_handle)
 
-    def embed(
-        self,
-        texts: Sequence[str] | Sequence[Tokens],
-        pooling: Pooling = Pooling.MEAN,
-        *,
-        normalize: bool = True,
-        cancel: Cancel | None = None,
-    ) -> Vectors:
-        """A vector for each text: the hidden states behind the model's last norm,
-        pooled over its tokens, as a NumPy array of float32 `[texts, hidden_size]`.
-        Without NumPy it is a `memoryview` of format "f" with that shape.
-
-        - `texts`: strings, encoded with what the tokenizer puts around a text; or
-          token ids of each.
-        - `pooling`: which tokens' states count.
-        - `normalize`: scales vectors to the length 1.
-        - `cancel`: stops it.
-
-        Texts are evaluated next to each other in the sequences that hold no tokens,
-        so more sequences (`n_seq`) are faster for short texts. Afterwards those are
-        empty again, and the logits of the last evaluation are still there.
-
-        Raises InvalidArgumentError (a text without tokens), NotFoundError (no
-        tokenizer), NoSpaceError (a text is longer than `n_ctx`, no sequence is
-        empty), OverBudgetError, BusyError, CancelledError, OutOfMemoryError,
-        BackendError.
-        """
-        params = embed_params(texts, pooling, normalize)
-        shape = (params.n_texts, self.model.info.hidden_size)
-        floats = (ctypes.c_float * (shape[0] * shape[1]))()
-        self._call_cancellable(
-            _ffi.lib.umrt_embed, params, floats, optional_cancel(cancel)
-        )
-        return _as_array(memoryview(floats).cast("B"), shape)
-
-    def score(
-        self,
-        prompt: Tokens,
-        continuations: Sequence[Tokens],
-        *,
-        seq: SupportsIndex = 0,
-        cancel: Cancel | None = None,
-    ) -> list[list[float]]:
-        """The log-probability (natural logarithm) of each token of each continuation
-        behind the prompt, which is evaluated once. Memory is taken for the logits of
-        a few tokens at a time.
-
-        - `prompt`: token ids, at least one.
-        - `continuations`: token ids of each, at least one.
-        - `seq`: the sequence whose tokens come in front of the prompt. It is as
-          before afterwards, and so are the logits of the last evaluation.
-        - `cancel`: stops it.
-
-        Raises InvalidArgumentError, NoSpaceError (sequence, prompt and a
-        continuation exceed `n_ctx`), OverBudgetError, BusyError, CancelledError,
-        OutOfMemoryError, BackendError.
-        """
-        params, lengths = score_params(prompt, continuations, seq)
-        floats = (ctypes.c_float * sum(lengths))()
-        self._call_cancellable(
-            _ffi.lib.umrt_score, params, floats, optional_cancel(cancel)
-        )
-        rest = iter(floats)
-        return [list(itertools.islice(rest, length)) for length in lengths]
-
-    def perplexity(self, text: str | Tokens, cancel: Cancel | None = None) -> float:
-        """How much a text surprises the model: `exp` of the average of minus the
-        log-probabilities of its tokens behind the first. It is cut into parts of
-        `n_ctx` tokens, none of which sees those before; sequence 0 must be empty, and
-        is so afterwards.
-
-        - `text`: a string, encoded with what the tokenizer puts around a text; or at
-          least two token ids.
-
-        Raises as `score` does; InvalidArgumentError also if sequence 0 holds tokens.
-        """
-        ids = self.model.tokenize(text) if isinstance(text, str) else text
-        tokens = list(_arguments.int32_array("text", ids))
-        if len(tokens) < 2:
-            raise InvalidArgumentError(
-                "the text has fewer than two tokens, so there is none to predict"
-            )
-        if self.length(0):
-            raise InvalidArgumentError(
-                "sequence 0 holds tokens, which would come in front of the text; "
-                "trim it to 0"
-            )
-        logprobs: list[float] = []
-        for start in range(0, len(tokens) - 1, self.info.n_ctx):
-            part = tokens[start : start + self.info.n_ctx + 1]
-            logprobs += self.score(part[:1], [part[1:]], cancel=cancel)[0]
-        return math.exp(-math.fsum(logprobs) / len(logprobs))
-
-    def top_logprobs(
-        self, k: SupportsIndex, row: SupportsIndex = 0
-    ) -> list[tuple[int, float]]:
-        """The `k` most likely tokens after one row of the last evaluation, with the
-        natural logarithms of their probabilities, the most likely first.
-
-        Raises InvalidArgumentError (no such row, `k` out of range), BusyError,
-        BackendError (logits are NaN).
-        """
-        n = _arguments.integer("k", k, 1, self.info.vocab_size)
-        row = _arguments.integer("row", row, 0, _arguments.U32_MAX)
-        tokens, logprobs = (ctypes.c_int32 * n)(), (ctypes.c_float * n)()
-        self._call(_ffi.lib.umrt_top_logprobs, row, n, tokens, logprobs)
-        return list(zip(tokens, logprobs, strict=True))
-
-    def _call_cancellable(
-        self,
-        function: Callable[..., int],
-        params: _ffi.Struct,
-        floats: ctypes.Array[ctypes.c_float],
-        cancel: Cancel | None,
-    ) -> None:
-        """Fills an array; Ctrl-C ends it."""
-
-        def call(by: Cancel | None) -> None:
-            with by._handle if by else contextlib.nullcontext() as address:
-                self._call(
-                    function, ctypes.byref(params), address, floats, len(floats), None
-                )
-
-        if not signals_come_here():
-            return call(cancel)
-        own = Cancel()
-        with own._following(cancel):
-            run_interruptibly(lambda: call(own), own)
-
     generate_async = asynchronous(generate)
 
     def generate_many(
@@ -781,21 +323,6 @@ class Context(Closeable):
         """
         return ManyGenerations(self, prompts, options, optional_cancel(cancel))
 
-    def _call(self, function: Callable[..., int], *arguments: Any) -> None:
-        with self._handle as address:
-            status = function(address, *arguments)
-            if status == _ffi.BUSY and self._running() is not None:
-                raise BusyError(
-                    "a generation is using this context; iterate it to its end or "
-                    "close it first"
-                )
-            _ffi.check(status)
-
-    def _running(self) -> Run | None:
-        """The generation that is using this context."""
-        run = self._run() if self._run else None
-        return run if run is not None and run.is_running else None
-
 
 def _batch(
     tokens: Tokens, seq_ids: Tokens | None, want: Iterable[object] | None
@@ -816,44 +343,3 @@ def _ensure_one_per_token(name: str, n_values: int, n_tokens: int) -> None:
         raise InvalidArgumentError(
             f"{name} has {n_values} values for {n_tokens} tokens; give one per token"
         )
-
-
-def _as_array(
-    view: memoryview[Any], shape: tuple[int, int] | None = None
-) -> NDArray[np.float32]:
-    if shape is not None:
-        # A memoryview has no shape with zeros.
-        view = view.cast("f", shape) if all(shape) else view.cast("f")
-    numpy = _numpy_if_any()
-    if numpy is None:
-        return view  # type: ignore[return-value]
-    array = numpy.asarray(view)
-    return array if shape is None else array.reshape(shape)  # type: ignore[no-any-return]
-
-
-@functools.cache
-def _numpy_if_any() -> Any:
-    """Imported late: it takes longer than everything else here."""
-    try:
-        import numpy
-    except ImportError:
-        return None
-    return numpy
-
-
-def _context_info(handle: Handle) -> ContextInfo:
-    info = _ffi.CtxInfo()
-    with handle as address:
-        _ffi.check(_ffi.lib.umrt_ctx_info_get(address, ctypes.byref(info)))
-    return ContextInfo(
-        n_ctx=info.n_ctx,
-        n_seq=info.n_seq,
-        prefill_chunk=info.prefill_chunk,
-        vocab_size=info.vocab_size,
-        n_threads=info.n_threads,
-        kv_bytes_per_token=info.kv_bytes_per_token,
-    )
-
-
-def _rate(n_tokens: int, seconds: float) -> float:
-    return n_tokens / seconds if seconds > 0 else 0.0

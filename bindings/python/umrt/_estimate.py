@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 from typing import Any, TypeVar
 
 from . import _arguments, _ffi
-from ._context import KvType, context_params
+from ._context_info import KvType, context_params
 from ._model import CpuOps, Device, Precision, model_params
 
 _T = TypeVar("_T", "MemoryEstimate", "NumbersPlan", "MemoryBudget")

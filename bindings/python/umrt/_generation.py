@@ -11,13 +11,12 @@ import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from . import _arguments, _ffi
 from ._arguments import Tokens
 from ._cancel import Cancel
-from ._handle import Handle
+from ._handle import Closing, Handle
 from ._sampling import Sampler, Sampling, sampler_params
 from ._text import decode
 from ._worker import Worker
@@ -165,7 +164,7 @@ class Run:
         return 0 if is_wanted and not self.is_closed else 1
 
 
-class Generation(Iterator[str]):
+class Generation(Closing, Iterator[str]):
     """Text as it is generated: an iterator of pieces, each of whole characters.
 
     The context is in use from the first piece until the end, `close()`, or the
@@ -256,17 +255,6 @@ class Generation(Iterator[str]):
     def close(self) -> None:
         """Stops it where it is and waits for that. Closing again does nothing."""
         self._run.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 class GenerateOptions(TypedDict, total=False):

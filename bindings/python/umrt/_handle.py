@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import ctypes
 import threading
 import weakref
@@ -83,8 +84,27 @@ class Handle:
         self.release()
 
 
-class Closeable:
-    """Has a native object behind it until `close()` or the end of a `with`."""
+class Closing(abc.ABC):
+    """Is closed by `close()` or by the end of a `with`."""
+
+    @abc.abstractmethod
+    def close(self) -> None:
+        """Gives back what it holds."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+class Closeable(Closing):
+    """Has a native object behind it until it is closed."""
 
     def __init__(self, handle: Handle) -> None:
         self._handle = handle
@@ -97,17 +117,6 @@ class Closeable:
     def close(self) -> None:
         """Gives the native object back. Closing again does nothing."""
         self._handle.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def model_handle(model: object) -> Handle:

@@ -22,7 +22,9 @@ _PRESSURE_LEVELS: dict[PressureLevel, int] = {
     "warning": _ffi.PRESSURE_WARNING,
     "critical": _ffi.PRESSURE_CRITICAL,
 }
-_PRESSURE_LEVEL_NAMES = {number: name for name, number in _PRESSURE_LEVELS.items()}
+_PRESSURE_LEVEL_NAMES: dict[int, PressureLevel] = {
+    number: name for name, number in _PRESSURE_LEVELS.items()
+}
 
 # A former receiver may still be running, so none is ever given back.
 _receivers: list[Any] = []

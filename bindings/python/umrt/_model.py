@@ -13,7 +13,8 @@ from . import _arguments, _ffi
 from ._arguments import Tokens
 from ._adapter import Adapter
 from ._cancel import Cancel, optional_cancel
-from ._context import Context, KvType, Overflow
+from ._context import Context
+from ._context_info import KvType, Overflow
 from ._handle import Closeable, Handle
 from ._memory import ModelMemory, from_info
 from ._text import Detokenizer, SpecialTokens, TokenInfo, text_of

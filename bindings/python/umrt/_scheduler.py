@@ -8,13 +8,12 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, SupportsIndex
 
 from . import _arguments, _ffi, errors
 from ._cancel import Cancel, optional_cancel
 from ._generation import GenerateOptions, GenerationResult, StopReason, generate_params
-from ._handle import Closeable, Handle
+from ._handle import Closeable, Closing, Handle
 from ._text import decode
 from ._worker import run_interruptibly, signals_come_here
 from .errors import InvalidArgumentError, NotFoundError, UmrtError
@@ -293,7 +292,7 @@ class Scheduler(Closeable):
         super().close()
 
 
-class ManyGenerations(Iterator[tuple[int, str]]):
+class ManyGenerations(Closing, Iterator[tuple[int, str]]):
     """Texts as they are generated: an iterator of pieces, each with the index of its
     prompt.
 
@@ -323,7 +322,8 @@ class ManyGenerations(Iterator[tuple[int, str]]):
     ) -> ScheduledRequest:
         if isinstance(prompt, str):
             return self._scheduler.submit(prompt, **options)
-        return self._scheduler.submit(**{**options, **prompt})
+        keywords: dict[str, Any] = {**options, **prompt}
+        return self._scheduler.submit(**keywords)
 
     def __iter__(self) -> Self:
         return self
@@ -358,14 +358,3 @@ class ManyGenerations(Iterator[tuple[int, str]]):
         again. Closing again does nothing."""
         self._pieces.clear()
         self._scheduler.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()

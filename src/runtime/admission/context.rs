@@ -47,8 +47,8 @@ pub struct ContextBytes {
     pub decode_scratch: usize,
     pub decode_arrays: usize,
     pub tables: usize,
-    /// All but the tables are in the memory of a GPU that has its own.
-    pub is_on_gpu: bool,
+    /// The number of the GPU that has all but the tables in memory of its own.
+    pub gpu_index: Option<usize>,
 }
 
 impl ContextBytes {
@@ -63,9 +63,9 @@ impl ContextBytes {
             scratch: self.scratch(),
             ..Demand::default()
         };
-        let arrays = match self.is_on_gpu {
-            true => arrays.moved_to_gpu(),
-            false => arrays,
+        let arrays = match self.gpu_index {
+            Some(index) => arrays.moved_to_gpu(index),
+            None => arrays,
         };
         arrays.plus(&Demand {
             private: self.tables,
@@ -176,7 +176,7 @@ impl ContextPlan {
                 self.n_sequences,
                 size_of::<Sequence>().saturating_add(self.n_ctx().saturating_mul(size_of::<i32>())),
             ]),
-            is_on_gpu: self.device.has_own_memory(),
+            gpu_index: self.device.own_memory(),
         }
     }
 

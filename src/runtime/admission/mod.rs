@@ -17,7 +17,7 @@ pub use self::model::ModelBytes;
 pub(super) use self::model::{ModelCaps, probe_tokenizer};
 use super::prefix_cache;
 use crate::error::{Error, Result};
-use crate::memory::{self, Demand, GpuBytes, Mebibytes, budget};
+use crate::memory::{self, Demand, Mebibytes, budget};
 use crate::mlx::{self, Device};
 
 /// Less than this is there, or the process could not have come so far.
@@ -52,12 +52,24 @@ pub(super) fn within(memory_limit: usize, demand: &Demand) -> Option<OverLimit> 
 /// Finds out what a GPU lets models use, before something is reserved for it.
 pub(super) fn look_at(device: Device) -> Result<()> {
     if device.is_gpu() {
-        budget().set_gpu(GpuBytes {
-            working_set: mlx::gpu_working_set()?,
-            own: mlx::gpu_own_bytes(device)?,
-        });
+        budget().set_working_set(mlx::gpu_working_set()?);
+    }
+    if let Some(index) = device.own_memory() {
+        budget().set_gpu_memory(index, usable_of_gpu(device)?);
     }
     Ok(())
+}
+
+/// What models may use of the memory that a GPU has for itself: what is free, and what
+/// they have there already.
+pub(super) fn usable_of_gpu(device: Device) -> Result<Option<usize>> {
+    let (Some(index), Some(free)) = (device.own_memory(), mlx::gpu_free_bytes(device)?) else {
+        return Ok(None);
+    };
+    let held = mlx::memory_use()?;
+    let everywhere = held.active.saturating_add(held.cache);
+    let here = budget().snapshot().part_on_gpu(index, everywhere);
+    Ok(Some(free.saturating_add(here)))
 }
 
 /// Tells MLX how much of the budget it may use and keep.

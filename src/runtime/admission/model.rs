@@ -33,6 +33,8 @@ pub struct ModelBytes {
     pub copied: usize,
     /// Copied into the memory of a GPU that has its own.
     pub on_gpu: usize,
+    /// Which GPU that is.
+    pub gpu_index: usize,
     /// Tokenizer, template, names and shapes.
     pub tables: usize,
 }
@@ -52,15 +54,21 @@ impl ModelBytes {
         };
         let mut bytes = ModelBytes {
             tables: manifest.tensors().len() * BYTES_PER_TENSOR + tokenizer,
+            gpu_index: device.own_memory().unwrap_or(0),
             ..ModelBytes::default()
         };
-        let tensors = manifest.tensors().iter();
-        for tensor in tensors.filter(|tensor| !manifest.is_made(tensor)) {
-            let in_place = mlx::maps_in_place(device, tensor.offset, tensor.dtype.size());
-            match load == LoadMode::Map && in_place {
-                true => bytes.mapped += tensor.bytes,
-                false if device.has_own_memory() => bytes.on_gpu += tensor.bytes,
-                false => bytes.copied += tensor.bytes,
+        let is_mapped = load == LoadMode::Map;
+        for tensor in manifest.tensors() {
+            let is_on_gpu = device.has_own_memory();
+            if is_on_gpu {
+                bytes.on_gpu += tensor.bytes;
+            }
+            // What is made or read into private memory stays there, sent to a GPU or not.
+            match mlx::maps_in_place(device, tensor.offset, tensor.dtype.size()) {
+                _ if manifest.is_made(tensor) => {}
+                true if is_mapped => bytes.mapped += tensor.bytes,
+                false if is_mapped && is_on_gpu => {}
+                _ => bytes.copied += tensor.bytes,
             }
         }
         bytes.copied += manifest.made_bytes();
@@ -80,6 +88,7 @@ impl ModelBytes {
             paged,
             private: self.copied.saturating_add(self.tables),
             gpu: self.on_gpu,
+            gpu_index: self.gpu_index,
             ..Demand::default()
         }
     }

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
-from .._context import KvType
+from .._context_info import KvType
 from .._estimate import MACHINES, MemoryEstimate, NumbersPlan, estimate, plan_numbers
 from .._model import ModelInfo, inspect
 from .output import Commands, as_json, bar, count, decimal, size
@@ -248,7 +248,8 @@ def numbers_table(options: argparse.Namespace) -> str:
         )
     lines += ["", _numbers_line("weights", plan.weight_bytes, at(0), options.memory)]
     if has_cache:
-        lengths = sorted({*CONTEXTS, *([options.n_ctx] if options.n_ctx else [])})
+        wanted: list[int] = [options.n_ctx] if options.n_ctx else []
+        lengths = sorted({*CONTEXTS, *wanted})
         lines += [
             _numbers_line(f"{n:,} tokens", at(n).total_bytes, at(n), options.memory)
             + f"  KV {decimal(at(n).kv_bytes)}"
