@@ -47,7 +47,7 @@ fn prepare() {
 }
 
 fuzz_target!(init: prepare(), |input: &[u8]| {
-    if panic::catch_unwind(|| TARGET.accepts(input)).is_err() {
+    if panic::catch_unwind(|| TARGET.read(input)).is_err() {
         let message = LAST_PANIC.lock().unwrap_or_else(PoisonError::into_inner);
         eprintln!("{message}");
         process::abort();

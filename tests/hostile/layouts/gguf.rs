@@ -192,7 +192,16 @@ impl Damage {
             }
             Damage::Overlapping => file.pieces[index].offset = file.pieces[other].offset,
             Damage::NamedTwice => file.pieces[index] = file.pieces[other].clone(),
-            Damage::Removed => drop(file.pieces.remove(index)),
+            Damage::Removed => {
+                // Without it the output would be that of the embedding.
+                let is_needed = |piece: &Piece| !piece.description[8..].starts_with(b"output.");
+                let removed = if is_needed(&file.pieces[index]) {
+                    index
+                } else {
+                    other
+                };
+                file.pieces.remove(removed);
+            }
             Damage::Beyond => file.pieces[index].offset = 1 << (20 + random.next() % 43),
         }
     }

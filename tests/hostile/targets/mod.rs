@@ -93,19 +93,17 @@ impl Target {
         TARGETS.iter().find(|target| target.name == name)
     }
 
-    /// Whether the input was accepted.
-    ///
     /// # Panics
-    /// If it was neither accepted nor refused as damaged input is.
-    pub fn accepts(&self, input: &[u8]) -> bool {
-        let Err(error) = (self.run)(input) else {
-            return true;
-        };
-        let status = error.status();
-        assert!(REFUSALS.contains(&status), "{status:?}: {error}");
-        assert!(!error.message().is_empty());
-        assert!(error.message().len() <= LIMIT_MESSAGE_BYTES, "{error}");
-        false
+    /// If the input was neither accepted nor refused as damaged input is.
+    pub fn read(&self, input: &[u8]) -> Result<()> {
+        let result = (self.run)(input);
+        if let Err(error) = &result {
+            let status = error.status();
+            assert!(REFUSALS.contains(&status), "{status:?}: {error}");
+            assert!(!error.message().is_empty());
+            assert!(error.message().len() <= LIMIT_MESSAGE_BYTES, "{error}");
+        }
+        result
     }
 }
 

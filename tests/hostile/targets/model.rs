@@ -1,11 +1,12 @@
 //! Settings and weights that are described by them, up to logits.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use umrt::checkpoint::Checkpoint;
+use umrt::decoder::DecoderSpec;
 use umrt::error::{Result, Status};
-use umrt::runtime::{Batch, Context, ContextOptions, Model, ModelOptions, estimate, inspect};
+use umrt::runtime::{Batch, Context, ContextOptions, Model, ModelOptions, estimate};
 use umrt::text::{Tokenizer, TokenizerConfig};
 
 use super::files::{Folder, header_of};
@@ -21,9 +22,9 @@ pub fn run_config(input: &[u8]) -> Result<()> {
         .with("config.json", config)
         .with_some("generation_config.json", generation)
         .with_weights("model.safetensors", ANY_TENSOR, b"", 8);
-    let info = inspect(folder.path())?;
-    assert!(info.spec.n_layers > 0 && info.spec.vocab_size > 0);
-    assert_eq!(info.spec.cache_layers().len(), info.spec.n_layers);
+    let spec = DecoderSpec::from_config(Checkpoint::inspect(folder.path())?.config())?;
+    assert!(spec.vocab_size > 0 && spec.kv_elements_per_token() > 0);
+    assert_eq!(spec.cache_layers().len(), spec.n_layers);
     match estimate(folder.path(), &ModelOptions::default(), &small_context()) {
         // The one tensor has no type to compute in.
         Err(error) if error.status() == Status::Format => Ok(()),
@@ -36,7 +37,7 @@ const ANY_TENSOR: &[u8] =
 
 pub fn config_seeds() -> Vec<Vec<u8>> {
     let folders = fixture_folders("models");
-    let config = |folder: &std::path::PathBuf| read(&folder.join("config.json"));
+    let config = |folder: &PathBuf| read(&folder.join("config.json"));
     folders.iter().map(config).collect()
 }
 
@@ -77,8 +78,8 @@ pub fn foreign_seeds() -> Vec<Vec<u8>> {
     seeds_of(fixture_folders("foreign"))
 }
 
-fn seeds_of(folders: Vec<std::path::PathBuf>) -> Vec<Vec<u8>> {
-    let seed = |folder: &std::path::PathBuf| {
+fn seeds_of(folders: Vec<PathBuf>) -> Vec<Vec<u8>> {
+    let seed = |folder: &PathBuf| {
         let config = read(&folder.join("config.json"));
         let header = header_of(&folder.join("model.safetensors"));
         ["0", "2"].map(|fill| join(&[&config, &header, fill.as_bytes()]))
@@ -86,9 +87,15 @@ fn seeds_of(folders: Vec<std::path::PathBuf>) -> Vec<Vec<u8>> {
     folders.iter().flat_map(seed).collect()
 }
 
+/// Four of them are 0.75, since factors of rotations are tensors and must not be zero.
+const ANY_FACTOR: u8 = 0x3f;
+
 /// Everything in front of the weights of a GGUF file.
 pub fn run_gguf(input: &[u8]) -> Result<()> {
-    let folder = Folder::new().with("model.gguf", &[input, &vec![0; DATA_BYTES]].concat());
+    let folder = Folder::new().with(
+        "model.gguf",
+        &[input, &vec![ANY_FACTOR; DATA_BYTES]].concat(),
+    );
     let path = folder.file("model.gguf");
     let checkpoint = Checkpoint::open(&path)?;
     if checkpoint.embedded_vocabulary_bytes().is_some() {
@@ -113,7 +120,7 @@ pub fn run_gguf(input: &[u8]) -> Result<()> {
 pub fn gguf_seeds() -> Vec<Vec<u8>> {
     let files = fixture_folders("gguf").into_iter();
     let whole = files.filter(|file| is_gguf(file) && !is_part(file));
-    let header = |file: std::path::PathBuf| {
+    let header = |file: PathBuf| {
         let manifest = Checkpoint::inspect(&file).ok()?;
         Some(read(&file)[..manifest.files()[0].header_bytes].to_vec())
     };

@@ -25,7 +25,7 @@ fn new_context() -> Context {
     let model: Arc<Model> =
         Model::open(&fixtures("models/llama3-f32"), ModelOptions::default()).expect("a model");
     let options = ContextOptions {
-        n_ctx: 300,
+        n_ctx: 600,
         n_threads: 1,
         ..ContextOptions::default()
     };

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use umrt::error::{Error, Result};
 use umrt::text::chat::CivilTime;
 use umrt::text::{
@@ -48,11 +48,11 @@ fn read_back(tokenizer: &Arc<Tokenizer>, ids: &[i32]) -> Result<()> {
     stream.finish().map(drop)
 }
 
-/// With a tenth of their vocabulary.
+/// With a part of their vocabulary.
 pub fn tokenizer_seeds() -> Vec<Vec<u8>> {
     let seed = |folder: std::path::PathBuf| {
         let mut json: Value = parsed(&read(&folder.join("tokenizer.json")));
-        shrink(&mut json["model"]);
+        shrink(&mut json);
         let config = read(&folder.join("tokenizer_config.json"));
         join(&[
             json.to_string().as_bytes(),
@@ -70,19 +70,45 @@ pub fn tokenizer_seeds() -> Vec<Vec<u8>> {
     folders.map(seed).chain(others).collect()
 }
 
-/// Leaves the pieces of one character, and merges of two of them.
-fn shrink(model: &mut Value) {
-    let is_short = |piece: &str, most: usize| piece.chars().count() <= most;
-    let vocab = model["vocab"].as_object().expect("a vocabulary");
-    let kept: Map<String, Value> = vocab
-        .iter()
-        .filter(|(piece, id)| {
-            is_short(piece, 1) && id.as_u64() < Some(140) || id.as_u64() < Some(4)
-        })
-        .map(|(piece, id)| (piece.clone(), id.clone()))
+/// Leaves the special tokens and some pieces of one character, numbered anew.
+fn shrink(json: &mut Value) {
+    const MOST_PIECES: usize = 100;
+    let added = json["added_tokens"].as_array().expect("added tokens");
+    let specials: Vec<_> = added.iter().map(|token| token["content"].clone()).collect();
+    let vocab = json["model"]["vocab"].as_object().expect("a vocabulary");
+    let is_kept = |piece: &&String| piece.chars().count() == 1 || specials.contains(&json!(piece));
+    let pieces: Vec<_> = vocab
+        .keys()
+        .filter(is_kept)
+        .take(MOST_PIECES)
+        .cloned()
         .collect();
-    model["vocab"] = Value::Object(kept);
-    model["merges"] = Value::Array(Vec::new());
+    let mut ids: Map<String, Value> = pieces.into_iter().zip(0..).map(numbered).collect();
+    json["model"]["vocab"] = Value::Object(ids.clone());
+    json["model"]["merges"] = json!([]);
+    for token in json["added_tokens"].as_array_mut().into_iter().flatten() {
+        let content = token["content"].as_str().expect("a token").to_owned();
+        let next = json!(ids.len());
+        token["id"] = ids.entry(content).or_insert(next).clone();
+    }
+    renumber(&mut json["post_processor"], &ids);
+}
+
+fn numbered((piece, id): (String, u32)) -> (String, Value) {
+    (piece, json!(id))
+}
+
+/// Wherever tokens stand beside their ids.
+fn renumber(value: &mut Value, ids: &Map<String, Value>) {
+    if let Some(tokens) = value.get("tokens").and_then(Value::as_array) {
+        let ids = tokens.iter().filter_map(|token| ids.get(token.as_str()?));
+        value["ids"] = ids.cloned().collect();
+    }
+    match value {
+        Value::Array(items) => items.iter_mut().for_each(|item| renumber(item, ids)),
+        Value::Object(entries) => entries.values_mut().for_each(|item| renumber(item, ids)),
+        _ => {}
+    }
 }
 
 /// A template and a request.
