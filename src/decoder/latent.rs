@@ -38,7 +38,7 @@ impl LatentSpec {
                 rank: config.usize("kv_lora_rank", RANKS)?,
                 value_dim: match config.opt_usize("v_head_dim", DIMS)? {
                     Some(value_dim) => value_dim,
-                    None => size(config, family, "hidden_size", 1 << 20)? / n_heads,
+                    None => value_dim(config, family, n_heads)?,
                 },
             },
         })
@@ -48,6 +48,21 @@ impl LatentSpec {
     pub fn attention_scale(&self, config: &Config) -> Result<f32> {
         let dims = self.shape.plain_dim + self.shape.rotated_dim;
         Ok((dims as f32).powf(-0.5) * rope::score_factor(config)?)
+    }
+}
+
+/// That of heads which make up the width.
+fn value_dim(config: &Config, family: &Family, n_heads: usize) -> Result<usize> {
+    let value_dim = size(config, family, "hidden_size", 1 << 20)? / n_heads;
+    match DIMS.contains(&value_dim) {
+        true => Ok(value_dim),
+        false => Err(config.unexpected(
+            "num_attention_heads",
+            &format!(
+                "heads that make up hidden_size, of 1 to {} values",
+                DIMS.end()
+            ),
+        )),
     }
 }
 

@@ -259,7 +259,8 @@ fn default(family: &Family, key: &str) -> Option<usize> {
 }
 
 fn head_dim(config: &Config, family: &Family, hidden: usize, n_heads: usize) -> Result<usize> {
-    if let Some(head_dim) = config.opt_usize("head_dim", 2..=1 << 12)? {
+    const LARGEST: usize = 1 << 12;
+    if let Some(head_dim) = config.opt_usize("head_dim", 2..=LARGEST)? {
         return match head_dim % 2 {
             0 => Ok(head_dim),
             _ => Err(config.unexpected("head_dim", "an even number")),
@@ -268,10 +269,10 @@ fn head_dim(config: &Config, family: &Family, hidden: usize, n_heads: usize) -> 
     if let Some(head_dim) = default(family, "head_dim") {
         return Ok(head_dim);
     }
-    if !hidden.is_multiple_of(2 * n_heads) {
+    if !hidden.is_multiple_of(2 * n_heads) || hidden / n_heads > LARGEST {
         return Err(config.unexpected(
             "num_attention_heads",
-            &format!("heads of an even length that make up hidden_size {hidden}"),
+            &format!("heads of an even length up to {LARGEST} that make up hidden_size {hidden}"),
         ));
     }
     Ok(hidden / n_heads)

@@ -25,6 +25,9 @@ pub struct EncodeFlags {
 }
 
 /// What one id of the vocabulary stands for.
+/// As for models. Some loops go over all ids, whether they have a token or not.
+const LIMIT_VOCABULARY: u32 = 1 << 24;
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TokenInfo {
     /// As it is written in `tokenizer.json`.
@@ -93,8 +96,9 @@ impl Tokenizer {
         let estimated_bytes = estimated_bytes(&vocabulary);
         let largest_id = vocabulary.into_values().max();
         let largest_id = largest_id.ok_or("its vocabulary is empty")?;
-        if largest_id >= i32::MAX as u32 {
-            return Err(format!("its largest token id, {largest_id}, is no int32").into());
+        if largest_id >= LIMIT_VOCABULARY {
+            let limit = format!("a vocabulary has at most {LIMIT_VOCABULARY} tokens");
+            return Err(format!("its largest token id is {largest_id}; {limit}").into());
         }
         let (prefix, suffix) = affixes(&inner)?;
         Ok(Self {
@@ -403,7 +407,16 @@ fn affixes(inner: &tokenizers::Tokenizer) -> tokenizers::Result<(Vec<i32>, Vec<i
     let ids: Vec<i32> = encoding.get_ids().iter().map(|&id| id as i32).collect();
     let mut around = ids.splitn(2, |&id| id as u32 == TEXT).map(<[i32]>::to_vec);
     match (around.next(), around.next()) {
-        (Some(prefix), Some(suffix)) => Ok((prefix, suffix)),
+        (Some(prefix), Some(suffix)) => {
+            let is_unknown = |id: &&i32| inner.id_to_token(**id as u32).is_none();
+            match prefix.iter().chain(&suffix).find(is_unknown) {
+                None => Ok((prefix, suffix)),
+                Some(id) => {
+                    let id = *id as u32;
+                    Err(format!("its post_processor adds token {id}, which does not exist").into())
+                }
+            }
+        }
         _ => Err("its post_processor drops the text".into()),
     }
 }

@@ -86,7 +86,7 @@ static space poisoned(const parameter *p, size_t n_known) {
 }
 
 static void parameters_grow(const parameter *p) {
-  const uint32_t absurd[] = {0, 3, UINT32_MAX};
+  const uint32_t absurd[] = {0, 3, 65537, UINT32_MAX};
   for (size_t i = 0; i < sizeof absurd / sizeof *absurd; i++) {
     space uninitialized = poisoned(p, p->size);
     uninitialized.struct_size = absurd[i];

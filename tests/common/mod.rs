@@ -3,18 +3,21 @@
 //! - here: opening, evaluating and comparing
 //! - `random_model`, `random_family`: checkpoints of any shape
 //! - `damaged`: copies of fixtures with something wrong in them
+//! - `random`: numbers by a seed
 //! - `process`: figures of this process, and tests in processes of their own
 
 #![allow(dead_code)] // each test binary uses a part
 
 pub mod damaged;
 pub mod process;
+pub mod random;
 pub mod random_family;
 pub mod random_model;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+pub use random::Random;
 use umrt::error::{Error, Result, Status};
 use umrt::mlx::CpuOps;
 use umrt::runtime::{Batch, Context, ContextOptions, Model, ModelOptions, Want};
@@ -98,24 +101,6 @@ pub fn token_ids(seed: u64, n: usize, vocab_size: usize) -> Vec<i32> {
     (0..n)
         .map(|_| (random.next() % vocab_size as u64) as i32)
         .collect()
-}
-
-/// SplitMix64 (Steele et al., 2014).
-pub struct Random(pub u64);
-
-impl Random {
-    pub fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    /// Evenly from -1 to 1.
-    pub fn next_f32(&mut self) -> f32 {
-        (self.next() >> 40) as f32 / (1 << 23) as f32 - 1.0
-    }
 }
 
 /// The largest difference relative to the range of what was expected.

@@ -13,6 +13,7 @@ mod demo;
 mod dist;
 mod docs;
 mod examples;
+mod fuzz;
 mod gpu_bundle;
 mod header;
 mod installed;
@@ -21,8 +22,10 @@ mod mlx;
 mod models;
 mod parity;
 mod python;
+mod reliability;
 mod setup;
 mod soak;
+mod supply_chain;
 mod swift;
 mod test;
 mod toolchain;
@@ -47,16 +50,20 @@ cargo xtask <command>
   header [--check]              write include/umrt.h, or check that it is up to date
   unsafe [--check]              write docs/unsafe.md, where the source has unsafe code and why, or
                                 check that it is up to date
+  reliability [--check]         write docs/reliability.md from the records of runs that try to break
+                                umrt, or check that it is up to date
   models                        write docs/models.md: the families, and how exactly they agree
   parity [--random N] [--seed S]
                                 the same as a table; or of N checkpoints drawn at random
   test [--only STEPS] [FILTER]  everything that has to hold before a merge; STEPS is a
                                 comma-separated part of
-                                fmt,clippy,header,docs,rust,c,soak,python,swift,symbols,dist,
+                                fmt,clippy,header,docs,licenses,rust,c,soak,python,swift,symbols,dist,
                                 apple,arm
   soak [--quick] [--model FOLDER]
                                 whether anything is left of what is done very often, and how fast an
                                 evaluation of that model stops
+  fuzz [TARGET] [--seconds N] [--record]
+                                hostile input for each of tests/hostile/targets, guided by coverage
   bench [--quick] [--only NAMES] [--json FILE] [--chart FILE] [--readme] [--from FILE]
                                 umrt against llama.cpp and mlx-lm on this machine (see
                                 docs/benchmarks.md)
@@ -98,9 +105,11 @@ fn dispatch(args: &[String]) -> Result<()> {
         "demo" => demo::command(rest),
         "dist" => dist::command(rest),
         "docs" => docs::command(rest),
+        "fuzz" => fuzz::command(rest),
         "soak" => soak::command(rest),
         "header" => header::command(rest),
         "unsafe" => unsafe_code::command(rest),
+        "reliability" => reliability::command(rest),
         "parity" => parity::command(rest),
         "models" => models::command(rest),
         "test" => test::command(rest),

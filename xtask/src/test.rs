@@ -17,8 +17,10 @@ use crate::header;
 use crate::installed;
 use crate::library::{FOR_C, Library, bundled_model, c_compiler, standalone};
 use crate::python;
+use crate::reliability;
 use crate::setup::setup;
 use crate::soak;
+use crate::supply_chain;
 use crate::swift;
 use crate::unsafe_code;
 use crate::util::{cargo, files_ending_in, output, root, run};
@@ -47,13 +49,18 @@ const STEPS: &[Step] = &[
     },
     Step {
         name: "header",
-        headline: "umrt.h: up to date, valid C11 and C++17; unsafe.md: up to date",
+        headline: "umrt.h: up to date, valid C11 and C++17; unsafe.md and reliability.md: up to date",
         run: header,
     },
     Step {
         name: "docs",
         headline: "links and code in the documentation, reference of the C API",
         run: docs::check,
+    },
+    Step {
+        name: "licenses",
+        headline: "licenses, sources and hashes of what others have made",
+        run: supply_chain::check,
     },
     Step {
         name: "rust",
@@ -176,6 +183,7 @@ fn clippy(_: &[String]) -> Result<Outcome> {
 fn header(_: &[String]) -> Result<Outcome> {
     header::check()?;
     unsafe_code::check()?;
+    reliability::check()?;
     for (compiler, language, standard) in [("cc", "c", "c11"), ("c++", "c++", "c++17")] {
         run(c_compiler(compiler, standard).args([
             "-fsyntax-only",

@@ -15,7 +15,7 @@ mod sample;
 mod sequences;
 pub mod shape;
 mod statistics;
-mod system;
+pub mod system;
 mod table;
 mod targets;
 mod worker;

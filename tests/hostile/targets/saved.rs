@@ -1,0 +1,105 @@
+//! Saved sequences. Their checksums are made right before they are read, since nothing
+//! behind them would be reached otherwise.
+
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+
+use twox_hash::XxHash3_64;
+use umrt::error::Result;
+use umrt::runtime::{Batch, Context, ContextOptions, Model, ModelOptions};
+
+use super::fixtures;
+
+/// Where the header says how long it is, and how many tokens there are.
+const LENGTH_AT: usize = 12;
+const N_TOKENS_AT: usize = 56;
+const CHUNK_TOKENS: usize = 256;
+const CHECKSUM_BYTES: usize = 8;
+
+fn context() -> MutexGuard<'static, Context> {
+    static CONTEXT: OnceLock<Mutex<Context>> = OnceLock::new();
+    let made = CONTEXT.get_or_init(|| Mutex::new(new_context()));
+    made.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn new_context() -> Context {
+    let model: Arc<Model> =
+        Model::open(&fixtures("models/llama3-f32"), ModelOptions::default()).expect("a model");
+    let options = ContextOptions {
+        n_ctx: 600,
+        n_threads: 1,
+        ..ContextOptions::default()
+    };
+    Context::new(&model, &options).expect("a context")
+}
+
+/// What is loaded is what is saved again; what is refused changes nothing.
+pub fn run(input: &[u8]) -> Result<()> {
+    let mut context = context();
+    let saved = with_checksums(input, context.kv_bytes_per_token());
+    let before = state(&mut context);
+    if let Err(error) = context.load_from(0, &saved) {
+        assert!(state(&mut context) == before, "refused, but changed");
+        return Err(error);
+    }
+    assert!(state(&mut context) == saved, "not what was loaded");
+    let length = context.sequence_length(0)?;
+    if length < context.n_ctx() {
+        context.eval(&Batch::of(&[1]), None)?;
+    }
+    context.trim(0, length.min(2))
+}
+
+pub fn seeds() -> Vec<Vec<u8>> {
+    let seed = |n_tokens: i32| {
+        let mut context = new_context();
+        let tokens: Vec<i32> = (0..n_tokens).map(|at| at % 100).collect();
+        if n_tokens > 0 {
+            context.eval(&Batch::of(&tokens), None).expect("a prompt");
+        }
+        state(&mut context)
+    };
+    [0, 1, 5].map(seed).into()
+}
+
+fn state(context: &mut Context) -> Vec<u8> {
+    let mut state = vec![0; context.saved_bytes(0).expect("a size")];
+    context.save_to(0, &mut state).expect("saved");
+    state
+}
+
+/// The parts and their order are those of `kv/saved`.
+fn with_checksums(input: &[u8], bytes_per_token: usize) -> Vec<u8> {
+    let mut saved = input.to_vec();
+    let Some(length) = number(&saved, LENGTH_AT) else {
+        return saved;
+    };
+    let n_tokens = number(&saved, N_TOKENS_AT).unwrap_or(0);
+    let mut at = 0;
+    let mut part = |index: usize, n_bytes: usize| {
+        let end = at + n_bytes;
+        let Some(content) = saved.get(at..end) else {
+            return false;
+        };
+        let checksum = XxHash3_64::oneshot_with_seed(index as u64, content).to_le_bytes();
+        at = end + CHECKSUM_BYTES;
+        let place = saved.get_mut(end..at);
+        place
+            .map(|place| place.copy_from_slice(&checksum))
+            .is_some()
+    };
+    let mut rest = n_tokens;
+    let mut complete = part(0, length) && part(1, n_tokens * size_of::<i32>());
+    let mut index = 2;
+    while complete && rest > 0 {
+        let n = rest.min(CHUNK_TOKENS);
+        complete = part(index, n * bytes_per_token);
+        rest -= n;
+        index += 1;
+    }
+    saved
+}
+
+fn number(bytes: &[u8], at: usize) -> Option<usize> {
+    let bytes = bytes.get(at..at + 4)?;
+    Some(u32::from_le_bytes(bytes.try_into().ok()?) as usize)
+}
