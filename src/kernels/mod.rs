@@ -16,6 +16,7 @@
 //! - `pool`, `share`, `output`, `aligned`: threads that share the work, and what they
 //!   write and need in between;
 //!   `threads`: how many
+//! - `stop`: [`Stop`], which ends the work early
 //! - `scratch`: how much memory that takes
 //!
 //! Everything is computed in float32 and rounded once, at the end.
@@ -45,6 +46,7 @@ mod residual;
 mod rope;
 mod scratch;
 mod share;
+mod stop;
 #[cfg(test)]
 mod testing;
 mod threads;
@@ -70,4 +72,5 @@ pub use quantized::{BlockFormat, Format, QuantizedRows, quantize, quantize_small
 pub use residual::add_onto;
 pub use rope::{Pairing, RopeTable};
 pub use scratch::{AttentionShape, MixtureShape, ProductShape, Stored};
+pub use stop::{Stop, StopCause, StopPlace};
 pub use threads::default_threads;

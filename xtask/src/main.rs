@@ -16,11 +16,13 @@ mod examples;
 mod gpu_bundle;
 mod header;
 mod installed;
+mod kernels_crate;
 mod library;
 mod mlx;
 mod models;
 mod parity;
 mod python;
+mod sanitize;
 mod setup;
 mod soak;
 mod swift;
@@ -57,6 +59,8 @@ cargo xtask <command>
   soak [--quick] [--model FOLDER]
                                 whether anything is left of what is done very often, and how fast an
                                 evaluation of that model stops
+  sanitize [address | memcheck | thread] [FILTER]
+                                the C programs under sanitizers and valgrind
   bench [--quick] [--only NAMES] [--json FILE] [--chart FILE] [--readme] [--from FILE]
                                 umrt against llama.cpp and mlx-lm on this machine (see
                                 docs/benchmarks.md)
@@ -99,6 +103,7 @@ fn dispatch(args: &[String]) -> Result<()> {
         "dist" => dist::command(rest),
         "docs" => docs::command(rest),
         "soak" => soak::command(rest),
+        "sanitize" => sanitize::command(rest),
         "header" => header::command(rest),
         "unsafe" => unsafe_code::command(rest),
         "parity" => parity::command(rest),
