@@ -34,10 +34,10 @@
 #include <stdint.h>
 
 /* The version that this header belongs to; umrt_version() is the library's. */
-#define UMRT_VERSION "0.1.0"
-#define UMRT_VERSION_MAJOR 0
-#define UMRT_VERSION_MINOR 1
-#define UMRT_VERSION_PATCH 0
+#define UMRT_VERSION "@VERSION@"
+#define UMRT_VERSION_MAJOR @MAJOR@
+#define UMRT_VERSION_MINOR @MINOR@
+#define UMRT_VERSION_PATCH @PATCH@
 
 /* A structure with its size filled in and everything else zero. */
 #ifdef __cplusplus
@@ -155,6 +155,11 @@ inline T umrt_initialized() {
  * A bug in umrt that it noticed itself.
  */
 #define UMRT_INTERNAL 13
+
+/**
+ * Stopped because the time that the call was given is over.
+ */
+#define UMRT_DEADLINE_EXCEEDED 14
 
 /**
  * Changes when a program compiled against an older header no longer works.
@@ -622,26 +627,6 @@ inline T umrt_initialized() {
  * `umrt_generate_result.stop_reason`: the sequence holds `n_ctx` tokens.
  */
 #define UMRT_STOP_CONTEXT_FULL 5
-
-/**
- * `umrt_embed_params.pooling`: the average of all tokens' states.
- */
-#define UMRT_POOLING_MEAN 0
-
-/**
- * The last token's state, as models with causal attention for embeddings want it.
- */
-#define UMRT_POOLING_LAST 1
-
-/**
- * The first token's state ("CLS").
- */
-#define UMRT_POOLING_FIRST 2
-
-/**
- * `umrt_embed_params.flags`: scale vectors to the length 1.
- */
-#define UMRT_EMBED_NORMALIZE 1
 
 /**
  * A LoRA adapter of a model. Immutable, for any of the model's contexts.
@@ -1215,6 +1200,12 @@ typedef struct {
    * last token of each sequence.
    */
   const uint8_t *want_logits;
+  /**
+   * Milliseconds from the beginning of the call after which it ends with
+   * DEADLINE_EXCEEDED, as if it was cancelled. 0: it has all the time it needs.
+   */
+  uint32_t deadline_ms;
+  uint32_t reserved;
 } umrt_batch;
 
 /**
@@ -1733,6 +1724,13 @@ typedef struct {
    * them if they are there, 2 at least. 0: does not; 3 or 4 suit most texts.
    */
   uint32_t ngram;
+  /**
+   * Milliseconds from the beginning of the call, of a request from handing it in,
+   * after which it ends with DEADLINE_EXCEEDED, as if it was cancelled: all finished
+   * tokens stay. 0: it has all the time it needs.
+   */
+  uint32_t deadline_ms;
+  uint32_t reserved;
 } umrt_generate_params;
 
 /**
@@ -1872,7 +1870,7 @@ typedef struct {
    */
   void *userdata;
   /**
-   * Ends the request at the next step; may be NULL.
+   * Ends the request at the next step, as `deadline_ms` of `params` does; may be NULL.
    */
   const umrt_cancel *cancel;
 } umrt_request;
@@ -1903,61 +1901,6 @@ typedef struct {
    */
   uint32_t n_decode_tokens;
 } umrt_step_result;
-
-/**
- * For `umrt_embed`. Exactly one of `texts` and `tokens` is given.
- */
-typedef struct {
-  uint32_t struct_size;
-  /**
-   * `UMRT_POOLING_*`
-   */
-  uint32_t pooling;
-  /**
-   * `UMRT_EMBED_*`, or 0.
-   */
-  uint32_t flags;
-  uint32_t reserved;
-  /**
-   * `n_texts` NUL-terminated UTF-8 texts, encoded with what the tokenizer puts
-   * around a text.
-   */
-  const char *const *texts;
-  /**
-   * The token ids of all texts, one text after the other.
-   */
-  const int32_t *tokens;
-  /**
-   * How many tokens each of the `n_texts` has; for `tokens` only.
-   */
-  const size_t *lengths;
-  size_t n_texts;
-} umrt_embed_params;
-
-/**
- * For `umrt_score`.
- */
-typedef struct {
-  uint32_t struct_size;
-  /**
-   * The sequence whose tokens come in front of the prompt.
-   */
-  int32_t seq;
-  /**
-   * `n_prompt` token ids, at least one.
-   */
-  const int32_t *prompt;
-  size_t n_prompt;
-  /**
-   * The token ids of all continuations, one continuation after the other.
-   */
-  const int32_t *continuations;
-  /**
-   * How many tokens each of the `n_continuations` has, at least one.
-   */
-  const size_t *lengths;
-  size_t n_continuations;
-} umrt_score_params;
 
 #ifdef __cplusplus
 extern "C" {
@@ -2384,17 +2327,18 @@ umrt_status umrt_seq_trim(umrt_ctx *ctx, int32_t seq, uint32_t keep);
  * logits, which stay until the next successful evaluation.
  *
  * - `batch`: what to evaluate.
- * - `cancel`: stops it, between layers on a CPU and between chunks of the
- *   prompt on a GPU; may be NULL.
+ * - `cancel`: stops it, within milliseconds on a CPU, between layers where MLX's
+ *   operations compute (`UMRT_CPU_OPS_STOCK`) and between chunks of the prompt on a
+ *   GPU; may be NULL. So does `deadline_ms` of the batch.
  * - `result`: may be NULL.
  *
- * If it fails or is cancelled, sequences and logits are as before. (Only when
+ * If it fails or is stopped, sequences and logits are as before. (Only when
  * MLX itself fails in the middle of a step, BACKEND, can a sequence be lost;
  * the message says so, and the sequence is empty.)
  *
  * Returns INVALID_ARGUMENT (a token or sequence id out of range), NO_SPACE (a
  * sequence would exceed `n_ctx`), OVER_BUDGET (too many logits at once), BUSY,
- * CANCELLED, OUT_OF_MEMORY, BACKEND. Any thread.
+ * CANCELLED, DEADLINE_EXCEEDED, OUT_OF_MEMORY, BACKEND. Any thread.
  */
 umrt_status umrt_eval(umrt_ctx *ctx,
                       const umrt_batch *batch,
@@ -2492,66 +2436,6 @@ umrt_status umrt_seq_tokens(const umrt_ctx *ctx,
                             int32_t *tokens,
                             size_t capacity,
                             size_t *needed);
-
-/**
- * Sets how many bytes a model's prefix cache may hold beside sequences: keys and
- * values of texts that were evaluated, for others that begin alike. Contexts use it
- * whose `umrt_ctx_params.prefix_cache` says so.
- *
- * - `max_bytes`: 0 empties it and keeps nothing. Before the first call it is an
- *   eighth of what models may use.
- *
- * What is held is reserved for nobody: it is given back, what was unused for longest
- * first, as soon as a model or context reserves the memory, and under memory pressure
- * (`umrt_memory_info.prefix_cache_bytes` says how much it is). What sequences hold as
- * well takes nothing.
- *
- * Returns INVALID_ARGUMENT. Any thread.
- */
-umrt_status umrt_model_prefix_cache_set(const umrt_model *model, uint64_t max_bytes);
-
-/**
- * Makes a sequence hold as much of the beginning of `tokens` as is known already: what
- * it holds itself, or what the prefix cache does if that is more and the context uses
- * it. Evaluate the rest; that is at least the last token, whose logits nobody kept.
- *
- * - `tokens`, `n_tokens`: all that the sequence shall hold.
- * - `n_reused`: receives how many tokens the sequence holds now.
- *
- * What the sequence held beyond that is forgotten. The tokens go on with the same bits
- * as if the sequence that evaluated them first had been forked and trimmed. A token's
- * bits depend a little on how many were evaluated with it, so the logits may differ
- * from those of one evaluation from the beginning by as much as those of another
- * `prefill_chunk` would. Tokens computed with other adapters are not reused.
- *
- * With our own kernels this takes no memory but that of the last block, as for a fork;
- * with MLX's operations, as on a GPU, it copies.
- *
- * Returns INVALID_ARGUMENT (no such sequence, no tokens), OUT_OF_MEMORY (the sequence is
- * as before), BUSY. Any thread.
- */
-umrt_status umrt_seq_reuse_prefix(umrt_ctx *ctx,
-                                  int32_t seq,
-                                  const int32_t *tokens,
-                                  size_t n_tokens,
-                                  uint32_t *n_reused);
-
-/**
- * Removes `drop` tokens of a sequence from `from` on. The tokens behind them move to
- * their places: their keys are turned by as many positions as they move, and are those
- * that they would have been there. What they have seen of the removed tokens stays in
- * them, as in all sliding windows, so the text goes on a little otherwise than if it had
- * been evaluated without them.
- *
- * Keys are rounded once more to the type of the cache, for each shift; with 8 or 4 bits
- * they are quantized again. Takes about as long as copying keys and values, and no
- * memory but for blocks that are shared; with MLX's operations, as on a GPU, the
- * sequence's size twice for a moment.
- *
- * Returns INVALID_ARGUMENT (no such sequence, or it holds fewer tokens), OUT_OF_MEMORY
- * (the sequence is as before), BUSY. Any thread.
- */
-umrt_status umrt_seq_shift(umrt_ctx *ctx, int32_t seq, uint32_t from, uint32_t drop);
 
 /**
  * Opens an adapter for a model by mapping it; nothing is copied, and the model stays
@@ -2774,7 +2658,7 @@ umrt_status umrt_sample(umrt_ctx *ctx, umrt_sampler *sampler, size_t row, int32_
  * Returns INVALID_ARGUMENT (also a draft model of another vocabulary: the message
  * names the difference), NOT_FOUND (no tokenizer or chat template), FORMAT (they are
  * broken), NO_SPACE (the prompt does not fit), OVER_BUDGET (no room for the logits of
- * guesses), BUSY, CANCELLED, OUT_OF_MEMORY, BACKEND. Any thread.
+ * guesses), BUSY, CANCELLED, DEADLINE_EXCEEDED, OUT_OF_MEMORY, BACKEND. Any thread.
  */
 umrt_status umrt_generate(umrt_ctx *ctx,
                           const umrt_generate_params *params,
@@ -2881,74 +2765,6 @@ umrt_status umrt_generate_many(umrt_ctx *ctx,
                                size_t n,
                                const umrt_cancel *cancel,
                                umrt_request_result *results);
-
-/**
- * Computes a vector for each text: the hidden states behind the model's last norm,
- * pooled over its tokens. No logits are computed.
- *
- * - `cancel`: stops it; may be NULL.
- * - `vectors`, `capacity`: receives `n_texts` times `hidden_size` floats, see
- *   `umrt_model_info`.
- * - `needed`: receives how many floats it takes; may be NULL.
- *
- * Texts are evaluated next to each other in the context's sequences that hold no
- * tokens, and in no other, so more sequences are faster for short texts. Afterwards
- * those are empty again, and the logits of the last evaluation are still there.
- *
- * Returns INVALID_ARGUMENT (a text without tokens, an unknown pooling), NOT_FOUND (no
- * tokenizer), NO_SPACE (the buffer is too small; a text is longer than `n_ctx`; no
- * sequence is empty), OVER_BUDGET, BUSY, CANCELLED, OUT_OF_MEMORY, BACKEND. Any
- * thread.
- */
-umrt_status umrt_embed(umrt_ctx *ctx,
-                       const umrt_embed_params *params,
-                       const umrt_cancel *cancel,
-                       float *vectors,
-                       size_t capacity,
-                       size_t *needed);
-
-/**
- * Computes the log-probability (natural logarithm) of each token of given
- * continuations of a prompt. Memory is taken for the logits of a few tokens at a time,
- * however long the continuations are. The prompt is evaluated once.
- *
- * - `cancel`: stops it; may be NULL.
- * - `logprobs`, `capacity`: receives a float for each token of all continuations, in
- *   their order.
- * - `needed`: receives how many that are; may be NULL.
- *
- * Whatever happens, the sequence is afterwards as before, and so are the logits of the
- * last evaluation.
- *
- * Returns INVALID_ARGUMENT (no prompt, no continuation or one without tokens, a token
- * or sequence id out of range), NO_SPACE (the buffer is too small; sequence, prompt and
- * a continuation exceed `n_ctx`), OVER_BUDGET, BUSY, CANCELLED, OUT_OF_MEMORY, BACKEND.
- * Any thread.
- */
-umrt_status umrt_score(umrt_ctx *ctx,
-                       const umrt_score_params *params,
-                       const umrt_cancel *cancel,
-                       float *logprobs,
-                       size_t capacity,
-                       size_t *needed);
-
-/**
- * Finds the most likely tokens in one row of the last evaluation's logits, before any
- * sampler looked at them.
- *
- * - `row`: from 0 to `n_logits` less one.
- * - `k`: how many, from 1 to `vocab_size`.
- * - `tokens`, `logprobs`: receive `k` each, the most likely first: ids, and natural
- *   logarithms of their probabilities.
- *
- * Returns INVALID_ARGUMENT (no such row, `k` out of range), BUSY, BACKEND (logits are
- * NaN). Any thread.
- */
-umrt_status umrt_top_logprobs(const umrt_ctx *ctx,
-                              size_t row,
-                              uint32_t k,
-                              int32_t *tokens,
-                              float *logprobs);
 
 #ifdef __cplusplus
 }  // extern "C"

@@ -348,8 +348,8 @@ fn all_operations(test: &str, cpu_ops: CpuOps) {
         for fixture in FIXTURES {
             let place = Place { fixture, cpu_ops };
             for (name, operation) in OPERATIONS {
-                println!("{fixture}, {cpu_ops:?}, {name}");
-                println!("  {} calls failed", operation(&place));
+                let n_failed = operation(&place);
+                println!(r#"mlx-failures ["{fixture}", "{cpu_ops:?}", "{name}", {n_failed}]"#);
             }
         }
     });

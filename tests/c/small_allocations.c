@@ -138,11 +138,16 @@ static int live_while_fails(long n) {
 
 /* A few hundred of them: all of the first, then fewer and fewer. */
 static void each_allocation_may_fail(void) {
-  for (long n = 1; live_while_fails(n); n += 1 + n / 40) {
+  long n_lives = 0;
+  n_refused = 0;
+  for (long n = 1; live_while_fails(n); n += 1 + n / 40, n_lives++) {
     handles all = {.model = NULL};
     CHECK_OK(live(&all));
     free_all(&all);
   }
+  CHECK(n_refused > 100);
+  printf("small-allocations [\"%s\", %ld, %d]\n",
+         lasts ? "all behind the n-th, while a call lasts" : "the n-th", n_lives, n_refused);
 }
 
 int main(void) {
@@ -152,11 +157,7 @@ int main(void) {
   const int file = mkstemp(saved);
   REQUIRE(CHECK(file >= 0));
   close(file);
-  for (lasts = 0; lasts < 2; lasts++) {
-    n_refused = 0;
-    each_allocation_may_fail();
-    CHECK(n_refused > 100);
-  }
+  for (lasts = 0; lasts < 2; lasts++) each_allocation_may_fail();
   unlink(saved);
   return check_summary(__FILE__);
 }

@@ -410,8 +410,7 @@ int main(int argc, char **argv) {
   CHECK_EQUAL(0, memory.logits_bytes);
   CHECK_EQUAL(0, memory.mlx_active_bytes);
   CHECK(n_busy > 0 && n_cancelled > 0);
-  printf("{\"seconds\": %ld, \"threads\": %d, \"models\": %d, \"rounds\": %ld, \"busy\": %ld, "
-         "\"cancelled\": %ld, \"late\": %ld}\n",
-         seconds, N_THREADS, N_MODELS, n_done, n_busy, n_cancelled, n_late);
+  printf("stress [%ld, %d, %d, %ld, %ld, %ld, %ld]\n", seconds, N_THREADS, N_MODELS, n_done,
+         n_busy, n_cancelled, n_late);
   return check_summary(__FILE__);
 }

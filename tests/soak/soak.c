@@ -58,7 +58,7 @@ static void run(load load) {
   for (long i = n_warm; i < load.n_rounds; i++) load.round(load.state);
   const footprint end = measure();
   const double growth = ((double)end.anonymous - (double)warm.anonymous) / 1024;
-  printf("| %s | %ld | %.1f | %+.0f | %+d | %+d |\n", load.what, load.n_rounds,
+  printf("left-behind [\"%s\", %ld, %.1f, %.0f, %d, %d]\n", load.what, load.n_rounds,
          (double)warm.anonymous / (1 << 20), growth, end.files - warm.files,
          end.threads - warm.threads);
   fflush(stdout);
@@ -205,8 +205,8 @@ static double ms_behind_deadline(umrt_ctx *ctx, umrt_cancel *unused, uint32_t de
 typedef double (*stopping)(umrt_ctx *ctx, umrt_cancel *cancel, uint32_t after_ms);
 
 /* Stops `n` prompts, spread over the first `span_ms`. */
-static void stop_often(const char *what, stopping stop, umrt_ctx *ctx, uint32_t chunk,
-                       uint32_t span_ms, long n) {
+static void stop_often(const char *path, const char *what, stopping stop, umrt_ctx *ctx,
+                       uint32_t chunk, uint32_t span_ms, long n) {
   double *ms = calloc((size_t)n, sizeof *ms);
   umrt_cancel *cancel;
   long n_stopped = 0;
@@ -217,8 +217,9 @@ static void stop_often(const char *what, stopping stop, umrt_ctx *ctx, uint32_t 
   }
   REQUIRE(CHECK(n_stopped > 0));
   qsort(ms, (size_t)n_stopped, sizeof *ms, by_value);
-  printf("| %s | %u | %ld of %ld | %.1f | %.1f | %.1f |\n", what, chunk, n_stopped, n,
-         ms[n_stopped / 2], ms[(n_stopped * 99 + 99) / 100 - 1], ms[n_stopped - 1]);
+  const char *slash = strrchr(path, '/');
+  printf("stopping [\"%s\", \"%s\", %u, %ld, %.1f, %.1f, %.1f]\n", slash ? slash + 1 : path,
+         what, chunk, n_stopped, ms[n_stopped / 2], ms[(n_stopped * 99 + 99) / 100 - 1], ms[n_stopped - 1]);
   fflush(stdout);
   free(ms);
   umrt_cancel_free(cancel);
@@ -227,8 +228,6 @@ static void stop_often(const char *what, stopping stop, umrt_ctx *ctx, uint32_t 
 static void stops_of_prompts(const char *path, long n_stops) {
   static const uint32_t chunks[] = {64, 512, N_PROMPT};
   umrt_model *model = open_model(path);
-  printf("\n| by | tokens at once | stopped | median ms | p99 ms | longest ms |\n");
-  printf("|---|---|---|---|---|---|\n");
   for (size_t i = 0; i < sizeof chunks / sizeof *chunks; i++) {
     umrt_ctx_params params = UMRT_CTX_PARAMS_INIT;
     params.n_ctx = N_PROMPT;
@@ -238,8 +237,8 @@ static void stops_of_prompts(const char *path, long n_stops) {
     const umrt_status warm = eval_prompt(ctx, NULL, LONGEST_DELAY_MS);
     CHECK(warm == UMRT_OK || warm == UMRT_DEADLINE_EXCEEDED);
     const uint32_t span_ms = (uint32_t)ms_between(start, now());
-    stop_often("umrt_cancel_trigger", ms_to_stop, ctx, chunks[i], span_ms, n_stops);
-    stop_often("deadline_ms", ms_behind_deadline, ctx, chunks[i], span_ms, n_stops);
+    stop_often(path, "umrt_cancel_trigger", ms_to_stop, ctx, chunks[i], span_ms, n_stops);
+    stop_often(path, "deadline_ms", ms_behind_deadline, ctx, chunks[i], span_ms, n_stops);
     umrt_ctx_free(ctx);
   }
   umrt_model_free(model);
@@ -253,8 +252,6 @@ static long number(const char *text) {
 
 int main(int argc, char **argv) {
   REQUIRE(CHECK_EQUAL(7, argc));
-  printf("| what | rounds | MiB after warming up | KiB more | files more | threads more |\n"
-         "|---|---|---|---|---|---|\n");
   tokens_over_a_rolling_context(argv[1], number(argv[3]));
   contexts_of_one_model(argv[1], number(argv[4]));
   run((load){"models opened, used and closed", use_model, argv[1], number(argv[5])});
