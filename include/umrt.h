@@ -157,6 +157,11 @@ inline T umrt_initialized() {
 #define UMRT_INTERNAL 13
 
 /**
+ * Stopped because the time that the call was given is over.
+ */
+#define UMRT_DEADLINE_EXCEEDED 14
+
+/**
  * Changes when a program compiled against an older header no longer works.
  */
 #define UMRT_ABI_VERSION 0
@@ -1219,6 +1224,12 @@ typedef struct {
    * last token of each sequence.
    */
   const uint8_t *want_logits;
+  /**
+   * Milliseconds from the beginning of the call after which it ends with
+   * DEADLINE_EXCEEDED, as if it was cancelled. 0: it has all the time it needs.
+   */
+  uint32_t deadline_ms;
+  uint32_t reserved;
 } umrt_batch;
 
 /**
@@ -1737,6 +1748,13 @@ typedef struct {
    * them if they are there, 2 at least. 0: does not; 3 or 4 suit most texts.
    */
   uint32_t ngram;
+  /**
+   * Milliseconds from the beginning of the call, of a request from handing it in,
+   * after which it ends with DEADLINE_EXCEEDED, as if it was cancelled: all finished
+   * tokens stay. 0: it has all the time it needs.
+   */
+  uint32_t deadline_ms;
+  uint32_t reserved;
 } umrt_generate_params;
 
 /**
@@ -1876,7 +1894,7 @@ typedef struct {
    */
   void *userdata;
   /**
-   * Ends the request at the next step; may be NULL.
+   * Ends the request at the next step, as `deadline_ms` of `params` does; may be NULL.
    */
   const umrt_cancel *cancel;
 } umrt_request;
@@ -2388,17 +2406,18 @@ umrt_status umrt_seq_trim(umrt_ctx *ctx, int32_t seq, uint32_t keep);
  * logits, which stay until the next successful evaluation.
  *
  * - `batch`: what to evaluate.
- * - `cancel`: stops it, between layers on a CPU and between chunks of the
- *   prompt on a GPU; may be NULL.
+ * - `cancel`: stops it, within milliseconds on a CPU, between layers where MLX's
+ *   operations compute (`UMRT_CPU_OPS_STOCK`) and between chunks of the prompt on a
+ *   GPU; may be NULL. So does `deadline_ms` of the batch.
  * - `result`: may be NULL.
  *
- * If it fails or is cancelled, sequences and logits are as before. (Only when
+ * If it fails or is stopped, sequences and logits are as before. (Only when
  * MLX itself fails in the middle of a step, BACKEND, can a sequence be lost;
  * the message says so, and the sequence is empty.)
  *
  * Returns INVALID_ARGUMENT (a token or sequence id out of range), NO_SPACE (a
  * sequence would exceed `n_ctx`), OVER_BUDGET (too many logits at once), BUSY,
- * CANCELLED, OUT_OF_MEMORY, BACKEND. Any thread.
+ * CANCELLED, DEADLINE_EXCEEDED, OUT_OF_MEMORY, BACKEND. Any thread.
  */
 umrt_status umrt_eval(umrt_ctx *ctx,
                       const umrt_batch *batch,
@@ -2778,7 +2797,7 @@ umrt_status umrt_sample(umrt_ctx *ctx, umrt_sampler *sampler, size_t row, int32_
  * Returns INVALID_ARGUMENT (also a draft model of another vocabulary: the message
  * names the difference), NOT_FOUND (no tokenizer or chat template), FORMAT (they are
  * broken), NO_SPACE (the prompt does not fit), OVER_BUDGET (no room for the logits of
- * guesses), BUSY, CANCELLED, OUT_OF_MEMORY, BACKEND. Any thread.
+ * guesses), BUSY, CANCELLED, DEADLINE_EXCEEDED, OUT_OF_MEMORY, BACKEND. Any thread.
  */
 umrt_status umrt_generate(umrt_ctx *ctx,
                           const umrt_generate_params *params,

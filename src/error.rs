@@ -23,10 +23,11 @@ pub enum Status {
     Backend = 11,
     Panic = 12,
     Internal = 13,
+    DeadlineExceeded = 14,
 }
 
 impl Status {
-    pub const ALL: [Status; 14] = [
+    pub const ALL: [Status; 15] = [
         Status::Ok,
         Status::InvalidArgument,
         Status::NotFound,
@@ -41,6 +42,7 @@ impl Status {
         Status::Backend,
         Status::Panic,
         Status::Internal,
+        Status::DeadlineExceeded,
     ];
 
     pub fn from_code(code: i32) -> Option<Status> {
@@ -96,22 +98,30 @@ impl Error {
         no_space => NoSpace,
         busy => Busy,
         cancelled => Cancelled,
+        deadline_exceeded => DeadlineExceeded,
         /// MLX refused or failed.
         backend => Backend,
         internal => Internal,
     }
 
-    /// An operating-system error about `path`; a missing file is `NotFound`.
+    /// An operating-system error about `path`; a missing file is `NotFound`. What was
+    /// an error of ours before it went through `std::io` keeps its status.
     pub fn io(action: &str, path: &Path, error: &std::io::Error) -> Self {
-        let status = match error.kind() {
-            std::io::ErrorKind::NotFound => Status::NotFound,
-            std::io::ErrorKind::OutOfMemory => Status::OutOfMemory,
-            _ => Status::Io,
+        let status = match (Error::within(error), error.kind()) {
+            (Some(own), _) => own.status,
+            (None, std::io::ErrorKind::NotFound) => Status::NotFound,
+            (None, std::io::ErrorKind::OutOfMemory) => Status::OutOfMemory,
+            (None, _) => Status::Io,
         };
         Self::new(
             status,
             format!("cannot {action} {}: {error}", path.display()),
         )
+    }
+
+    /// The error of ours that an error of `std::io` carries.
+    pub fn within(error: &std::io::Error) -> Option<&Error> {
+        error.get_ref()?.downcast_ref()
     }
 
     pub fn status(&self) -> Status {
@@ -161,6 +171,14 @@ mod tests {
             assert_eq!(Status::from_code(index as i32), Some(status));
         }
         assert_eq!(Status::from_code(Status::ALL.len() as i32), None);
+    }
+
+    #[test]
+    fn an_error_keeps_its_status_on_its_way_through_io() {
+        let outer = std::io::Error::other(Error::backend("no such kernel"));
+        let error = Error::io("write", Path::new("a.umrt"), &outer);
+        assert_eq!(error.status(), Status::Backend);
+        assert_eq!(error.message(), "cannot write a.umrt: no such kernel");
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! Cancellation.
 
+use std::time::{Duration, Instant};
+
 use super::guard::{guard, guard_free, umrt_status};
 use super::handle;
 use crate::runtime::Cancel;
@@ -54,6 +56,20 @@ pub unsafe extern "C" fn umrt_cancel_reset(cancel: *const umrt_cancel) {
 pub unsafe extern "C" fn umrt_cancel_free(cancel: *mut umrt_cancel) {
     // SAFETY: the caller's contract.
     guard_free(|| unsafe { handle::free(cancel) });
+}
+
+/// As `optional`, and an end `deadline_ms` from now, unless that is 0.
+///
+/// # Safety
+/// `cancel` is null or a live handle.
+pub(super) unsafe fn or_after(cancel: *const umrt_cancel, deadline_ms: u32) -> Option<Cancel> {
+    // SAFETY: the caller's contract.
+    let cancel = unsafe { optional(cancel) };
+    if deadline_ms == 0 {
+        return cancel;
+    }
+    let deadline = Instant::now() + Duration::from_millis(deadline_ms.into());
+    Some(cancel.unwrap_or_default().or_at(deadline))
 }
 
 /// # Safety

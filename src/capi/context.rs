@@ -145,6 +145,10 @@ pub struct umrt_batch {
     /// One byte per token, nonzero where logits are wanted; or NULL: after the
     /// last token of each sequence.
     pub want_logits: *const u8,
+    /// Milliseconds from the beginning of the call after which it ends with
+    /// DEADLINE_EXCEEDED, as if it was cancelled. 0: it has all the time it needs.
+    pub deadline_ms: u32,
+    pub reserved: u32,
 }
 
 /// What an evaluation left.
@@ -426,17 +430,18 @@ pub unsafe extern "C" fn umrt_seq_trim(ctx: *mut umrt_ctx, seq: i32, keep: u32) 
 /// logits, which stay until the next successful evaluation.
 ///
 /// - `batch`: what to evaluate.
-/// - `cancel`: stops it, between layers on a CPU and between chunks of the
-///   prompt on a GPU; may be NULL.
+/// - `cancel`: stops it, within milliseconds on a CPU, between layers where MLX's
+///   operations compute (`UMRT_CPU_OPS_STOCK`) and between chunks of the prompt on a
+///   GPU; may be NULL. So does `deadline_ms` of the batch.
 /// - `result`: may be NULL.
 ///
-/// If it fails or is cancelled, sequences and logits are as before. (Only when
+/// If it fails or is stopped, sequences and logits are as before. (Only when
 /// MLX itself fails in the middle of a step, BACKEND, can a sequence be lost;
 /// the message says so, and the sequence is empty.)
 ///
 /// Returns INVALID_ARGUMENT (a token or sequence id out of range), NO_SPACE (a
 /// sequence would exceed `n_ctx`), OVER_BUDGET (too many logits at once), BUSY,
-/// CANCELLED, OUT_OF_MEMORY, BACKEND. Any thread.
+/// CANCELLED, DEADLINE_EXCEEDED, OUT_OF_MEMORY, BACKEND. Any thread.
 ///
 /// # Safety
 /// `ctx` and `cancel` are NULL or live handles; `batch` is NULL or a structure of
@@ -457,6 +462,8 @@ pub unsafe extern "C" fn umrt_eval(
         unsafe {
             let result = Destination::new(result)?;
             let batch = structs::read(batch)?;
+            structs::ensure_reserved::<umrt_batch>(batch.reserved)?;
+            let cancel = cancel::or_after(cancel, batch.deadline_ms);
             let n_tokens = batch.n_tokens as usize;
             let tokens = arguments::slice(batch.tokens, n_tokens, "batch.tokens")?;
             let sequences = (!batch.seq_ids.is_null())
@@ -472,7 +479,6 @@ pub unsafe extern "C" fn umrt_eval(
                 sequences,
                 want,
             };
-            let cancel = cancel::optional(cancel);
             let n_logits = with(ctx, |context| {
                 context.eval(&batch, cancel.as_ref())?;
                 Ok(context.n_logits_rows())

@@ -88,6 +88,11 @@ pub struct umrt_generate_params {
     /// Guesses what followed the same last tokens earlier in the sequence: this many of
     /// them if they are there, 2 at least. 0: does not; 3 or 4 suit most texts.
     pub ngram: u32,
+    /// Milliseconds from the beginning of the call, of a request from handing it in,
+    /// after which it ends with DEADLINE_EXCEEDED, as if it was cancelled: all finished
+    /// tokens stay. 0: it has all the time it needs.
+    pub deadline_ms: u32,
+    pub reserved: u32,
 }
 
 /// What a generation did.
@@ -131,7 +136,7 @@ c_structs!(umrt_generate_params, umrt_generate_result);
 /// Returns INVALID_ARGUMENT (also a draft model of another vocabulary: the message
 /// names the difference), NOT_FOUND (no tokenizer or chat template), FORMAT (they are
 /// broken), NO_SPACE (the prompt does not fit), OVER_BUDGET (no room for the logits of
-/// guesses), BUSY, CANCELLED, OUT_OF_MEMORY, BACKEND. Any thread.
+/// guesses), BUSY, CANCELLED, DEADLINE_EXCEEDED, OUT_OF_MEMORY, BACKEND. Any thread.
 ///
 /// # Safety
 /// `ctx` and `cancel` are NULL or live handles; `params` is NULL or a structure of
@@ -152,9 +157,9 @@ pub unsafe extern "C" fn umrt_generate(
             let result = Destination::new(result)?;
             let params = structs::read(params)?;
             arguments::known_flags(params.flags, UMRT_GENERATE_IGNORE_END)?;
+            let cancel = cancel::or_after(cancel, params.deadline_ms);
             let stop = stop_strings(&params)?;
             let options = options(&params, &stop)?;
-            let cancel = cancel::optional(cancel);
             let mut receive = |text: &str, token| receive(callback, userdata, text, token);
             let receive: Option<&mut Receive<'_>> = match callback {
                 Some(_) => Some(&mut receive),
@@ -192,6 +197,7 @@ pub(super) unsafe fn options<'a>(
     params: &umrt_generate_params,
     stop: &'a [&'a str],
 ) -> Result<GenerateOptions<'a>> {
+    structs::ensure_reserved::<umrt_generate_params>(params.reserved)?;
     Ok(GenerateOptions {
         // SAFETY: the caller's contract.
         prompt: unsafe { prompt(params)? },

@@ -39,6 +39,8 @@ pub const UMRT_BACKEND: i32 = 11;
 pub const UMRT_PANIC: i32 = 12;
 /// A bug in umrt that it noticed itself.
 pub const UMRT_INTERNAL: i32 = 13;
+/// Stopped because the time that the call was given is over.
+pub const UMRT_DEADLINE_EXCEEDED: i32 = 14;
 
 thread_local! {
     static LAST_ERROR: RefCell<CString> = RefCell::default();
@@ -130,6 +132,7 @@ pub extern "C" fn umrt_status_name(status: umrt_status) -> *const c_char {
         Some(Status::Backend) => c"BACKEND",
         Some(Status::Panic) => c"PANIC",
         Some(Status::Internal) => c"INTERNAL",
+        Some(Status::DeadlineExceeded) => c"DEADLINE_EXCEEDED",
         None => c"UNKNOWN",
     };
     name.as_ptr()
@@ -169,5 +172,6 @@ mod tests {
         assert_eq!(UMRT_OVER_BUDGET, Status::OverBudget as i32);
         assert_eq!(UMRT_CANCELLED, Status::Cancelled as i32);
         assert_eq!(UMRT_INTERNAL, Status::Internal as i32);
+        assert_eq!(UMRT_DEADLINE_EXCEEDED, Status::DeadlineExceeded as i32);
     }
 }

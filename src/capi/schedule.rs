@@ -106,7 +106,7 @@ pub struct umrt_request {
     pub finished: umrt_finished_fn,
     /// For both.
     pub userdata: *mut c_void,
-    /// Ends the request at the next step; may be NULL.
+    /// Ends the request at the next step, as `deadline_ms` of `params` does; may be NULL.
     pub cancel: *const umrt_cancel,
 }
 
@@ -403,7 +403,7 @@ unsafe fn with_request<T>(
             options: generate::options(&params, &stop)?,
             keeps_sequence,
             sampler: generate::sampler(&params)?,
-            cancel: cancel::optional(request.cancel),
+            cancel: cancel::or_after(request.cancel, params.deadline_ms),
             receive: receiver(request),
             finished: finished(request),
         })

@@ -430,7 +430,11 @@ mod tests {
     fn assert_in_place(checkpoint: &Checkpoint, name: &str, array: &Array) {
         let tensor = checkpoint.required(name).expect(name);
         let mapped = checkpoint.tensor_bytes(tensor);
-        assert_eq!(array.data_address(), Some(mapped.as_ptr()), "{name}");
+        assert_eq!(
+            array.data_address().expect("there"),
+            mapped.as_ptr(),
+            "{name}"
+        );
         assert_eq!(array.bytes(), mapped.len(), "{name}");
     }
 

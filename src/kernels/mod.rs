@@ -16,6 +16,7 @@
 //! - `pool`, `share`, `output`, `aligned`: threads that share the work, and what they
 //!   write and need in between;
 //!   `threads`: how many
+//! - `stop`: [`Stop`], which ends the work early
 //!
 //! Everything is computed in float32 and rounded once, at the end.
 
@@ -43,6 +44,7 @@ mod quantized;
 mod residual;
 mod rope;
 mod share;
+mod stop;
 #[cfg(test)]
 mod testing;
 mod threads;
@@ -69,4 +71,5 @@ pub use pool::Pool;
 pub use quantized::{BlockFormat, Format, QuantizedRows, quantize, quantize_small_floats};
 pub use residual::add_onto;
 pub use rope::{Pairing, RopeTable};
+pub use stop::{Stop, StopCause, StopPlace};
 pub use threads::default_threads;

@@ -178,7 +178,8 @@ impl Arrays {
 
     /// Whether nothing was lost in a step that MLX failed in the middle of.
     pub fn are_complete(&self) -> bool {
-        self.layers.iter().all(Option::is_some) && self.all().all(Array::is_evaluated)
+        let is_there = |array: &Array| array.is_evaluated().is_ok_and(|evaluated| evaluated);
+        self.layers.iter().all(Option::is_some) && self.all().all(is_there)
     }
 
     /// What is held for a sequence of `length` tokens.

@@ -2,10 +2,11 @@
 
 use std::ffi::c_int;
 use std::fmt;
+use std::sync::{Arc, OnceLock};
 
 use mlx_sys as sys;
 
-use super::error::{check, init, last_error};
+use super::error::{check, check_made, init};
 use crate::error::{Error, Result};
 use crate::kernels::Float;
 
@@ -75,36 +76,64 @@ impl From<Float> for Dtype {
 }
 
 /// A node of MLX's graph: data, or the promise of it until it is evaluated.
-/// Cloning is a reference count.
-pub struct Array(sys::mlx_array);
+/// Cloning is a reference count, and not one of MLX's: those can fail.
+#[derive(Clone)]
+pub struct Array(Arc<Node>);
+
+struct Node {
+    raw: sys::mlx_array,
+    /// Once somebody has asked.
+    values: OnceLock<Values>,
+}
+
+/// Where the values of an evaluated array lie.
+struct Values {
+    start: *const u8,
+    bytes: usize,
+}
 
 // SAFETY: the handle is a pointer to a `shared_ptr`, whose count is atomic. The
 // node behind it is written only while it is evaluated, which happens under the
 // exclusive borrow of the context (or the loader) that owns the graph; finished
 // arrays such as weights are only read.
-unsafe impl Send for Array {}
+unsafe impl Send for Node {}
 // SAFETY: as above; all methods of `&Array` read.
-unsafe impl Sync for Array {}
+unsafe impl Sync for Node {}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        // SAFETY: the handle is owned and dropped once.
+        unsafe { sys::mlx_array_free(self.raw) };
+    }
+}
+
+impl Node {
+    fn of(raw: sys::mlx_array) -> Node {
+        Node {
+            raw,
+            values: OnceLock::new(),
+        }
+    }
+}
 
 impl Array {
     /// Takes over a handle that mlx-c returned. A null handle is MLX's failure.
     pub(super) fn from_raw(raw: sys::mlx_array) -> Result<Array> {
-        if raw.ctx.is_null() {
-            return Err(last_error());
-        }
-        Ok(Array(raw))
+        let node = Node::of(raw);
+        check_made(raw.ctx)?;
+        Ok(Array(Arc::new(node)))
     }
 
     /// Runs an mlx-c function that stores its result through a pointer.
     pub(super) fn build(call: impl FnOnce(*mut sys::mlx_array) -> c_int) -> Result<Array> {
         // SAFETY: makes an empty handle; no memory is touched.
-        let mut array = Array(unsafe { sys::mlx_array_new() });
-        check(call(&mut array.0))?;
-        Ok(array)
+        let mut node = Node::of(unsafe { sys::mlx_array_new() });
+        check(call(&mut node.raw))?;
+        Ok(Array(Arc::new(node)))
     }
 
     pub(super) fn raw(&self) -> sys::mlx_array {
-        self.0
+        self.0.raw
     }
 
     fn from_bytes(data: *const u8, shape: &[i32], dtype: Dtype) -> Result<Array> {
@@ -145,11 +174,11 @@ impl Array {
     pub fn shape(&self) -> &[i32] {
         // SAFETY: the shape lives in the node, which `self` keeps alive.
         unsafe {
-            let rank = sys::mlx_array_ndim(self.0);
+            let rank = sys::mlx_array_ndim(self.raw());
             if rank == 0 {
                 return &[];
             }
-            std::slice::from_raw_parts(sys::mlx_array_shape(self.0), rank)
+            std::slice::from_raw_parts(sys::mlx_array_shape(self.raw()), rank)
         }
     }
 
@@ -160,45 +189,58 @@ impl Array {
 
     pub fn dtype(&self) -> Result<Dtype> {
         // SAFETY: reads a field of the node.
-        let raw = unsafe { sys::mlx_array_dtype(self.0) };
+        let raw = unsafe { sys::mlx_array_dtype(self.raw()) };
         Dtype::from_raw(raw)
             .ok_or_else(|| Error::internal(format!("an array has MLX's element type {raw}")))
     }
 
     pub fn bytes(&self) -> usize {
         // SAFETY: reads fields of the node.
-        unsafe { sys::mlx_array_nbytes(self.0) }
+        unsafe { sys::mlx_array_nbytes(self.raw()) }
     }
 
     /// Whether the values are there to be read.
-    pub fn is_evaluated(&self) -> bool {
-        self.ask_whether_evaluated().unwrap_or(false)
-    }
-
-    fn ask_whether_evaluated(&self) -> Result<bool> {
+    pub fn is_evaluated(&self) -> Result<bool> {
         let mut available = false;
         // SAFETY: writes one bool.
-        check(unsafe { sys::_mlx_array_is_available(&mut available, self.0) })?;
+        check(unsafe { sys::_mlx_array_is_available(&mut available, self.raw()) })?;
         Ok(available)
     }
 
-    /// Where the first element lies. Only for evaluated arrays.
-    pub fn data_address(&self) -> Option<*const u8> {
-        if !self.is_evaluated() {
-            return None;
-        }
-        self.address_of_evaluated().ok()
+    fn is_dense(&self) -> Result<bool> {
+        let mut dense = false;
+        // SAFETY: writes one bool.
+        check(unsafe { sys::_mlx_array_is_row_contiguous(&mut dense, self.raw()) })?;
+        Ok(dense)
     }
 
-    fn address_of_evaluated(&self) -> Result<*const u8> {
-        // SAFETY: the callers made sure that the array is evaluated, so it has a
-        // buffer. Of a GPU's own memory MLX moves it where the CPU can read it, which
-        // may fail.
-        let address = unsafe { sys::mlx_array_data_uint8(self.0) };
-        match address.is_null() {
-            true => Err(last_error()),
-            false => Ok(address),
+    /// Where the first element lies. Only for evaluated arrays.
+    pub fn data_address(&self) -> Result<*const u8> {
+        if !self.is_evaluated()? {
+            return Err(Error::internal(format!("{self:?} has no values yet")));
         }
+        // SAFETY: it is evaluated, so it has a buffer. Of a GPU's own memory MLX moves
+        // it where the CPU can read it, which may fail.
+        let address = unsafe { sys::mlx_array_data_uint8(self.raw()) };
+        check_made(address)?;
+        Ok(address)
+    }
+
+    /// The bytes that kernels on the CPU read, in place. `None`: there are no values
+    /// yet, or not in the order of rows.
+    pub(super) fn values(&self) -> Result<Option<&[u8]>> {
+        if self.0.values.get().is_none() {
+            if !self.is_evaluated()? || !self.is_dense()? {
+                return Ok(None);
+            }
+            let (start, bytes) = (self.data_address()?, self.bytes());
+            self.0.values.get_or_init(|| Values { start, bytes });
+        }
+        // SAFETY: the values of an evaluated array stay where they are while somebody
+        // holds it, as `self` does, and nobody writes them; MLX said how many there are.
+        let bytes =
+            |values: &Values| unsafe { std::slice::from_raw_parts(values.start, values.bytes) };
+        Ok(self.0.values.get().map(bytes))
     }
 
     /// The values of an evaluated, row-contiguous f32 array, in place.
@@ -225,37 +267,12 @@ impl Array {
     }
 
     fn readable(&self, dtype: Dtype) -> Result<*const u8> {
-        let mut dense = false;
-        // SAFETY: writes one bool.
-        check(unsafe { sys::_mlx_array_is_row_contiguous(&mut dense, self.0) })?;
-        if !dense || self.dtype()? != dtype || !self.ask_whether_evaluated()? {
+        if !self.is_evaluated()? || !self.is_dense()? || self.dtype()? != dtype {
             return Err(Error::internal(format!(
                 "{self:?} cannot be read as contiguous {dtype:?} values"
             )));
         }
-        self.address_of_evaluated()
-    }
-}
-
-impl Clone for Array {
-    fn clone(&self) -> Self {
-        // SAFETY: `mlx_array_set` into an empty handle makes a second reference.
-        unsafe {
-            let mut raw = sys::mlx_array_new();
-            let code = sys::mlx_array_set(&mut raw, self.0);
-            assert!(
-                code == 0 && !raw.ctx.is_null(),
-                "copying a reference failed"
-            );
-            Array(raw)
-        }
-    }
-}
-
-impl Drop for Array {
-    fn drop(&mut self) {
-        // SAFETY: the handle is owned and dropped once.
-        unsafe { sys::mlx_array_free(self.0) };
+        self.data_address()
     }
 }
 

@@ -40,8 +40,53 @@ extern "C" fn keep_message(message: *const c_char, _payload: *mut c_void) {
 /// Turns mlx-c's return code into a `Result`.
 pub(super) fn check(code: c_int) -> Result<()> {
     match code {
-        0 => Ok(()),
+        0 => ensure_not_injected(),
         _ => Err(last_error()),
+    }
+}
+
+/// As `check`, of a call that gives null when it fails.
+pub(super) fn check_made<T>(made: *const T) -> Result<()> {
+    check(c_int::from(made.is_null()))
+}
+
+#[cfg(not(test))]
+fn ensure_not_injected() -> Result<()> {
+    Ok(())
+}
+
+#[cfg(test)]
+use injection::ensure_not_injected;
+#[cfg(test)]
+pub(crate) use injection::failing_at;
+
+/// Failures that tests put into MLX's mouth.
+#[cfg(test)]
+mod injection {
+    use std::cell::Cell;
+
+    use super::{Result, of_message};
+
+    thread_local! {
+        /// Calls until one fails; 0: none does.
+        static LEFT: Cell<usize> = const { Cell::new(0) };
+    }
+
+    /// Runs `call`, in which this thread's `n`-th call of MLX's fails, counted from 1.
+    /// Also says whether it came to that.
+    pub fn failing_at<T>(n: usize, call: impl FnOnce() -> T) -> (T, bool) {
+        LEFT.set(n);
+        let result = call();
+        (result, LEFT.replace(0) == 0)
+    }
+
+    pub fn ensure_not_injected() -> Result<()> {
+        let left = LEFT.get();
+        LEFT.set(left.saturating_sub(1));
+        match left {
+            1 => Err(of_message("[test] refused on purpose".to_owned())),
+            _ => Ok(()),
+        }
     }
 }
 

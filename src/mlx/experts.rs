@@ -9,7 +9,7 @@ use super::ops::Ops;
 use super::primitive::kernel;
 use super::projections::{Linear, Weight};
 use super::stream::Stream;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::kernels::{
     self, Choice, Expert, Floats, FloatsMut, Format, Gate, GateUp, Matrix, Pool, Projection,
     Routing, mix_experts,
@@ -143,7 +143,7 @@ impl Linear {
 }
 
 fn part_of(array: &Array, index: usize, n: usize) -> &[u8] {
-    let bytes = array.as_bytes().expect("evaluated by `prepare`");
+    let bytes = array.values().ok().flatten().expect("read by `prepare`");
     let length = bytes.len() / n;
     &bytes[index * length..(index + 1) * length]
 }
@@ -159,16 +159,28 @@ impl Experts {
         let shared = self.shared.iter();
         let shared = shared.flat_map(|shared| shared.weights.linears());
         let mut pending = Vec::new();
+        let mut need = |array| -> Result<()> {
+            if Array::values(array)?.is_none() {
+                pending.push(array);
+            }
+            Ok(())
+        };
         for linear in routed.into_iter().chain(shared) {
             linear.check()?;
-            let arrays = linear.weight.parts().into_iter().chain(&linear.bias);
-            pending.extend(arrays.filter(|array| !array.is_evaluated()));
+            let mut arrays = linear.weight.parts().into_iter().chain(&linear.bias);
+            arrays.try_for_each(&mut need)?;
         }
         if let Some(corrections) = &self.corrections {
             float_of(corrections)?;
-            pending.push(corrections);
+            need(corrections)?;
         }
-        stream.eval(pending)
+        stream.eval(pending.iter().copied())?;
+        for array in pending {
+            array.values()?.ok_or_else(|| {
+                Error::internal(format!("an expert's weights are not dense: {array:?}"))
+            })?;
+        }
+        Ok(())
     }
 
     pub(super) fn corrections(&self) -> Option<Vec<f32>> {

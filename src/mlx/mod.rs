@@ -58,6 +58,8 @@ pub use cached::{CachedArrays, cached_bytes, cached_from_bytes};
 #[cfg(test)]
 pub(crate) use device::FIRST_PRETENDED_GPU;
 pub use device::{Device, DeviceFacts, device_facts, gpu_available, gpu_count, why_no_gpu};
+#[cfg(test)]
+pub(crate) use error::failing_at;
 pub use experts::{ExpertWeights, Experts, GatedLinears, JoinedLinears, RowOrder, SharedExpert};
 pub use greedy::NO_TOKEN;
 pub use latent::{HeadLinears, LatentHeads};

@@ -57,9 +57,11 @@ impl Ops {
     pub fn new(stream: Stream, cpu_ops: CpuOps, n_threads: usize) -> Ops {
         let kernels = stream.device() == Device::Cpu && cpu_ops == CpuOps::Kernels;
         let compiles = stream.device().is_gpu() && !stream.device().is_pretended();
+        let stop = stream.signal().stop_place();
+        let pool = kernels.then(|| Arc::new(Pool::shared(n_threads).stopped_by(stop.clone())));
         Ops {
             stream: Arc::new(stream),
-            pool: kernels.then(|| Pool::shared(n_threads)),
+            pool,
             gates: compiles.then(Arc::default),
             rows_apart: false,
         }

@@ -19,6 +19,14 @@
 
 namespace {
 
+mx::allocator::Buffer allocate(std::size_t bytes) {
+  auto buffer = mx::allocator::malloc(bytes);
+  if (buffer.ptr() == nullptr) {
+    throw std::bad_alloc();
+  }
+  return buffer;
+}
+
 // Called on the stream's thread with the row-contiguous bytes of the inputs and of
 // the output. Must not unwind.
 using Compute = void (*)(void* kernel, const void* const* inputs, void* output);
@@ -35,7 +43,7 @@ class RustKernel : public mx::Primitive {
     for (const auto& input : inputs) {
       read.push_back(dense(input));
     }
-    output.set_data(mx::allocator::malloc(output.nbytes()));
+    output.set_data(allocate(output.nbytes()));
     // MLX keeps inputs and output alive until this has run.
     mx::cpu::get_command_encoder(stream()).dispatch(
         [compute = compute_, kernel = kernel_, read = std::move(read), after = output.data<void>()]() {
@@ -63,6 +71,17 @@ class RustKernel : public mx::Primitive {
   std::shared_ptr<void> kernel_;
 };
 
+// A buffer that nobody else has yet.
+struct OwnBuffer {
+  mx::allocator::Buffer buffer;
+
+  ~OwnBuffer() {
+    if (buffer.ptr() != nullptr) {
+      mx::allocator::free(buffer);
+    }
+  }
+};
+
 }  // namespace
 
 // An array with memory of its own, at `*data`, which the caller is to fill before
@@ -83,11 +102,9 @@ extern "C" void* umrt_mlx_unfilled(
     for (auto length : dims) {
       bytes *= static_cast<std::size_t>(length);
     }
-    auto buffer = mx::allocator::malloc(bytes);
-    if (buffer.ptr() == nullptr) {
-      throw std::bad_alloc();
-    }
-    auto* made = new mx::array(buffer, std::move(dims), *type);
+    OwnBuffer own{allocate(bytes)};
+    auto* made = new mx::array(own.buffer, std::move(dims), *type);
+    own.buffer = mx::allocator::Buffer{nullptr};
     *data = made->data<void>();
     return made;
   } catch (const std::exception& error) {

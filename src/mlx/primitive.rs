@@ -3,7 +3,6 @@
 use std::ffi::{c_int, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use mlx_sys as sys;
@@ -11,6 +10,7 @@ use mlx_sys as sys;
 use super::array::{Array, Dtype, element_count};
 use super::stream::Stream;
 use crate::error::{Error, Result, panic_text};
+use crate::kernels::StopPlace;
 
 type Compute = extern "C" fn(*mut c_void, *const *const c_void, *mut c_void);
 
@@ -40,44 +40,41 @@ type Body = Box<dyn Fn(&[&[u8]], &mut [u8]) + Send + Sync>;
 
 /// What a stream's kernels and its evaluations tell each other.
 #[derive(Clone, Default)]
-pub(super) struct Signal(Arc<Mutex<SignalState>>);
-
-#[derive(Default)]
-struct SignalState {
+pub(super) struct Signal {
     /// What went wrong in a kernel, until the evaluation that ran it looks.
-    failure: Option<String>,
-    /// Kernels do nothing any more when it is set.
-    stop: Option<Arc<AtomicBool>>,
+    failure: Arc<Mutex<Option<String>>>,
+    /// Kernels do nothing any more once that is set.
+    stop: StopPlace,
 }
 
 impl Signal {
     /// The failure of a kernel since the last call.
     pub(super) fn check(&self) -> Result<()> {
-        self.lock()
-            .failure
-            .take()
-            .map_or(Ok(()), |what| Err(failed(&what)))
+        let failure = self.failure().take();
+        failure.map_or(Ok(()), |what| Err(failed(&what)))
     }
 
-    pub(super) fn set_stop(&self, stop: Option<Arc<AtomicBool>>) {
-        self.lock().stop = stop;
+    pub(super) fn stop_place(&self) -> &StopPlace {
+        &self.stop
     }
 
-    fn is_stopped(&self) -> bool {
-        let stopped = |stop: &Arc<AtomicBool>| stop.load(Ordering::Relaxed);
-        self.lock().stop.as_ref().is_some_and(stopped)
+    fn ensure_not_stopped(&self) -> Result<()> {
+        match self.stop.is_stopped() {
+            true => Err(Error::cancelled("stopped in the middle of a step")),
+            false => Ok(()),
+        }
     }
 
     fn has_failed(&self) -> bool {
-        self.lock().failure.is_some()
+        self.failure().is_some()
     }
 
     fn fail(&self, what: String) {
-        self.lock().failure = Some(what);
+        *self.failure() = Some(what);
     }
 
-    fn lock(&self) -> MutexGuard<'_, SignalState> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    fn failure(&self) -> MutexGuard<'_, Option<String>> {
+        self.failure.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -104,8 +101,8 @@ pub(super) fn kernel(
     dtype: Dtype,
     body: impl Fn(&[&[u8]], &mut [u8]) + Send + Sync + 'static,
 ) -> Result<Array> {
-    let values: Option<Vec<_>> = inputs.iter().map(|input| input.as_bytes().ok()).collect();
-    match values {
+    let values = inputs.iter().map(|input| input.values());
+    match values.collect::<Result<Option<Vec<_>>>>()? {
         Some(values) => compute_now(stream.signal(), &values, shape, dtype, body),
         None => node(stream, inputs, shape, dtype, Box::new(body)),
     }
@@ -118,9 +115,7 @@ fn compute_now(
     dtype: Dtype,
     body: impl Fn(&[&[u8]], &mut [u8]),
 ) -> Result<Array> {
-    if signal.is_stopped() {
-        return Err(Error::cancelled("stopped in front of a kernel"));
-    }
+    signal.ensure_not_stopped()?;
     let mut data = ptr::null_mut();
     // SAFETY: the shape comes with its length; `data` receives an address.
     let raw = unsafe { umrt_mlx_unfilled(shape.as_ptr(), shape.len(), dtype.raw(), &mut data) };
@@ -132,7 +127,8 @@ fn compute_now(
         body(inputs, output);
     };
     match catch_unwind(AssertUnwindSafe(run)) {
-        Ok(()) => Ok(array),
+        // Of a kernel that was stopped pieces are missing.
+        Ok(()) => signal.ensure_not_stopped().map(|()| array),
         Err(panic) => Err(failed(panic_text(panic.as_ref()))),
     }
 }
@@ -172,7 +168,7 @@ fn node(
 extern "C" fn compute(kernel: *mut c_void, inputs: *const *const c_void, output: *mut c_void) {
     // SAFETY: the box made in `node`, alive until `release`.
     let kernel = unsafe { &*kernel.cast::<Kernel>() };
-    if kernel.signal.has_failed() || kernel.signal.is_stopped() {
+    if kernel.signal.has_failed() || kernel.signal.stop.is_stopped() {
         return;
     }
     let run = || {
@@ -199,8 +195,11 @@ extern "C" fn release(kernel: *mut c_void) {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
     use super::*;
     use crate::error::Status;
+    use crate::kernels::Stop;
     use crate::mlx::Device;
 
     /// Of which the values are not there yet.
@@ -241,7 +240,7 @@ mod tests {
             output.copy_from_slice(&value.to_le_bytes());
         });
         let sum = sum.expect("a node");
-        assert!(!sum.is_evaluated());
+        assert!(!sum.is_evaluated().expect("known"));
         stream.eval([&sum]).expect("evaluated");
         assert_eq!(sum.as_f32().expect("values"), [1.0]);
     }
@@ -264,7 +263,8 @@ mod tests {
     #[test]
     fn kernels_do_nothing_once_they_are_told_to_stop() {
         let stream = stream();
-        let stop = Some(Arc::new(AtomicBool::new(true)));
+        let flag = Arc::new(AtomicBool::new(true));
+        let stop = Some(Arc::new(Stop::new(flag, None)));
         let ran = Arc::new(AtomicBool::new(false));
         let x = Array::from_f32(&[1.0], &[1]).expect("an array");
         let runs = |input: &Array| {

@@ -373,13 +373,13 @@ mod tests {
             ops.stream().eval([&result]).expect("evaluated");
             result
         };
-        let address = target[0].data_address();
+        let address = target[0].data_address().expect("evaluated");
         let copy = overwritten(target.clone());
         assert_eq!(copy.as_f32().expect("floats"), [1.0, 9.0]);
         assert_eq!(target[0].as_f32().expect("floats"), [1.0, 2.0]);
         let same = overwritten(target);
         assert_eq!(same.as_f32().expect("floats"), [1.0, 9.0]);
-        assert_eq!(same.data_address(), address);
+        assert_eq!(same.data_address().expect("evaluated"), address);
     }
 
     #[test]

@@ -6,18 +6,18 @@
 //! handed back to a pool for the next owner.
 
 use std::ffi::CStr;
-use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use mlx_sys as sys;
 
 use super::array::Array;
 use super::device::{Device, gpu_available};
-use super::error::{check, init, last_error};
+use super::error::{check, check_made, init, last_error};
 use super::lost;
 use super::primitive::Signal;
 use crate::error::Result;
 use crate::host;
+use crate::kernels::Stop;
 
 /// MLX looks encoders up in an unlocked table while it evaluates, and making a
 /// stream inserts into it: evaluation reads, making a stream writes.
@@ -57,9 +57,7 @@ impl RawStream {
             }
             raw
         });
-        if raw.ctx.is_null() {
-            return Err(last_error());
-        }
+        check_made(raw.ctx)?;
         Ok(RawStream {
             raw,
             device,
@@ -131,8 +129,12 @@ impl Stream {
         host::ensure_not_forked()?;
         let device = self.device();
         lost::ensure_usable(device)?;
-        let pending = arrays.into_iter().filter(|array| !array.is_evaluated());
-        let handles: Vec<_> = pending.map(Array::raw).collect();
+        let mut handles = Vec::new();
+        for array in arrays {
+            if !array.is_evaluated()? {
+                handles.push(array.raw());
+            }
+        }
         if handles.is_empty() {
             return Ok(false);
         }
@@ -185,12 +187,12 @@ impl Stream {
     }
 
     /// Runs `call`; once `stop` is set, kernels of ours do nothing any more: those
-    /// that would begin fail as cancelled, and what nodes should have computed is
+    /// that are called fail as cancelled, and what nodes should have computed is
     /// undefined.
-    pub fn until<T>(&self, stop: Option<Arc<AtomicBool>>, call: impl FnOnce() -> T) -> T {
-        self.signal().set_stop(stop);
+    pub fn until<T>(&self, stop: Option<Arc<Stop>>, call: impl FnOnce() -> T) -> T {
+        self.signal().stop_place().set(stop);
         let result = call();
-        self.signal().set_stop(None);
+        self.signal().stop_place().set(None);
         result
     }
 }

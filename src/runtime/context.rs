@@ -26,7 +26,7 @@ use head::{LogitsHead, LogitsRow};
 use super::adapter::{ActiveAdapters, Adapter};
 use super::admission::{self, ContextBytes, ContextPlan, ContextReservation};
 use super::batch::{Batch, Share};
-use super::cancel::Cancel;
+use super::cancel::{self, Cancel};
 use super::model::Model;
 use super::prefix_cache::{self, PrefixCache};
 use super::pressure;
@@ -441,15 +441,16 @@ impl Context {
         } = self;
         let apart = (way.arithmetic == Arithmetic::OneByOne).then(|| ops.with_rows_apart());
         let ways = (apart.as_ref().unwrap_or(ops), adapters.adapted());
-        let cancel = way.cancel;
+        let stop = way.cancel.map(|cancel| Arc::new(cancel.stop()));
+        let ensure_not_stopped = || stop.as_deref().map_or(Ok(()), cancel::ensure_not_stopped);
         let decoder = model.decoder();
         let layerwise = ops.stream().device() == Device::Cpu
             && !ops.uses_kernels()
-            && (step.tokens.len() >= LAYERWISE_FROM || cancel.is_some());
+            && (step.tokens.len() >= LAYERWISE_FROM || stop.is_some());
         let mut after_layer = |hidden: &Array| {
             if layerwise {
                 ops.stream().eval([hidden])?;
-                cancel.map_or(Ok(()), Cancel::check)?;
+                ensure_not_stopped()?;
             }
             Ok(())
         };
@@ -468,8 +469,8 @@ impl Context {
             ops.stream().eval(caches.chain([&last]))
         };
         // Our kernels look at the flag themselves; MLX's operations do not.
-        let computed = ops.stream().until(cancel.map(Cancel::flag), &mut compute);
-        cancel.map_or(Ok(()), Cancel::check)?;
+        let computed = ops.stream().until(stop.clone(), &mut compute);
+        ensure_not_stopped()?;
         computed?;
         let mut rest = &step.tokens[..];
         for segment in segments {

@@ -31,6 +31,8 @@ mod device;
 mod diagnosis;
 mod embed;
 mod estimate;
+#[cfg(test)]
+mod failure_tests;
 mod generate;
 #[cfg(test)]
 mod gpu_tests;

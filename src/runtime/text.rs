@@ -3,7 +3,7 @@
 //! all weights.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use super::admission;
 use crate::checkpoint::{ChatTemplates, Checkpoint, read_bounded};
@@ -26,8 +26,8 @@ pub struct ModelText {
     vocab_size: usize,
     /// Any of these ends a text, as the model's configuration says.
     configured_ends: Vec<i32>,
-    tokenizer: OnceLock<Result<Accounted<Arc<Tokenizer>>>>,
-    chat: OnceLock<Result<Accounted<ChatTemplate>>>,
+    tokenizer: ReadOnce<Arc<Tokenizer>>,
+    chat: ReadOnce<ChatTemplate>,
 }
 
 /// Where a tokenizer is.
@@ -37,21 +37,49 @@ pub(super) enum TokenizerSource {
     Embedded(Arc<Checkpoint>),
 }
 
-/// Something with its bytes in the ledger.
-struct Accounted<T> {
-    value: T,
-    bytes: Entry,
+/// What is read when it is first asked for, with its bytes in the ledger.
+struct ReadOnce<T> {
+    read: OnceLock<Result<(T, Entry)>>,
+    reading: Mutex<()>,
 }
 
-impl<T> Accounted<T> {
-    fn new(value: T, bytes: usize) -> Self {
-        let bytes = Entry::new(Category::Text, bytes);
-        Self { value, bytes }
+impl<T> Default for ReadOnce<T> {
+    fn default() -> Self {
+        Self {
+            read: OnceLock::new(),
+            reading: Mutex::default(),
+        }
+    }
+}
+
+impl<T> ReadOnce<T> {
+    /// What was read before, or what `read` gives now with its bytes.
+    fn get_or_read(&self, read: impl FnOnce() -> Result<(T, usize)>) -> Result<&T> {
+        let outcome = match self.read.get() {
+            Some(outcome) => outcome,
+            None => self.read_now(read)?,
+        };
+        let value = outcome.as_ref().map(|(value, _)| value);
+        value.map_err(Clone::clone)
     }
 
-    fn bytes_of(cell: &OnceLock<Result<Self>>) -> usize {
-        let read = cell.get().and_then(|read| read.as_ref().ok());
-        read.map_or(0, |read| read.bytes.bytes())
+    fn read_now(&self, read: impl FnOnce() -> Result<(T, usize)>) -> Result<&Result<(T, Entry)>> {
+        let _reading = self.reading.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(outcome) = self.read.get() {
+            return Ok(outcome);
+        }
+        match read() {
+            // That passes, so it is not remembered as what there is.
+            Err(error) if error.status() == Status::OutOfMemory => Err(error),
+            outcome => Ok(self.read.get_or_init(|| {
+                outcome.map(|(value, bytes)| (value, Entry::new(Category::Text, bytes)))
+            })),
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        let read = self.read.get().and_then(|read| read.as_ref().ok());
+        read.map_or(0, |(_, entry)| entry.bytes())
     }
 }
 
@@ -72,25 +100,21 @@ impl ModelText {
                 .iter()
                 .filter_map(|&id| i32::try_from(id).ok())
                 .collect(),
-            tokenizer: OnceLock::new(),
-            chat: OnceLock::new(),
+            tokenizer: ReadOnce::default(),
+            chat: ReadOnce::default(),
         })
     }
 
     /// The tokenizer; `NotFound` if the checkpoint has none.
     pub fn tokenizer(&self) -> Result<&Arc<Tokenizer>> {
-        // A lack of memory passes, so it is not remembered as what the tokenizer is.
-        if let (None, Some(source)) = (self.tokenizer.get(), self.sources.first()) {
-            admission::probe_tokenizer(source)?;
-        }
-        let tokenizer = self.tokenizer.get_or_init(|| {
+        self.tokenizer.get_or_read(|| {
+            if let Some(source) = self.sources.first() {
+                admission::probe_tokenizer(source)?;
+            }
             let tokenizer = self.read_tokenizer()?;
             let bytes = tokenizer.estimated_bytes();
-            let tokenizer = Arc::new(tokenizer.padded_to(self.vocab_size));
-            Ok(Accounted::new(tokenizer, bytes))
-        });
-        let tokenizer = tokenizer.as_ref().map_err(Clone::clone)?;
-        Ok(&tokenizer.value)
+            Ok((Arc::new(tokenizer.padded_to(self.vocab_size)), bytes))
+        })
     }
 
     fn read_tokenizer(&self) -> Result<Tokenizer> {
@@ -119,18 +143,17 @@ impl ModelText {
     /// What the tokenizer and the template hold, estimated from their entries; 0
     /// for what was not read yet.
     pub fn bytes(&self) -> usize {
-        Accounted::bytes_of(&self.tokenizer) + Accounted::bytes_of(&self.chat)
+        self.tokenizer.bytes() + self.chat.bytes()
     }
 
     /// A conversation (JSON with "messages" and more) as the model's prompt.
     pub fn render_chat(&self, request: &str) -> Result<String> {
-        let chat = self.chat.get_or_init(|| {
+        let chat = self.chat.get_or_read(|| {
             // The source and the instructions made of it.
             let bytes = 2 * self.templates.iter().map(|t| t.source.len()).sum::<usize>();
-            Ok(Accounted::new(self.chat_template()?, bytes))
+            Ok((self.chat_template()?, bytes))
         });
-        let chat = chat.as_ref().map_err(Clone::clone)?;
-        chat.value.render(request)
+        chat?.render(request)
     }
 
     /// Whether a token ends a text.

@@ -146,7 +146,8 @@ static void statuses_have_the_names_of_the_header(void) {
   CHECK_NAME(BACKEND);
   CHECK_NAME(PANIC);
   CHECK_NAME(INTERNAL);
-  CHECK_TEXT("UNKNOWN", umrt_status_name(UMRT_INTERNAL + 1));
+  CHECK_NAME(DEADLINE_EXCEEDED);
+  CHECK_TEXT("UNKNOWN", umrt_status_name(UMRT_DEADLINE_EXCEEDED + 1));
   CHECK_TEXT("UNKNOWN", umrt_status_name(-1));
 }
 

@@ -2,6 +2,8 @@
 
 #include "fixtures.h"
 
+#include <time.h>
+
 #define CHAT_JSON CHAT_MODEL "/chat.json"
 #define CONVERSATION                                                                  \
   "{\"messages\":[{\"role\":\"system\",\"content\":\"You are terse.\"},"              \
@@ -241,6 +243,28 @@ static void cancelling_leaves_a_usable_context(umrt_ctx *ctx) {
   umrt_cancel_free(cancel);
 }
 
+static int32_t take_long(const char *text, size_t length, int32_t token, void *userdata) {
+  nanosleep(&(struct timespec){.tv_nsec = 60000000}, NULL);
+  return collect(text, length, token, userdata);
+}
+
+static void a_generation_that_takes_too_long_keeps_its_tokens(umrt_ctx *ctx) {
+  collected undisturbed, out = {.n_calls = 0};
+  const token_list prompt = read_ids(CHAT_JSON, "prompt_ids");
+  umrt_generate_params params = of_tokens(&prompt, 16);
+  generate(ctx, &params, &undisturbed);
+  params.deadline_ms = 50;
+  CHECK_OK(umrt_seq_trim(ctx, 0, 0));
+  CHECK_FAILS(UMRT_DEADLINE_EXCEEDED, "deadline",
+              umrt_generate(ctx, &params, take_long, &out, NULL, NULL));
+  CHECK(out.n_calls <= 1);
+  CHECK_EQUAL(0, strncmp(undisturbed.text, out.text, out.length));
+  params.deadline_ms = 60000;
+  out = (collected){.n_calls = 0};
+  generate(ctx, &params, &out);
+  CHECK_TEXT(undisturbed.text, out.text);
+}
+
 int main(void) {
   model = open_model(CHAT_MODEL);
   umrt_ctx *ctx = new_context(model, 0);
@@ -252,6 +276,7 @@ int main(void) {
   the_callback_can_stop_it(ctx);
   samplers_go_on_between_calls(ctx);
   cancelling_leaves_a_usable_context(ctx);
+  a_generation_that_takes_too_long_keeps_its_tokens(ctx);
   umrt_ctx_free(ctx);
   umrt_model_free(model);
   return check_summary(__FILE__);

@@ -4,6 +4,7 @@
 #include "fixtures.h"
 
 #include <pthread.h>
+#include <time.h>
 
 #define CHAT_JSON CHAT_MODEL "/chat.json"
 
@@ -322,6 +323,30 @@ static void what_ends_one_leaves_the_others(void) {
   umrt_ctx_free(ctx);
 }
 
+static void a_request_ends_at_its_deadline(void) {
+  umrt_ctx *ctx = new_ctx(2, 0);
+  umrt_scheduler *scheduler = new_scheduler(ctx, 0);
+  collected out[2] = {{.n_calls = 0}};
+  uint64_t ids[2];
+  for (int i = 0; i < 2; i++) {
+    umrt_generate_params params = params_of(i);
+    params.deadline_ms = i == 0 ? 1 : 3600000;
+    const umrt_request request = request_of(&params, &out[i]);
+    CHECK_OK(umrt_scheduler_submit(scheduler, &request, &ids[i]));
+  }
+  nanosleep(&(struct timespec){.tv_nsec = 2000000}, NULL);
+  run(scheduler);
+  const umrt_request_result late = result_of(scheduler, ids[0]);
+  CHECK_EQUAL(UMRT_DEADLINE_EXCEEDED, late.status);
+  CHECK_CONTAINS("deadline", late.message);
+  CHECK_EQUAL(0, late.n_tokens);
+  CHECK_OK(result_of(scheduler, ids[1]).status);
+  CHECK_TEXT(alone[1], out[1].text);
+  all_sequences_are_empty(ctx, 2);
+  umrt_scheduler_free(scheduler);
+  umrt_ctx_free(ctx);
+}
+
 static void a_cancelled_step_changes_nothing(void) {
   umrt_ctx *ctx = new_ctx(2, 0);
   umrt_scheduler *scheduler = new_scheduler(ctx, 0);
@@ -540,6 +565,7 @@ int main(void) {
   more_requests_than_sequences_give_what_they_give_alone();
   callbacks_may_submit_and_cancel();
   what_ends_one_leaves_the_others();
+  a_request_ends_at_its_deadline();
   a_cancelled_step_changes_nothing();
   sequences_of_the_caller_are_left_alone();
   tokens_need_no_tokenizer();

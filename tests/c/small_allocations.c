@@ -1,5 +1,5 @@
-/* Small allocations of the library fail, one after the other: calls return a status,
- * and work again as soon as there is memory. */
+/* Small allocations of the library fail, one after the other, or all from one on: calls
+ * return a status, and work again as soon as there is memory. */
 
 #include "fixtures.h"
 
@@ -20,6 +20,8 @@ static uintptr_t code_start, code_end;
 
 /* Allocations until the one that fails; 0: none does. */
 static atomic_long n_left;
+/* Whether those behind it fail, too. */
+static atomic_int lasts;
 static atomic_int n_refused;
 
 static int is_of_the_library(const void *caller) {
@@ -27,8 +29,9 @@ static int is_of_the_library(const void *caller) {
 }
 
 static int refuses(const void *caller) {
-  if (atomic_load(&n_left) == 0 || !is_of_the_library(caller)) return 0;
-  if (atomic_fetch_sub(&n_left, 1) != 1) return 0;
+  const long left = atomic_load(&n_left);
+  if (left == 0 || !is_of_the_library(caller)) return 0;
+  if (!(lasts && left == 1) && atomic_fetch_sub(&n_left, 1) != 1) return 0;
   atomic_fetch_add(&n_refused, 1);
   errno = ENOMEM;
   return 1;
@@ -108,6 +111,7 @@ static void free_all(handles *all) {
   umrt_model_free(all->model);
 }
 
+/* While memory is there again. */
 static void nothing_is_left(void) {
   const umrt_memory_info memory = process_memory();
   CHECK_EQUAL(0, memory.weights_mapped_bytes);
@@ -126,19 +130,24 @@ static int live_while_fails(long n) {
   free_all(&all);
   n_left = 0;
   if (!CHECK(status == UMRT_OK || status == UMRT_OUT_OF_MEMORY || status == UMRT_OVER_BUDGET))
-    fprintf(stderr, "  allocation %ld: %s: %s\n", n, umrt_status_name(status),
-            umrt_last_error());
+    fprintf(stderr, "  %s allocation %ld: %s: %s\n", lasts ? "from" : "only", n,
+            umrt_status_name(status), umrt_last_error());
   nothing_is_left();
   return n_refused > before;
 }
 
 /* A few hundred of them: all of the first, then fewer and fewer. */
 static void each_allocation_may_fail(void) {
-  for (long n = 1; live_while_fails(n); n += 1 + n / 40) {
+  long n_lives = 0;
+  n_refused = 0;
+  for (long n = 1; live_while_fails(n); n += 1 + n / 40, n_lives++) {
     handles all = {.model = NULL};
     CHECK_OK(live(&all));
     free_all(&all);
   }
+  CHECK(n_refused > 100);
+  printf("small-allocations [\"%s\", %ld, %d]\n",
+         lasts ? "all behind the n-th, while a call lasts" : "the n-th", n_lives, n_refused);
 }
 
 int main(void) {
@@ -148,8 +157,7 @@ int main(void) {
   const int file = mkstemp(saved);
   REQUIRE(CHECK(file >= 0));
   close(file);
-  each_allocation_may_fail();
-  CHECK(n_refused > 100);
+  for (lasts = 0; lasts < 2; lasts++) each_allocation_may_fail();
   unlink(saved);
   return check_summary(__FILE__);
 }

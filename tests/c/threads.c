@@ -221,6 +221,25 @@ static void prefill_is_cancelled_from_another_thread(void) {
   umrt_ctx_free(own.ctx);
 }
 
+static void a_prefill_that_takes_too_long_stops_and_changes_nothing(void) {
+  static const int32_t tokens[LONG_PROMPT];
+  umrt_ctx *ctx = new_context(model, LONG_PROMPT);
+  umrt_batch batch = UMRT_BATCH_INIT;
+  batch.tokens = tokens;
+  batch.n_tokens = LONG_PROMPT;
+  batch.deadline_ms = 20;
+  const double began = seconds();
+  CHECK_FAILS(UMRT_DEADLINE_EXCEEDED, "deadline", umrt_eval(ctx, &batch, NULL, NULL));
+  CHECK(seconds() - began < 2);
+  CHECK_EQUAL(0, length_of(ctx));
+  batch.n_tokens = 1;
+  batch.deadline_ms = UINT32_MAX;
+  CHECK_OK(umrt_eval(ctx, &batch, NULL, NULL));
+  batch.reserved = 1;
+  CHECK_FAILS(UMRT_UNSUPPORTED, "reserved", umrt_eval(ctx, &batch, NULL, NULL));
+  umrt_ctx_free(ctx);
+}
+
 static void handles_freed_during_a_call_live_until_it_ends(const char *undisturbed) {
   generation own;
   umrt_model *opened = open_model(CHAT_MODEL);
@@ -268,6 +287,7 @@ int main(void) {
   contexts_in_parallel_give_what_each_gives_alone(alone.out.text);
   generation_is_cancelled_from_another_thread();
   prefill_is_cancelled_from_another_thread();
+  a_prefill_that_takes_too_long_stops_and_changes_nothing();
   handles_freed_during_a_call_live_until_it_ends(alone.out.text);
   models_open_and_close_in_parallel();
   release(&alone);

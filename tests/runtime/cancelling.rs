@@ -1,6 +1,7 @@
 //! A cancelled call leaves everything as it was.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -96,6 +97,65 @@ fn a_prefill_cancelled_from_another_thread_stops_soon_and_leaves_no_trace() {
         assert_identical(&rows(&context), &before);
         assert_identical(&eval(&mut context, &[9]), &expected);
     }
+}
+
+#[test]
+fn an_evaluation_that_takes_too_long_stops_and_leaves_no_trace() {
+    let shape = slow_model();
+    let directory = shape.write();
+    let model = open(directory.path());
+    let long = token_ids(1, 640, shape.vocab_size);
+    let mut context = with_short_prompt(&model);
+    let before = rows(&context);
+    let whole = timed(|| drop(eval(&mut with_short_prompt(&model), &long)));
+    let end = |after| Cancel::new().or_at(Instant::now() + after);
+
+    for after in [Duration::ZERO, whole / 5] {
+        let elapsed = timed(|| {
+            let result = context.eval(&Batch::of(&long), Some(&end(after)));
+            assert_fails(result, Status::DeadlineExceeded, &["deadline"]);
+        });
+        assert!(elapsed < whole * 9 / 10, "{elapsed:?} of {whole:?}");
+        assert_eq!(context.sequence_length(0).expect("a sequence"), 5);
+        assert_identical(&rows(&context), &before);
+    }
+    let plenty = end(Duration::from_secs(3600));
+    let in_time = context.eval(&Batch::of(&[9]), Some(&plenty));
+    in_time.expect("there was time");
+    let undisturbed = eval(&mut with_short_prompt(&model), &[9]);
+    assert_identical(&rows(&context), &undisturbed);
+}
+
+#[test]
+fn a_flag_that_is_taken_back_at_once_still_stops_the_call_or_does_nothing() {
+    let shape = slow_model();
+    let directory = shape.write();
+    let model = open(directory.path());
+    let long = token_ids(1, 128, shape.vocab_size);
+    let expected = eval(&mut with_short_prompt(&model), &long);
+    let mut context = with_short_prompt(&model);
+    let cancel = Cancel::new();
+    let is_over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !is_over.load(Ordering::Relaxed) {
+                cancel.trigger();
+                cancel.reset();
+                thread::sleep(Duration::from_millis(1));
+            }
+        });
+        for _ in 0..20 {
+            match context.eval(&Batch::of(&long), Some(&cancel)) {
+                Ok(()) => {
+                    assert_identical(&rows(&context), &expected);
+                    context.trim(0, PROMPT.len()).expect("a sequence");
+                }
+                Err(error) => assert_eq!(error.status(), Status::Cancelled),
+            }
+            assert_eq!(context.sequence_length(0).expect("a sequence"), 5);
+        }
+        is_over.store(true, Ordering::Relaxed);
+    });
 }
 
 #[test]

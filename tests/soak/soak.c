@@ -1,8 +1,8 @@
-/* soak MODEL LARGE_MODEL N_TOKENS N_CONTEXTS N_OPENS N_CANCELS
+/* soak MODEL LARGE_MODEL N_TOKENS N_CONTEXTS N_OPENS N_STOPS
  *
  * Does the same thing very often and prints what is left of it: private memory,
  * descriptors and threads, after a tenth of the rounds for warming up and at the end.
- * Then measures how long LARGE_MODEL takes to stop when it is told to. */
+ * Then measures how long prompts of LARGE_MODEL take to stop when they are told to. */
 
 #include "../c/check.h"
 
@@ -10,7 +10,12 @@
 #include <pthread.h>
 #include <time.h>
 
-enum { ALLOWED_GROWTH = 1 << 20, ROLLING_TOKENS = 512, N_PROMPT = 512 };
+enum {
+  ALLOWED_GROWTH = 1 << 20,
+  ROLLING_TOKENS = 512,
+  N_PROMPT = 4096,
+  LONGEST_DELAY_MS = 2000,
+};
 
 typedef struct {
   uint64_t anonymous;
@@ -53,7 +58,7 @@ static void run(load load) {
   for (long i = n_warm; i < load.n_rounds; i++) load.round(load.state);
   const footprint end = measure();
   const double growth = ((double)end.anonymous - (double)warm.anonymous) / 1024;
-  printf("| %s | %ld | %.1f | %+.0f | %+d | %+d |\n", load.what, load.n_rounds,
+  printf("left-behind [\"%s\", %ld, %.1f, %.0f, %d, %d]\n", load.what, load.n_rounds,
          (double)warm.anonymous / (1 << 20), growth, end.files - warm.files,
          end.threads - warm.threads);
   fflush(stdout);
@@ -74,11 +79,11 @@ static umrt_ctx *new_context(const umrt_model *model, umrt_ctx_params params) {
   return ctx;
 }
 
-static umrt_status eval(umrt_ctx *ctx, const int32_t *tokens, uint32_t n, umrt_cancel *cancel) {
+static umrt_status eval(umrt_ctx *ctx, const int32_t *tokens, uint32_t n) {
   umrt_batch batch = UMRT_BATCH_INIT;
   batch.tokens = tokens;
   batch.n_tokens = n;
-  return umrt_eval(ctx, &batch, cancel, NULL);
+  return umrt_eval(ctx, &batch, NULL, NULL);
 }
 
 typedef struct {
@@ -89,7 +94,7 @@ typedef struct {
 
 static void write_token(void *state) {
   writer *writer = state;
-  CHECK_OK(eval(writer->ctx, &writer->token, 1, NULL));
+  CHECK_OK(eval(writer->ctx, &writer->token, 1));
   CHECK_OK(umrt_sample(writer->ctx, writer->sampler, 0, &writer->token));
 }
 
@@ -114,7 +119,7 @@ static void use_context(void *model) {
   umrt_ctx_params params = UMRT_CTX_PARAMS_INIT;
   params.n_ctx = ROLLING_TOKENS;
   umrt_ctx *ctx = new_context(model, params);
-  CHECK_OK(eval(ctx, tokens, 3, NULL));
+  CHECK_OK(eval(ctx, tokens, 3));
   umrt_ctx_free(ctx);
 }
 
@@ -146,6 +151,12 @@ static void *trigger_later(void *state) {
   return NULL;
 }
 
+static struct timespec now(void) {
+  struct timespec time;
+  clock_gettime(CLOCK_MONOTONIC, &time);
+  return time;
+}
+
 static double ms_between(struct timespec from, struct timespec to) {
   return (double)(to.tv_sec - from.tv_sec) * 1e3 + (double)(to.tv_nsec - from.tv_nsec) / 1e6;
 }
@@ -155,62 +166,81 @@ static int by_value(const void *a, const void *b) {
   return (x > y) - (x < y);
 }
 
+/* The prompt behind nothing. */
+static umrt_status eval_prompt(umrt_ctx *ctx, umrt_cancel *cancel, uint32_t deadline_ms) {
+  static int32_t prompt[N_PROMPT];
+  umrt_batch batch = UMRT_BATCH_INIT;
+  for (int i = 0; i < N_PROMPT; i++) prompt[i] = i % 100;
+  batch.tokens = prompt;
+  batch.n_tokens = N_PROMPT;
+  batch.deadline_ms = deadline_ms;
+  CHECK_OK(umrt_seq_trim(ctx, 0, 0));
+  return umrt_eval(ctx, &batch, cancel, NULL);
+}
+
 /* Milliseconds from a trigger at some point of a prompt to the end of its evaluation;
  * below 0 if that was over before. */
-static double ms_to_stop(umrt_ctx *ctx, umrt_cancel *cancel, double after_ms) {
-  static int32_t prompt[N_PROMPT];
-  const long ns = (long)(after_ms * 1e6);
-  trigger trigger = {.cancel = cancel, .delay = {ns / 1000000000, ns % 1000000000}};
+static double ms_to_stop(umrt_ctx *ctx, umrt_cancel *cancel, uint32_t after_ms) {
+  trigger trigger = {.cancel = cancel, .delay = {after_ms / 1000, after_ms % 1000 * 1000000}};
   pthread_t thread;
-  struct timespec end;
-  for (int i = 0; i < N_PROMPT; i++) prompt[i] = i % 100;
-  CHECK_OK(umrt_seq_trim(ctx, 0, 0));
   umrt_cancel_reset(cancel);
   REQUIRE(CHECK(pthread_create(&thread, NULL, trigger_later, &trigger) == 0));
-  const umrt_status status = eval(ctx, prompt, N_PROMPT, cancel);
-  clock_gettime(CLOCK_MONOTONIC, &end);
+  const umrt_status status = eval_prompt(ctx, cancel, 0);
+  const struct timespec end = now();
   pthread_join(thread, NULL);
   CHECK(status == UMRT_OK || status == UMRT_CANCELLED);
   return status == UMRT_CANCELLED ? ms_between(trigger.triggered, end) : -1;
 }
 
-/* How long the whole prompt takes. */
-static double ms_of_prompt(umrt_ctx *ctx) {
-  struct timespec start, end;
-  int32_t prompt[N_PROMPT];
-  for (int i = 0; i < N_PROMPT; i++) prompt[i] = i % 100;
-  CHECK_OK(umrt_seq_trim(ctx, 0, 0));
-  clock_gettime(CLOCK_MONOTONIC, &start);
-  CHECK_OK(eval(ctx, prompt, N_PROMPT, NULL));
-  clock_gettime(CLOCK_MONOTONIC, &end);
-  return ms_between(start, end);
+/* As `ms_to_stop`, from the deadline on. */
+static double ms_behind_deadline(umrt_ctx *ctx, umrt_cancel *unused, uint32_t deadline_ms) {
+  (void)unused;
+  const struct timespec start = now();
+  const umrt_status status = eval_prompt(ctx, NULL, deadline_ms);
+  const double elapsed = ms_between(start, now());
+  CHECK(status == UMRT_OK || status == UMRT_DEADLINE_EXCEEDED);
+  return status == UMRT_DEADLINE_EXCEEDED ? elapsed - deadline_ms : -1;
 }
 
-/* Triggers are spread over the time that the prompt takes. */
-static void cancellations(const char *path, long n_cancels) {
-  double *ms = calloc((size_t)n_cancels, sizeof *ms);
-  umrt_model *model = open_model(path);
-  umrt_ctx_params params = UMRT_CTX_PARAMS_INIT;
+typedef double (*stopping)(umrt_ctx *ctx, umrt_cancel *cancel, uint32_t after_ms);
+
+/* Stops `n` prompts, spread over the first `span_ms`. */
+static void stop_often(const char *path, const char *what, stopping stop, umrt_ctx *ctx,
+                       uint32_t chunk, uint32_t span_ms, long n) {
+  double *ms = calloc((size_t)n, sizeof *ms);
   umrt_cancel *cancel;
-  long n = 0;
-  params.n_ctx = 2 * N_PROMPT;
-  umrt_ctx *ctx = new_context(model, params);
+  long n_stopped = 0;
   REQUIRE(CHECK(ms != NULL) && CHECK_OK(umrt_cancel_new(&cancel)));
-  ms_of_prompt(ctx);
-  const double whole = ms_of_prompt(ctx);
-  for (long i = 0; i < n_cancels; i++) {
-    const double to_stop = ms_to_stop(ctx, cancel, whole * (double)i / (double)n_cancels);
-    if (to_stop >= 0) ms[n++] = to_stop;
+  for (long i = 0; i < n; i++) {
+    const double to_stop = stop(ctx, cancel, 1 + (uint32_t)(span_ms * i / n));
+    if (to_stop >= 0) ms[n_stopped++] = to_stop;
   }
-  REQUIRE(CHECK(n > 0));
-  qsort(ms, (size_t)n, sizeof *ms, by_value);
-  printf("\n| %d tokens take | cancelled | median | p99 | longest |\n", N_PROMPT);
-  printf("|---|---|---|---|---|\n");
-  printf("| %.0f ms | %ld of %ld | %.2f ms | %.2f ms | %.2f ms |\n", whole, n, n_cancels, ms[n / 2],
-         ms[(n * 99 + 99) / 100 - 1], ms[n - 1]);
+  REQUIRE(CHECK(n_stopped > 0));
+  qsort(ms, (size_t)n_stopped, sizeof *ms, by_value);
+  const char *slash = strrchr(path, '/');
+  printf("stopping [\"%s\", \"%s\", %u, %ld, %.1f, %.1f, %.1f]\n", slash ? slash + 1 : path,
+         what, chunk, n_stopped, ms[n_stopped / 2], ms[(n_stopped * 99 + 99) / 100 - 1], ms[n_stopped - 1]);
+  fflush(stdout);
   free(ms);
   umrt_cancel_free(cancel);
-  umrt_ctx_free(ctx);
+}
+
+static void stops_of_prompts(const char *path, long n_stops) {
+  static const uint32_t chunks[] = {64, 512, N_PROMPT};
+  umrt_model *model = open_model(path);
+  for (size_t i = 0; i < sizeof chunks / sizeof *chunks; i++) {
+    umrt_ctx_params params = UMRT_CTX_PARAMS_INIT;
+    params.n_ctx = N_PROMPT;
+    params.prefill_chunk = chunks[i];
+    umrt_ctx *ctx = new_context(model, params);
+    const struct timespec start = now();
+    const umrt_status warm = eval_prompt(ctx, NULL, LONGEST_DELAY_MS);
+    CHECK(warm == UMRT_OK || warm == UMRT_DEADLINE_EXCEEDED);
+    const uint32_t span_ms = (uint32_t)ms_between(start, now());
+    stop_often(path, "umrt_cancel_trigger", ms_to_stop, ctx, chunks[i], span_ms, n_stops);
+    stop_often(path, "deadline_ms", ms_behind_deadline, ctx, chunks[i], span_ms, n_stops);
+    umrt_ctx_free(ctx);
+  }
   umrt_model_free(model);
 }
 
@@ -222,11 +252,9 @@ static long number(const char *text) {
 
 int main(int argc, char **argv) {
   REQUIRE(CHECK_EQUAL(7, argc));
-  printf("| what | rounds | MiB after warming up | KiB more | files more | threads more |\n"
-         "|---|---|---|---|---|---|\n");
   tokens_over_a_rolling_context(argv[1], number(argv[3]));
   contexts_of_one_model(argv[1], number(argv[4]));
   run((load){"models opened, used and closed", use_model, argv[1], number(argv[5])});
-  cancellations(argv[2], number(argv[6]));
+  stops_of_prompts(argv[2], number(argv[6]));
   return check_summary(__FILE__);
 }

@@ -61,13 +61,28 @@ impl Library {
         &self.programs
     }
 
+    /// A library that was built in another way.
+    pub fn at(dir: PathBuf, programs: PathBuf) -> Self {
+        Self { dir, programs }
+    }
+
     /// Compiles a C source file of the workspace to a program that finds the
     /// library by itself.
     pub fn compile_program(&self, source: &Path) -> Result<PathBuf> {
+        self.compile_program_with(source, &self.programs, &[])
+    }
+
+    /// As `compile_program`, into another folder, with more arguments.
+    pub fn compile_program_with(
+        &self,
+        source: &Path,
+        folder: &Path,
+        arguments: &[&str],
+    ) -> Result<PathBuf> {
         let name = source
             .strip_prefix(root())
             .context("a C source file of the workspace")?;
-        let program = self.programs.join(name.with_extension(""));
+        let program = folder.join(name.with_extension(""));
         fs::create_dir_all(program.parent().context("a program lies in a folder")?)?;
         let mut compiler = c_compiler("cc", "c11");
         if !cfg!(target_vendor = "apple") {
@@ -81,6 +96,7 @@ impl Library {
             .arg(&program)
             .arg(format!("-L{}", self.dir.display()))
             .args(["-lumrt", "-lm"])
+            .args(arguments)
             .arg(format!("-Wl,-rpath,{}", self.dir.display()));
         if !cfg!(target_vendor = "apple") {
             // MLX for CUDA refers to NVIDIA's driver, which need not be here.

@@ -17,12 +17,14 @@ mod fuzz;
 mod gpu_bundle;
 mod header;
 mod installed;
+mod kernels_crate;
 mod library;
 mod mlx;
 mod models;
 mod parity;
 mod python;
 mod reliability;
+mod sanitize;
 mod setup;
 mod soak;
 mod supply_chain;
@@ -64,6 +66,8 @@ cargo xtask <command>
                                 evaluation of that model stops
   fuzz [TARGET] [--seconds N] [--record]
                                 hostile input for each of tests/hostile/targets, guided by coverage
+  sanitize [address | memcheck | thread] [FILTER]
+                                the C programs under sanitizers and valgrind
   bench [--quick] [--only NAMES] [--json FILE] [--chart FILE] [--readme] [--from FILE]
                                 umrt against llama.cpp and mlx-lm on this machine (see
                                 docs/benchmarks.md)
@@ -107,6 +111,7 @@ fn dispatch(args: &[String]) -> Result<()> {
         "docs" => docs::command(rest),
         "fuzz" => fuzz::command(rest),
         "soak" => soak::command(rest),
+        "sanitize" => sanitize::command(rest),
         "header" => header::command(rest),
         "unsafe" => unsafe_code::command(rest),
         "reliability" => reliability::command(rest),

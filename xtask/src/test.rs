@@ -210,8 +210,8 @@ fn rust(filters: &[String]) -> Result<Outcome> {
 }
 
 fn c(filters: &[String]) -> Result<Outcome> {
-    let tests = sources("tests/c", filters)?;
-    let examples = sources("examples/c", filters)?;
+    let tests = c_sources("tests/c", filters)?;
+    let examples = c_sources("examples/c", filters)?;
     if tests.is_empty() && examples.is_empty() {
         return Ok(Outcome::Skipped(
             "no C file in tests/c or examples/c".to_owned(),
@@ -250,7 +250,7 @@ fn run_c(library: &Library, model: &Path, source: &Path) -> Result<()> {
     run(program.arg(model).stdin(Stdio::null()))
 }
 
-fn sources(folder: &str, filters: &[String]) -> Result<Vec<PathBuf>> {
+pub fn c_sources(folder: &str, filters: &[String]) -> Result<Vec<PathBuf>> {
     let folder = root().join(folder);
     if !folder.is_dir() {
         return Ok(Vec::new());

@@ -25,6 +25,25 @@ pub fn without_own_flags(command: &mut Command) -> &mut Command {
     command
 }
 
+/// A sanitizer of rustc's.
+pub struct Sanitizer {
+    pub name: &'static str,
+    /// The archive with its runtime.
+    pub runtime: &'static str,
+}
+
+pub const THREAD: Sanitizer = Sanitizer {
+    name: "thread",
+    runtime: "librustc-stable_rt.tsan.a",
+};
+
+impl Sanitizer {
+    /// It is an unstable option: RUSTC_BOOTSTRAP=1.
+    pub fn flag(&self) -> String {
+        format!("-Zsanitizer={}", self.name)
+    }
+}
+
 pub struct Toolchain {
     sysroot: PathBuf,
     host: String,
@@ -65,7 +84,34 @@ impl Toolchain {
             let triples = triples.join(" ");
             format!("std is missing (`rustup target add {triples}` installs it)")
         })?;
-        built_std(cache, name, triples, self, &library).map(Some)
+        let std = Std {
+            triples,
+            flags: "",
+            runtime: None,
+        };
+        built_std(cache, name, &std, self, &library).map(Some)
+    }
+
+    /// A sysroot for this machine whose std is compiled with a sanitizer. Programs take
+    /// its flag.
+    pub fn sanitized_sysroot(&self, cache: &Cache, sanitizer: &Sanitizer) -> Result<PathBuf> {
+        let library = self.std_source(cache)?;
+        let std = Std {
+            triples: &[&self.host],
+            flags: &sanitizer.flag(),
+            runtime: Some(sanitizer.runtime),
+        };
+        built_std(
+            cache,
+            &format!("{}-std", sanitizer.name),
+            &std,
+            self,
+            &library,
+        )
+    }
+
+    pub fn host(&self) -> &str {
+        &self.host
     }
 
     /// LLVM's linker, which comes with the toolchain.
@@ -101,14 +147,23 @@ impl Toolchain {
     }
 }
 
-/// A sysroot with std for all targets. Only this step uses unstable options.
+/// What std is built for, and how.
+struct Std<'a> {
+    triples: &'a [&'a str],
+    flags: &'a str,
+    /// A file of the toolchain's own std that belongs beside it.
+    runtime: Option<&'static str>,
+}
+
+/// A sysroot with std for all targets.
 fn built_std(
     cache: &Cache,
     name: &str,
-    triples: &[&str],
+    std: &Std<'_>,
     toolchain: &Toolchain,
     library: &Path,
 ) -> Result<PathBuf> {
+    let Std { triples, .. } = *std;
     cache.entry(name, toolchain.key(triples), |dir| {
         eprintln!("xtask: building std for {}", triples.join(" and "));
         let rustlib = dir.join("lib/rustlib");
@@ -130,6 +185,7 @@ fn built_std(
             .env("RUSTC_BOOTSTRAP", "1")
             .env("CARGO_INCREMENTAL", "0")
             .env("CARGO_PROFILE_DEV_DEBUG", "0")
+            .env("RUSTFLAGS", std.flags)
             .args(["build", "--quiet", "--target-dir", "target"])
             .arg("-Zbuild-std=std,panic_unwind,panic_abort,proc_macro,test");
         for triple in triples {
@@ -137,8 +193,17 @@ fn built_std(
         }
         run(&mut build)?;
         for triple in triples {
+            if *triple == toolchain.host {
+                fs::remove_file(rustlib.join(triple))?;
+            }
             let lib = rustlib.join(triple).join("lib");
             fs::create_dir_all(&lib)?;
+            if let Some(runtime) = std.runtime {
+                symlink(
+                    &own_rustlib.join(triple).join("lib").join(runtime),
+                    &lib.join(runtime),
+                )?;
+            }
             for rlib in
                 util::files_ending_in(&work.join("target").join(triple).join("debug/deps"), "rlib")?
             {

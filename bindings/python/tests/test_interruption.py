@@ -234,3 +234,32 @@ def test_other_python_threads_run_meanwhile(long_context: umrt.Context) -> None:
         long_context.eval([7] * (N_CTX - 1), cancel=cancel)
     thread.join()
     assert n_ticks > 5
+
+
+def test_an_evaluation_that_takes_too_long_changes_nothing(
+    long_context: umrt.Context,
+) -> None:
+    long_context.eval([1, 2, 3])
+    began = time.monotonic()
+    with pytest.raises(TimeoutError) as caught:
+        long_context.eval([5] * (N_CTX - 10), timeout=0.05)
+    assert time.monotonic() - began < PATIENCE_SECONDS
+    assert isinstance(caught.value, umrt.DeadlineExceededError)
+    assert caught.value.status_name == "DEADLINE_EXCEEDED"
+    assert long_context.length() == 3
+    long_context.eval([4], timeout=60)
+
+
+def test_a_generation_that_takes_too_long_keeps_its_tokens(
+    long_context: umrt.Context,
+) -> None:
+    generation = long_context.generate("a", ignore_end=True, timeout=0.2)
+    with pytest.raises(umrt.DeadlineExceededError):
+        generation.text()
+    assert 0 < long_context.length() < N_CTX
+
+
+@pytest.mark.parametrize("timeout", [0, -1, 1e9, float("nan"), float("inf")])
+def test_a_timeout_has_to_be_a_time(long_context: umrt.Context, timeout: float) -> None:
+    with pytest.raises(umrt.InvalidArgumentError, match="timeout"):
+        long_context.eval([1], timeout=timeout)

@@ -58,6 +58,18 @@ def real(name: str, value: float) -> float:
     return float(value)
 
 
+def milliseconds(name: str, seconds: float | None) -> int:
+    """As the C API counts them: at least one, and 0 for None."""
+    if seconds is None:
+        return 0
+    number = real(name, seconds)
+    if not 0 < number <= U32_MAX / 1000:
+        raise InvalidArgumentError(
+            f"{name} is {number}; it must be more than 0 and at most {U32_MAX // 1000} seconds"
+        )
+    return max(1, round(number * 1000))
+
+
 def choice(name: str, value: str, choices: Mapping[Key, T]) -> T:
     if not isinstance(value, str):
         raise TypeError(f"{name} must be a str, not {_type_name(value)}")

@@ -14,7 +14,7 @@ class Cancel(Closeable):
     """A flag that stops running calls, from any thread or signal handler.
 
     Give it to the calls that it shall stop; they raise `CancelledError` within
-    a layer (on a CPU) or a chunk of the prompt (on a GPU).
+    milliseconds (on a CPU) or a chunk of the prompt (on a GPU).
     """
 
     def __init__(self) -> None:

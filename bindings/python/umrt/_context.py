@@ -115,6 +115,7 @@ class Context(LogitsCalls, MeasureCalls):
         seq_ids: Tokens | None = None,
         want: Iterable[object] | None = None,
         cancel: Cancel | None = None,
+        timeout: float | None = None,
     ) -> int:
         """Appends tokens to their sequences and computes the wanted logits, which
         stay until the next successful evaluation.
@@ -124,6 +125,8 @@ class Context(LogitsCalls, MeasureCalls):
         - `want`: n truth values, one per token: whether its logits are wanted.
           None: after the last token of each sequence.
         - `cancel`: stops it.
+        - `timeout`: seconds after which it is stopped. None: it has all the time it
+          needs.
 
         Returns the number of rows of logits; they are in the order of their
         tokens. If it fails or is stopped, by Ctrl-C too, sequences and logits are
@@ -131,9 +134,11 @@ class Context(LogitsCalls, MeasureCalls):
 
         Raises InvalidArgumentError (an id out of range), NoSpaceError (a sequence
         would exceed `n_ctx`), OverBudgetError (too many logits at once),
-        BusyError, CancelledError, OutOfMemoryError, BackendError.
+        BusyError, CancelledError, DeadlineExceededError, OutOfMemoryError,
+        BackendError.
         """
         batch = _batch(tokens, seq_ids, want)
+        batch.deadline_ms = _arguments.milliseconds("timeout", timeout)
         optional_cancel(cancel)
         if batch.n_tokens < _INTERRUPTIBLE_FROM_TOKENS or not signals_come_here():
             return self._eval(batch, cancel)
@@ -230,6 +235,7 @@ class Context(LogitsCalls, MeasureCalls):
         n_draft: int = 0,
         ngram: int = 0,
         cancel: Cancel | None = None,
+        timeout: float | None = None,
     ) -> Generation:
         """Appends a prompt to a sequence, samples token by token and gives text as
         it becomes certain:
@@ -257,6 +263,9 @@ class Context(LogitsCalls, MeasureCalls):
         - `ngram`: guesses what followed the same last tokens earlier in the sequence:
           this many of them if they are there, 2 at least. 0: does not.
         - `cancel`: stops it; the iteration raises CancelledError.
+        - `timeout`: seconds from the first piece's beginning, the time between pieces
+          included, after which it is stopped; the iteration raises
+          DeadlineExceededError. None: it has all the time it needs.
 
         Guesses change how fast tokens come and not which: at temperature 0 none,
         above none of their probabilities, though a seed gives other tokens.
@@ -266,7 +275,8 @@ class Context(LogitsCalls, MeasureCalls):
 
         The iteration raises InvalidArgumentError, NotFoundError (no tokenizer or
         chat template), FormatError (they are broken), NoSpaceError (the prompt
-        does not fit), BusyError, CancelledError, OutOfMemoryError, BackendError.
+        does not fit), BusyError, CancelledError, DeadlineExceededError,
+        OutOfMemoryError, BackendError.
         """
         params = generate_params(
             prompt,
@@ -287,6 +297,7 @@ class Context(LogitsCalls, MeasureCalls):
             stop=stop,
             ignore_end=ignore_end,
             sampler=sampler,
+            timeout=timeout,
         )
         params.seq = _arguments.i32("seq", seq)
         params.n_draft = _arguments.u32("n_draft", n_draft)

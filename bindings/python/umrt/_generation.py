@@ -277,6 +277,7 @@ class GenerateOptions(TypedDict, total=False):
     stop: str | Iterable[str]
     ignore_end: bool
     sampler: Sampler | None
+    timeout: float | None
 
 
 def generate_params(
@@ -290,6 +291,7 @@ def generate_params(
     stop: str | Iterable[str] = (),
     ignore_end: bool = False,
     sampler: Sampler | None = None,
+    timeout: float | None = None,
     **sampling: Any,
 ) -> _ffi.GenerateParams:
     """Checks the arguments of `Context.generate`; `sampler` and the sequence are left
@@ -315,6 +317,7 @@ def generate_params(
         stop=(ctypes.c_char_p * len(stops))(*stops),
         n_stop=len(stops),
         sampling=ctypes.pointer(sampler_params(chosen)),
+        deadline_ms=_arguments.milliseconds("timeout", timeout),
     )
     if prompt is not None:
         params.prompt = _arguments.utf8_without_nul("prompt", prompt)

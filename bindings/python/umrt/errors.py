@@ -10,6 +10,7 @@ __all__ = [
     "BackendError",
     "BusyError",
     "CancelledError",
+    "DeadlineExceededError",
     "FormatError",
     "InternalError",
     "InvalidArgumentError",
@@ -122,6 +123,13 @@ class InternalError(UmrtError):
 
     status = 13
     status_name = "INTERNAL"
+
+
+class DeadlineExceededError(UmrtError, TimeoutError):
+    """Stopped because the call's `timeout` is over."""
+
+    status = 14
+    status_name = "DEADLINE_EXCEEDED"
 
 
 _BY_STATUS = {kind.status: kind for kind in UmrtError.__subclasses__()}

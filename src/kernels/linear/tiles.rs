@@ -4,6 +4,7 @@
 
 use std::cell::RefCell;
 use std::ops::Range;
+use std::sync::Arc;
 
 use super::ahead::Ahead;
 use super::panels::{Element, PANEL, Panels};
@@ -15,6 +16,7 @@ use crate::kernels::float::Float;
 use crate::kernels::floats::FloatsMut;
 use crate::kernels::level::Level;
 use crate::kernels::pool::{Buffer, Pool};
+use crate::kernels::stop::Stop;
 
 /// Rows of weights in a block, at most: of float32, and of what takes less room.
 const BLOCK_ROWS_F32: usize = 48;
@@ -95,6 +97,7 @@ pub struct Tiles<'a> {
     choice: Vec<usize>,
     panels: Vec<Panels>,
     projections: &'a [Projection<'a>],
+    stop: Option<Arc<Stop>>,
 }
 
 /// All rows in panels, with the scales and sums of their groups.
@@ -190,6 +193,7 @@ impl<'a> Tiles<'a> {
             choice,
             panels,
             projections,
+            stop: pool.stop(),
         }
     }
 
@@ -284,6 +288,10 @@ impl<'a> Tiles<'a> {
             Ahead::new(matrix, self.columns, rows.clone(), columns)
         };
         for first in (0..self.columns).step_by(BLOCK_COLUMNS) {
+            // With thousands of tokens a block takes tens of milliseconds.
+            if self.stop.as_ref().is_some_and(|stop| stop.is_set()) {
+                return;
+            }
             let columns = block_from(first);
             let ahead = match columns.end < self.columns {
                 true => Some(ahead(projection, rows, block_from(columns.end))),

@@ -6,6 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::Pool;
+use crate::kernels::stop::{Stop, StopPlace};
 
 fn counted(pool: &Pool, n_pieces: usize) {
     let counts: Vec<_> = (0..n_pieces).map(|_| AtomicUsize::new(0)).collect();
@@ -208,10 +209,11 @@ fn users_with_the_same_number_of_threads_share_a_pool_that_ends_with_the_last() 
     let n_threads = 7;
     let first = Pool::shared(n_threads);
     let second = Pool::shared(n_threads);
-    assert!(Arc::ptr_eq(&first, &second));
-    assert!(!Arc::ptr_eq(&first, &Pool::shared(n_threads + 1)));
+    assert!(Arc::ptr_eq(&first.threads, &second.threads));
+    let others = Pool::shared(n_threads + 1);
+    assert!(!Arc::ptr_eq(&first.threads, &others.threads));
     drop(first);
-    let weak = Arc::downgrade(&second);
+    let weak = Arc::downgrade(&second.threads);
     drop(second);
     assert!(weak.upgrade().is_none());
 }
@@ -238,5 +240,24 @@ fn jobs_are_shared_by_several_threads() {
                 .insert(thread::current().id());
             thread::sleep(Duration::from_micros(50));
         });
+    }
+}
+
+#[test]
+fn pieces_that_have_not_begun_are_left_out_once_the_job_is_stopped() {
+    let flag = Arc::new(AtomicBool::new(false));
+    let place = StopPlace::default();
+    for n_threads in [1, 3] {
+        let pool = Pool::new(n_threads).stopped_by(place.clone());
+        place.set(Some(Arc::new(Stop::new(flag.clone(), None))));
+        let n_run = AtomicUsize::new(0);
+        pool.run(1000, &|_| {
+            n_run.fetch_add(1, Ordering::Relaxed);
+            flag.store(true, Ordering::Relaxed);
+        });
+        assert!((1..=n_threads).contains(&n_run.into_inner()));
+        flag.store(false, Ordering::Relaxed);
+        place.set(None);
+        counted(&pool, 1000);
     }
 }

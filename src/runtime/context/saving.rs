@@ -36,8 +36,12 @@ impl Context {
     /// Writes a sequence into memory of at least `saved_bytes`.
     pub fn save_to(&mut self, sequence: i32, buffer: &mut [u8]) -> Result<()> {
         self.write_with(sequence, |sequence| {
-            write_sequence(&self.ops, self.origin(), sequence, &mut Cursor::new(buffer))
-                .map_err(|error| Error::no_space(format!("cannot save a sequence: {error}")))
+            write_sequence(&self.ops, self.origin(), sequence, &mut Cursor::new(buffer)).map_err(
+                |error| match Error::within(&error) {
+                    Some(own) => own.clone(),
+                    None => Error::no_space(format!("cannot save a sequence: {error}")),
+                },
+            )
         })
     }
 

@@ -81,6 +81,8 @@ class Batch(Struct):
         ("tokens", POINTER(c_int32)),
         ("seq_ids", POINTER(c_int32)),
         ("want_logits", POINTER(c_uint8)),
+        ("deadline_ms", c_uint32),
+        ("reserved", c_uint32),
     ]
 
 

@@ -47,6 +47,8 @@ class GenerateParams(Struct):
         ("draft", c_void_p),
         ("n_draft", c_uint32),
         ("ngram", c_uint32),
+        ("deadline_ms", c_uint32),
+        ("reserved", c_uint32),
     ]
 
 

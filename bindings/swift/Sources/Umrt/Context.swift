@@ -95,17 +95,20 @@ public final class Context: Sendable {
     /// Appends tokens to a sequence and computes the logits after the last one, which
     /// stay until the next successful evaluation. Cancelling the task stops it.
     ///
-    /// If it fails or is cancelled, sequences and logits are as before.
+    /// If it fails or is stopped, sequences and logits are as before.
     ///
+    /// - Parameter timeout: After which it is stopped; nil: it has all the time it needs.
     /// - Throws: `UmrtError` with `.invalidArgument` (an id out of range), `.noSpace` (the
-    ///   sequence would exceed the context), `.outOfMemory` or `.backend`;
-    ///   `CancellationError`.
-    public func evaluate(_ tokens: [Token], sequence: Int = 0) async throws {
+    ///   sequence would exceed the context), `.deadlineExceeded`, `.outOfMemory` or
+    ///   `.backend`; `CancellationError`.
+    public func evaluate(
+        _ tokens: [Token], sequence: Int = 0, timeout: Duration? = nil
+    ) async throws {
         let last = tokens.count - 1
         try await evaluate(
             tokens.enumerated().map { index, token in
                 BatchToken(token, sequence: sequence, wantsLogits: index == last)
-            })
+            }, timeout: timeout)
     }
 
     /// Appends tokens to their sequences and computes the wanted logits, as above.
@@ -113,13 +116,14 @@ public final class Context: Sendable {
     /// - Returns: The number of rows of logits, which are in the order of their tokens.
     /// - Throws: Also `.overBudget` (too many logits at once).
     @discardableResult
-    public func evaluate(_ batch: [BatchToken]) async throws -> Int {
+    public func evaluate(_ batch: [BatchToken], timeout: Duration? = nil) async throws -> Int {
         try await worker.run { cancel in
             let tokens = batch.map(\.token)
             let sequences = batch.map { Int32(clamping: $0.sequence) }
             let wanted: [UInt8] = batch.map { $0.wantsLogits ? 1 : 0 }
             var params = umrt_batch.initialized
             params.n_tokens = try count("the number of tokens", batch.count)
+            params.deadline_ms = try milliseconds("timeout", timeout)
             var result = umrt_eval_result.initialized
             try tokens.withUnsafeBufferPointer { tokens in
                 try sequences.withUnsafeBufferPointer { sequences in

@@ -82,11 +82,12 @@ extension Context {
     ///   - sequence: The sequence that the prompt and what follows are appended to.
     ///   - ignoresEnd: Go on behind the token that ends a text.
     ///   - sampler: Goes on with this sampler.
+    ///   - timeout: After which it is stopped; nil: it has all the time it needs.
     ///   - onEnd: Hears what the generation did, on the context's thread, before the
     ///     stream ends; not if it failed or was cancelled.
     /// - Returns: A stream that throws `UmrtError` with `.invalidArgument`, `.notFound` (no
     ///   tokenizer or chat template), `.format` (they are broken), `.noSpace` (the prompt
-    ///   does not fit), `.outOfMemory` or `.backend`.
+    ///   does not fit), `.deadlineExceeded`, `.outOfMemory` or `.backend`.
     public func generate(
         _ prompt: Prompt,
         maxTokens: Int = 0,
@@ -95,11 +96,12 @@ extension Context {
         sequence: Int = 0,
         ignoresEnd: Bool = false,
         sampler: Sampler? = nil,
+        timeout: Duration? = nil,
         onEnd: (@Sendable (GenerationResult) -> Void)? = nil
     ) -> AsyncThrowingStream<String, any Error> {
         let request = GenerationRequest(
             prompt, maxTokens: maxTokens, sampling: sampling, stop: stop,
-            sequence: sequence, ignoresEnd: ignoresEnd, sampler: sampler)
+            sequence: sequence, ignoresEnd: ignoresEnd, sampler: sampler, timeout: timeout)
         let (stream, pieces) = AsyncThrowingStream<String, any Error>.makeStream()
         do {
             let cancel = try Cancel()
@@ -132,11 +134,12 @@ extension Context {
         stop: [String] = [],
         sequence: Int = 0,
         ignoresEnd: Bool = false,
-        sampler: Sampler? = nil
+        sampler: Sampler? = nil,
+        timeout: Duration? = nil
     ) async throws -> Completion {
         let request = GenerationRequest(
             prompt, maxTokens: maxTokens, sampling: sampling, stop: stop,
-            sequence: sequence, ignoresEnd: ignoresEnd, sampler: sampler)
+            sequence: sequence, ignoresEnd: ignoresEnd, sampler: sampler, timeout: timeout)
         return try await worker.run { cancel in
             var text = ""
             let result = try request.run(in: self.handle, cancel) { text += $0 }

@@ -8,6 +8,8 @@ public struct GenerationRequest: Sendable {
     public var stop: [String]
     public var ignoresEnd: Bool
     public var sampler: Sampler?
+    /// After which it ends with `.deadlineExceeded`; nil: it has all the time it needs.
+    public var timeout: Duration?
     var sequence = 0
 
     public init(
@@ -16,7 +18,8 @@ public struct GenerationRequest: Sendable {
         sampling: Sampling = .greedy,
         stop: [String] = [],
         ignoresEnd: Bool = false,
-        sampler: Sampler? = nil
+        sampler: Sampler? = nil,
+        timeout: Duration? = nil
     ) {
         self.prompt = prompt
         self.maxTokens = maxTokens
@@ -24,15 +27,16 @@ public struct GenerationRequest: Sendable {
         self.stop = stop
         self.ignoresEnd = ignoresEnd
         self.sampler = sampler
+        self.timeout = timeout
     }
 
     init(
         _ prompt: Prompt, maxTokens: Int, sampling: Sampling, stop: [String],
-        sequence: Int, ignoresEnd: Bool, sampler: Sampler?
+        sequence: Int, ignoresEnd: Bool, sampler: Sampler?, timeout: Duration?
     ) {
         self.init(
             prompt, maxTokens: maxTokens, sampling: sampling, stop: stop,
-            ignoresEnd: ignoresEnd, sampler: sampler)
+            ignoresEnd: ignoresEnd, sampler: sampler, timeout: timeout)
         self.sequence = sequence
     }
 
@@ -53,6 +57,7 @@ public struct GenerationRequest: Sendable {
         params.max_tokens = try count("maxTokens", maxTokens)
         params.seq = Int32(clamping: sequence)
         params.flags = ignoresEnd ? UInt32(UMRT_GENERATE_IGNORE_END) : 0
+        params.deadline_ms = try milliseconds("timeout", timeout)
         var sampling = try sampling.native()
         let stop = try stop.map { try cText("a stop string", $0) }
         try withUnsafePointer(to: &sampling) { sampling in

@@ -148,6 +148,19 @@ func count(_ name: String, _ value: Int) throws -> UInt32 {
     return count
 }
 
+/// A length of time as the C API counts it, at least one; 0 for nil.
+func milliseconds(_ name: String, _ duration: Duration?) throws -> UInt32 {
+    guard let duration else {
+        return 0
+    }
+    guard duration > .zero, duration <= .milliseconds(Int64(UInt32.max)) else {
+        throw UmrtError(
+            status: .invalidArgument,
+            message: "\(name) is \(duration); it has to be more than 0 and at most 49 days")
+    }
+    return max(1, UInt32(duration / .milliseconds(1)))
+}
+
 /// Calls `body` with texts that have a NUL behind each, and their number.
 func withCTexts<Result>(
     _ texts: [String],

@@ -33,6 +33,9 @@ public struct Status: RawRepresentable, Hashable, Sendable, CustomStringConverti
     /// A bug in umrt that it noticed itself.
     public static let `internal` = Status(rawValue: UMRT_INTERNAL)
 
+    /// Stopped because the time that the call was given is over.
+    public static let deadlineExceeded = Status(rawValue: UMRT_DEADLINE_EXCEEDED)
+
     /// The status's name, such as "NO_SPACE".
     public var description: String {
         String(cString: umrt_status_name(rawValue))

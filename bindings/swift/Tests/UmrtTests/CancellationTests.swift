@@ -62,6 +62,17 @@ extension UmrtTests {
             #expect(try await context.tokens() == [1, 2, 3])
         }
 
+        @Test func anEvaluationThatTakesTooLongLeavesTheSequenceAsItWas() async throws {
+            let context = try await longContext()
+            try await context.evaluate([1, 2, 3])
+            let tokens = [Token](repeating: 5, count: Self.manyTokens - 10)
+            let error = await #expect(throws: UmrtError.self) {
+                try await context.evaluate(tokens, timeout: .milliseconds(50))
+            }
+            #expect(error?.status == .deadlineExceeded)
+            #expect(try await context.tokens() == [1, 2, 3])
+        }
+
         @Test func aTaskThatIsCancelledBeforeOpensNothing() async throws {
             let task = Task {
                 withUnsafeCurrentTask { $0?.cancel() }

@@ -1,0 +1,160 @@
+//! `cargo xtask sanitize`: programs under tools that see what a program cannot: memory
+//! used wrongly, undefined behaviour, leaks, races.
+//!
+//! - `address`: tests/c compiled with AddressSanitizer, UndefinedBehaviorSanitizer and
+//!   LeakSanitizer, against the ordinary library, whose allocations they see
+//! - `memcheck`: some of them under valgrind, which sees inside of the library too
+//! - `thread`: the kernels and their threads, and the library under tests/c/stress.c,
+//!   compiled with ThreadSanitizer, std included
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use anyhow::{Result, bail};
+
+use crate::cache::Cache;
+use crate::kernels_crate;
+use crate::library::{FOR_C, Library, bundled_model, standalone};
+use crate::test::{Outcome, c_sources};
+use crate::toolchain::{THREAD, Toolchain, without_own_flags};
+use crate::util::{cargo, find_program, metadata, quoted, root, run, write_if_changed};
+
+const ADDRESS_FLAGS: [&str; 3] = [
+    "-fsanitize=address,undefined",
+    "-fno-sanitize-recover=all",
+    "-fno-omit-frame-pointer",
+];
+/// A request for more memory than there is fails, as it does without.
+const ADDRESS_OPTIONS: &str =
+    "allocator_may_return_null=1:detect_stack_use_after_return=1:strict_string_checks=1";
+/// What cannot run there: two have a `malloc` of their own, one limits the address space, of
+/// which the sanitizer takes terabytes, and one takes longer than all others.
+const NOT_WITH_ADDRESS: [&str; 4] = [
+    "out_of_memory",
+    "small_allocations",
+    "resource_limits",
+    "stress",
+];
+/// Half a minute of all of them.
+const QUICK: [&str; 6] = [
+    "conventions",
+    "eval",
+    "generate",
+    "lifecycle",
+    "many",
+    "text",
+];
+/// Valgrind is 50 times as slow as the machine.
+const UNDER_VALGRIND: [&str; 6] = QUICK;
+
+pub fn command(args: &[String]) -> Result<()> {
+    let (form, filters) = match args {
+        [] => ("address", args),
+        [form, filters @ ..] => (form.as_str(), filters),
+    };
+    match form {
+        "address" => address(filters),
+        "memcheck" => memcheck(filters),
+        "thread" => thread(),
+        _ => bail!("usage: cargo xtask sanitize [address | memcheck | thread] [FILTER]"),
+    }
+}
+
+/// The quick part of `address`.
+pub fn check(_: &[String]) -> Result<Outcome> {
+    if cfg!(target_vendor = "apple") {
+        return Ok(Outcome::Skipped("on Linux only".to_owned()));
+    }
+    address(&QUICK.map(|name| format!("/{name}.c")))?;
+    Ok(Outcome::Passed)
+}
+
+fn address(filters: &[String]) -> Result<()> {
+    let library = Library::build()?;
+    let folder = library.programs().join("address");
+    run_all(
+        &c_sources("tests/c", filters)?,
+        &NOT_WITH_ADDRESS,
+        |source, model| {
+            let program = library.compile_program_with(source, &folder, &ADDRESS_FLAGS)?;
+            run(standalone(program)
+                .arg(model)
+                .env("ASAN_OPTIONS", ADDRESS_OPTIONS)
+                .env("UBSAN_OPTIONS", "print_stacktrace=1")
+                .stdin(Stdio::null()))
+        },
+    )
+}
+
+fn memcheck(filters: &[String]) -> Result<()> {
+    let Some(valgrind) = find_program("valgrind") else {
+        bail!("valgrind is missing: apt-get install valgrind");
+    };
+    let library = Library::build()?;
+    let filters = match filters {
+        [] => UNDER_VALGRIND.map(|name| format!("/{name}.c")).to_vec(),
+        filters => filters.to_vec(),
+    };
+    run_all(&c_sources("tests/c", &filters)?, &[], |source, model| {
+        let program = library.compile_program(source)?;
+        run(standalone(&valgrind)
+            .args(["--quiet", "--error-exitcode=99", "--leak-check=full"])
+            .args([
+                "--errors-for-leak-kinds=definite",
+                "--show-leak-kinds=definite",
+            ])
+            .arg(program)
+            .arg(model)
+            .stdin(Stdio::null()))
+    })
+}
+
+/// Runs each program but those without; fails when one has.
+fn run_all(
+    sources: &[PathBuf],
+    without: &[&str],
+    run_one: impl Fn(&Path, &Path) -> Result<()>,
+) -> Result<()> {
+    let model = bundled_model()?;
+    let is_without = |source: &&PathBuf| {
+        let name = source.file_stem().unwrap_or_default().to_string_lossy();
+        without.contains(&&*name)
+    };
+    let mut failed = Vec::new();
+    for source in sources.iter().filter(|source| !is_without(source)) {
+        let name = source.strip_prefix(root()).unwrap_or(source).display();
+        match run_one(source, &model) {
+            Ok(()) => println!("ok      {name}"),
+            Err(error) => {
+                println!("FAILED  {name}: {error:#}");
+                failed.push(name.to_string());
+            }
+        }
+    }
+    match failed.is_empty() {
+        true => Ok(()),
+        false => bail!("{} failed", failed.join(", ")),
+    }
+}
+
+fn thread() -> Result<()> {
+    let metadata = metadata()?;
+    let toolchain = Toolchain::installed()?;
+    let sysroot = toolchain.sanitized_sysroot(&Cache::open()?, &THREAD)?;
+    let folder = metadata.target_dir.join("thread");
+    kernels_crate::write(&metadata, &folder, "")?;
+    let flags = [THREAD.flag(), format!("--sysroot={}", sysroot.display())];
+    let flags: Vec<_> = flags.iter().map(|flag| quoted(flag)).collect();
+    let config = folder.join("config.toml");
+    let host = toolchain.host();
+    let section = format!("[target.{host}]\nrustflags = [{}]\n", flags.join(", "));
+    write_if_changed(&config, &section)?;
+    run(without_own_flags(&mut cargo())
+        .current_dir(&folder)
+        .env("RUSTC_BOOTSTRAP", "1")
+        .args(["test", "--quiet", "--lib", "--target", host, "--config"])
+        .arg(&config)
+        .arg("--target-dir")
+        .arg(folder.join("target"))
+        .args(["--", "pool", "stop"]))
+}
