@@ -34,6 +34,12 @@ public final class Context: Sendable {
         public var keysAndValuesUnderPressure = KeyValueType.computed
         /// Bytes that the context may take at most. 0: what the memory budget leaves.
         public var memoryLimitBytes: UInt64 = 0
+        /// Keep blocks of 256 tokens that sequences complete, and all that they give up, in
+        /// the model's prefix cache (`Model.setPrefixCache`). Prompts of generations begin
+        /// with what is found there, and `Context.reusePrefix` does so for `evaluate`.
+        public var usesPrefixCache = false
+        /// What happens when tokens do not fit behind a sequence.
+        public var overflow = Overflow.refuse
 
         public init(tokensPerSequence: Int = 0, sequenceCount: Int = 0) {
             self.tokensPerSequence = tokensPerSequence
@@ -49,8 +55,22 @@ public final class Context: Sendable {
             params.kv_type = keysAndValues.rawValue
             params.pressure_kv_type = keysAndValuesUnderPressure.rawValue
             params.memory_limit = memoryLimitBytes
+            params.prefix_cache = usesPrefixCache ? 1 : 0
+            if case .shift(let kept) = overflow {
+                params.overflow = UInt32(UMRT_OVERFLOW_SHIFT)
+                params.n_keep = try count("keeping", kept)
+            }
             return params
         }
+    }
+
+    /// What happens when tokens do not fit behind a sequence.
+    public enum Overflow: Hashable, Sendable {
+        /// They are refused with `.noSpace`, and a generation ends.
+        case refuse
+        /// Half of the oldest tokens behind the first ones are removed as by
+        /// `Context.shift`. A few that stay (4, say) keep a text coherent.
+        case shift(keeping: Int)
     }
 
     /// How keys and values are stored. Fewer bits take less memory and cost accuracy:
@@ -267,6 +287,12 @@ public struct Performance: Hashable, Sendable {
     public let evaluations: UInt64
     public let prefillTime: Duration
     public let decodeTime: Duration
+    /// How often a text began with what the prefix cache had.
+    public let prefixHits: UInt64
+    /// Tokens that were not evaluated because of it.
+    public let prefixTokens: UInt64
+    /// Tokens that sequences lost to make room, or by `Context.shift`.
+    public let removedTokens: UInt64
 
     init(_ perf: umrt_perf) {
         prefillTokens = perf.n_prefill_tokens
@@ -274,6 +300,9 @@ public struct Performance: Hashable, Sendable {
         evaluations = perf.n_evals
         prefillTime = .nanoseconds(perf.prefill_ns)
         decodeTime = .nanoseconds(perf.decode_ns)
+        prefixHits = perf.n_prefix_hits
+        prefixTokens = perf.n_prefix_tokens
+        removedTokens = perf.n_removed_tokens
     }
 
     /// Tokens per second.

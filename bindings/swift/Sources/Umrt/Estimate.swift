@@ -12,7 +12,7 @@ extension Model {
         context: Context.Options = Context.Options()
     ) throws -> MemoryEstimate {
         let path = try cText("path", path)
-        var modelParams = model.native
+        var modelParams = try model.native()
         var contextParams = try context.native()
         return try MemoryEstimate(
             .filled { umrt_model_estimate(path, &modelParams, &contextParams, &$0) })

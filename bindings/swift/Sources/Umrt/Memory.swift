@@ -4,8 +4,8 @@ import CUmrt
 /// fields are filled; the others are 0.
 ///
 /// Private memory that is accounted for is counted once, in one of `weightsCopied`,
-/// `keyValuesReserved`, `logits`, `scratch`, `mlxCache` and `text`, whose sum is `total`.
-/// Mapped weights are no private memory; they are the page cache's.
+/// `keyValuesReserved`, `prefixCache`, `logits`, `scratch`, `mlxCache` and `text`, whose sum
+/// is `total`. Mapped weights are no private memory; they are the page cache's.
 public struct MemoryStatistics: Hashable, Sendable {
     /// Memory of the machine.
     public let physical: UInt64
@@ -29,6 +29,10 @@ public struct MemoryStatistics: Hashable, Sendable {
     public let keyValuesUsed: UInt64
     /// The highest `keyValuesReserved` so far.
     public let keyValuesPeak: UInt64
+    /// Keys and values of idle sequences that are on disk, see `Memory.spill`; no memory.
+    public let keyValuesSpilled: UInt64
+    /// Keys and values that only prefix caches hold.
+    public let prefixCache: UInt64
     /// Logits of each context's last evaluation.
     public let logits: UInt64
     /// Intermediate results.
@@ -45,6 +49,8 @@ public struct MemoryStatistics: Hashable, Sendable {
     public let text: UInt64
     /// Private memory that is accounted for: the sum named above.
     public let total: UInt64
+    /// Of that, what is in the memory of GPUs that have their own.
+    public let onGPU: UInt64
     /// The process: private memory, resident.
     public let processAnonymous: UInt64
     /// The process: memory backed by files, resident; mapped weights and code.
@@ -74,6 +80,8 @@ public struct MemoryStatistics: Hashable, Sendable {
         keyValuesReserved = info.kv_reserved_bytes
         keyValuesUsed = info.kv_used_bytes
         keyValuesPeak = info.kv_peak_bytes
+        keyValuesSpilled = info.kv_spilled_bytes
+        prefixCache = info.prefix_cache_bytes
         logits = info.logits_bytes
         scratch = info.scratch_bytes
         mlxActive = info.mlx_active_bytes
@@ -82,6 +90,7 @@ public struct MemoryStatistics: Hashable, Sendable {
         kernelsPeak = info.kernels_peak_bytes
         text = info.text_bytes
         total = info.total_bytes
+        onGPU = info.gpu_bytes
         processAnonymous = info.process_anonymous_bytes
         processFile = info.process_file_bytes
         processPeak = info.process_peak_bytes
@@ -129,6 +138,8 @@ public enum Memory {
         public static let timedOutModels = Trim(rawValue: UInt32(UMRT_TRIM_TIMED_OUT_MODELS))
         /// Keys and values of contexts that are not computing go to disk, see `spill`.
         public static let idleSequences = Trim(rawValue: UInt32(UMRT_TRIM_IDLE_SEQUENCES))
+        /// Keys and values that only prefix caches hold.
+        public static let prefixCaches = Trim(rawValue: UInt32(UMRT_TRIM_PREFIX_CACHES))
         /// Keys and values of contexts that are not computing are stored as their
         /// `keysAndValuesUnderPressure` says, if they have one. Not lossless.
         public static let reduceSequences = Trim(rawValue: UInt32(UMRT_TRIM_REDUCE_SEQUENCES))
@@ -137,7 +148,10 @@ public enum Memory {
     /// What was given back, in bytes.
     public struct Trimmed: Hashable, Sendable {
         public let modelCount: Int
+        /// Sequences that are on disk now.
         public let sequenceCount: Int
+        /// Sequences that are stored in fewer bits now.
+        public let reducedSequenceCount: Int
         /// By how much MLX's cache shrank.
         public let mlxCache: UInt64
         /// By how much the process's private memory shrank.
@@ -146,6 +160,10 @@ public enum Memory {
         public let models: UInt64
         /// By how much KV caches shrank: sequences that are on disk now.
         public let sequences: UInt64
+        /// By how much KV caches shrank: sequences that are stored in fewer bits now.
+        public let reducedSequences: UInt64
+        /// By how much prefix caches shrank.
+        public let prefixCaches: UInt64
 
         init(_ result: umrt_trim_result) {
             modelCount = Int(result.n_models)
@@ -154,6 +172,9 @@ public enum Memory {
             privateMemory = result.private_bytes
             models = result.model_bytes
             sequences = result.sequence_bytes
+            reducedSequenceCount = Int(result.n_reduced)
+            reducedSequences = result.reduced_bytes
+            prefixCaches = result.prefix_cache_bytes
         }
     }
 
@@ -162,7 +183,9 @@ public enum Memory {
     /// - Throws: `UmrtError` with `.invalidArgument` (`.idleSequences` without a directory),
     ///   `.io` or `.backend`.
     @discardableResult
-    public static func trim(_ what: Trim = [.mlxCache, .idleModels]) throws -> Trimmed {
+    public static func trim(
+        _ what: Trim = [.mlxCache, .prefixCaches, .idleModels]
+    ) throws -> Trimmed {
         guard !what.isEmpty else {
             return Trimmed(.initialized)
         }

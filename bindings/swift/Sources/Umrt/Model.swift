@@ -33,6 +33,8 @@ public final class Model: Sendable {
     public struct Options: Hashable, Sendable {
         /// Where to compute.
         public var device = Device.automatic
+        /// Which of the GPUs, with `.gpu`; see `Library.devices`.
+        public var gpuIndex = 0
         /// What to compute in.
         public var precision = Precision.native
         /// Which operations a CPU uses.
@@ -48,9 +50,10 @@ public final class Model: Sendable {
 
         public init() {}
 
-        var native: umrt_model_params {
+        func native() throws -> umrt_model_params {
             var params = umrt_model_params.initialized
             params.device = device.rawValue
+            params.gpu_index = try count("gpuIndex", gpuIndex)
             params.precision = precision.rawValue
             params.cpu_ops = cpuOperations.rawValue
             params.load = loading.rawValue
@@ -111,10 +114,11 @@ public final class Model: Sendable {
     ) async throws -> Model {
         let path = try cText("path", path)
         return try await Worker("umrt.open").run { cancel in
+            let native = try options.native()
             let handle = try Handle(free: umrt_model_free) { model in
                 withProgress(progress) { report, userdata in
                     cancel.use { cancel in
-                        var params = options.native
+                        var params = native
                         params.progress = report
                         params.progress_userdata = userdata
                         params.cancel = cancel

@@ -63,6 +63,7 @@ extension umrt_batch: Sized {}
 extension umrt_ctx_info: Sized {}
 extension umrt_ctx_params: Sized {}
 extension umrt_device_info: Sized {}
+extension umrt_embed_params: Sized {}
 extension umrt_eval_result: Sized {}
 extension umrt_generate_params: Sized {}
 extension umrt_generate_result: Sized {}
@@ -83,6 +84,7 @@ extension umrt_request: Sized {}
 extension umrt_request_result: Sized {}
 extension umrt_residency_params: Sized {}
 extension umrt_sampler_params: Sized {}
+extension umrt_score_params: Sized {}
 extension umrt_step_result: Sized {}
 extension umrt_token_info: Sized {}
 extension umrt_trim_result: Sized {}

@@ -27,6 +27,20 @@ extension UmrtTests {
             #expect(Library.version.split(separator: ".").count == 3)
         }
 
+        @Test func aGPUThatIsNotThereIsRefused() async throws {
+            var options = Model.Options()
+            options.device = .gpu
+            options.gpuIndex = 99
+            await #expect { _ = try await Model.open(talesPath, options: options) } throws: {
+                let status = ($0 as? UmrtError)?.status
+                return status == .unsupported || status == .invalidArgument
+            }
+            options.gpuIndex = -1
+            #expect { try Model.estimate(talesPath, model: options) } throws: {
+                ($0 as? UmrtError)?.message.contains("gpuIndex is -1") == true
+            }
+        }
+
         @Test func textBecomesTokensAndBack() async throws {
             let model = try await Model.open(talesPath)
             let text = "Once upon a time, a fox said: \u{1F44D}é"
