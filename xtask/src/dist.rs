@@ -1,6 +1,7 @@
 //! `cargo xtask dist`: the packages for C and Python, in `dist/`.
 
 mod clean_place;
+mod clean_swift;
 mod licenses;
 mod runpath;
 mod tarball;

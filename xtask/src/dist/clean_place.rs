@@ -8,7 +8,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
-use super::{Packages, TOOLS, tarball};
+use super::{Packages, TOOLS, clean_swift, tarball};
 use crate::examples;
 use crate::library::bundled_model;
 use crate::python;
@@ -16,7 +16,7 @@ use crate::util::{files_ending_in, output, run};
 use crate::version::{self, VERSION};
 
 /// An empty folder outside of the source tree that goes when it is done with.
-struct Place(PathBuf);
+pub(super) struct Place(pub PathBuf);
 
 impl Place {
     fn new() -> Result<Self> {
@@ -25,7 +25,7 @@ impl Place {
         Ok(Self(folder))
     }
 
-    fn join(&self, path: &str) -> PathBuf {
+    pub fn join(&self, path: &str) -> PathBuf {
         self.0.join(path)
     }
 }
@@ -43,11 +43,12 @@ pub(super) fn check(packages: &Packages) -> Result<()> {
     check_library(&prefix).context("the library of the archive")?;
     with_pkg_config(&prefix, &place).context("the archive with pkg-config")?;
     with_cmake(&prefix, &place).context("the archive with CMake")?;
+    clean_swift::check(&prefix, &place).context("the archive's package for Swift")?;
     python(packages, &place).context("the wheel in a new virtual environment")
 }
 
 /// A program with no environment but the places of programs.
-fn bare(program: impl AsRef<std::ffi::OsStr>, place: &Path) -> Command {
+pub(super) fn bare(program: impl AsRef<std::ffi::OsStr>, place: &Path) -> Command {
     let mut command = Command::new(program);
     command
         .env_clear()
@@ -229,7 +230,7 @@ fn python(packages: &Packages, place: &Place) -> Result<()> {
     Ok(())
 }
 
-fn model_in(prefix: &Path) -> Result<PathBuf> {
+pub(super) fn model_in(prefix: &Path) -> Result<PathBuf> {
     let name = bundled_model()?;
     let name = name.file_name().context("a folder")?;
     Ok(prefix.join("examples/models").join(name))

@@ -6,7 +6,7 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 use super::{Ingredients, empty, licenses};
 use crate::docs;
@@ -25,6 +25,10 @@ const TEMPLATES: &[(&str, &str)] = &[
         include_str!("../../templates/umrt-static.pc"),
     ),
     (
+        "swift/pkgconfig/umrt.pc",
+        include_str!("../../templates/umrt-swift.pc"),
+    ),
+    (
         "lib/cmake/umrt/umrtConfig.cmake",
         include_str!("../../templates/umrtConfig.cmake"),
     ),
@@ -38,6 +42,9 @@ const TEMPLATES: &[(&str, &str)] = &[
     ),
     ("README.md", include_str!("../../templates/README.md")),
 ];
+
+/// Swift's package has tests, which need the fixtures of the source tree.
+const SWIFT_TESTS: &str = "        .testTarget(name: \"UmrtTests\", dependencies: [\"Umrt\"]),\n";
 
 pub fn name() -> String {
     format!("umrt-{VERSION}-linux-{}", env::consts::ARCH)
@@ -61,12 +68,19 @@ pub(super) fn make(from: &Ingredients, work: &Path, dist: &Path) -> Result<PathB
 }
 
 fn lay_out(from: &Ingredients, tree: &Path) -> Result<()> {
-    for folder in ["include", "lib/mlx/lib", "lib/pkgconfig", "lib/cmake/umrt"] {
+    for folder in [
+        "include",
+        "lib/mlx/lib",
+        "lib/pkgconfig",
+        "lib/cmake/umrt",
+        "swift/pkgconfig",
+    ] {
         fs::create_dir_all(tree.join(folder))?;
     }
     copy(&root().join("include/umrt.h"), &tree.join("include/umrt.h"))?;
     add_libraries(from, &tree.join("lib"))?;
     add_examples(&tree.join("examples"))?;
+    add_swift(&tree.join("swift"))?;
     for (path, template) in TEMPLATES {
         let text = version::filled_in(template).replace("@SONAME@", &version::soname()?);
         fs::write(tree.join(path), text).with_context(|| format!("writing {path}"))?;
@@ -113,6 +127,19 @@ fn add_examples(examples: &Path) -> Result<()> {
             .join("models")
             .join(model.file_name().context("a folder")?),
     )
+}
+
+fn add_swift(folder: &Path) -> Result<()> {
+    let package = root().join("bindings/swift");
+    copy_tree(&package.join("Sources"), &folder.join("Sources"))?;
+    let manifest = fs::read_to_string(package.join("Package.swift"))?;
+    ensure!(
+        manifest.contains(SWIFT_TESTS),
+        "bindings/swift/Package.swift has no line `{}`",
+        SWIFT_TESTS.trim()
+    );
+    let manifest = manifest.replace(SWIFT_TESTS, "");
+    fs::write(folder.join("Package.swift"), manifest).context("writing Package.swift")
 }
 
 pub(super) fn copy(from: &Path, to: &Path) -> Result<()> {
