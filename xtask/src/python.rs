@@ -120,6 +120,14 @@ pub fn test_interpreter() -> Result<PathBuf> {
     interpreter(&TEST)
 }
 
+const TYPES: Requirements =
+    Requirements::new("python-types", include_str!("../requirements/types.txt"));
+
+/// The interpreter of a virtual environment that checks types, and draws with rich.
+pub fn types_interpreter() -> Result<PathBuf> {
+    interpreter(&TYPES)
+}
+
 /// The interpreter of a virtual environment with these packages.
 pub fn interpreter(packages: &Requirements) -> Result<PathBuf> {
     let mut missing = missing_tools();

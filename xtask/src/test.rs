@@ -79,7 +79,7 @@ const STEPS: &[Step] = &[
     },
     Step {
         name: "python",
-        headline: "Python tests",
+        headline: "Python types and tests",
         run: python,
     },
     Step {
@@ -274,6 +274,9 @@ fn python(filters: &[String]) -> Result<Outcome> {
             "neither bindings/python nor tests/python exists".to_owned(),
         ));
     }
+    if filters.is_empty() {
+        python_types()?;
+    }
     let library = Library::build()?;
     let mut pytest = standalone(python::test_interpreter()?);
     pytest
@@ -292,6 +295,21 @@ fn python(filters: &[String]) -> Result<Outcome> {
         }
         _ => bail!("pytest failed: {status}"),
     }
+}
+
+/// The Python package, its tests and examples, by both checkers. basedpyright is
+/// pyright in one package of PyPI, while pyright's own fetches what it runs from
+/// elsewhere; the project's file asks for pyright's rules.
+fn python_types() -> Result<()> {
+    let interpreter = python::types_interpreter()?;
+    let check = |checker: &[&str]| {
+        let mut command = standalone(&interpreter);
+        command.current_dir(root().join("bindings/python"));
+        command.arg("-m").args(checker);
+        command
+    };
+    run(&mut check(&["mypy"]))?;
+    run(check(&["basedpyright", "--pythonpath"]).arg(&interpreter))
 }
 
 /// CI gets the compiler by itself.
