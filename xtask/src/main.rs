@@ -6,6 +6,7 @@ mod arm;
 mod bench;
 mod bindings;
 mod cache;
+mod cinstall;
 mod clang;
 mod cuda;
 mod debian;
@@ -22,6 +23,7 @@ mod library;
 mod mlx;
 mod models;
 mod parity;
+mod pictures;
 mod python;
 mod reliability;
 mod sanitize;
@@ -47,13 +49,14 @@ cargo xtask <command>
   setup --swift                 fetch a Swift compiler for Linux (540 MB, unpacked 1.3 GB)
   build                         the release library, ready to link with
   demo [PROMPT] [-- ARGS]       generate text with the bundled model through C
-  dist                          the packages for C and Python, in dist/ with their checksums
+  dist                          the packages for C, Python and Swift, in dist/ with their checksums
   docs                          the reference of the C API as HTML, in target/docs (Doxygen)
   header [--check]              write include/umrt.h, or check that it is up to date
   unsafe [--check]              write docs/unsafe.md, where the source has unsafe code and why, or
                                 check that it is up to date
   reliability [--check]         write docs/reliability.md from the records of runs that try to break
                                 umrt, or check that it is up to date
+  pictures                      draw the README's terminal anew, with what `umrt run` prints
   models                        write docs/models.md: the families, and how exactly they agree
   parity [--random N] [--seed S]
                                 the same as a table; or of N checkpoints drawn at random
@@ -79,6 +82,8 @@ cargo xtask <command>
   check-xcframework             one made on Linux: its layout, exports and versions
   check-apple                   clippy over the code for macOS and iOS, from Linux
   check-arm                     the kernels' tests on an emulated ARM processor
+  check-cinstall                what `cargo cinstall` installs, used through pkg-config; compiles
+                                cargo-c first, which takes minutes
   check-cuda                    libumrt beside MLX for NVIDIA's GPUs, as far as it goes without one
   gpu-bundle [--cpu] [--without PACKAGES] [FOLDER]
                                 a folder that compares and times umrt on a machine with a GPU and
@@ -116,6 +121,7 @@ fn dispatch(args: &[String]) -> Result<()> {
         "unsafe" => unsafe_code::command(rest),
         "reliability" => reliability::command(rest),
         "parity" => parity::command(rest),
+        "pictures" => pictures::command(rest),
         "models" => models::command(rest),
         "test" => test::command(rest),
         "bench" => bench::command(rest),
@@ -123,6 +129,7 @@ fn dispatch(args: &[String]) -> Result<()> {
         "check-xcframework" => xcframework::check_command(rest),
         "check-apple" => apple::command(rest),
         "check-arm" => arm::command(rest),
+        "check-cinstall" => cinstall::command(rest),
         "check-cuda" => cuda::command(rest),
         "gpu-bundle" => gpu_bundle::command(rest),
         "help" | "-h" | "--help" => {
