@@ -9,9 +9,11 @@ use anyhow::{Context, Result, bail, ensure};
 use serde_json::json;
 
 use crate::cache::Cache;
+use crate::library::FOR_C;
 use crate::mlx;
 use crate::reliability::{Record, Run};
 use crate::setup::{Backend, setup};
+use crate::test::Outcome;
 use crate::util::{Metadata, cargo, host_triple, root, run};
 
 const USAGE: &str = "usage: cargo xtask fuzz [TARGET] [--seconds N] [--record]";
@@ -20,6 +22,8 @@ const TARGETS_SOURCE: &str = "tests/hostile/targets/mod.rs";
 const REGRESSIONS: &str = "tests/hostile/regressions";
 const RECORD: &str = "fuzz";
 const DEFAULT_SECONDS: u64 = 10;
+/// For each target.
+const CHECK_SECONDS: &str = "10";
 
 /// Counts edges and shows comparisons, through LLVM's own passes, which need no other
 /// compiler than the one that is there.
@@ -89,6 +93,16 @@ pub fn command(args: &[String]) -> Result<()> {
         crashes.len()
     );
     Ok(())
+}
+
+/// Some seconds of the same targets without coverage, in the build that the Rust tests
+/// have made already.
+pub fn check(_: &[String]) -> Result<Outcome> {
+    run(cargo()
+        .args(["test", "--release", "--package=umrt", FOR_C])
+        .args(["--test=hostile", "--", "--nocapture", "damaged_"])
+        .env("UMRT_HOSTILE_SECONDS", CHECK_SECONDS))?;
+    Ok(Outcome::Passed)
 }
 
 fn parse(args: &[String]) -> Result<Options> {

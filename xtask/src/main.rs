@@ -62,8 +62,8 @@ cargo xtask <command>
                                 the same as a table; or of N checkpoints drawn at random
   test [--only STEPS] [FILTER]  everything that has to hold before a merge; STEPS is a
                                 comma-separated part of
-                                fmt,clippy,header,docs,licenses,rust,c,soak,python,swift,symbols,dist,
-                                apple,arm
+                                fmt,clippy,header,docs,licenses,rust,fuzz,c,soak,python,swift,symbols,
+                                dist,apple,arm
   soak [--quick] [--model FOLDER]
                                 whether anything is left of what is done very often, and how fast an
                                 evaluation of that model stops

@@ -13,6 +13,7 @@ use crate::cache::Cache;
 use crate::dist;
 use crate::docs;
 use crate::examples;
+use crate::fuzz;
 use crate::header;
 use crate::installed;
 use crate::library::{FOR_C, Library, bundled_model, c_compiler, standalone};
@@ -66,6 +67,11 @@ const STEPS: &[Step] = &[
         name: "rust",
         headline: "Rust tests",
         run: rust,
+    },
+    Step {
+        name: "fuzz",
+        headline: "hostile files and requests, some seconds of each",
+        run: fuzz::check,
     },
     Step {
         name: "c",

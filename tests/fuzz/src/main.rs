@@ -10,6 +10,7 @@
 
 #[path = "../../hostile/mutate.rs"]
 mod mutate;
+#[allow(dead_code)] // other tests use more of it
 #[path = "../../common/random.rs"]
 mod random;
 #[path = "../../hostile/targets/mod.rs"]
