@@ -14,7 +14,7 @@ use anyhow::{Result, bail};
 
 use crate::cache::Cache;
 use crate::kernels_crate;
-use crate::library::{FOR_C, Library, bundled_model, standalone};
+use crate::library::{Library, bundled_model, standalone};
 use crate::test::{Outcome, c_sources};
 use crate::toolchain::{THREAD, Toolchain, without_own_flags};
 use crate::util::{cargo, find_program, metadata, quoted, root, run, write_if_changed};
