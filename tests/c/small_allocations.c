@@ -79,9 +79,16 @@ typedef struct {
   umrt_sampler *sampler;
 } handles;
 
+/* A shortage that lasts while a tokenizer is read, and begins behind the question for its
+ * memory, is more than the library's own store can bridge. */
 static umrt_status generate(umrt_ctx *ctx) {
   umrt_generate_params params = UMRT_GENERATE_PARAMS_INIT;
-  params.prompt = "Once";
+  if (lasts) {
+    params.tokens = tokens;
+    params.n_tokens = N_TOKENS;
+  } else {
+    params.prompt = "Once";
+  }
   params.max_tokens = 4;
   return umrt_generate(ctx, &params, NULL, NULL, NULL, NULL);
 }

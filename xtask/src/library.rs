@@ -61,11 +61,6 @@ impl Library {
         &self.programs
     }
 
-    /// A library that was built in another way.
-    pub fn at(dir: PathBuf, programs: PathBuf) -> Self {
-        Self { dir, programs }
-    }
-
     /// Compiles a C source file of the workspace to a program that finds the
     /// library by itself.
     pub fn compile_program(&self, source: &Path) -> Result<PathBuf> {

@@ -62,11 +62,12 @@ cargo xtask <command>
                                 the same as a table; or of N checkpoints drawn at random
   test [--only STEPS] [FILTER]  everything that has to hold before a merge; STEPS is a
                                 comma-separated part of
-                                fmt,clippy,header,docs,licenses,rust,fuzz,c,soak,python,swift,symbols,
-                                dist,apple,arm
+                                fmt,clippy,header,docs,licenses,rust,fuzz,c,address,soak,python,swift,
+                                symbols,dist,apple,arm
   soak [--quick] [--model FOLDER]
-                                whether anything is left of what is done very often, and how fast an
-                                evaluation of that model stops
+                                whether anything is left of what is done very often, how fast an
+                                evaluation of that model stops, and, without --quick, ten minutes of
+                                many threads and each call of MLX's failing; for docs/reliability.md
   fuzz [TARGET] [--seconds N] [--record]
                                 hostile input for each of tests/hostile/targets, guided by coverage
   sanitize [address | memcheck | thread] [FILTER]

@@ -19,6 +19,7 @@ use crate::installed;
 use crate::library::{FOR_C, Library, bundled_model, c_compiler, standalone};
 use crate::python;
 use crate::reliability;
+use crate::sanitize;
 use crate::setup::setup;
 use crate::soak;
 use crate::supply_chain;
@@ -77,6 +78,11 @@ const STEPS: &[Step] = &[
         name: "c",
         headline: "C tests and examples",
         run: c,
+    },
+    Step {
+        name: "address",
+        headline: "C tests under AddressSanitizer",
+        run: sanitize::check,
     },
     Step {
         name: "soak",
