@@ -115,7 +115,8 @@ def drawn(command: str, shown: str) -> str:
     plain = shown.replace("\r\n", "\n").replace("\r", "").replace("\x1b[?2004h", "")
     text.append(Text.from_ansi(plain.replace("\x1b[?2004l", "").rstrip("> \n")))
     console = Console(record=True, width=COLUMNS, file=io.StringIO())
-    console.print(text)
+    # The empty line is the room that the margins take.
+    console.print(text, end="\n\n")
     return console.export_svg(
         theme=MONOKAI,
         code_format=TEMPLATE,
