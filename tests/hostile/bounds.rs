@@ -65,6 +65,23 @@ fn heads_that_follow_from_the_width_are_bounded_too() {
     assert_fails(beyond, Status::Format, &["num_attention_heads", "4096"]);
 }
 
+#[test]
+fn value_heads_that_follow_from_the_width_are_bounded_too() {
+    let spec = |hidden_size: usize| {
+        let text = std::fs::read(fixture("deepseek-v2-f32").join("config.json"));
+        let mut config: Value = serde_json::from_slice(&text.expect("a file")).expect("JSON");
+        config["v_head_dim"] = Value::Null;
+        config["hidden_size"] = json!(hidden_size);
+        let config = Config::parse(config.to_string().as_bytes(), "config.json")?;
+        DecoderSpec::from_config(&config)
+    };
+    assert!(spec(64).is_ok());
+    for beyond in [1, 1 << 20] {
+        let refused = spec(beyond).map(drop);
+        assert_fails(refused, Status::Format, &["num_attention_heads", "4096"]);
+    }
+}
+
 /// A file of so many bytes, of which none is on the disk.
 fn put_file_of(folder: &Path, name: &str, n_bytes: u64) {
     let file = File::create(folder.join(name)).expect("a file");

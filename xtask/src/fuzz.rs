@@ -43,8 +43,8 @@ const LIMIT_INPUT_BYTES: u32 = 64 << 10;
 const ABOUT: &str = "\
 libFuzzer changes valid input for each kind of file and request, guided by the branches and \
 comparisons that it reaches, and one time in two by its structure. Harm is a panic that is not \
-caught, a status that damaged input cannot have, an access outside of a file, more than 4 GiB of \
-memory or 20 seconds. Runs add up.";
+caught, a signal, a status that damaged input cannot have, a tensor outside of its file, more than \
+4 GiB of memory or 20 seconds. Runs add up.";
 
 struct Options {
     target: Option<String>,
@@ -151,7 +151,7 @@ impl Fuzzer {
         let target_dir = &metadata.target_dir;
         Ok(Fuzzer {
             program: target_dir.join(host).join("fuzz").join(PACKAGE),
-            folder: target_dir.join("fuzz"),
+            folder: target_dir.join("fuzzing"),
         })
     }
 
@@ -264,14 +264,18 @@ fn record(all: &[Done]) -> Result<()> {
         let row = match rows.iter_mut().find(|row| row[0] == json!(done.target)) {
             Some(row) => row,
             None => {
-                rows.push(vec![json!(done.target), json!(0.0), json!(0), json!(0)]);
+                rows.push(vec![json!(done.target), json!(0), json!(0), json!(0)]);
                 rows.last_mut().context("a row was added")?
             }
         };
-        let minutes = row[1].as_f64().unwrap_or(0.0) + done.cpu_seconds / 60.0;
-        row[1] = json!((minutes * 10.0).round() / 10.0);
-        row[2] = json!(row[2].as_u64().unwrap_or(0) + done.inputs);
-        row[3] = json!(row[3].as_u64().unwrap_or(0) + done.crashes.len() as u64);
+        let more = [
+            done.cpu_seconds.round() as u64,
+            done.inputs,
+            done.crashes.len() as u64,
+        ];
+        for (cell, more) in row[1..].iter_mut().zip(more) {
+            *cell = json!(cell.as_u64().unwrap_or(0) + more);
+        }
     }
     let columns = [
         "input",
