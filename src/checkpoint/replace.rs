@@ -7,6 +7,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::error::{Error, Result};
 
+/// Small enough for the emergency store, since nobody probes for it; what is larger is
+/// written as it is.
+const BUFFER_BYTES: usize = 64 << 10;
+
 /// `write` makes the content, in another file of the same directory, which is
 /// synchronized and renamed. Whoever has the former file open or mapped keeps it.
 pub fn replace_file(
@@ -14,7 +18,7 @@ pub fn replace_file(
     write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
 ) -> Result<()> {
     let temporary = Temporary::create(path)?;
-    let mut buffered = BufWriter::with_capacity(1 << 20, &temporary.file);
+    let mut buffered = BufWriter::with_capacity(BUFFER_BYTES, &temporary.file);
     let written = write(&mut buffered).and_then(|()| buffered.flush());
     written
         .and_then(|()| temporary.file.sync_all())

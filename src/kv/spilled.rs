@@ -17,6 +17,9 @@ const ORIGIN: Origin = Origin {
     long_rotation: false,
 };
 
+/// As where files are replaced.
+const BUFFER_BYTES: usize = 64 << 10;
+
 /// A file without a name: however the process ends, the system removes it.
 pub struct Spilled {
     file: File,
@@ -31,7 +34,7 @@ pub fn spilled_bytes(sequence: &Sequence) -> usize {
 impl Spilled {
     pub(super) fn write(ops: &Ops, sequence: &Sequence, directory: &Path) -> Result<Spilled> {
         let file = nameless(directory)?;
-        let mut out = BufWriter::with_capacity(1 << 20, &file);
+        let mut out = BufWriter::with_capacity(BUFFER_BYTES, &file);
         write_sequence(ops, ORIGIN, sequence, &mut out)
             .and_then(|()| out.flush())
             .map_err(|error| Error::io("spill a sequence to", directory, &error))?;

@@ -26,12 +26,17 @@ pub fn write(metadata: &Metadata, folder: &Path, test: &str) -> Result<()> {
          #[path = {error}]\npub mod error;\n\
          #[path = {host}]\nmod host;\n\
          #[path = {kernels}]\npub mod kernels;\n\
-         #[path = {ledger}]\npub mod memory;\n\
+         pub mod memory {{\n\
+             #[path = {ledger}]\nmod ledger;\n\
+             #[path = {probe}]\nmod probe;\n\
+             pub use ledger::*;\npub use probe::probe;\n\
+         }}\n\
          {test}",
         error = source("error.rs"),
         host = source("host.rs"),
         kernels = source("kernels/mod.rs"),
         ledger = source("memory/ledger.rs"),
+        probe = source("memory/probe.rs"),
     );
     fs::create_dir_all(folder)?;
     write_if_changed(&folder.join("lib.rs"), &library)?;

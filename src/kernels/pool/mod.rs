@@ -15,6 +15,7 @@ use super::aligned::Aligned;
 use super::stop::{Stop, StopPlace};
 use super::threads::default_threads;
 use crate::host;
+use crate::memory::probe;
 
 /// One user's way to threads that run the pieces of one job at a time.
 pub struct Pool {
@@ -31,6 +32,10 @@ struct Threads {
 
 /// Scratch memory for any numbers of four bytes.
 pub type Buffer = Aligned<u32>;
+
+/// What the system has to have before a thread is started: std ends the process where a
+/// few bytes of its own are refused.
+const THREAD_BYTES: usize = 64 << 10;
 
 /// Spare buffers that are kept at most.
 const MAX_SPARE: usize = 4;
@@ -160,6 +165,9 @@ impl Threads {
         let handoff = Arc::new(Handoff::new());
         let worker = |index: usize| {
             let handoff = handoff.clone();
+            if !probe(THREAD_BYTES) {
+                return None;
+            }
             thread::Builder::new()
                 .name(format!("umrt-{index}"))
                 .spawn(move || handoff.work())
