@@ -2,6 +2,7 @@
 //!
 //! - `ahead`: greedy decoding one step ahead
 //! - `overflow`: sequences that lose tokens to make room
+//! - `prompt_cache`: sequences in files of mlx-lm
 //! - `reuse`: texts that begin like others
 //! - `saving`: sequences to and from files
 //! - `head`: what becomes of the hidden states behind the layers
@@ -11,6 +12,7 @@ mod ahead;
 mod drafts;
 mod head;
 mod overflow;
+mod prompt_cache;
 mod reuse;
 mod saving;
 
