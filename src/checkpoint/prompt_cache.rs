@@ -68,7 +68,7 @@ enum Version {
 
 impl Version {
     fn of(metadata: &BTreeMap<String, String>) -> Option<Version> {
-        let is_class = |key| metadata.get(key).is_some_and(|class| class.ends_with("Cache"));
+        let is_class = |key| metadata.get(key).is_some_and(|class| class.contains("Cache"));
         match (is_class("1.0"), is_class("2.0")) {
             (true, _) => Some(Version::Newer),
             (false, true) => Some(Version::Older),
