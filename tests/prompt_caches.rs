@@ -53,9 +53,12 @@ fn greedy(name: &str) -> Vec<i32> {
 fn largest(logits: &[f32]) -> i32 {
     let mut ids = 0..logits.len();
     let first = ids.next().expect("logits");
-    ids.fold(first, |best, id| {
-        if logits[id] > logits[best] { id } else { best }
-    }) as i32
+    ids.fold(
+        first,
+        |best, id| {
+            if logits[id] > logits[best] { id } else { best }
+        },
+    ) as i32
 }
 
 /// The tokens behind token 5 when the best logit always wins.
@@ -228,11 +231,18 @@ fn a_file_that_is_cut_off_anywhere_is_refused() {
     let mut random = Random(3);
     for name in ["floats-before.safetensors", "quantized.safetensors"] {
         let whole = fs::read(file(name)).expect("a fixture");
-        let model = if name.starts_with("floats") { "llama3-f32" } else { "gemma-f32" };
+        let model = if name.starts_with("floats") {
+            "llama3-f32"
+        } else {
+            "gemma-f32"
+        };
         let mut context = of(model, KvType::F32, CpuOps::Kernels);
         eval(&mut context, &[1, 2]);
         let random_lengths = (0..20).map(|_| random.next() as usize % whole.len());
-        for length in [0, 7, 8, 9, whole.len() - 1].into_iter().chain(random_lengths) {
+        for length in [0, 7, 8, 9, whole.len() - 1]
+            .into_iter()
+            .chain(random_lengths)
+        {
             fs::write(&path, &whole[..length]).expect("a file");
             let result = context.import_mlx(0, &path, Some(&tokens()));
             assert_fails(result, Status::Format, &["cut.safetensors"]);
@@ -265,7 +275,7 @@ fn a_file_that_contradicts_itself_is_refused() {
         ("\"1.1\":\"KVCache\"", "\"1.1\":\"QuantizedKVCache\"", Status::Unsupported, "one kind"),
         ("\"1.1\":\"KVCache\"", "\"1.7\":\"KVCache\"", Status::InvalidArgument, "1 layers"),
         ("\"1.2\":{", "\"1.9\":{", Status::Format, "tensor 1.2"),
-        ("\"1.2\":{\"dtype\":\"I32\"", "\"1.2\":{\"dtype\":\"F32\"", Status::Format, "no number"),
+        ("\"dtype\":\"I32\"", "\"dtype\":\"F32\"", Status::Format, "no number"),
         ("[1,2,256,16]", "[2,1,256,16]", Status::Unsupported, "2 sequences"),
         ("[1,2,256,16]", "[1,256,2,16]", Status::Format, "less than the 41 tokens"),
         ("[1,2,256,16]", "[1,4,128,16]", Status::InvalidArgument, "same model"),

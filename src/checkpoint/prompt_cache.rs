@@ -68,7 +68,11 @@ enum Version {
 
 impl Version {
     fn of(metadata: &BTreeMap<String, String>) -> Option<Version> {
-        let is_class = |key| metadata.get(key).is_some_and(|class| class.contains("Cache"));
+        let is_class = |key| {
+            metadata
+                .get(key)
+                .is_some_and(|class| class.contains("Cache"))
+        };
         match (is_class("1.0"), is_class("2.0")) {
             (true, _) => Some(Version::Newer),
             (false, true) => Some(Version::Older),
@@ -123,8 +127,7 @@ impl PromptCache {
         let reader = Reader {
             version,
             metadata,
-            tensors: TensorTable::new(tensors)
-                .map_err(|_| Error::format("has a tensor twice"))?,
+            tensors: TensorTable::new(tensors).map_err(|_| Error::format("has a tensor twice"))?,
             map: &map,
         };
         let is_quantized = reader.is_quantized()?;
@@ -140,7 +143,11 @@ impl PromptCache {
             )),
             false => None,
         };
-        let capacities = layers.iter().flatten().flatten().map(|tensor| tensor.shape[2]);
+        let capacities = layers
+            .iter()
+            .flatten()
+            .flatten()
+            .map(|tensor| tensor.shape[2]);
         if capacities.min().is_none_or(|capacity| capacity < n_tokens) {
             return Err(Error::format(format!(
                 "has less than the {n_tokens} tokens that it says"
@@ -257,7 +264,9 @@ impl Reader<'_> {
     /// Whether all layers are; other kinds of caches are refused by name.
     fn is_quantized(&self) -> Result<bool> {
         let classes: Vec<&str> = self.list(self.version.classes()).collect();
-        let others = classes.iter().find(|class| ![FLOATS, QUANTIZED].contains(class));
+        let others = classes
+            .iter()
+            .find(|class| ![FLOATS, QUANTIZED].contains(class));
         if let Some(class) = others {
             return Err(Error::unsupported(format!(
                 "has a {} among its caches; umrt reads {FLOATS} and {QUANTIZED}",
@@ -321,7 +330,10 @@ impl Reader<'_> {
             Version::Newer => self.number(&format!("{layer}.{}", 3 + index)),
             Version::Older => {
                 let numbers: Vec<&str> = self.list(&format!("0.{layer}")).collect();
-                let found = numbers.len().checked_sub(2).map(|first| numbers[first + index]);
+                let found = numbers
+                    .len()
+                    .checked_sub(2)
+                    .map(|first| numbers[first + index]);
                 found.and_then(|number| number.parse().ok()).ok_or_else(|| {
                     Error::format(format!("does not say how layer {layer} is quantized"))
                 })
@@ -333,7 +345,10 @@ impl Reader<'_> {
         let tensor = self.tensor(name)?;
         let bytes = &self.map.as_slice()[tensor.range()];
         let number = match tensor.dtype {
-            Dtype::I32 => bytes.try_into().ok().map(|b| i64::from(i32::from_le_bytes(b))),
+            Dtype::I32 => bytes
+                .try_into()
+                .ok()
+                .map(|b| i64::from(i32::from_le_bytes(b))),
             Dtype::I64 => bytes.try_into().ok().map(i64::from_le_bytes),
             _ => None,
         };
@@ -355,7 +370,10 @@ impl Reader<'_> {
     }
 
     fn tokens(&self) -> Result<Option<Vec<i32>>> {
-        let Some(ids) = self.metadata.get(&format!("{}.{TOKENS}", self.version.added())) else {
+        let Some(ids) = self
+            .metadata
+            .get(&format!("{}.{TOKENS}", self.version.added()))
+        else {
             return Ok(None);
         };
         let ids = ids.split(',').filter(|id| !id.is_empty()).map(str::parse);

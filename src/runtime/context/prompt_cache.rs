@@ -11,12 +11,7 @@ use crate::kv::{CacheShape, TokenRows};
 impl Context {
     /// Replaces what a sequence holds by what mlx-lm computed of these tokens, or of those
     /// that umrt wrote into the file. If that fails, the sequence is as before.
-    pub fn import_mlx(
-        &mut self,
-        sequence: i32,
-        path: &Path,
-        tokens: Option<&[i32]>,
-    ) -> Result<()> {
+    pub fn import_mlx(&mut self, sequence: i32, path: &Path, tokens: Option<&[i32]>) -> Result<()> {
         self.ensure_exchangeable()?;
         let file = PromptCache::open(path)?;
         self.import(sequence, &file, tokens).at(path.display())
@@ -93,8 +88,7 @@ impl Context {
 
     /// The one of the context's shapes that stores numbers as the file does.
     fn shape_of(&self, file: &PromptCache) -> Result<&CacheShape> {
-        let has_format =
-            |shape: &&CacheShape| tensors_for(file, shape.layout()).is_ok();
+        let has_format = |shape: &&CacheShape| tensors_for(file, shape.layout()).is_ok();
         let found = self.plan.shapes().find(has_format);
         let shape = found.unwrap_or(&self.plan.cache);
         match file.n_tokens() <= shape.max_tokens {
@@ -123,10 +117,12 @@ fn tensors_for<'a>(file: &'a PromptCache, layout: &CacheLayout) -> Result<Vec<&'
         for (stored, rows) in stored.iter().zip([layer.keys, layer.values]) {
             let expected = arrays_of(&rows);
             let fits = |(tensor, (dtype, columns)): (&TensorInfo, &(Dtype, usize))| {
-                tensor.dtype == *dtype && tensor.shape[1] == rows.n_heads
+                tensor.dtype == *dtype
+                    && tensor.shape[1] == rows.n_heads
                     && tensor.shape[3] == *columns
             };
-            let fits_rows = stored.len() == expected.len() && stored.iter().zip(&expected).all(fits);
+            let fits_rows =
+                stored.len() == expected.len() && stored.iter().zip(&expected).all(fits);
             if !fits_format || !fits_rows {
                 return Err(Error::invalid(format!(
                     "has {} where the context stores {} heads of {} as {:?}; it takes the same \

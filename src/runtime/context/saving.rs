@@ -46,7 +46,11 @@ impl Context {
         })
     }
 
-    pub(super) fn write_with(&self, sequence: i32, write: impl FnOnce(&Sequence) -> Result<()>) -> Result<()> {
+    pub(super) fn write_with(
+        &self,
+        sequence: i32,
+        write: impl FnOnce(&Sequence) -> Result<()>,
+    ) -> Result<()> {
         let index = self.index_of(sequence)?;
         let mut sequences = Sequences::of(&self.sequences);
         sequences[index].bring_back()?;

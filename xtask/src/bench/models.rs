@@ -57,7 +57,12 @@ pub struct Checkpoint {
 impl Checkpoint {
     /// Random weights, made if they are not there yet.
     pub fn random(python: &Path, shape: &Shape, name: &str, format: Format) -> Result<Self> {
-        Self::made(python, (shape, format), name, ("random_checkpoint.py", None))
+        Self::made(
+            python,
+            (shape, format),
+            name,
+            ("random_checkpoint.py", None),
+        )
     }
 
     /// Weights whose text is a walk in a circle, in 4 bits.

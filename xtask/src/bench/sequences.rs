@@ -139,7 +139,11 @@ impl Subject {
         let mut worker = self.umrt.start()?;
         worker.ask(&format!("open {}", self.umrt.model.display()))?;
         worker.ask("prefixes")?;
-        worker.ask(&format!("context {} 1 {}", n_tokens + 1, settings.n_threads))?;
+        worker.ask(&format!(
+            "context {} 1 {}",
+            n_tokens + 1,
+            settings.n_threads
+        ))?;
         worker.ask(&format!("again {SHORT_PROMPT}"))?;
         let (mut known, mut new) = (Vec::new(), Vec::new());
         for _ in 0..settings.n_pairs {
@@ -175,7 +179,11 @@ impl Subject {
             bail!("{measurement:?} is another measurement");
         };
         let mut worker = self.umrt.start()?;
-        let context = format!("context {} 1 {}", n_tokens + ROOM_FOR_PROMPT, settings.n_threads);
+        let context = format!(
+            "context {} 1 {}",
+            n_tokens + ROOM_FOR_PROMPT,
+            settings.n_threads
+        );
         if by == Guesser::Draft {
             worker.ask(&format!("open {}", bundled_draft().display()))?;
             worker.ask(&context)?;
