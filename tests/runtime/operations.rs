@@ -1,7 +1,6 @@
 //! Every operation on sequences works for every kind of cache. Recurrent caches are of
 //! families that do not open.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;

@@ -122,7 +122,7 @@ impl<const WORDS: usize, const PLANES: usize, const TABLE: bool> Nibbles<WORDS, 
         (row, first): (usize, usize),
         out: &mut [f32],
     ) -> usize {
-        let mut sums = [[_mm512_setzero_ps(); N]; R];
+        let mut sums = [[_mm512_setzero_ps(); R]; N];
         let whole_blocks = rows.row_bytes / Self::BLOCK_BYTES;
         // SAFETY: the same contract.
         unsafe {
@@ -133,8 +133,8 @@ impl<const WORDS: usize, const PLANES: usize, const TABLE: bool> Nibbles<WORDS, 
                 self.add_block::<N, R, false>(rows, x, (row, first), whole_blocks, &mut sums);
             }
         }
-        for (index, sums) in sums.into_iter().enumerate() {
-            let products = sums.map(|sum| _mm512_reduce_add_ps(sum));
+        for index in 0..R {
+            let products = sums.map(|sums| _mm512_reduce_add_ps(sums[index]));
             let out = &mut out[first * rows.len() + row + index..];
             put(products, rows.len(), out);
         }
@@ -149,7 +149,7 @@ impl<const WORDS: usize, const PLANES: usize, const TABLE: bool> Nibbles<WORDS, 
         x: &Planes,
         (row, first): (usize, usize),
         block: usize,
-        sums: &mut [[__m512; N]; R],
+        sums: &mut [[__m512; R]; N],
     ) {
         // SAFETY: see the top of the file; the planes' scales and sums are padded
         // to vectors, their bytes to blocks.
@@ -166,12 +166,12 @@ impl<const WORDS: usize, const PLANES: usize, const TABLE: bool> Nibbles<WORDS, 
             let bytes = x.bytes.as_slice().as_ptr();
             let mut bytes = bytes.add(first * x.row_bytes + block * block_bytes);
             let mut parts = first * x.parts_stride + block * LANES;
-            for token in 0..N {
+            for sums in sums {
                 let wholes = Self::multiply(&words, bytes);
                 let x_scales = _mm512_loadu_ps(x.scales.as_ptr().add(parts));
                 let x_sums = _mm512_loadu_ps(x.sums.as_ptr().add(parts));
                 for index in 0..R {
-                    let sum = &mut sums[index][token];
+                    let sum = &mut sums[index];
                     let scales = _mm512_mul_ps(scales[index], x_scales);
                     *sum = _mm512_fmadd_ps(biases[index], x_sums, *sum);
                     *sum = _mm512_fmadd_ps(_mm512_cvtepi32_ps(wholes[index]), scales, *sum);
