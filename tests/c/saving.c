@@ -95,6 +95,7 @@ static void a_sequence_goes_through_a_file_of_mlx_lm(const umrt_model *model) {
 
   CHECK_OK(umrt_seq_load(other, 0, path));
   CHECK(logit_of_next(other) == expected);
+  CHECK_OK(umrt_seq_trim(other, 0, 0));
   CHECK_OK(umrt_seq_import_mlx(other, 0, path, prompt, N_PROMPT));
   CHECK_EQUAL(N_PROMPT, length_of(other));
   CHECK(logit_of_next(other) == expected);
