@@ -2503,6 +2503,39 @@ umrt_status umrt_seq_load_from_buffer(umrt_ctx *ctx,
                                       size_t length);
 
 /**
+ * Replaces what a sequence holds by a prompt cache that mlx-lm saved
+ * (`save_prompt_cache`), of its installed layout or the older one. The file says neither
+ * which model nor, but where umrt wrote it, which tokens these were: that is up to the
+ * caller. Everything else is checked first: if anything fails, the sequence is as before.
+ *
+ * - `tokens`, `n_tokens`: the ids of all tokens that mlx-lm had evaluated; NULL and 0:
+ *   those that `umrt_seq_export_mlx` wrote into the file, which `umrt_seq_load` reads too.
+ *
+ * `KVCache` and `QuantizedKVCache` are read, by a context whose `kv_type` (or
+ * `pressure_kv_type`) stores numbers in the same way. Returns INVALID_ARGUMENT (no such
+ * sequence, other tokens than the file has, another model or type), UNSUPPORTED (another
+ * kind of cache, several sequences, latent attention), and as `umrt_seq_load` does. Any
+ * thread.
+ */
+umrt_status umrt_seq_import_mlx(umrt_ctx *ctx,
+                                int32_t seq,
+                                const char *path,
+                                const int32_t *tokens,
+                                size_t n_tokens);
+
+/**
+ * Writes a sequence as mlx-lm's `save_prompt_cache` would, with the tokens' ids among the
+ * metadata, for its `load_prompt_cache` and for `umrt_seq_load`. There are no checksums in
+ * such files, and nothing says which model it was; `umrt_seq_save` is better for umrt
+ * itself. Takes the sequence's memory once more for a moment.
+ *
+ * Returns UNSUPPORTED (latent attention), and as `umrt_seq_save` does. Any thread.
+ */
+umrt_status umrt_seq_export_mlx(const umrt_ctx *ctx,
+                                int32_t seq,
+                                const char *path);
+
+/**
  * Copies the ids of the tokens that a sequence holds.
  *
  * - `tokens`, `capacity`: receives the ids.

@@ -17,6 +17,7 @@
 //! - `identity`: a fingerprint, to match saved states with their model.
 //! - `replace`: replaces a file as a whole.
 //! - `layout`, `writer`: writes safetensors files that map without a copy.
+//! - `prompt_cache`: mlx-lm's files of keys and values
 //! - `target`: writes whole directories of them, piece by piece.
 
 mod adapter;
@@ -34,6 +35,7 @@ mod json;
 mod layout;
 mod manifest;
 mod mmap;
+mod prompt_cache;
 mod quantization;
 mod replace;
 mod target;
@@ -52,6 +54,7 @@ pub use identity::Identity;
 pub use layout::TensorShape;
 pub use manifest::{Checkpoint, Manifest, WeightFile};
 pub use mmap::{Advice, LoadMode, MappedFile};
+pub use prompt_cache::{NewArray, NewPromptCache, NewRows, PromptCache};
 pub use quantization::{Mode, QuantSpec, Quantization};
 pub use replace::replace_file;
 pub use target::{NewDirectory, NewFile};

@@ -26,8 +26,26 @@ pub fn write_safetensors(
     tensors: &[NewTensor<'_>],
     metadata: &[(&str, &str)],
 ) -> Result<()> {
+    write_with(Gaps::Filled, path, tensors, metadata)
+}
+
+/// As `write_safetensors`, for readers that refuse tensors they do not know.
+pub fn write_plain_safetensors(
+    path: &Path,
+    tensors: &[NewTensor<'_>],
+    metadata: &[(&str, &str)],
+) -> Result<()> {
+    write_with(Gaps::None, path, tensors, metadata)
+}
+
+fn write_with(
+    gaps: Gaps,
+    path: &Path,
+    tensors: &[NewTensor<'_>],
+    metadata: &[(&str, &str)],
+) -> Result<()> {
     let shapes = tensors.iter().map(shape).collect::<Result<Vec<_>>>()?;
-    let layout = Layout::new(&shapes, Gaps::Filled)?;
+    let layout = Layout::new(&shapes, gaps)?;
     let header = layout.header(metadata)?;
     replace_file(path, |file| write(&layout, &header, tensors, file))
 }

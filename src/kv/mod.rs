@@ -4,6 +4,7 @@
 //! - `blocks`: its memory for our kernels, shared by forks; `block`: one of them
 //! - `arrays`: its memory for MLX's operations
 //! - `shape`: [`CacheShape`], its size in elements and bytes; [`KvType`]
+//! - `exchange`: sequences as others keep them
 //! - `lineage`: how they were computed
 //! - `prefixes`: [`Prefixes`], blocks that are found again by their tokens
 //! - `reduce`: idle ones that take less memory
@@ -14,6 +15,7 @@
 mod arrays;
 mod block;
 mod blocks;
+mod exchange;
 mod lineage;
 mod prefixes;
 mod reduce;
@@ -27,6 +29,7 @@ pub use crate::kernels::LayerShape;
 pub use crate::mlx::CachedArrays;
 pub use block::Block;
 pub use blocks::KeyRotations;
+pub use exchange::TokenRows;
 pub use lineage::{Lineage, Recipe};
 pub use prefixes::{Prefixes, common_prefix};
 pub use reduce::reduce;

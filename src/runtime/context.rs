@@ -2,6 +2,7 @@
 //!
 //! - `ahead`: greedy decoding one step ahead
 //! - `overflow`: sequences that lose tokens to make room
+//! - `prompt_cache`: sequences in files of mlx-lm
 //! - `reuse`: texts that begin like others
 //! - `saving`: sequences to and from files
 //! - `head`: what becomes of the hidden states behind the layers
@@ -11,6 +12,7 @@ mod ahead;
 mod drafts;
 mod head;
 mod overflow;
+mod prompt_cache;
 mod reuse;
 mod saving;
 
@@ -137,7 +139,7 @@ impl Context {
         let place = (model.device(), model.cpu_ops());
         let dtype = model.decoder().dtype();
         let plan = ContextPlan::new(model.info(), dtype, options, place)?;
-        options.overflow.ensure_possible(model, plan.n_ctx())?;
+        options.overflow.ensure_possible(plan.n_ctx())?;
         let reservation = plan.admit()?;
         let stream = Stream::acquire(model.device())?;
         let ops = Arc::new(Ops::new(stream, model.cpu_ops(), options.n_threads));

@@ -82,8 +82,35 @@ static void a_sequence_fits_into_a_buffer(const umrt_model *model) {
   umrt_ctx_free(ctx);
 }
 
+static void a_sequence_goes_through_a_file_of_mlx_lm(const umrt_model *model) {
+  char path[] = "/tmp/umrt-saving-XXXXXX";
+  const int file = mkstemp(path);
+  REQUIRE(CHECK(file >= 0));
+  close(file);
+  umrt_ctx *ctx = new_context(model, 0);
+  umrt_ctx *other = new_context(model, 0);
+  CHECK_OK(eval_tokens(ctx, prompt, N_PROMPT));
+  CHECK_OK(umrt_seq_export_mlx(ctx, 0, path));
+  const float expected = logit_of_next(ctx);
+
+  CHECK_OK(umrt_seq_load(other, 0, path));
+  CHECK(logit_of_next(other) == expected);
+  CHECK_OK(umrt_seq_trim(other, 0, 0));
+  CHECK_OK(umrt_seq_import_mlx(other, 0, path, prompt, N_PROMPT));
+  CHECK_EQUAL(N_PROMPT, length_of(other));
+  CHECK(logit_of_next(other) == expected);
+  CHECK_FAILS(UMRT_INVALID_ARGUMENT, "5 tokens",
+              umrt_seq_import_mlx(other, 0, path, prompt, N_PROMPT - 1));
+  CHECK_STATUS(UMRT_INVALID_ARGUMENT, umrt_seq_import_mlx(other, 0, NULL, NULL, 0));
+  CHECK_STATUS(UMRT_INVALID_ARGUMENT, umrt_seq_import_mlx(other, 0, path, NULL, 1));
+  umrt_ctx_free(other);
+  umrt_ctx_free(ctx);
+  unlink(path);
+}
+
 int main(void) {
   umrt_model *model = open_model(TOKEN_MODEL);
+  a_sequence_goes_through_a_file_of_mlx_lm(model);
   a_saved_sequence_goes_on(model);
   a_sequence_fits_into_a_buffer(model);
   umrt_model_free(model);

@@ -14,6 +14,7 @@ mod kv_types;
 mod latent;
 mod limits;
 mod misaligned;
+mod operations;
 mod prefixes;
 mod saving;
 mod scheduling;

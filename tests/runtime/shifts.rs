@@ -1,5 +1,6 @@
 //! Sequences that lose tokens: by hand, or to make room.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use serde_json::{Value, json};
@@ -9,6 +10,7 @@ use umrt::kv::KvType;
 use umrt::mlx::CpuOps;
 use umrt::runtime::{Context, ContextOptions, Model, Overflow};
 
+use crate::common::random_family::{Form, Latent, RandomFamily};
 use crate::common::random_model::{RandomModel, write_random};
 use crate::common::{
     append, assert_fails, assert_identical, context_of, open_with, relative_difference, token_ids,
@@ -92,35 +94,55 @@ fn with(model: &Arc<Model>, n_ctx: usize, overflow: Overflow) -> Context {
 fn shifted_keys_are_those_of_their_new_positions() {
     for (name, changes) in rotations() {
         let directory = checkpoint(&changes);
-        for cpu_ops in [CpuOps::Kernels, CpuOps::Stock] {
-            let model = open_with(directory.path(), cpu_ops);
-            let text = tokens(1, 330);
-            let spans = [(4, 300), (256, 20), (0, 1), (329, 1)];
-            // How keys turn does not depend on where they are.
-            let n_spans = if name == "halves" { spans.len() } else { 1 };
-            for &(from, drop) in &spans[..n_spans] {
-                let mut context = with(&model, 400, Overflow::Refuse);
-                append(&mut context, 0, &text);
-                context.fork(0, 1).expect("a fork");
-                context.shift(0, from, drop).expect("a shift");
-                let rest = [&text[..from], &text[from + drop..]].concat();
-                assert_eq!(context.sequence_tokens(0).expect("tokens"), rest);
-                let found = append(&mut context, 0, &[7, 8]);
-                let expected = append(
-                    &mut with(&model, 400, Overflow::Refuse),
-                    0,
-                    &[&rest[..], &[7, 8]].concat(),
-                );
-                let difference = relative_difference(&found, &expected);
+        // How keys turn does not depend on where they are.
+        let n_spans = if name == "halves" { SPANS.len() } else { 1 };
+        check_shifts(name, directory.path(), &SPANS[..n_spans]);
+    }
+}
+
+#[test]
+fn latent_keys_turn_in_their_rotated_part() {
+    let latent = Latent {
+        query_rank: None,
+        rank: 96,
+        plain_dim: 24,
+        rotated_dim: 32,
+        value_dim: 20,
+    };
+    let family = RandomFamily {
+        shape: SHAPE,
+        form: Form::Latent(latent),
+    };
+    check_shifts("latent", family.write().path(), &SPANS);
+}
+
+/// Where tokens are removed, and how many.
+const SPANS: [(usize, usize); 4] = [(4, 300), (256, 20), (0, 1), (329, 1)];
+
+/// Whether a sequence goes on as if the removed tokens had never been there, and its fork
+/// as if they still were.
+fn check_shifts(name: &str, directory: &Path, spans: &[(usize, usize)]) {
+    let text = tokens(1, 330);
+    for cpu_ops in [CpuOps::Kernels, CpuOps::Stock] {
+        let model = open_with(directory, cpu_ops);
+        let anew = |tokens: &[i32]| {
+            let all = [tokens, &[7, 8]].concat();
+            append(&mut with(&model, 400, Overflow::Refuse), 0, &all)
+        };
+        for &(from, drop) in spans {
+            let mut context = with(&model, 400, Overflow::Refuse);
+            append(&mut context, 0, &text);
+            context.fork(0, 1).expect("a fork");
+            context.shift(0, from, drop).expect("a shift");
+            let rest = [&text[..from], &text[from + drop..]].concat();
+            assert_eq!(context.sequence_tokens(0).expect("tokens"), rest);
+            for (sequence, tokens) in [(0, &rest), (1, &text)] {
+                let found = append(&mut context, sequence, &[7, 8]);
+                let difference = relative_difference(&found, &anew(tokens));
                 assert!(
                     difference < 3e-6,
-                    "{name} {cpu_ops:?} {from} {drop}: {difference:.1e}"
+                    "{name} {cpu_ops:?} {from} {drop} {sequence}: {difference:.1e}"
                 );
-                let found = append(&mut context, 1, &[7, 8]);
-                let whole = [&text[..], &[7, 8]].concat();
-                let expected = append(&mut with(&model, 400, Overflow::Refuse), 0, &whole);
-                let difference = relative_difference(&found, &expected);
-                assert!(difference < 3e-6, "the fork of {name}: {difference:.1e}");
             }
         }
     }

@@ -18,6 +18,10 @@ struct slot {
 /* The one in use, and the one that is set aside. */
 static struct slot used, spare;
 static uint32_t n_rows;
+/* Whether new contexts have a prefix cache. */
+static uint32_t keeps_prefixes;
+/* Of the last `continue`. */
+static uint32_t n_drafted, n_accepted;
 
 static void check(umrt_status status) {
   if (status != UMRT_OK) fail("%s: %s", umrt_status_name(status), umrt_last_error());
@@ -40,6 +44,7 @@ static void engine_new_context(uint32_t n_ctx, uint32_t n_seq, int32_t n_threads
   params.n_seq = n_seq;
   params.n_threads = (uint32_t)n_threads;
   params.prefill_chunk = CHUNK;
+  params.prefix_cache = keeps_prefixes;
   umrt_ctx_free(used.ctx);
   used.ctx = NULL;
   check(umrt_ctx_new(used.model, &params, &used.ctx));
@@ -115,7 +120,59 @@ static const float *engine_logits(void) {
   return logits;
 }
 
+/* Generates from an empty sequence. */
+static void generate(umrt_generate_params params, umrt_generate_result *result) {
+  params.flags = UMRT_GENERATE_IGNORE_END;
+  engine_trim(0, 0);
+  check(umrt_generate(used.ctx, &params, NULL, NULL, NULL, result));
+}
+
+static void first_token_again(int32_t n_tokens) {
+  umrt_generate_params params = UMRT_GENERATE_PARAMS_INIT;
+  int32_t *tokens = malloc(sizeof *tokens * (size_t)n_tokens);
+  if (!tokens) fail("no memory");
+  for (int32_t i = 0; i < n_tokens; i++) tokens[i] = next_token();
+  params.tokens = tokens;
+  params.n_tokens = (size_t)n_tokens;
+  params.max_tokens = 1;
+  for (int32_t i = 0; i < 2; i++) {
+    double start = seconds();
+    generate(params, NULL);
+    first_token_at[i] = seconds() - start;
+  }
+  free(tokens);
+}
+
+/* Behind words where the model has a tokenizer, or else behind one round of the circle of
+ * walk_checkpoint.py. */
+static void continue_text(int32_t n_tokens, int32_t ngram, int32_t uses_draft, float temperature) {
+  umrt_model_info info = UMRT_MODEL_INFO_INIT;
+  umrt_generate_params params = UMRT_GENERATE_PARAMS_INIT;
+  umrt_generate_result result = UMRT_GENERATE_RESULT_INIT;
+  umrt_sampler_params sampling = UMRT_SAMPLER_PARAMS_INIT;
+  int32_t round[64];
+  for (int32_t i = 0; i < 64; i++) round[i] = 2 * i;
+  check(umrt_model_info_get(used.model, &info));
+  if (info.has_tokenizer) {
+    params.prompt = "Once upon a time there was a brave fox named Ruby.";
+  } else {
+    params.tokens = round;
+    params.n_tokens = sizeof round / sizeof *round;
+  }
+  sampling.temperature = temperature;
+  sampling.seed = 1;
+  params.sampling = &sampling;
+  params.max_tokens = (uint32_t)n_tokens;
+  params.ngram = (uint32_t)ngram;
+  params.draft = uses_draft ? spare.ctx : NULL;
+  generate(params, &result);
+  n_drafted = result.n_drafted;
+  n_accepted = result.n_accepted;
+}
+
 static bool engine_obey(const char *line) {
+  int a, b, c;
+  float temperature;
   if (strcmp(line, "swap") == 0) {
     struct slot other = spare;
     spare = used;
@@ -128,7 +185,15 @@ static bool engine_obey(const char *line) {
     check(umrt_model_residency(used.model, UMRT_RESIDENCY_RELEASED, &params));
     return true;
   }
-  return false;
+  if (strcmp(line, "prefixes") == 0)
+    keeps_prefixes = 1;
+  else if (sscanf(line, "again %d", &a) == 1)
+    first_token_again(a);
+  else if (sscanf(line, "continue %d %d %d %f", &a, &b, &c, &temperature) == 4)
+    continue_text(a, b, c, temperature);
+  else
+    return false;
+  return true;
 }
 
 static double engine_figure(const char *name) {
@@ -138,12 +203,14 @@ static double engine_figure(const char *name) {
   check(umrt_model_estimate(used.path, &used.model_params, &used.ctx_params, &estimate));
   const struct {
     const char *name;
-    uint64_t bytes;
+    uint64_t value;
   } figures[] = {
       {"weights", memory.weights_mapped_bytes},
       {"kv", memory.kv_peak_bytes},
       {"kv-now", memory.kv_reserved_bytes},
       {"step-peak", memory.mlx_peak_bytes + memory.kernels_peak_bytes},
+      {"drafted", n_drafted},
+      {"accepted", n_accepted},
       {"estimated-weights", estimate.weights_mapped_bytes},
       {"estimated-kv", estimate.kv_bytes},
       {"estimated-logits", estimate.logits_bytes},
@@ -151,7 +218,7 @@ static double engine_figure(const char *name) {
       {"estimated-total", estimate.total_bytes},
   };
   for (size_t i = 0; i < sizeof figures / sizeof *figures; i++)
-    if (strcmp(figures[i].name, name) == 0) return (double)figures[i].bytes;
+    if (strcmp(figures[i].name, name) == 0) return (double)figures[i].value;
   fail("no such figure: %s", name);
   return 0;
 }

@@ -14,12 +14,19 @@
  *   close                            frees the context and the model
  *   swap                             exchanges model and context with those that are set aside
  *   release                          the model's pages leave memory
+ *   prefixes                         contexts that are made from now on keep what texts begin with
+ *   again N_TOKENS                   a prompt of so many tokens and its first token (`first 0`), and
+ *                                    the same again from an empty sequence (`first 1`)
+ *   continue N_TOKENS NGRAM DRAFT T  appends so many tokens to a prompt of its own at temperature T;
+ *                                    guesses from repetitions if NGRAM is not 0, and by the model
+ *                                    that is set aside if DRAFT is not
  *   top                              the most likely token after the last one
- *   figure NAME                      what the library says about its memory, in bytes
+ *   figure NAME                      what the library says about its memory, in bytes, or how many
+ *                                    guesses of the last `continue` were `drafted` and `accepted`
  *
  * Each is answered by "ok SECONDS" (`top`: the token, `figure`: bytes) or "error MESSAGE", which
- * ends the worker. `swap`, `release` and `figure` are umrt's alone; mlx-lm's worker knows no more
- * than `open` to `trim` and `top`.
+ * ends the worker. `swap` and what is behind it, but for `top`, is umrt's alone; mlx-lm's worker
+ * knows no more than `open` to `trim` and `top`.
  * Between lines it waits in read(2). A program that includes this file defines the engine_
  * functions, which call `fail` if something goes wrong. */
 

@@ -142,6 +142,11 @@ pub fn bundled_model() -> Result<PathBuf> {
         .with_context(|| format!("no folder in {} has a config.json", models.display()))
 }
 
+/// The smaller model that guesses the bundled one's tokens.
+pub fn bundled_draft() -> PathBuf {
+    root().join("examples/models/umrt-tales-draft-4bit")
+}
+
 fn link_soname(dir: &Path) -> Result<()> {
     let link = dir.join(version::soname()?);
     if fs::read_link(&link).is_ok_and(|target| target == Path::new(FILE_NAME)) {

@@ -77,3 +77,20 @@ def test_a_sequence_on_disk_comes_back_by_itself(
         umrt.spill_sequences_to(None)
     with pytest.raises(umrt.NotFoundError, match="missing"):
         umrt.spill_sequences_to(tmp_path / "missing", max_bytes=1)
+
+
+def test_a_sequence_goes_through_a_file_of_mlx_lm(
+    plain_model: umrt.Model, tmp_path: Path
+) -> None:
+    path = tmp_path / "cache.safetensors"
+    with plain_model.context() as first, plain_model.context(n_seq=2) as second:
+        first.eval(PROMPT)
+        first.export_mlx(path)
+        second.load(path, seq=1)
+        second.import_mlx(path, PROMPT)
+        assert second.tokens(1) == second.tokens() == PROMPT
+        first.eval([3])
+        second.eval([3, 3], seq_ids=[0, 1])
+        assert np.allclose(second.logits(0), first.logits(), atol=1e-4)
+        with pytest.raises(umrt.InvalidArgumentError, match="5 tokens"):
+            second.import_mlx(path, PROMPT[1:])

@@ -145,6 +145,42 @@ class SequenceCalls(ContextCalls):
         buffer = (ctypes.c_uint8 * len(saved)).from_buffer_copy(saved)
         self._call(_ffi.lib.umrt_seq_load_from_buffer, number, buffer, len(saved))
 
+    def export_mlx(
+        self, path: str | os.PathLike[str], seq: SupportsIndex = 0
+    ) -> None:
+        """Writes a sequence as mlx-lm's `save_prompt_cache` would, with the tokens' ids
+        among the metadata, for its `load_prompt_cache` and for `load`.
+
+        Raises UnsupportedError (latent attention), and as `save` does.
+        """
+        number = _arguments.i32("seq", seq)
+        self._call(_ffi.lib.umrt_seq_export_mlx, number, os.fsencode(path))
+
+    def import_mlx(
+        self,
+        path: str | os.PathLike[str],
+        tokens: Tokens | None = None,
+        seq: SupportsIndex = 0,
+    ) -> None:
+        """Replaces what a sequence holds by a prompt cache that mlx-lm saved. If
+        anything fails, the sequence is as before.
+
+        - `tokens`: the ids of all tokens that mlx-lm had evaluated, which its files do
+          not have. None: those that `export_mlx` wrote.
+
+        Raises InvalidArgumentError (other tokens than the file has, another model or
+        `kv_type`), UnsupportedError (another kind of cache than KVCache and
+        QuantizedKVCache, several sequences, latent attention), and as `load` does.
+        """
+        ids = None if tokens is None else _arguments.int32_array("tokens", tokens)
+        self._call(
+            _ffi.lib.umrt_seq_import_mlx,
+            _arguments.i32("seq", seq),
+            os.fsencode(path),
+            ids,
+            0 if ids is None else len(ids),
+        )
+
     def sequence_memory(self, seq: SupportsIndex = 0) -> ContextMemory:
         """One sequence's own memory, what it shares with others included; its
         `logits_bytes` is 0.

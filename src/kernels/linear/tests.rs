@@ -570,3 +570,44 @@ proptest! {
         }
     }
 }
+
+/// Of so many activations that two rows of weights take them together.
+#[test]
+fn rows_of_many_columns_apart_are_what_each_is_alone_to_the_last_bit() {
+    let affine = Format::Affine {
+        bits: 4,
+        group_size: 64,
+        float: Float::Bf16,
+    };
+    for format in [affine, Format::Mxfp4, Format::Nvfp4] {
+        let kind = Kind::Quantized(format);
+        let (rows, n) = (5, 7);
+        let columns = columns(kind, 4096 + 192);
+        let weights = Stored::new(kind, rows, columns, 0, 3);
+        let projections = [Projection {
+            matrix: weights.matrix(),
+            rows,
+            bias: None,
+        }];
+        let x = packed(Float::Bf16, &values(6, n * columns), 0);
+        let x = Floats::new(Float::Bf16, &x);
+        for level in Level::available() {
+            let product = |values: Floats<'_>| {
+                let x = Rows {
+                    values,
+                    columns,
+                    norm: None,
+                };
+                let mut out = vec![0; x.n() * rows * 4];
+                let job = Job::new(&x, &projections, Finish::Store, &mut out, Float::F32);
+                linear_apart_at(level, &Pool::new(1), &x, &job);
+                out
+            };
+            let alone = (0..n).flat_map(|row| product(x.row(row, columns)));
+            assert!(
+                product(x) == alone.collect::<Vec<u8>>(),
+                "{level:?} {format:?}"
+            );
+        }
+    }
+}

@@ -1,6 +1,6 @@
 //! Sequences that lose tokens to make room for others.
 
-use super::{Context, Model, Sequences};
+use super::{Context, Sequences};
 use crate::error::{Error, Result};
 use crate::kv::Sequence;
 use crate::runtime::batch::Share;
@@ -17,13 +17,12 @@ pub enum Overflow {
 }
 
 impl Overflow {
-    pub(super) fn ensure_possible(self, model: &Model, n_ctx: usize) -> Result<()> {
+    pub(super) fn ensure_possible(self, n_ctx: usize) -> Result<()> {
         match self {
             Overflow::Shift { n_keep } if n_keep >= n_ctx => Err(Error::invalid(format!(
                 "n_keep is {n_keep}; it is less than n_ctx, which is {n_ctx}"
             ))),
-            Overflow::Shift { .. } => ensure_removable(model),
-            Overflow::Refuse => Ok(()),
+            Overflow::Shift { .. } | Overflow::Refuse => Ok(()),
         }
     }
 
@@ -98,23 +97,12 @@ impl Context {
         if drop == 0 {
             return Ok(());
         }
-        ensure_removable(&self.model)?;
         sequence.bring_back()?;
         let (decoder, n_ctx) = (self.model.decoder(), self.n_ctx());
         let rotations = |shift| decoder.key_rotations(n_ctx, shift);
         sequence.remove(&self.ops, (from, drop), &rotations)?;
         self.perf.n_removed_tokens += drop as u64;
         Ok(())
-    }
-}
-
-fn ensure_removable(model: &Model) -> Result<()> {
-    match model.decoder().spec().latent {
-        None => Ok(()),
-        Some(_) => Err(Error::unsupported(
-            "tokens cannot be removed from sequences of models with latent attention, whose keys \
-             are stored in another form; trim them and evaluate what shall stay",
-        )),
     }
 }
 

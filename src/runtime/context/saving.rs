@@ -1,6 +1,7 @@
 //! Saving sequences and loading them.
 
-use std::io::{BufReader, Cursor, Read};
+use std::fs::File;
+use std::io::{self, BufReader, Cursor, Read, Seek};
 use std::path::Path;
 
 use super::{Context, Sequences, fit_if};
@@ -45,7 +46,11 @@ impl Context {
         })
     }
 
-    fn write_with(&self, sequence: i32, write: impl FnOnce(&Sequence) -> Result<()>) -> Result<()> {
+    pub(super) fn write_with(
+        &self,
+        sequence: i32,
+        write: impl FnOnce(&Sequence) -> Result<()>,
+    ) -> Result<()> {
         let index = self.index_of(sequence)?;
         let mut sequences = Sequences::of(&self.sequences);
         sequences[index].bring_back()?;
@@ -53,10 +58,13 @@ impl Context {
         write(&sequences[index])
     }
 
-    /// Replaces what a sequence holds by what a file does. If that fails, the
-    /// sequence is as before.
+    /// Replaces what a sequence holds by what a file does, ours or one of mlx-lm's. If
+    /// that fails, the sequence is as before.
     pub fn load(&mut self, sequence: i32, path: &Path) -> Result<()> {
-        let (file, stamp) = open_regular(path)?;
+        let (mut file, stamp) = open_regular(path)?;
+        if is_prompt_cache(&mut file).map_err(|error| Error::io("read", path, &error))? {
+            return self.import_mlx(sequence, path, None);
+        }
         let mut input = BufReader::new(file);
         self.load_saved(sequence, &mut input, stamp.bytes)
             .at(path.display())
@@ -70,22 +78,33 @@ impl Context {
     }
 
     fn load_saved(&mut self, sequence: i32, input: &mut dyn Read, bytes: u64) -> Result<()> {
-        let index = self.index_of(sequence)?;
+        self.index_of(sequence)?;
         let shapes: Vec<_> = self.plan.shapes().collect();
         let saved = SavedSequence::open(input, bytes, self.origin(), &shapes)?;
         let n_tokens = saved.tokens().len();
         self.ensure_known(saved.tokens())?;
+        self.replace(sequence, n_tokens, |sequence| saved.load_into(sequence))
+    }
+
+    /// Replaces what a sequence holds by so many tokens, if there is room for both.
+    pub(super) fn replace(
+        &self,
+        sequence: i32,
+        n_tokens: usize,
+        load: impl FnOnce(&mut Sequence) -> Result<()>,
+    ) -> Result<()> {
+        let index = self.index_of(sequence)?;
         self.ensure_reserved(n_tokens)?;
         let mut sequences = Sequences::of(&self.sequences);
         let is_kept = self.let_go(&sequences[index], 0);
-        saved.load_into(&mut sequences[index])?;
+        load(&mut sequences[index])?;
         sequences.account();
         drop(sequences);
         fit_if(is_kept);
         Ok(())
     }
 
-    fn ensure_known(&self, tokens: &[i32]) -> Result<()> {
+    pub(super) fn ensure_known(&self, tokens: &[i32]) -> Result<()> {
         let vocab_size = self.model.decoder().spec().vocab_size;
         let is_known = |&token: &i32| usize::try_from(token).is_ok_and(|id| id < vocab_size);
         match tokens.iter().find(|token| !is_known(token)) {
@@ -117,4 +136,12 @@ impl Context {
             long_rotation: self.is_rotated_long(),
         }
     }
+}
+
+/// Whether it begins as a safetensors file, whose header is JSON behind its length.
+fn is_prompt_cache(file: &mut File) -> io::Result<bool> {
+    let mut first = Vec::new();
+    file.by_ref().take(9).read_to_end(&mut first)?;
+    file.rewind()?;
+    Ok(first.get(8) == Some(&b'{') && first[7] == 0)
 }

@@ -93,6 +93,8 @@ impl Subject {
             Measurement::Parallel { .. } => self.parallel(measurement, settings),
             Measurement::Fork { .. } => self.fork(measurement, settings),
             Measurement::Save { n_tokens } => self.save_and_load(n_tokens, settings),
+            Measurement::PrefixHit { n_tokens } => self.prefix_hit(n_tokens, settings),
+            Measurement::Guesses { by, .. } => self.guesses(measurement, by, settings),
         }
     }
 
@@ -190,7 +192,7 @@ impl Subject {
         }
         let steps = steps_within(settings.turn, fastest);
         let seconds_per_run = fastest * f64::from(steps);
-        let n_runs = (settings.turn.as_secs_f64() / seconds_per_run).clamp(1.0, MAX_RUNS) as u32;
+        let n_runs = runs_within(settings.turn, seconds_per_run);
         let turn = |worker: &mut Worker| {
             let mut seconds = 0.0;
             for _ in 0..n_runs {
@@ -426,8 +428,13 @@ fn steps_within(turn: Duration, seconds_per_step: f64) -> u32 {
     (steps as u32).clamp(MIN_STEPS, MAX_STEPS)
 }
 
+pub(super) fn runs_within(turn: Duration, seconds_per_run: f64) -> u32 {
+    (turn.as_secs_f64() / seconds_per_run).clamp(1.0, MAX_RUNS) as u32
+}
+
 #[cfg(test)]
 mod tests {
+    use super::super::plan::Guesser;
     use super::super::shape::ONE_BILLION;
     use super::*;
 
@@ -495,6 +502,17 @@ mod tests {
             Measurement::Fork {
                 n_tokens: 8,
                 n_forks: 2,
+            },
+            Measurement::PrefixHit { n_tokens: 8 },
+            Measurement::Guesses {
+                by: Guesser::Ngram,
+                n_tokens: 8,
+                is_sampled: false,
+            },
+            Measurement::Guesses {
+                by: Guesser::Draft,
+                n_tokens: 8,
+                is_sampled: true,
             },
         ];
         for measurement in measurements {

@@ -150,6 +150,11 @@ impl<'a> Bench<'a> {
                 let checkpoint = Checkpoint::random(python, shape, entry.model, *format)?;
                 (checkpoint, (*shape).clone(), *format)
             }
+            Source::Walk(shape) => {
+                self.require_memory(shape.weight_bytes(Format::FourBit), 0)?;
+                let checkpoint = Checkpoint::walk(python, shape, entry.model)?;
+                (checkpoint, (*shape).clone(), Format::FourBit)
+            }
             Source::Bundled => {
                 let checkpoint = Checkpoint::existing(bundled_model()?)?;
                 let config = fs::read_to_string(checkpoint.folder.join("config.json"))?;
@@ -207,6 +212,7 @@ fn ggufs(source: &Source) -> &'static [Gguf] {
     const LARGE: u64 = 5_000_000_000;
     match source {
         Source::Bundled => &[Gguf::Q4_1],
+        Source::Walk(_) => &[],
         Source::Random(_, Format::FourBit) => &[Gguf::Q4_0],
         Source::Random(shape, format) if shape.weight_bytes(*format) > LARGE => &[Gguf::Bfloat16],
         Source::Random(_, Format::Bfloat16) => &[Gguf::Bfloat16, Gguf::Float16],

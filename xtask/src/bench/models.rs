@@ -17,6 +17,7 @@ const SCRIPTS: [&str; 2] = [
     include_str!("../../../tools/bench/tensor_file.py"),
     include_str!("../../../tools/bench/random_checkpoint.py"),
 ];
+const WALK: &str = include_str!("../../../tools/bench/walk_checkpoint.py");
 const TO_GGUF: &str = include_str!("../../../tools/bench/to_gguf.py");
 
 const WEIGHTS: &str = "model.safetensors";
@@ -56,18 +57,38 @@ pub struct Checkpoint {
 impl Checkpoint {
     /// Random weights, made if they are not there yet.
     pub fn random(python: &Path, shape: &Shape, name: &str, format: Format) -> Result<Self> {
+        Self::made(
+            python,
+            (shape, format),
+            name,
+            ("random_checkpoint.py", None),
+        )
+    }
+
+    /// Weights whose text is a walk in a circle, in 4 bits.
+    pub fn walk(python: &Path, shape: &Shape, name: &str) -> Result<Self> {
+        let script = ("walk_checkpoint.py", Some(WALK));
+        Self::made(python, (shape, Format::FourBit), name, script)
+    }
+
+    /// By a script, which is part of the identity unless it is one of `SCRIPTS`.
+    fn made(
+        python: &Path,
+        (shape, format): (&Shape, Format),
+        name: &str,
+        (script, text): (&str, Option<&str>),
+    ) -> Result<Self> {
         let config = serde_json::to_string_pretty(&shape.config(format))?;
         let identity = SCRIPTS
-            .iter()
+            .into_iter()
+            .chain(text)
             .fold(Key::default().text(&config), |key, script| key.text(script));
         let entry = format!("bench-{name}");
         let folder = Cache::open()?.entry(&entry, identity.clone(), |dir| {
             eprintln!("bench: making {name}");
             require_room(dir, shape.weight_bytes(format))?;
             fs::write(dir.join("config.json"), &config)?;
-            run(Command::new(python)
-                .arg(tool("random_checkpoint.py"))
-                .arg(dir))
+            run(Command::new(python).arg(tool(script)).arg(dir))
         })?;
         Ok(Self { folder, identity })
     }

@@ -85,8 +85,8 @@ mod tests {
             let options = parse(line)?;
             Ok(options.entries().map(|(entry, _)| entry.model).collect())
         };
-        assert_eq!(models("sequences")?, ["1b-4bit"]);
-        assert_eq!(models("sequences --quick")?, ["0.3b-4bit"]);
+        assert_eq!(models("sequences")?, ["1b-4bit", "1b-walk-4bit", "tales"]);
+        assert_eq!(models("sequences --quick")?, ["0.3b-4bit", "tales"]);
         assert_eq!(models("sequences --only save")?, ["1b-4bit"]);
         assert!(parse("--quick sequences").is_err());
         Ok(())

@@ -6,6 +6,8 @@ use super::shape::{Format, HOLLOW, ONE_BILLION, SMALL, Shape, THREE_BILLION};
 /// Where a model's weights come from.
 pub enum Source {
     Random(&'static Shape, Format),
+    /// One that says 7 of 10 tokens of its text beforehand.
+    Walk(&'static Shape),
     Bundled,
 }
 
@@ -48,6 +50,25 @@ pub enum Measurement {
     Save {
         n_tokens: u32,
     },
+    /// The first token of a prompt that was evaluated before.
+    PrefixHit {
+        n_tokens: u32,
+    },
+    /// Decoding with guesses beside decoding without.
+    Guesses {
+        by: Guesser,
+        n_tokens: u32,
+        is_sampled: bool,
+    },
+}
+
+/// What guesses tokens.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Guesser {
+    /// Repetitions in the text.
+    Ngram,
+    /// The bundled model's smaller one.
+    Draft,
 }
 
 pub const BATCH_SIZES: [u32; 3] = [1, 4, 8];
@@ -82,6 +103,11 @@ impl Measurement {
                 vec![format!("fork-time-{n_forks}"), "fork-bytes".into()]
             }
             Self::Save { .. } => vec!["save".into(), "load".into()],
+            Self::PrefixHit { .. } => vec!["prefix-hit".into()],
+            Self::Guesses { by, .. } => match by {
+                Guesser::Ngram => vec!["ngram".into()],
+                Guesser::Draft => vec!["draft".into()],
+            },
         }
     }
 }
@@ -194,39 +220,73 @@ const fn parallel(n_requests: u32) -> Measurement {
     }
 }
 
-/// For `cargo xtask bench sequences`.
-pub const SEQUENCES: &[Entry] = &[Entry {
-    model: "1b-4bit",
-    source: Source::Random(&ONE_BILLION, Format::FourBit),
-    measurements: &[
-        parallel(1),
-        parallel(4),
-        parallel(8),
-        parallel(16),
-        Measurement::Fork {
-            n_tokens: 8000,
-            n_forks: 16,
-        },
-        Measurement::Save { n_tokens: 8000 },
-    ],
-}];
+const fn tales_guessed_by(by: Guesser) -> Measurement {
+    Measurement::Guesses {
+        by,
+        n_tokens: 300,
+        is_sampled: false,
+    }
+}
 
-pub const SEQUENCES_QUICK: &[Entry] = &[Entry {
-    model: "0.3b-4bit",
-    source: Source::Random(&SMALL, Format::FourBit),
+const TALES_GUESSED: Entry = Entry {
+    model: "tales",
+    source: Source::Bundled,
     measurements: &[
-        Measurement::Parallel {
-            n_requests: 4,
-            n_prompt: 64,
-            n_tokens: 16,
-        },
-        Measurement::Fork {
-            n_tokens: 600,
-            n_forks: 4,
-        },
-        Measurement::Save { n_tokens: 600 },
+        tales_guessed_by(Guesser::Ngram),
+        tales_guessed_by(Guesser::Draft),
     ],
-}];
+};
+
+/// For `cargo xtask bench sequences`.
+pub const SEQUENCES: &[Entry] = &[
+    Entry {
+        model: "1b-4bit",
+        source: Source::Random(&ONE_BILLION, Format::FourBit),
+        measurements: &[
+            parallel(1),
+            parallel(4),
+            parallel(8),
+            parallel(16),
+            Measurement::Fork {
+                n_tokens: 8000,
+                n_forks: 16,
+            },
+            Measurement::Save { n_tokens: 8000 },
+            Measurement::PrefixHit { n_tokens: 2048 },
+        ],
+    },
+    Entry {
+        model: "1b-walk-4bit",
+        source: Source::Walk(&ONE_BILLION),
+        measurements: &[Measurement::Guesses {
+            by: Guesser::Ngram,
+            n_tokens: 160,
+            is_sampled: true,
+        }],
+    },
+    TALES_GUESSED,
+];
+
+pub const SEQUENCES_QUICK: &[Entry] = &[
+    Entry {
+        model: "0.3b-4bit",
+        source: Source::Random(&SMALL, Format::FourBit),
+        measurements: &[
+            Measurement::Parallel {
+                n_requests: 4,
+                n_prompt: 64,
+                n_tokens: 16,
+            },
+            Measurement::Fork {
+                n_tokens: 600,
+                n_forks: 4,
+            },
+            Measurement::Save { n_tokens: 600 },
+            Measurement::PrefixHit { n_tokens: 600 },
+        ],
+    },
+    TALES_GUESSED,
+];
 
 /// The measurements of an entry that a name stands for: a model, a row such as
 /// `decode` or both as in `tales/decode`; a `*` at the end stands for anything.

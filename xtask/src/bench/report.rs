@@ -76,6 +76,8 @@ pub enum Meaning {
     TokensPerStep(u32),
     /// A block of the KV cache has this many bytes.
     CacheBlockBytes(u64),
+    /// This share of the guessed tokens was right.
+    RightGuesses(f64),
 }
 
 #[derive(Serialize, Deserialize)]

@@ -1,4 +1,5 @@
-//! Measurements of many sequences: requests at once, forks, files.
+//! Measurements of what sequences are good for: requests at once, forks, files, texts
+//! that begin alike, guesses.
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
@@ -8,16 +9,23 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 
-use super::measure::{REST, Settings, Subject, Turns, each, in_turns};
-use super::plan::Measurement;
+use super::measure::{REST, Settings, Subject, Turns, each, in_turns, runs_within};
+use super::plan::{Guesser, Measurement};
 use super::report::{Meaning, Peer, Row, Unit};
 use super::shape::CACHE_BLOCK_TOKENS;
 use super::statistics::percentile;
 use super::worker::Worker;
+use crate::library::bundled_draft;
 
 const WARM_UP: &str = "many 1 16 2";
 /// Bytes that plain reads and writes move at once.
 const PLAIN_PIECE: usize = 1 << 20;
+
+/// A prompt whose evaluation touches what the next one needs.
+const SHORT_PROMPT: u32 = 16;
+/// Tokens of the worker's own prompt, at most.
+const ROOM_FOR_PROMPT: u32 = 96;
+const NGRAM: u32 = 3;
 
 /// What all requests at once came to.
 struct Parallel {
@@ -116,23 +124,121 @@ impl Subject {
             }
         }
         let [save, write, load, read] = rates;
+        let row = |name, umrt, peer, values| {
+            let pairs = [umrt, values];
+            self.row_beside(name, Unit::BytesPerSecond, pairs, peer, Meaning::Nothing)
+        };
         Ok(vec![
-            self.disk_row("save", save, "plain writes", write),
-            self.disk_row("load", load, "plain reads", read),
+            row("save", save, "plain writes", write),
+            row("load", load, "plain reads", read),
         ])
     }
 
-    fn disk_row(&self, name: &str, umrt: Vec<f64>, plain: &str, values: Vec<f64>) -> Row {
+    /// Beside the first token of the same prompt when it was new.
+    pub(super) fn prefix_hit(&self, n_tokens: u32, settings: &Settings) -> Result<Vec<Row>> {
+        let mut worker = self.umrt.start()?;
+        worker.ask(&format!("open {}", self.umrt.model.display()))?;
+        worker.ask("prefixes")?;
+        worker.ask(&format!(
+            "context {} 1 {}",
+            n_tokens + 1,
+            settings.n_threads
+        ))?;
+        worker.ask(&format!("again {SHORT_PROMPT}"))?;
+        let (mut known, mut new) = (Vec::new(), Vec::new());
+        for _ in 0..settings.n_pairs {
+            thread::sleep(REST);
+            worker.ask(&format!("again {n_tokens}"))?;
+            new.push(worker.ask("first 0")?);
+            known.push(worker.ask("first 1")?);
+        }
+        let pairs = [known, new];
+        let (peer, meaning) = ("the prompt when new", Meaning::Nothing);
+        Ok(vec![self.row_beside(
+            "prefix-hit",
+            Unit::Seconds,
+            pairs,
+            peer,
+            meaning,
+        )])
+    }
+
+    /// Beside the same text without guesses.
+    pub(super) fn guesses(
+        &self,
+        measurement: Measurement,
+        by: Guesser,
+        settings: &Settings,
+    ) -> Result<Vec<Row>> {
+        let Measurement::Guesses {
+            n_tokens,
+            is_sampled,
+            ..
+        } = measurement
+        else {
+            bail!("{measurement:?} is another measurement");
+        };
+        let mut worker = self.umrt.start()?;
+        let context = format!(
+            "context {} 1 {}",
+            n_tokens + ROOM_FOR_PROMPT,
+            settings.n_threads
+        );
+        if by == Guesser::Draft {
+            worker.ask(&format!("open {}", bundled_draft().display()))?;
+            worker.ask(&context)?;
+            worker.ask("swap")?;
+        }
+        worker.ask(&format!("open {}", self.umrt.model.display()))?;
+        worker.ask(&context)?;
+        let temperature = u8::from(is_sampled);
+        let plain = format!("continue {n_tokens} 0 0 {temperature}");
+        let guessing = match by {
+            Guesser::Ngram => format!("continue {n_tokens} {NGRAM} 0 {temperature}"),
+            Guesser::Draft => format!("continue {n_tokens} 0 1 {temperature}"),
+        };
+        let n_runs = runs_within(settings.turn, worker.ask(&plain)?);
+        let mut rates: [Vec<f64>; 2] = Default::default();
+        for _ in 0..settings.n_pairs {
+            for (rates, command) in rates.iter_mut().zip([&guessing, &plain]) {
+                thread::sleep(REST);
+                let seconds = (0..n_runs).map(|_| worker.ask(command));
+                let seconds = seconds.sum::<Result<f64>>()?;
+                rates.push(f64::from(n_runs * n_tokens) / seconds);
+            }
+        }
+        worker.ask(&guessing)?;
+        let share = worker.ask("figure accepted")? / worker.ask("figure drafted")?;
+        let (name, unit) = (&measurement.rows()[0], Unit::TokensPerSecond);
+        let meaning = Meaning::RightGuesses(share);
+        Ok(vec![self.row_beside(
+            name,
+            unit,
+            rates,
+            "without guesses",
+            meaning,
+        )])
+    }
+
+    /// Umrt's values beside those of something that is no other library.
+    fn row_beside(
+        &self,
+        name: &str,
+        unit: Unit,
+        [umrt, values]: [Vec<f64>; 2],
+        peer: &str,
+        meaning: Meaning,
+    ) -> Row {
         Row {
             model: self.model.clone(),
             measurement: name.into(),
-            unit: Unit::BytesPerSecond,
+            unit,
             umrt,
             peer: Some(Peer {
-                name: plain.into(),
+                name: peer.into(),
                 values,
             }),
-            meaning: Meaning::Nothing,
+            meaning,
             read_bandwidth: Vec::new(),
         }
     }

@@ -109,6 +109,9 @@ pub fn label(measurement: &str) -> String {
         "fork-bytes" => "memory of a fork that goes on".into(),
         "save" => "saving a sequence".into(),
         "load" => "loading a sequence".into(),
+        "prefix-hit" => "first token of a prompt that is known".into(),
+        "ngram" => "decode with guesses from repetitions".into(),
+        "draft" => "decode with a draft model".into(),
         "token" => "time per token with next to no weights".into(),
         other => other.into(),
     }
@@ -157,6 +160,7 @@ fn meaning(report: &Report, row: &Row) -> String {
         }
         Meaning::FlopPerToken(flop) => format!("{:.1} GFLOP/s", median * flop as f64 / 1e9),
         Meaning::WeightBytes(bytes) => format!("{:.1}% of weights", 100.0 * median / bytes as f64),
+        Meaning::RightGuesses(share) => format!("{:.0}% of guesses right", share * 100.0),
         Meaning::CacheBlockBytes(bytes) => format!("{:.2} blocks", median / bytes as f64),
         Meaning::TokensPerStep(_) => match report.batch_gain(row) {
             Some(gain) => format!("{gain:.2}x of batch 1"),

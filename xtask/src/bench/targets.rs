@@ -40,6 +40,8 @@ pub const TARGETS: &[Target] = &[
     target("1b-4bit/parallel-8", Goal::Advantage(1.5)),
     target("1b-4bit/fork-bytes", Goal::CacheBlocks(1.0)),
     target("1b-4bit/save", Goal::Advantage(0.7)),
+    target("1b-4bit/prefix-hit", Goal::Advantage(50.0)),
+    target("1b-walk-4bit/ngram", Goal::Advantage(1.3)),
 ];
 
 const fn target(row: &'static str, goal: Goal) -> Target {

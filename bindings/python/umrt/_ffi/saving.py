@@ -18,6 +18,11 @@ declare(
             STATUS,
             [HANDLE, c_int32, POINTER(c_uint8), c_size_t],
         ),
+        "umrt_seq_import_mlx": (
+            STATUS,
+            [HANDLE, c_int32, c_char_p, POINTER(c_int32), c_size_t],
+        ),
+        "umrt_seq_export_mlx": (STATUS, [HANDLE, c_int32, c_char_p]),
         "umrt_seq_tokens": (
             STATUS,
             [HANDLE, c_int32, POINTER(c_int32), c_size_t, NEEDED],

@@ -85,6 +85,35 @@ extension Context {
         }
     }
 
+    /// Writes a sequence as mlx-lm's `save_prompt_cache` would, with the tokens' ids among
+    /// the metadata, for its `load_prompt_cache` and for `load(_:from:)`. Such files have no
+    /// checksums and do not say which model they belong to.
+    ///
+    /// - Throws: `UmrtError` with `.unsupported` (latent attention), and as `save` does.
+    public func exportMLX(_ sequence: Int = 0, to path: String) async throws {
+        let path = try cText("path", path)
+        try await call { umrt_seq_export_mlx($0, Int32(clamping: sequence), path) }
+    }
+
+    /// Replaces what a sequence holds by a prompt cache that mlx-lm saved. If anything
+    /// fails, the sequence is as before.
+    ///
+    /// - Parameter tokens: the ids of all tokens that mlx-lm had evaluated, which its files
+    ///   do not have; nil: those that `exportMLX` wrote.
+    /// - Throws: `UmrtError` with `.invalidArgument` (other tokens than the file has, another
+    ///   model or `keysAndValues`), `.unsupported` (another kind of cache than `KVCache` and
+    ///   `QuantizedKVCache`, several sequences, latent attention), and as `load` does.
+    public func importMLX(
+        _ sequence: Int = 0, from path: String, tokens: [Token]? = nil
+    ) async throws {
+        let path = try cText("path", path)
+        let sequence = Int32(clamping: sequence)
+        try await call { context in
+            guard let tokens else { return umrt_seq_import_mlx(context, sequence, path, nil, 0) }
+            return umrt_seq_import_mlx(context, sequence, path, tokens, tokens.count)
+        }
+    }
+
     /// One sequence's own memory. What it shares with other sequences is included.
     ///
     /// - Throws: `UmrtError` with `.invalidArgument` (no such sequence).

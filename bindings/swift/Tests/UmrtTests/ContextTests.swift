@@ -65,6 +65,28 @@ extension UmrtTests {
             #expect(try await context.length() == 4)
         }
 
+        @Test func aSequenceGoesThroughAFileOfMlxLm() async throws {
+            let model = try await Model.open(plainPath)
+            let context = try await model.makeContext()
+            try await context.evaluate([3, 5, 7])
+            let file = FileManager.default.temporaryDirectory
+                .appending(path: "umrt-\(UUID().uuidString).safetensors").path
+            defer { try? FileManager.default.removeItem(atPath: file) }
+            try await context.exportMLX(to: file)
+            try await context.evaluate([9])
+            let expected = try await context.logits()
+            for tokens in [nil, [3, 5, 7]] as [[Token]?] {
+                try await context.trim(keeping: 0)
+                try await context.importMLX(from: file, tokens: tokens)
+                #expect(try await context.tokens(0) == [3, 5, 7])
+                try await context.evaluate([9])
+                #expect(try await context.logits() == expected)
+            }
+            await #expect(throws: UmrtError.self) {
+                try await context.importMLX(from: file, tokens: [3, 5])
+            }
+        }
+
         @Test func adaptersAreSwappedAndLeaveNothingBehind() async throws {
             let model = try await Model.open(plainPath)
             let folder = fixtures.appending(path: "adapters")

@@ -33,23 +33,25 @@ unsafe fn multiply_in<const WORDS: usize, const PLANES: usize, const TABLE: bool
     out: &mut [f32],
 ) {
     let nibbles = Nibbles::<WORDS, PLANES, TABLE>::new(rows, x);
-    let (n, n_rows) = (x.n(), rows.len());
-    for row in 0..n_rows {
-        let mut token = 0;
-        while token < n {
-            let out = &mut out[token * n_rows + row..];
-            // SAFETY: the same contract.
-            token += unsafe {
-                match n - token {
-                    8.. => put(nibbles.dot::<8>(rows, x, row, token), n_rows, out),
-                    4.. => put(nibbles.dot::<4>(rows, x, row, token), n_rows, out),
-                    2.. => put(nibbles.dot::<2>(rows, x, row, token), n_rows, out),
-                    _ => put(nibbles.dot::<1>(rows, x, row, token), n_rows, out),
-                }
-            };
+    let n_rows = rows.len();
+    let n_in_pairs = match x.n() * x.row_bytes > NEAR_BYTES {
+        true => n_rows / 2 * 2,
+        false => 0,
+    };
+    // SAFETY: the same contract.
+    unsafe {
+        for row in (0..n_in_pairs).step_by(2) {
+            nibbles.multiply_pair(rows, x, row, out);
+        }
+        for row in n_in_pairs..n_rows {
+            nibbles.multiply_row(rows, x, row, out);
         }
     }
 }
+
+/// Activations that are in the first-level cache when the next row of weights comes.
+/// With more of them, two rows at a time make one trip to the second level of two.
+const NEAR_BYTES: usize = 24 << 10;
 
 /// What all rows have in common. A part is WORDS words of eight codes; a block has
 /// as many vectors of them.
@@ -75,57 +77,105 @@ impl<const WORDS: usize, const PLANES: usize, const TABLE: bool> Nibbles<WORDS, 
         }
     }
 
-    /// The products of a row with N rows of `x`.
+    /// The products of a row with all of `x`.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,f16c")]
-    unsafe fn dot<const N: usize>(
+    unsafe fn multiply_row(&self, rows: &CodeRows<'_>, x: &Planes, row: usize, out: &mut [f32]) {
+        let mut token = 0;
+        while token < x.n() {
+            // SAFETY: the same contract.
+            token += unsafe {
+                match x.n() - token {
+                    8.. => self.dot::<8, 1>(rows, x, (row, token), out),
+                    4.. => self.dot::<4, 1>(rows, x, (row, token), out),
+                    2.. => self.dot::<2, 1>(rows, x, (row, token), out),
+                    _ => self.dot::<1, 1>(rows, x, (row, token), out),
+                }
+            };
+        }
+    }
+
+    /// The same of two rows, to the same bits.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,f16c")]
+    unsafe fn multiply_pair(&self, rows: &CodeRows<'_>, x: &Planes, row: usize, out: &mut [f32]) {
+        let mut token = 0;
+        while token < x.n() {
+            // SAFETY: the same contract.
+            token += unsafe {
+                match x.n() - token {
+                    4.. => self.dot::<4, 2>(rows, x, (row, token), out),
+                    2.. => self.dot::<2, 2>(rows, x, (row, token), out),
+                    _ => self.dot::<1, 2>(rows, x, (row, token), out),
+                }
+            };
+        }
+    }
+
+    /// Writes the products of R rows with N rows of `x`; gives N.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,f16c")]
+    unsafe fn dot<const N: usize, const R: usize>(
         &self,
         rows: &CodeRows<'_>,
         x: &Planes,
-        row: usize,
-        first: usize,
-    ) -> [f32; N] {
-        let mut sums = [_mm512_setzero_ps(); N];
+        (row, first): (usize, usize),
+        out: &mut [f32],
+    ) -> usize {
+        let mut sums = [[_mm512_setzero_ps(); R]; N];
         let whole_blocks = rows.row_bytes / Self::BLOCK_BYTES;
         // SAFETY: the same contract.
         unsafe {
             for block in 0..whole_blocks {
-                self.add_block::<N, true>(rows, x, (row, first), block, &mut sums);
+                self.add_block::<N, R, true>(rows, x, (row, first), block, &mut sums);
             }
             if whole_blocks < x.parts.div_ceil(LANES) {
-                self.add_block::<N, false>(rows, x, (row, first), whole_blocks, &mut sums);
+                self.add_block::<N, R, false>(rows, x, (row, first), whole_blocks, &mut sums);
             }
         }
-        sums.map(|sum| _mm512_reduce_add_ps(sum))
+        for index in 0..R {
+            let products = sums.map(|sums| _mm512_reduce_add_ps(sums[index]));
+            let out = &mut out[first * rows.len() + row + index..];
+            put(products, rows.len(), out);
+        }
+        N
     }
 
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,f16c")]
-    unsafe fn add_block<const N: usize, const WHOLE: bool>(
+    unsafe fn add_block<const N: usize, const R: usize, const WHOLE: bool>(
         &self,
         rows: &CodeRows<'_>,
         x: &Planes,
         (row, first): (usize, usize),
         block: usize,
-        sums: &mut [__m512; N],
+        sums: &mut [[__m512; R]; N],
     ) {
         // SAFETY: see the top of the file; the planes' scales and sums are padded
         // to vectors, their bytes to blocks.
         unsafe {
-            let words = self.load::<WHOLE>(rows.row_codes(row), block);
-            let scales = self.parts.read::<WHOLE>(&rows.scales, row, block);
-            let biases = self.parts.read::<WHOLE>(&rows.biases, row, block);
+            let mut words = [[[_mm512_setzero_si512(); 2]; WORDS]; R];
+            let (mut scales, mut biases) = ([_mm512_setzero_ps(); R], [_mm512_setzero_ps(); R]);
+            for index in 0..R {
+                let row = row + index;
+                words[index] = self.load::<WHOLE>(rows.row_codes(row), block);
+                scales[index] = self.parts.read::<WHOLE>(&rows.scales, row, block);
+                biases[index] = self.parts.read::<WHOLE>(&rows.biases, row, block);
+            }
             let block_bytes = 2 * PLANES * Self::BLOCK_BYTES;
             let bytes = x.bytes.as_slice().as_ptr();
             let mut bytes = bytes.add(first * x.row_bytes + block * block_bytes);
             let mut parts = first * x.parts_stride + block * LANES;
-            for sum in sums {
-                let whole = Self::multiply(&words, bytes);
+            for sums in sums {
+                let wholes = Self::multiply(&words, bytes);
                 let x_scales = _mm512_loadu_ps(x.scales.as_ptr().add(parts));
                 let x_sums = _mm512_loadu_ps(x.sums.as_ptr().add(parts));
-                let scales = _mm512_mul_ps(scales, x_scales);
-                *sum = _mm512_fmadd_ps(biases, x_sums, *sum);
-                *sum = _mm512_fmadd_ps(_mm512_cvtepi32_ps(whole), scales, *sum);
+                for index in 0..R {
+                    let sum = &mut sums[index];
+                    let scales = _mm512_mul_ps(scales[index], x_scales);
+                    *sum = _mm512_fmadd_ps(biases[index], x_sums, *sum);
+                    *sum = _mm512_fmadd_ps(_mm512_cvtepi32_ps(wholes[index]), scales, *sum);
+                }
                 bytes = bytes.wrapping_add(x.row_bytes);
                 parts += x.parts_stride;
             }
@@ -158,28 +208,35 @@ impl<const WORDS: usize, const PLANES: usize, const TABLE: bool> Nibbles<WORDS, 
         words
     }
 
-    /// A block's codes times the planes of a row of activations, part by part.
+    /// A block's codes of R rows times the planes of a row of activations, part by part.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-    unsafe fn multiply(words: &[[__m512i; 2]; WORDS], planes: *const i8) -> __m512i {
-        let mut whole = _mm512_setzero_si512();
+    unsafe fn multiply<const R: usize>(
+        words: &[[[__m512i; 2]; WORDS]; R],
+        planes: *const i8,
+    ) -> [__m512i; R] {
+        let mut wholes = [_mm512_setzero_si512(); R];
         for plane in 0..PLANES {
-            let mut sums = [_mm512_setzero_si512(); 2];
-            for (word, halves) in words.iter().enumerate() {
-                for (half, codes) in halves.iter().enumerate() {
+            let mut sums = [[_mm512_setzero_si512(); 2]; R];
+            for word in 0..WORDS {
+                for half in 0..2 {
                     let vector = (plane * WORDS + word) * 2 + half;
                     // SAFETY: see the top of the file.
                     let x = unsafe { _mm512_loadu_epi8(planes.add(vector * 64)) };
-                    sums[half] = _mm512_dpbusd_epi32(sums[half], *codes, x);
+                    for (sums, words) in sums.iter_mut().zip(words) {
+                        sums[half] = _mm512_dpbusd_epi32(sums[half], words[word][half], x);
+                    }
                 }
             }
-            let sum = _mm512_add_epi32(sums[0], sums[1]);
-            whole = match plane {
-                0 => sum,
-                _ => _mm512_add_epi32(_mm512_slli_epi32::<7>(whole), sum),
-            };
+            for (whole, sums) in wholes.iter_mut().zip(sums) {
+                let sum = _mm512_add_epi32(sums[0], sums[1]);
+                *whole = match plane {
+                    0 => sum,
+                    _ => _mm512_add_epi32(_mm512_slli_epi32::<7>(*whole), sum),
+                };
+            }
         }
-        whole
+        wholes
     }
 }
 

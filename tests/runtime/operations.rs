@@ -1,0 +1,179 @@
+//! Every operation on sequences works for every kind of cache. Recurrent caches are of
+//! families that do not open.
+
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use umrt::checkpoint::Dtype;
+use umrt::error::Status;
+use umrt::kv::KvType;
+use umrt::mlx::CpuOps;
+use umrt::runtime::{Batch, Cancel, Context, ContextOptions, Model};
+
+use crate::common::random_family::{Form, Latent, RandomFamily};
+use crate::common::random_model::RandomModel;
+use crate::common::{
+    append, assert_identical, context_of, open_with, relative_difference, token_ids,
+};
+
+/// In one layer, keys and values are functions of the token and its position alone, so
+/// that a shifted sequence can be compared with one that never had what was removed.
+const SHAPE: RandomModel = RandomModel {
+    hidden_size: 64,
+    intermediate_size: 128,
+    n_layers: 1,
+    n_heads: 4,
+    n_kv_heads: 2,
+    head_dim: 64,
+    vocab_size: 96,
+    dtype: Dtype::F32,
+};
+
+const LATENT: Latent = Latent {
+    query_rank: Some(48),
+    rank: 96,
+    plain_dim: 24,
+    rotated_dim: 32,
+    value_dim: 20,
+};
+
+const Q8: KvType = KvType::Quantized {
+    bits: 8,
+    group_size: 32,
+};
+
+/// A cache, and how far a shifted sequence may be from one that was never shifted.
+struct Kind<'a> {
+    name: &'a str,
+    model: Arc<Model>,
+    kv_type: KvType,
+    bound: f32,
+}
+
+impl Kind<'_> {
+    fn context(&self) -> Context {
+        let options = ContextOptions {
+            n_ctx: 400,
+            n_sequences: 2,
+            kv_type: self.kv_type,
+            prefill_chunk: 64,
+            ..ContextOptions::default()
+        };
+        context_of(&self.model, options)
+    }
+
+    /// With `text` in sequence 0.
+    fn holding(&self, text: &[i32]) -> Context {
+        let mut context = self.context();
+        append(&mut context, 0, text);
+        context
+    }
+}
+
+fn for_each_kind(check: impl Fn(&Kind<'_>)) {
+    for (name, form) in [
+        ("whole", Form::Llama),
+        // The text is longer than the window.
+        ("window", Form::Gemma2),
+        ("latent", Form::Latent(LATENT)),
+    ] {
+        let directory = RandomFamily { shape: SHAPE, form }.write();
+        for cpu_ops in [CpuOps::Kernels, CpuOps::Stock] {
+            let model = open_with(directory.path(), cpu_ops);
+            for (kv_type, bound) in [(KvType::Computed, 3e-6), (Q8, 1e-2)] {
+                check(&Kind {
+                    name: &format!("{name} {cpu_ops:?} {kv_type:?}"),
+                    model: model.clone(),
+                    kv_type,
+                    bound,
+                });
+            }
+        }
+    }
+}
+
+fn text() -> Vec<i32> {
+    token_ids(1, 330, SHAPE.vocab_size)
+}
+
+const NEXT: [i32; 2] = [7, 8];
+
+#[test]
+fn forks_go_on_as_what_they_are_forks_of() {
+    for_each_kind(|kind| {
+        let mut context = kind.holding(&text());
+        context.fork(0, 1).expect(kind.name);
+        let expected = append(&mut context, 0, &NEXT);
+        assert_identical(&append(&mut context, 1, &NEXT), &expected);
+    });
+}
+
+#[test]
+fn trimmed_sequences_go_on_as_if_they_had_never_been_longer() {
+    for_each_kind(|kind| {
+        let expected = append(&mut kind.holding(&text()), 0, &NEXT);
+        let mut context = kind.holding(&text());
+        append(&mut context, 0, &[1; 40]);
+        context.trim(0, text().len()).expect(kind.name);
+        assert_identical(&append(&mut context, 0, &NEXT), &expected);
+    });
+}
+
+#[test]
+fn cancelled_evaluations_are_rolled_back() {
+    for_each_kind(|kind| {
+        let text = text();
+        let (held, more) = text.split_at(30);
+        let expected = append(&mut kind.holding(held), 0, &NEXT);
+        let mut context = kind.holding(held);
+        let mut n_cancelled = 0;
+        for delay_us in [200, 1000, 5000] {
+            let cancel = Cancel::new();
+            let trigger = cancel.clone();
+            let canceller = thread::spawn(move || {
+                thread::sleep(Duration::from_micros(delay_us));
+                trigger.trigger();
+            });
+            match context.eval(&Batch::of(more), Some(&cancel)) {
+                Ok(()) => context.trim(0, held.len()).expect(kind.name),
+                Err(error) => {
+                    assert_eq!(error.status(), Status::Cancelled, "{}: {error}", kind.name);
+                    n_cancelled += 1;
+                }
+            }
+            canceller.join().expect("ended");
+            assert_eq!(context.sequence_tokens(0).expect("tokens"), held);
+        }
+        assert!(n_cancelled > 0, "{}", kind.name);
+        assert_identical(&append(&mut context, 0, &NEXT), &expected);
+    });
+}
+
+#[test]
+fn saved_sequences_go_on_in_other_contexts() {
+    let files = tempfile::tempdir().expect("a directory");
+    let path = files.path().join("sequence");
+    for_each_kind(|kind| {
+        let mut context = kind.holding(&text());
+        context.save(0, &path).expect(kind.name);
+        let expected = append(&mut context, 0, &NEXT);
+        let mut other = kind.context();
+        other.load(1, &path).expect(kind.name);
+        assert_identical(&append(&mut other, 1, &NEXT), &expected);
+    });
+}
+
+#[test]
+fn shifted_sequences_go_on_as_if_what_was_removed_had_never_been_there() {
+    for_each_kind(|kind| {
+        let text = text();
+        let mut context = kind.holding(&text);
+        context.shift(0, 10, 200).expect(kind.name);
+        let rest = [&text[..10], &text[210..]].concat();
+        let expected = append(&mut kind.holding(&rest), 0, &NEXT);
+        let found = append(&mut context, 0, &NEXT);
+        let difference = relative_difference(&found, &expected);
+        assert!(difference < kind.bound, "{}: {difference:.1e}", kind.name);
+    });
+}
