@@ -102,6 +102,11 @@ impl ModelDirectory {
         self.optional("tokenizer.json")
     }
 
+    /// A SentencePiece model, which older directories have instead.
+    pub fn sentence_pieces(&self) -> Option<PathBuf> {
+        self.optional("tokenizer.model")
+    }
+
     pub fn tokenizer_config(&self) -> Option<PathBuf> {
         self.optional("tokenizer_config.json")
     }

@@ -10,6 +10,7 @@
 //! - `header`, `tensors`, `dtype`: what the safetensors headers say.
 //! - `foreign`: weights that other tools have quantized.
 //! - `gguf`: GGUF files, which have all of that in one header.
+//! - `sentence_piece`: vocabularies of SentencePiece, in files of their own or not.
 //! - `mmap`: the weights in memory, mapped or read; which pages are resident.
 //! - `manifest`: the two handles, [`Manifest`] (read, cheap) and [`Checkpoint`]
 //!   (mapped).
@@ -36,6 +37,7 @@ mod manifest;
 mod mmap;
 mod quantization;
 mod replace;
+mod sentence_piece;
 mod target;
 mod tensors;
 mod writer;
@@ -54,6 +56,7 @@ pub use manifest::{Checkpoint, Manifest, WeightFile};
 pub use mmap::{Advice, LoadMode, MappedFile};
 pub use quantization::{Mode, QuantSpec, Quantization};
 pub use replace::replace_file;
+pub use sentence_piece::{PieceSettings, SentencePieces};
 pub use target::{NewDirectory, NewFile};
 pub use tensors::{TensorInfo, TensorTable};
 pub use writer::{NewTensor, write_safetensors};

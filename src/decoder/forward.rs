@@ -46,7 +46,7 @@ impl Decoder {
         let (weights, bytes) = Weights::load(checkpoint, &spec, (stream, cpu_ops), progress)?;
         let decoder = Decoder {
             dtype: match precision {
-                Precision::Native => weights.dtype()?,
+                Precision::Native => spec.native_dtype(checkpoint)?,
                 Precision::Float32 => Dtype::F32,
             },
             ropes: spec

@@ -7,8 +7,8 @@ use crate::checkpoint::{self, Checkpoint, Mode, QuantSpec, TensorInfo};
 use crate::error::{Error, Result};
 use crate::kernels::BlockFormat;
 use crate::mlx::{
-    Array, BlockWeight, CpuOps, Device, Dtype, Linear, MappedArrays, QuantMode, QuantizedWeight,
-    Stream, TensorView, Weight,
+    Array, BlockWeight, CpuOps, Dtype, Linear, MappedArrays, QuantMode, QuantizedWeight, Stream,
+    TensorView, Weight,
 };
 
 pub const FLOATS: &[Dtype] = &[Dtype::F32, Dtype::F16, Dtype::Bf16];
@@ -78,7 +78,7 @@ impl<'a> Loader<'a> {
     pub fn new(checkpoint: &'a Arc<Checkpoint>, stream: &'a Stream, cpu_ops: CpuOps) -> Loader<'a> {
         Loader {
             checkpoint,
-            uses_kernels: stream.device() == Device::Cpu && cpu_ops == CpuOps::Kernels,
+            uses_kernels: cpu_ops.are_kernels(stream.device()),
             owner: checkpoint.clone(),
             arrays: MappedArrays::new(stream),
             mapped_bytes: 0,
@@ -198,12 +198,6 @@ impl<'a> Loader<'a> {
 
     fn blocks(&mut self, place: &Place<'_>, format: BlockFormat) -> Result<Weight> {
         let name = format!("{}.weight", place.module);
-        if !self.uses_kernels {
-            return Err(Error::unsupported(format!(
-                "tensor {name} is stored in {format} blocks, which only umrt's kernels on the CPU \
-                 compute with"
-            )));
-        }
         if !place.columns.is_multiple_of(format.values()) {
             return Err(Error::format(format!(
                 "tensor {name} should have rows of {} values, which are no whole {format} blocks",
@@ -213,6 +207,11 @@ impl<'a> Loader<'a> {
         let row_bytes = place.columns / format.values() * format.bytes();
         let stored = place.stored(Some(row_bytes));
         let bytes = self.of_type(&name, &stored, place.rows.clone(), &[Dtype::U8])?;
+        if !self.uses_kernels {
+            return Err(Error::internal(format!(
+                "tensor {name} is still in {format} blocks where MLX computes"
+            )));
+        }
         Ok(Weight::Blocks(BlockWeight { bytes, format }))
     }
 

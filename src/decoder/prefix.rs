@@ -7,7 +7,7 @@ use crate::mlx;
 
 /// The type of activations that meet blocks of GGUF files: unlike float16 it has
 /// room for the largest of any model.
-pub const TYPE_OF_BLOCKS: mlx::Dtype = mlx::Dtype::Bf16;
+const TYPE_OF_BLOCKS: mlx::Dtype = mlx::Dtype::Bf16;
 
 /// What comes before the names of modules.
 #[derive(Clone, Copy, Debug)]
@@ -92,7 +92,8 @@ impl DecoderSpec {
             Some(scales) => scales,
             None => manifest.required(&format!("{table}.weight"))?,
         };
-        if tensor.blocks.is_some() {
+        let was_blocks = manifest.directory().is_gguf() && manifest.is_made(tensor);
+        if tensor.blocks.is_some() || was_blocks {
             return Ok(TYPE_OF_BLOCKS);
         }
         match tensor.dtype {

@@ -7,13 +7,13 @@ use super::family::{Fused, QkNorm};
 use super::latent::LatentWeights;
 use super::loader::{Loader, Place};
 use super::mlp::{DenseForm, DenseSpec, ExpertsSpec, MlpSpec};
-use super::prefix::{Prefix, TYPE_OF_BLOCKS};
+use super::prefix::Prefix;
 use super::spec::DecoderSpec;
 use crate::checkpoint::Checkpoint;
 use crate::error::Result;
 use crate::mlx::{
-    Activation, Array, CpuOps, Dtype, ExpertWeights, Experts, GatedLinears, JoinedLinears, Linear,
-    QuantMode, SharedExpert, Stream, Weight,
+    Activation, Array, CpuOps, ExpertWeights, Experts, GatedLinears, JoinedLinears, Linear,
+    SharedExpert, Stream,
 };
 
 /// One decoder layer's parameters.
@@ -125,17 +125,6 @@ impl Weights {
     /// The output projection.
     pub fn head(&self) -> &Linear {
         self.head.as_ref().unwrap_or(&self.embedding)
-    }
-
-    /// The type in which the decoder computes: that of the embedding's values, or
-    /// of the norms where the embedding's scales are no floats.
-    pub fn dtype(&self) -> Result<Dtype> {
-        match &self.embedding.weight {
-            Weight::Float(table) => table.dtype(),
-            Weight::Quantized(table) if table.mode == QuantMode::Affine => table.scales.dtype(),
-            Weight::Blocks(_) => Ok(TYPE_OF_BLOCKS),
-            Weight::Quantized(_) => self.final_norm.weight.dtype(),
-        }
     }
 }
 
@@ -407,7 +396,7 @@ const STACKED_NAMES: [&str; 3] = ["gate_proj", "up_proj", "down_proj"];
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::mlx::Device;
+    use crate::mlx::{Device, Weight};
     use std::path::Path;
 
     fn load(fixture: &str) -> (Arc<Checkpoint>, Weights, LoadedBytes) {

@@ -30,6 +30,13 @@ pub enum CpuOps {
     Stock,
 }
 
+impl CpuOps {
+    /// Whether our kernels compute on this device.
+    pub fn are_kernels(self, device: Device) -> bool {
+        device == Device::Cpu && self == CpuOps::Kernels
+    }
+}
+
 /// Builds operations on one stream.
 pub struct Ops {
     stream: Arc<Stream>,
@@ -55,7 +62,7 @@ pub(super) fn some(value: i32) -> sys::mlx_optional_int {
 impl Ops {
     /// `n_threads` is for kernels of ours, 0: as many as suit the machine.
     pub fn new(stream: Stream, cpu_ops: CpuOps, n_threads: usize) -> Ops {
-        let kernels = stream.device() == Device::Cpu && cpu_ops == CpuOps::Kernels;
+        let kernels = cpu_ops.are_kernels(stream.device());
         let compiles = stream.device().is_gpu() && !stream.device().is_pretended();
         let stop = stream.signal().stop_place();
         let pool = kernels.then(|| Arc::new(Pool::shared(n_threads).stopped_by(stop.clone())));
@@ -288,10 +295,10 @@ impl Ops {
         }
     }
 
-    /// The values of a quantized matrix, computed in `dtype`. Powers of two beyond
-    /// the range of a half are scales too, so small floats become float32 first.
+    /// The values of a quantized matrix. They become float32 first where the scales
+    /// are of another type than `dtype`, which may not hold them.
     pub(super) fn dequantize(&self, weight: &QuantizedWeight, dtype: Dtype) -> Result<Array> {
-        if weight.mode != QuantMode::Affine && dtype != Dtype::F32 {
+        if dtype != Dtype::F32 && weight.scales.dtype()? != dtype {
             return self.astype(&self.dequantize(weight, Dtype::F32)?, dtype);
         }
         let scales = match weight.mode {

@@ -208,15 +208,16 @@ impl Ops {
         }
     }
 
-    /// `x W^T`, or `x W` where the weight is not `transposed`. Both may have more
-    /// dimensions, for as many products.
+    /// `x W^T`, or `x W` where the weight is not `transposed`, in the type of `x`
+    /// whatever that of the scales is. Both may have more dimensions, for as many
+    /// products.
     pub(super) fn quantized_product(
         &self,
         x: &Array,
         weight: &QuantizedWeight,
         transposed: bool,
     ) -> Result<Array> {
-        Array::build(|out| {
+        let product = Array::build(|out| {
             // SAFETY: live handles and a literal; mlx-c keeps references of its own.
             unsafe {
                 sys::mlx_quantized_matmul(
@@ -232,7 +233,8 @@ impl Ops {
                     self.stream().raw(),
                 )
             }
-        })
+        })?;
+        self.astype(&product, x.dtype()?)
     }
 }
 

@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use super::admission;
-use crate::checkpoint::{ChatTemplates, Checkpoint, read_bounded};
+use crate::checkpoint::{
+    ChatTemplates, Checkpoint, PieceSettings, SentencePieces, read_bounded,
+};
 use crate::error::{Error, Result, ResultExt, Status};
 use crate::memory::{Category, Entry};
 use crate::text::{ChatTemplate, NamedTemplate, SpecialToken, Tokenizer, TokenizerConfig};
@@ -33,6 +35,8 @@ pub struct ModelText {
 /// Where a tokenizer is.
 pub(super) enum TokenizerSource {
     File(PathBuf),
+    /// A SentencePiece model.
+    Pieces(PathBuf),
     /// In the weights' file.
     Embedded(Arc<Checkpoint>),
 }
@@ -90,9 +94,10 @@ impl ModelText {
         let embedded = checkpoint.embedded_vocabulary_bytes();
         let embedded = embedded.map(|_| TokenizerSource::Embedded(checkpoint.clone()));
         let file = directory.tokenizer().map(TokenizerSource::File);
+        let pieces = directory.sentence_pieces().map(TokenizerSource::Pieces);
         Ok(ModelText {
             root: directory.root().to_owned(),
-            sources: embedded.into_iter().chain(file).collect(),
+            sources: embedded.into_iter().chain(file.or(pieces)).collect(),
             config_file: directory.tokenizer_config(),
             templates: checkpoint.chat_templates()?,
             vocab_size,
@@ -119,12 +124,14 @@ impl ModelText {
 
     fn read_tokenizer(&self) -> Result<Tokenizer> {
         let mut refusal = Error::not_found(format!(
-            "{} has no tokenizer.json; put the model's there, or work with token ids",
+            "{} has no tokenizer.json and no tokenizer.model; put the model's there, or work with \
+             token ids",
             self.root.display()
         ));
         for source in &self.sources {
             let read = match source {
                 TokenizerSource::File(file) => self.tokenizer_of(file),
+                TokenizerSource::Pieces(file) => tokenizer_of_pieces(file, self.config()?),
                 TokenizerSource::Embedded(checkpoint) => embedded_tokenizer(checkpoint),
             };
             match read {
@@ -200,6 +207,21 @@ impl ModelText {
             .at(path.display())?;
         TokenizerConfig::from_json(json).at(path.display())
     }
+}
+
+fn tokenizer_of_pieces(path: &Path, config: TokenizerConfig) -> Result<Tokenizer> {
+    let file = read_bounded(path, LIMIT_TOKENIZER_BYTES)?;
+    let pieces = SentencePieces::read(&file).at(path.display())?;
+    let settings = PieceSettings {
+        added_tokens: &config.added_tokens,
+        is_legacy: config.is_legacy.unwrap_or(true),
+    };
+    let json = pieces.tokenizer_json(&settings).at(path.display())?;
+    let config = config
+        .or_token(SpecialToken::Bos, pieces.bos())
+        .or_token(SpecialToken::Eos, pieces.eos())
+        .or_token(SpecialToken::Unk, pieces.unknown());
+    Tokenizer::from_bytes(&json, &config).at(path.display())
 }
 
 fn embedded_tokenizer(checkpoint: &Checkpoint) -> Result<Tokenizer> {
