@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::kernels::BlockFormat;
 use crate::mlx::{
     Array, BlockWeight, CpuOps, Dtype, Linear, MappedArrays, QuantMode, QuantizedWeight, Stream,
-    TensorView, Weight,
+    TensorView, TransposedWeight, Weight,
 };
 
 pub const FLOATS: &[Dtype] = &[Dtype::F32, Dtype::F16, Dtype::Bf16];
@@ -105,17 +105,26 @@ impl<'a> Loader<'a> {
         self.checkpoint.tensor(&name).is_some()
     }
 
-    /// Experts whose matrices are transposed are not supported.
-    pub fn refuse_transposed_experts(&self, module: &str) -> Result<()> {
-        let name = format!("{module}.gate_up_proj");
-        match self.checkpoint.tensor(&name) {
-            Some(_) => Err(Error::unsupported(format!(
-                "tensor {name} has the matrices of experts transposed, which this version does \
-                 not support; use the publisher's copy in mxfp4, or one that was converted by \
-                 mlx-lm"
-            ))),
-            None => Ok(()),
-        }
+    pub fn has_tensor(&self, name: &str) -> bool {
+        self.checkpoint.tensor(name).is_some()
+    }
+
+    /// `n` matrices as transformers has experts: by input, in a tensor without a suffix.
+    pub fn transposed_stack(
+        &mut self,
+        name: &str,
+        n: usize,
+        [outputs, inputs]: [usize; 2],
+    ) -> Result<Linear> {
+        let values = self.of_type(name, &[n, inputs, outputs], None, FLOATS)?;
+        let bias = self.of_type(&format!("{name}_bias"), &[n, outputs], None, FLOATS)?;
+        Ok(Linear {
+            weight: Weight::Transposed(TransposedWeight {
+                values,
+                outputs: 0..outputs,
+            }),
+            bias: Some(bias),
+        })
     }
 
     /// `n` matrices as OpenAI publishes them: mxfp4 in blocks of 32 codes, whose

@@ -329,7 +329,6 @@ impl Layer<'_, '_> {
         if let Some(joined) = self.joined(experts)? {
             return Ok(ExpertWeights::Joined(joined));
         }
-        self.loader.refuse_transposed_experts(&stacked)?;
         let module = self.name(names.separate);
         let expert = |index: usize| {
             let module = format!("{module}.{index}");
@@ -346,14 +345,16 @@ impl Layer<'_, '_> {
         };
         let (gate_up, down) = (self.name(names.gate_up), self.name(names.down));
         let has_blocks = self.loader.has_blocks(&gate_up);
-        if !has_blocks && !self.loader.has_module(&gate_up) {
+        let is_transposed = self.loader.has_tensor(&gate_up);
+        if !has_blocks && !is_transposed && !self.loader.has_module(&gate_up) {
             return Ok(None);
         }
         let (n, hidden) = (experts.n_experts, self.spec.hidden_size);
         let inner = experts.intermediate_size;
-        let mut linear = |module: &str, shape| match has_blocks {
-            true => self.loader.mxfp4_blocks(module, n, shape),
-            false => {
+        let mut linear = |module: &str, shape| match (has_blocks, is_transposed) {
+            (true, _) => self.loader.mxfp4_blocks(module, n, shape),
+            (false, true) => self.loader.transposed_stack(module, n, shape),
+            (false, false) => {
                 let place = Place::stacked(module, n, shape);
                 self.loader.matrix(&place, experts.has_bias)
             }

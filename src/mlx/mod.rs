@@ -71,7 +71,7 @@ pub use memory::{
 };
 pub use norms::{Norm, NormKind};
 pub use ops::{CpuOps, Ops};
-pub use projections::{Linear, Projected, Weight};
+pub use projections::{Linear, Projected, TransposedWeight, Weight};
 pub use quantized::{BlockWeight, QuantMode, QuantizedWeight};
 pub use rotation::{Rope, Rotation};
 pub use stream::{Stream, version};

@@ -14,7 +14,7 @@ use super::device::Device;
 use super::error::last_error;
 use super::inputs::{float_of, format_of, quantized_rows};
 use super::primitive::kernel;
-use super::projections::Weight;
+use super::projections::{Weight, no_transposed};
 use super::quantized::{QuantMode, QuantizedWeight, no_blocks, raw_or_null};
 use super::stream::Stream;
 use crate::error::Result;
@@ -222,6 +222,7 @@ impl Ops {
         match table {
             Weight::Float(table) => self.astype(&self.take_rows(table, tokens)?, dtype),
             Weight::Blocks(_) => Err(no_blocks()),
+            Weight::Transposed(_) => Err(no_transposed()),
             Weight::Quantized(table) => {
                 let biases = table.biases.as_ref();
                 let rows = QuantizedWeight {
@@ -264,6 +265,7 @@ impl Ops {
                     },
                 )
             }
+            Weight::Transposed(_) => Err(no_transposed()),
             Weight::Quantized(_) | Weight::Blocks(_) => {
                 let (format, columns) = match table {
                     Weight::Blocks(table) => (Format::Blocks(table.format), table.columns()),
@@ -271,7 +273,7 @@ impl Ops {
                         let columns = table.codes.dim(1) * 32 / table.bits;
                         (format_of(table)?, columns as usize)
                     }
-                    Weight::Float(_) => unreachable!("matched above"),
+                    Weight::Float(_) | Weight::Transposed(_) => unreachable!("matched above"),
                 };
                 let parts = table.parts();
                 let n_rows = parts[0].dim(0) as usize;

@@ -31,7 +31,7 @@ def write_checkpoint(spec: ModelSpec, folder: Path) -> None:
     with torch.no_grad():
         for name, parameter in named_tensors(model):
             values = random_tensor(spec.seed, name, tuple(parameter.shape))
-            if "embed_tokens" in name:
+            if re.search("embed_tokens|wte", name):
                 values *= spec.embedding_gain
             parameter.copy_(torch.from_numpy(values))
     model = model.to(getattr(torch, spec.dtype))
@@ -44,7 +44,7 @@ def write_checkpoint(spec: ModelSpec, folder: Path) -> None:
 def random_tensor(seed: int, name: str, shape: tuple[int, ...]) -> np.ndarray:
     """A function of the seed and the tensor's name, so that a new tensor changes no other."""
     rng = np.random.Generator(np.random.PCG64([seed, zlib.crc32(name.encode())]))
-    if name.endswith("norm.weight"):
+    if re.search(r"(norm|ln_\w)\.weight$", name):
         return rng.uniform(0.5, 1.5, shape).astype(np.float32)
     if name.endswith("bias"):
         return rng.normal(0.0, 0.3, shape).astype(np.float32)

@@ -148,6 +148,16 @@ _GLM4_MOE_CONFIG = _small(
     vocab_size=64,
     rope_parameters=rope(10000.0, partial_rotary_factor=0.5),
 )
+_GPT2_CONFIG = {
+    "vocab_size": 96,
+    "n_positions": 256,
+    "n_embd": 32,
+    "n_layer": 2,
+    "n_head": 4,
+    "layer_norm_epsilon": 0.01,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
 _GPT_NEOX_CONFIG = _layer_norm(
     _small(
         intermediate_size=64,
@@ -324,6 +334,35 @@ LATENT_MODELS: tuple[ModelSpec, ...] = (
 )
 
 OTHER_MODELS: tuple[ModelSpec, ...] = (
+    ModelSpec(
+        name="gpt2-f32",
+        family="gpt2",
+        features=("learned-positions", "transposed", "fused-qkv", "layer-norm", "ungated-mlp"),
+        config=_GPT2_CONFIG,
+        seed=450,
+        embedding_gain=0.3,
+        mlx_supports=False,
+    ),
+    ModelSpec(
+        name="gpt2-bf16",
+        family="gpt2",
+        features=("learned-positions", "transposed", "layer-scales", "layer-norm", "ungated-mlp"),
+        config=_GPT2_CONFIG
+        | {"n_inner": 48, "n_layer": 3, "scale_attn_by_inverse_layer_idx": True},
+        seed=451,
+        dtype="bfloat16",
+        embedding_gain=0.3,
+        mlx_supports=False,
+    ),
+    ModelSpec(
+        name="gpt-oss-bf16",
+        family="gpt_oss",
+        features=("sinks", "transposed-experts", "expert-biases", "sliding-window", "yarn"),
+        config=_GPT_OSS_CONFIG | {"hidden_size": 32, "intermediate_size": 48, "vocab_size": 64},
+        seed=452,
+        dtype="bfloat16",
+        mlx_supports=False,
+    ),
     ModelSpec(
         name="gpt-oss-blocks-bf16",
         family="gpt_oss",

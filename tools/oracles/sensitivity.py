@@ -28,6 +28,8 @@ def sensitivities(folder: Path, reference: TorchReference, ids: list[int]) -> di
 _MISTAKES: dict[str, Callable[[Any], Any]] = {
     "rms_norm_eps": lambda _: 1e-6,
     "layer_norm_eps": lambda _: 1e-6,
+    "layer_norm_epsilon": lambda _: 1e-6,
+    "scale_attn_by_inverse_layer_idx": lambda value: not value,
     "norm_epsilon": lambda _: 1e-6,
     "attn_logit_softcapping": lambda _: None,
     "final_logit_softcapping": lambda _: None,
@@ -56,7 +58,7 @@ def _config_mistakes(folder: Path) -> dict[str, dict[str, Any]]:
         for key, mistake in _MISTAKES.items()
         if getattr(config, key, None) is not None and key not in _ignored(config)
     }
-    mistakes |= _rope_mistakes(config.rope_parameters)
+    mistakes |= _rope_mistakes(getattr(config, "rope_parameters", None) or {})
     if (getattr(config, "n_group", None) or 1) > 1:
         mistakes["topk_group"] = {"topk_group": config.topk_group + 1}
     layer_types = getattr(config, "layer_types", None)
@@ -88,6 +90,8 @@ _POSITION_SCALE = ("llama_4_scaling_beta", "original_max_position_embeddings")
 
 
 def _rope_mistakes(rope: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    if not rope:
+        return {}
     if "full_attention" in rope:
         return {
             f"{layer_type} {name}": {"rope_parameters": rope | mistake["rope_parameters"]}
