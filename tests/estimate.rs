@@ -127,6 +127,15 @@ fn latent_attention_caches_one_vector_for_all_heads() {
 }
 
 #[test]
+fn learned_positions_bound_the_context() {
+    let model = Model::open(&fixture("gpt2-f32"), ModelOptions::default()).expect("a model");
+    let made = |n_ctx| Context::new(&model, &with_n_ctx(n_ctx));
+    assert!(made(256).is_ok());
+    let error = made(257).err().expect("there are no more positions");
+    assert!(error.message().contains("learned 256"), "{error}");
+}
+
+#[test]
 fn what_would_fit_instead_does() {
     isolated("what_would_fit_instead_does", || {
         let directory = seventy_billion();

@@ -9,7 +9,7 @@ use self::bases::{
     LLAMA_NAMES, MIXTRAL_EXPERTS, OLMO2, PLAIN, QWEN_EXPERTS, QWEN2, QWEN3, RMS_1E5,
 };
 use self::latent::{DEEPSEEK, DEEPSEEK_V2, GLM4_MOE_LITE, MINICPM3, YOUTU};
-use self::old::GPT_NEOX;
+use self::old::{GPT_BIGCODE, GPT_NEOX, GPT2};
 use super::family::{
     AttentionNames, Cap, ExpertNames, ExpertsForm, Family, Fixed, Flag, Fused, JoinedNames,
     MlpForm, MlpNames, Names, NormForm, Normalized, QkNorm, RopeForm, RopeLayers, RouterForm,
@@ -387,6 +387,8 @@ pub const FAMILIES: &[Family] = &[
         },
         ..LLAMA
     },
+    GPT2,
+    GPT_BIGCODE,
     GPT_NEOX,
     Family {
         model_types: &["starcoder2"],

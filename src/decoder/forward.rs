@@ -89,8 +89,7 @@ impl Decoder {
         let rotations: Vec<_> = ropes
             .map(|rope| ops.rotation(rope, step.positions()))
             .collect();
-        let table = &self.weights.embedding.weight;
-        let mut hidden = ops.embed(table, tokens, self.spec.embedding_scale, self.dtype)?;
+        let mut hidden = self.embed(ops, tokens, &step)?;
         for (index, layer) in self.weights.layers.iter().enumerate() {
             if index > 0 {
                 after_layer(&hidden)?;
@@ -115,6 +114,18 @@ impl Decoder {
             hidden = self.mlp((ops, updates), index, input, &sum)?;
         }
         Ok(hidden)
+    }
+
+    fn embed(&self, ops: &Ops, tokens: &Array, step: &StepPlaces) -> Result<Array> {
+        let table = &self.weights.embedding.weight;
+        let embedded = ops.embed(table, tokens, self.spec.embedding_scale, self.dtype)?;
+        let Some(positions) = &self.weights.positions else {
+            return Ok(embedded);
+        };
+        let numbers: Vec<i32> = step.positions().map(|position| position as i32).collect();
+        let numbers = Array::from_i32(&numbers, &[numbers.len() as i32])?;
+        let learned = ops.embed(&positions.weight, &numbers, None, self.dtype)?;
+        ops.add_onto(&embedded, &learned, None, 1.0)
     }
 
     /// Logits f32 `[rows, vocab_size]` of the hidden states at `rows`.
@@ -185,7 +196,7 @@ impl Decoder {
             query_norm,
             key_norm,
             rotation,
-            scale: spec.attention_scale,
+            scale: spec.attention_scale_of(index),
             position_scale: spec.position_scale,
             window: spec.windows[index],
             soft_cap: spec.score_cap,

@@ -151,6 +151,39 @@ impl<'a> Loader<'a> {
         })
     }
 
+    /// Matrices of the same inputs that are stored as one, `[inputs, all outputs]`.
+    pub fn transposed<const N: usize>(
+        &mut self,
+        module: &str,
+        outputs: [usize; N],
+        inputs: usize,
+        bias: bool,
+    ) -> Result<[Linear; N]> {
+        let total: usize = outputs.iter().sum();
+        let (weight, bias_name) = (format!("{module}.weight"), format!("{module}.bias"));
+        let values = self.of_type(&weight, &[inputs, total], None, FLOATS)?;
+        let mut first = 0;
+        let mut linears = Vec::with_capacity(N);
+        for n in outputs {
+            let own = first..first + n;
+            first += n;
+            let bias = bias.then(|| {
+                let rows = Some(own.clone());
+                self.of_type(&bias_name, &[total], rows, FLOATS)
+            });
+            linears.push(Linear {
+                bias: bias.transpose()?,
+                weight: Weight::Transposed(TransposedWeight {
+                    values: values.clone(),
+                    outputs: own,
+                }),
+            });
+        }
+        Ok(linears
+            .try_into()
+            .unwrap_or_else(|_| unreachable!("N were made")))
+    }
+
     pub fn matrix(&mut self, place: &Place<'_>, bias: bool) -> Result<Linear> {
         let module = place.module;
         let scales = format!("{module}.scales");

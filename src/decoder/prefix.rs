@@ -1,7 +1,8 @@
 //! [`Prefix`]: where in a checkpoint's names the text model is.
 
+use super::family::Fused;
 use super::spec::DecoderSpec;
-use crate::checkpoint::{Dtype, Manifest};
+use crate::checkpoint::{Dtype, Manifest, TensorInfo};
 use crate::error::{Error, Result};
 use crate::mlx;
 
@@ -81,6 +82,19 @@ impl Prefix {
 }
 
 impl DecoderSpec {
+    /// Whether the layers' matrices are stored by input, as the shape of the first one
+    /// says.
+    pub fn is_transposed(&self, manifest: &Manifest) -> bool {
+        let Fused::Together(name) = self.names.attention.query_key_value else {
+            return false;
+        };
+        let layers = Prefix::find(manifest, self).layers(manifest, self);
+        let tensor = manifest.tensor(&format!("{layers}.0.{name}.weight"));
+        let by_input = [self.hidden_size, self.row_columns()];
+        let is_by_input = |tensor: &TensorInfo| tensor.shape[..] == by_input;
+        self.names.may_be_transposed && tensor.is_some_and(is_by_input)
+    }
+
     /// The type of activations: the embedding's, or that of its scales, or where
     /// these are no floats that of the norms.
     pub fn native_dtype(&self, manifest: &Manifest) -> Result<mlx::Dtype> {

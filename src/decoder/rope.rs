@@ -36,6 +36,13 @@ pub(super) fn from_config(
     head_dim: usize,
     windows: &[Option<usize>],
 ) -> Result<Ropes> {
+    let rotates = rotating_layers(config, form, windows)?;
+    if !rotates.contains(&true) {
+        return Ok(Ropes {
+            all: Vec::new(),
+            by_layer: vec![None; windows.len()],
+        });
+    }
     let form = &RopeForm {
         pairing: match config.opt_bool("rope_interleave")? {
             Some(true) => Pairing::Neighbours,
@@ -63,7 +70,6 @@ pub(super) fn from_config(
         (None, None) => None,
     };
     let has_local = local.is_some();
-    let rotates = rotating_layers(config, form, windows)?;
     let of_layer = |(window, rotates): (&Option<usize>, bool)| {
         rotates.then_some(usize::from(has_local && window.is_some()))
     };
@@ -141,6 +147,7 @@ fn rotating_layers(
 ) -> Result<Vec<bool>> {
     match form.layers {
         RopeLayers::All => Ok(vec![true; windows.len()]),
+        RopeLayers::None => Ok(vec![false; windows.len()]),
         RopeLayers::Windowed => {
             let none = windows.iter().all(Option::is_none);
             Ok(windows.iter().map(|w| none || w.is_some()).collect())

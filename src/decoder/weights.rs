@@ -60,6 +60,8 @@ pub enum MlpWeights {
 pub struct Weights {
     /// The token table `[vocab_size, hidden_size]`.
     pub embedding: Linear,
+    /// What is added to it, `[max_context, hidden_size]`.
+    pub positions: Option<Linear>,
     pub layers: Vec<LayerWeights>,
     pub final_norm: NormWeights,
     /// `None`: tied to the embedding.
@@ -91,6 +93,13 @@ impl Weights {
         let table = [spec.vocab_size, spec.hidden_size];
         let module = format!("{}{}", prefix.model, names.embedding);
         let embedding = loader.matrix(&Place::whole(&module, table), false)?;
+        let positions = names.positions.map(|name| {
+            let module = format!("{}{name}", prefix.model);
+            let table = [spec.max_context, spec.hidden_size];
+            loader.matrix(&Place::whole(&module, table), false)
+        });
+        let positions = positions.transpose()?;
+        let is_transposed = spec.is_transposed(checkpoint);
         let mut layers = Vec::with_capacity(spec.n_layers);
         for index in 0..spec.n_layers {
             progress(index, total)?;
@@ -98,6 +107,7 @@ impl Weights {
                 loader: &mut loader,
                 spec,
                 prefix: format!("{layers_module}.{index}"),
+                is_transposed,
             };
             layers.push(layer.load(index, stream)?);
         }
@@ -115,6 +125,7 @@ impl Weights {
         };
         let weights = Weights {
             embedding,
+            positions,
             layers,
             final_norm,
             head,
@@ -142,6 +153,8 @@ pub(super) struct Layer<'a, 'b> {
     pub spec: &'a DecoderSpec,
     /// Of its tensors' names, without the dot.
     prefix: String,
+    /// Matrices are stored by input.
+    is_transposed: bool,
 }
 
 impl Layer<'_, '_> {
@@ -224,6 +237,11 @@ impl Layer<'_, '_> {
 
     pub fn matrix(&mut self, module: &str, shape: [usize; 2], bias: bool) -> Result<Linear> {
         let module = self.name(module);
+        if self.is_transposed {
+            let [rows, columns] = shape;
+            let [linear] = self.loader.transposed(&module, [rows], columns, bias)?;
+            return Ok(linear);
+        }
         self.loader.matrix(&Place::whole(&module, shape), bias)
     }
 
@@ -235,6 +253,10 @@ impl Layer<'_, '_> {
         columns: usize,
         bias: bool,
     ) -> Result<[Linear; N]> {
+        if let (Fused::Together(name), true) = (names, self.is_transposed) {
+            let module = self.name(name);
+            return self.loader.transposed(&module, rows, columns, bias);
+        }
         let total = rows.iter().sum();
         let mut first = 0;
         let mut linears = Vec::with_capacity(N);

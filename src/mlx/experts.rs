@@ -11,8 +11,8 @@ use super::projections::{Linear, Weight};
 use super::stream::Stream;
 use crate::error::{Error, Result};
 use crate::kernels::{
-    self, Choice, Columns, Expert, Floats, FloatsMut, Format, Gate, GateUp, Matrix, Pool, Projection,
-    Routing, mix_experts,
+    self, Choice, Columns, Expert, Floats, FloatsMut, Format, Gate, GateUp, Matrix, Pool,
+    Projection, Routing, mix_experts,
 };
 
 /// The projections of a gated feed-forward network, or of many.

@@ -6,9 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use super::admission;
-use crate::checkpoint::{
-    ChatTemplates, Checkpoint, PieceSettings, SentencePieces, read_bounded,
-};
+use crate::checkpoint::{ChatTemplates, Checkpoint, PieceSettings, SentencePieces, read_bounded};
 use crate::error::{Error, Result, ResultExt, Status};
 use crate::memory::{Category, Entry};
 use crate::text::{ChatTemplate, NamedTemplate, SpecialToken, Tokenizer, TokenizerConfig};

@@ -50,7 +50,8 @@ def random_tensor(seed: int, name: str, shape: tuple[int, ...]) -> np.ndarray:
         return rng.normal(0.0, 0.3, shape).astype(np.float32)
     if ".act_fn." in name:
         return rng.uniform(0.3, 1.2, shape).astype(np.float32)
-    fan_in = shape[-1]
+    # GPT-2 stores matrices by input.
+    fan_in = shape[0] if name.startswith("transformer.h.") else shape[-1]
     if re.search(r"embed_tokens|lm_head|embed_in|embed_out|wte|wpe", name):
         gain = _LOGIT_STD
     elif re.search(r"[qk]_proj", name):

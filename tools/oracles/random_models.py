@@ -46,6 +46,8 @@ _DTYPES = ("float32", "float16", "bfloat16")
 # Greedy tokens are compared as long as the best logit leads by this part of the logits' range.
 _CLEAR_LEAD = 1e-3
 _TRIES = 20
+# Those whose configurations have the usual keys.
+_BASES = [base for base in (*MODELS, *FAMILY_MODELS) if "rope_parameters" in base.config]
 
 
 class Drawing:
@@ -88,7 +90,7 @@ def make(seed: int, index: int, out: Path) -> str:
     failure: Exception | None = None
     for attempt in range(_TRIES):
         draw = Drawing(seed, index * _TRIES + attempt)
-        base = draw.one_of(*MODELS, *FAMILY_MODELS)
+        base = draw.one_of(*_BASES)
         spec = mutated(draw, base, f"{index:03}-{base.name}")
         folder = out / spec.name
         folder.mkdir()

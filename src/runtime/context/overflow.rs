@@ -109,7 +109,15 @@ impl Context {
 }
 
 fn ensure_removable(model: &Model) -> Result<()> {
-    match model.decoder().spec().latent {
+    let spec = model.decoder().spec();
+    if spec.has_learned_positions() {
+        return Err(Error::unsupported(format!(
+            "tokens cannot be removed from sequences of {}, whose keys and values have their \
+             positions in them for good; trim them and evaluate what shall stay",
+            spec.model_type
+        )));
+    }
+    match spec.latent {
         None => Ok(()),
         Some(_) => Err(Error::unsupported(
             "tokens cannot be removed from sequences of models with latent attention, whose keys \
