@@ -1,7 +1,7 @@
 //! The forward pass. Tokens of all sequences go through the projections
 //! together; each sees the cache of its own sequence.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::adapter::{Adapted, LayerUpdates};
 use super::attention::{Segment, StepPlaces, attend};
@@ -86,7 +86,9 @@ impl Decoder {
         let step = StepPlaces::new(ops, segments);
         let max_tokens = segments.first().map_or(0, |s| s.cache.shape().max_tokens);
         let ropes = self.ropes.iter().map(|rope| rope.of(max_tokens));
+        let ropes: Vec<_> = ropes.collect::<Result<_>>()?;
         let rotations: Vec<_> = ropes
+            .iter()
             .map(|rope| ops.rotation(rope, step.positions()))
             .collect();
         let mut hidden = self.embed(ops, tokens, &step)?;
@@ -144,17 +146,19 @@ impl Decoder {
 
     /// By layer: how keys turn when their tokens move within a sequence of a context of
     /// `max_tokens`.
-    pub fn key_rotations(&self, max_tokens: usize, shift: Shift) -> Vec<Option<Arc<RopeTable>>> {
-        let moves = |index| [shift.first + shift.by + index, shift.first + index];
-        let table = |rope: &ByLength| {
-            let rope = rope.of(max_tokens);
-            Arc::new(rope.between((0..shift.n_tokens).map(moves)))
-        };
-        let tables: Vec<_> = self.ropes.iter().map(table).collect();
-        let layers = self.spec.layer_ropes.iter();
-        layers
-            .map(|rope| rope.map(|rope| tables[rope].clone()))
-            .collect()
+    pub fn key_rotations(
+        &self,
+        max_tokens: usize,
+    ) -> Result<impl Fn(Shift) -> Vec<Option<Arc<RopeTable>>>> {
+        let ropes = self.ropes.iter().map(|rope| rope.of(max_tokens));
+        let ropes: Vec<_> = ropes.collect::<Result<_>>()?;
+        Ok(move |shift: Shift| {
+            let moves = |index| [shift.first + shift.by + index, shift.first + index];
+            let table = |rope: &Arc<Rope>| Arc::new(rope.between((0..shift.n_tokens).map(moves)));
+            let tables: Vec<_> = ropes.iter().map(table).collect();
+            let of_layer = |rope: &Option<usize>| rope.map(|rope| tables[rope].clone());
+            self.spec.layer_ropes.iter().map(of_layer).collect()
+        })
     }
 
     /// The hidden states behind the final norm at `rows`, f32 `[rows, hidden_size]`.
@@ -338,27 +342,29 @@ fn gated(
     ops.gate(gate, &ops.adapt(projected, x, norm, updates)?)
 }
 
-/// A rotation, and another one for contexts of more than so many tokens.
+/// A rotation in contexts of any length, as MLX's arrays for that of the last one.
 struct ByLength {
-    short: Rope,
-    long: Option<(usize, Rope)>,
+    rope: super::Rope,
+    made: Mutex<(u32, Arc<Rope>)>,
 }
 
 impl ByLength {
     fn new(rope: &super::Rope) -> Result<ByLength> {
-        let with = |rope: &super::Rope| Rope::new(rope.pairing, &rope.wavelengths, rope.magnitude);
-        let long = rope.long.as_ref();
-        let long = long.map(|(beyond, rope)| Ok((*beyond, with(rope)?)));
+        let plain = Rope::new(rope.pairing, &rope.wavelengths, rope.magnitude)?;
         Ok(ByLength {
-            short: with(rope)?,
-            long: long.transpose()?,
+            rope: rope.clone(),
+            made: Mutex::new((rope.kind(0), Arc::new(plain))),
         })
     }
 
-    fn of(&self, max_tokens: usize) -> &Rope {
-        match &self.long {
-            Some((beyond, rope)) if max_tokens > *beyond => rope,
-            _ => &self.short,
+    fn of(&self, max_tokens: usize) -> Result<Arc<Rope>> {
+        let kind = self.rope.kind(max_tokens);
+        let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
+        if made.0 != kind {
+            let rope = self.rope.in_context_of(max_tokens);
+            let rope = Rope::new(rope.pairing, &rope.wavelengths, rope.magnitude)?;
+            *made = (kind, Arc::new(rope));
         }
+        Ok(made.1.clone())
     }
 }

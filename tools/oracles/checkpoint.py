@@ -93,11 +93,17 @@ def wrap(source: Path, target: Path, wrapping: Wrapping) -> None:
     """Writes a text model as the part of a larger one that it is in multimodal checkpoints."""
     target.mkdir(parents=True, exist_ok=True)
     text = json.loads((source / "config.json").read_text())
+    text["model_type"] = wrapping.text_type
     outer = {"model_type": wrapping.model_type, "text_config": text}
     (target / "config.json").write_text(json.dumps(outer, indent=2) + "\n")
+
+    def wrapped(name: str) -> str:
+        if name.startswith("model."):
+            return wrapping.model + name.removeprefix("model.")
+        return wrapping.head + name
+
     tensors = {
-        wrapping.prefix + name: tensor
-        for name, tensor in load_file(source / "model.safetensors").items()
+        wrapped(name): tensor for name, tensor in load_file(source / "model.safetensors").items()
     }
     save_file(tensors, target / "model.safetensors", metadata={"format": "pt"})
 

@@ -194,7 +194,9 @@ def _write_model(spec: Spec, out: Path) -> None:
         path, _architecture(config), split_max_tensors=spec.tensors_per_part
     )
     _add_settings(writer, config)
-    if spec.has_tokenizer:
+    if not spec.has_tokenizer:
+        writer.add_tokenizer_model("none")
+    else:
         _add_tokenizer(writer, folder)
         writer.add_chat_template((folder / "chat_template.jinja").read_text())
     exact, n_matrices = {}, 0

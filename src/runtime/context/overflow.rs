@@ -100,8 +100,7 @@ impl Context {
         }
         ensure_removable(&self.model)?;
         sequence.bring_back()?;
-        let (decoder, n_ctx) = (self.model.decoder(), self.n_ctx());
-        let rotations = |shift| decoder.key_rotations(n_ctx, shift);
+        let rotations = self.model.decoder().key_rotations(self.n_ctx())?;
         sequence.remove(&self.ops, (from, drop), &rotations)?;
         self.perf.n_removed_tokens += drop as u64;
         Ok(())
