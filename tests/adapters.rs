@@ -1,4 +1,4 @@
-//! LoRA adapters against the logits of PEFT and mlx-lm, on the fixtures that
+//! LoRA and DoRA adapters against the logits of PEFT and mlx-lm, on the fixtures that
 //! `tools/oracles` made; and what adapters leave as it was.
 
 mod common;

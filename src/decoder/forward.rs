@@ -3,13 +3,13 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::adapter::{Adapted, LayerUpdates};
+use super::adapter::{Adapted, LayerUpdates, have_gains};
 use super::attention::{Segment, StepPlaces, attend};
 use super::family::QkNorm;
 use super::mlp::{DenseForm, MlpSpec};
 use super::spec::DecoderSpec;
 use super::weights::{HeadProjections, LoadedBytes, MlpWeights, NormWeights, Projections, Weights};
-use crate::checkpoint::Checkpoint;
+use crate::checkpoint::{AdapterFiles, Checkpoint};
 use crate::error::Result;
 use crate::kernels::{RopeTable, Shift};
 use crate::mlx::{
@@ -58,6 +58,15 @@ impl Decoder {
             weights,
         };
         Ok((decoder, bytes))
+    }
+
+    /// What an adapter adds to it; `ops` makes what measures weights, which DoRA needs.
+    pub fn adapted(
+        &self,
+        files: &AdapterFiles,
+        (stream, ops): (&Stream, &dyn Fn() -> Result<Ops>),
+    ) -> Result<(Adapted, LoadedBytes)> {
+        Adapted::load(files, (&self.spec, &self.weights), (stream, ops))
     }
 
     pub fn spec(&self) -> &DecoderSpec {
@@ -288,7 +297,8 @@ impl Decoder {
         (linear, updates): (&Linear, &[LowRank]),
         after: Option<&NormWeights>,
     ) -> Result<Array> {
-        if after.is_none() && self.spec.residual_scale == 1.0 {
+        // Gains change the product, which must not be in a sum yet.
+        if after.is_none() && self.spec.residual_scale == 1.0 && !have_gains(updates) {
             let sum = ops.project_onto(residual, x, linear)?;
             return ops.adapt_one(sum, x, None, updates);
         }

@@ -67,7 +67,7 @@ pub use linear::{
     Columns, Finish, Matrix, ProductShape, Projection, Rows, Stored, linear, linear_apart,
 };
 pub use log_sum::log_sum_exp;
-pub use low_rank::{Factor, LowRank, add_low_rank};
+pub use low_rank::{Factor, Gains, LowRank, add_low_rank};
 pub use norm::{Norm, normalize_parts};
 pub use pool::Pool;
 pub use quantized::{BlockFormat, Format, QuantizedRows, quantize, quantize_small_floats};

@@ -92,7 +92,7 @@ impl TransposedWeight {
 }
 
 impl Linear {
-    pub(super) fn outputs(&self) -> i32 {
+    pub fn outputs(&self) -> i32 {
         match &self.weight {
             Weight::Float(weight) => weight.dim(0),
             Weight::Quantized(weight) => weight.codes.dim(0),
