@@ -80,11 +80,88 @@ fn a_directory_with_nothing_but_a_model_of_pieces_has_a_tokenizer() {
     fs::write(&pieces, "IQ== 0\nIg== 1\n").expect("written");
     let model = common::open(directory.path());
     let tokenizer = model.text().tokenizer().map(|_| ());
-    assert_fails(
-        tokenizer,
-        Status::Unsupported,
-        &["tokenizer.model", "tiktoken"],
-    );
+    assert_fails(tokenizer, Status::Format, &["tokenizer.model", "byte 0"]);
+}
+
+/// Lines of tiktoken's tokens and ranks, from a vocabulary with GPT-2's characters for bytes.
+fn ranks_of(tokenizer: &Value) -> String {
+    let mut visible: Vec<u32> = (33..127).chain(161..173).chain(174..256).collect();
+    let others: Vec<u32> = (0..256).filter(|byte| !visible.contains(byte)).collect();
+    let n_visible = visible.len();
+    visible.extend(&others);
+    let byte = |character: char| {
+        let code = u32::from(character);
+        let place = (code >= 256).then(|| visible[n_visible + code as usize - 256]);
+        place.unwrap_or(code) as u8
+    };
+    let vocabulary = tokenizer["model"]["vocab"].as_object().expect("tokens");
+    let mut lines: Vec<_> = vocabulary
+        .iter()
+        .map(|(token, rank)| {
+            let bytes: Vec<u8> = token.chars().map(byte).collect();
+            (rank.as_u64().expect("an id"), base64(&bytes))
+        })
+        .collect();
+    lines.sort();
+    let lines = lines.iter().map(|(rank, token)| format!("{token} {rank}\n"));
+    lines.collect()
+}
+
+fn base64(bytes: &[u8]) -> String {
+    const DIGITS: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let of_three = |three: &[u8]| {
+        let bits = (0..3).fold(0, |bits, index| {
+            bits << 8 | usize::from(three.get(index).copied().unwrap_or(0))
+        });
+        let digit = |index: usize| match index <= three.len() {
+            true => char::from(DIGITS[bits >> (18 - 6 * index) & 63]),
+            false => '=',
+        };
+        (0..4).map(digit).collect::<String>()
+    };
+    bytes.chunks(3).map(of_three).collect()
+}
+
+#[test]
+fn a_list_of_ranks_is_the_tokenizer_that_it_was_made_of() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/fixtures/text/tokenizers/byte-level-llama3");
+    let read = |name: &str| -> Value {
+        let bytes = fs::read(folder.join(name)).expect("a fixture");
+        serde_json::from_slice(&bytes).expect("JSON")
+    };
+    let directory = tempfile::tempdir().expect("a directory");
+    let source = common::fixture("llama2-f32");
+    for file in ["config.json", "model.safetensors"] {
+        fs::copy(source.join(file), directory.path().join(file)).expect("a copy");
+    }
+    let tokenizer = read("tokenizer.json");
+    let added = tokenizer["added_tokens"].as_array().expect("tokens");
+    let by_id = |token: &Value| (token["id"].to_string(), token.clone());
+    let added: Map<String, Value> = added.iter().map(by_id).collect();
+    let config = json!({"added_tokens_decoder": added}).to_string();
+    fs::write(directory.path().join("tokenizer_config.json"), config).expect("written");
+    fs::write(directory.path().join("tokenizer.model"), ranks_of(&tokenizer)).expect("written");
+    let model = common::open(directory.path());
+    let tokenizer = model.text().tokenizer().expect("a tokenizer");
+    let flags = EncodeFlags {
+        add_special: true,
+        parse_special: true,
+        ..EncodeFlags::default()
+    };
+    let cases = read("cases.json");
+    for case in cases["encode"].as_array().expect("cases") {
+        let text = case["text"].as_str().expect("a text");
+        let expected: Vec<i32> = serde_json::from_value(case["ids"].clone()).expect("ids");
+        assert_eq!(tokenizer.encode(text, flags).expect("tokens"), expected, "{text:?}");
+    }
+
+    let config = directory.path().join("config.json");
+    let other = fs::read_to_string(&config).expect("config.json");
+    fs::write(&config, other.replace("\"llama\"", "\"mistral\"")).expect("written");
+    let model = common::open(directory.path());
+    let tokenizer = model.text().tokenizer().map(|_| ());
+    assert_fails(tokenizer, Status::Unsupported, &["tiktoken", "mistral"]);
 }
 
 #[test]

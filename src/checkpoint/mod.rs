@@ -11,6 +11,7 @@
 //! - `foreign`: weights that other tools have quantized.
 //! - `gguf`: GGUF files, which have all of that in one header.
 //! - `sentence_piece`: vocabularies of SentencePiece, in files of their own or not.
+//! - `ranked_tokens`: vocabularies of tiktoken; `words`: rules of both that no file has.
 //! - `mmap`: the weights in memory, mapped or read; which pages are resident.
 //! - `manifest`: the two handles, [`Manifest`] (read, cheap) and [`Checkpoint`]
 //!   (mapped).
@@ -36,10 +37,12 @@ mod layout;
 mod manifest;
 mod mmap;
 mod quantization;
+mod ranked_tokens;
 mod replace;
 mod sentence_piece;
 mod target;
 mod tensors;
+mod words;
 mod writer;
 
 pub use adapter::{AdapterFiles, AdapterFormat, AdapterPair};
@@ -55,6 +58,7 @@ pub use layout::TensorShape;
 pub use manifest::{Checkpoint, Manifest, WeightFile};
 pub use mmap::{Advice, LoadMode, MappedFile};
 pub use quantization::{Mode, QuantSpec, Quantization};
+pub use ranked_tokens::RankedTokens;
 pub use replace::replace_file;
 pub use sentence_piece::{PieceSettings, SentencePieces};
 pub use target::{NewDirectory, NewFile};

@@ -129,7 +129,7 @@ pub(super) fn info_of(manifest: &Manifest, spec: DecoderSpec) -> Result<ModelInf
         }),
         stored: stored_as(float_of(spec.native_dtype(manifest)?), quant, blocks),
         has_tokenizer: directory.tokenizer().is_some()
-            || directory.sentence_pieces().is_some()
+            || directory.vocabulary().is_some()
             || manifest.embedded_vocabulary_bytes().is_some(),
         has_chat_template: !manifest.chat_templates()?.is_empty(),
         spec,

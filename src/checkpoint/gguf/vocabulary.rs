@@ -6,15 +6,12 @@ use serde_json::{Map, Value as Json, json};
 use super::value::{Array, Value};
 use super::{Gguf, wrong};
 use crate::checkpoint::sentence_piece::merges_of;
+use crate::checkpoint::words::{LLAMA3_WORDS, QWEN2_WORDS};
 use crate::error::{Error, Result};
 
 /// What `tokenizer.ggml.token_type` says of a token.
 const CONTROL: i128 = 3;
 const USER_DEFINED: i128 = 4;
-
-/// How texts are cut into words, by the names of `tokenizer.ggml.pre`.
-const LLAMA3_WORDS: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
-const QWEN2_WORDS: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 
 pub struct Vocabulary<'a> {
     gguf: &'a Gguf<'a>,

@@ -37,12 +37,6 @@ pub struct PieceSettings<'a> {
 
 impl<'a> SentencePieces<'a> {
     pub fn read(file: &'a [u8]) -> Result<SentencePieces<'a>> {
-        if is_list_of_ranks(file) {
-            return Err(Error::unsupported(
-                "is a list of ranks as tiktoken has them, which this version does not read; put \
-                 the model's tokenizer.json beside it",
-            ));
-        }
         let model = Model::read(file)?;
         Ok(SentencePieces { model })
     }
@@ -215,20 +209,6 @@ impl<'a> SentencePieces<'a> {
     }
 }
 
-/// Whether the first line is a token in base64, a space and its rank.
-fn is_list_of_ranks(file: &[u8]) -> bool {
-    let line = file.split(|byte| *byte == b'\n').next().unwrap_or_default();
-    let mut words = line.split(|byte| *byte == b' ');
-    let is_base64 = |byte: &u8| byte.is_ascii_alphanumeric() || b"+/=".contains(byte);
-    let is_token = words
-        .next()
-        .is_some_and(|word| word.len() >= 4 && word.iter().all(is_base64));
-    let is_rank = words
-        .next()
-        .is_some_and(|word| word.trim_ascii().iter().all(u8::is_ascii_digit));
-    is_token && is_rank && words.next().is_none()
-}
-
 fn base64(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
@@ -260,7 +240,6 @@ mod tests {
     #[test]
     fn other_files_of_the_name_are_refused() {
         for (file, status, part) in [
-            (&b"IQ== 0\nIg== 1\n"[..], Status::Unsupported, "tiktoken"),
             (&b""[..], Status::Format, "no pieces"),
             (&b"\x0a\x05abc"[..], Status::Format, "truncated"),
             (&b"\x0a\x03\x0a\x01\xff"[..], Status::Format, "UTF-8"),

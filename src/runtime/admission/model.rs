@@ -53,7 +53,7 @@ impl ModelBytes {
         let tokenizer = match (manifest.embedded_vocabulary_bytes(), file) {
             (Some(bytes), _) => tokenizer_bytes(bytes as u64),
             (None, Some(file)) => tokenizer_bytes(file_bytes(&file)?),
-            (None, None) => match directory.sentence_pieces() {
+            (None, None) => match directory.vocabulary() {
                 Some(file) => tokenizer_bytes(PIECES_FACTOR * file_bytes(&file)?),
                 None => 0,
             },
@@ -138,7 +138,7 @@ impl ModelBytes {
 pub(in crate::runtime) fn probe_tokenizer(source: &TokenizerSource) -> Result<()> {
     let bytes = match source {
         TokenizerSource::File(file) => file_bytes(file)?,
-        TokenizerSource::Pieces(file) => PIECES_FACTOR * file_bytes(file)?,
+        TokenizerSource::Vocabulary(file) => PIECES_FACTOR * file_bytes(file)?,
         TokenizerSource::Embedded(checkpoint) => {
             checkpoint.embedded_vocabulary_bytes().unwrap_or(0) as u64
         }
