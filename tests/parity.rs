@@ -295,7 +295,9 @@ fn every_family_has_a_fixture_and_a_place_in_the_documentation() {
         let config = fs::read(fixture.directory.join("config.json")).expect("config.json");
         let config: Value = serde_json::from_slice(&config).expect("JSON");
         let types = [&config, &config["text_config"]].map(|part| part["model_type"].clone());
-        types.into_iter().filter_map(|value| value.as_str().map(str::to_owned))
+        types
+            .into_iter()
+            .filter_map(|value| value.as_str().map(str::to_owned))
     };
     let compared: BTreeSet<_> = fixtures.iter().flat_map(model_types).collect();
     let known: BTreeSet<_> = umrt::decoder::model_types().map(str::to_owned).collect();

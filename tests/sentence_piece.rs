@@ -103,7 +103,9 @@ fn ranks_of(tokenizer: &Value) -> String {
         })
         .collect();
     lines.sort();
-    let lines = lines.iter().map(|(rank, token)| format!("{token} {rank}\n"));
+    let lines = lines
+        .iter()
+        .map(|(rank, token)| format!("{token} {rank}\n"));
     lines.collect()
 }
 
@@ -141,19 +143,26 @@ fn a_list_of_ranks_is_the_tokenizer_that_it_was_made_of() {
     let added: Map<String, Value> = added.iter().map(by_id).collect();
     let config = json!({"added_tokens_decoder": added}).to_string();
     fs::write(directory.path().join("tokenizer_config.json"), config).expect("written");
-    fs::write(directory.path().join("tokenizer.model"), ranks_of(&tokenizer)).expect("written");
+    fs::write(
+        directory.path().join("tokenizer.model"),
+        ranks_of(&tokenizer),
+    )
+    .expect("written");
     let model = common::open(directory.path());
     let tokenizer = model.text().tokenizer().expect("a tokenizer");
     let flags = EncodeFlags {
         add_special: true,
         parse_special: true,
-        ..EncodeFlags::default()
     };
     let cases = read("cases.json");
     for case in cases["encode"].as_array().expect("cases") {
         let text = case["text"].as_str().expect("a text");
         let expected: Vec<i32> = serde_json::from_value(case["ids"].clone()).expect("ids");
-        assert_eq!(tokenizer.encode(text, flags).expect("tokens"), expected, "{text:?}");
+        assert_eq!(
+            tokenizer.encode(text, flags).expect("tokens"),
+            expected,
+            "{text:?}"
+        );
     }
 
     let config = directory.path().join("config.json");

@@ -58,7 +58,10 @@ impl RankedTokens {
     /// for words it has.
     pub fn llama3_json(&self, added: &BTreeMap<u32, Map<String, Json>>) -> Result<Vec<u8>> {
         let texts: Vec<_> = self.tokens.iter().map(|token| byte_level(token)).collect();
-        let ids = texts.iter().zip(0..).map(|(text, id)| (text.clone(), Json::from(id)));
+        let ids = texts
+            .iter()
+            .zip(0..)
+            .map(|(text, id)| (text.clone(), Json::from(id)));
         let added = self.added_tokens(added)?;
         let bytes = json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true,
             "use_regex": false});
@@ -99,7 +102,11 @@ impl RankedTokens {
             };
             let mut pairs: Vec<_> = (1..token.len()).filter_map(pair).collect();
             pairs.sort_unstable();
-            merges.extend(pairs.into_iter().map(|pair| pair.map(|rank| texts[rank].as_str())));
+            merges.extend(
+                pairs
+                    .into_iter()
+                    .map(|pair| pair.map(|rank| texts[rank].as_str())),
+            );
         }
         merges
     }
@@ -107,7 +114,9 @@ impl RankedTokens {
     fn added_tokens(&self, configured: &BTreeMap<u32, Map<String, Json>>) -> Result<Vec<Json>> {
         let first = self.tokens.len();
         if configured.is_empty() {
-            return Ok((0..N_LLAMA3_SPECIAL).map(|index| llama3_token(first, index)).collect());
+            return Ok((0..N_LLAMA3_SPECIAL)
+                .map(|index| llama3_token(first, index))
+                .collect());
         }
         let mut added = Vec::new();
         for ((id, token), expected) in configured.iter().zip(first..) {
@@ -127,7 +136,10 @@ impl RankedTokens {
 
 fn llama3_token(first: usize, index: usize) -> Json {
     let named = LLAMA3_SPECIAL.iter().find(|(place, _)| *place == index);
-    let before = LLAMA3_SPECIAL.iter().filter(|(place, _)| *place < index).count();
+    let before = LLAMA3_SPECIAL
+        .iter()
+        .filter(|(place, _)| *place < index)
+        .count();
     let content = match named {
         Some((_, content)) => (*content).to_owned(),
         None => format!("<|reserved_special_token_{}|>", index - before),
@@ -202,7 +214,11 @@ mod tests {
     use super::*;
 
     fn list(lines: impl IntoIterator<Item = String>) -> Vec<u8> {
-        lines.into_iter().collect::<Vec<_>>().join("\n").into_bytes()
+        lines
+            .into_iter()
+            .collect::<Vec<_>>()
+            .join("\n")
+            .into_bytes()
     }
 
     fn bytes() -> Vec<String> {
@@ -215,7 +231,12 @@ mod tests {
 
     #[test]
     fn base64_is_read_as_it_is_written() {
-        for (text, bytes) in [("Zg==", "f"), ("Zm8=", "fo"), ("Zm9v", "foo"), ("Zm9vYg==", "foob")] {
+        for (text, bytes) in [
+            ("Zg==", "f"),
+            ("Zm8=", "fo"),
+            ("Zm9v", "foo"),
+            ("Zm9vYg==", "foob"),
+        ] {
             assert_eq!(base64(text.as_bytes()).expect("valid"), bytes.as_bytes());
         }
         for text in ["Zg=", "Z===", "Zm9?", "Zg==Zg=="] {
@@ -245,7 +266,10 @@ mod tests {
         let list = RankedTokens::read(&list(bytes())).expect("a list");
         let added = list.added_tokens(&BTreeMap::new()).expect("tokens");
         let content = |index: usize| added[index]["content"].as_str().expect("a text");
-        assert_eq!((added.len(), content(0), content(9)), (256, BOS, "<|eot_id|>"));
+        assert_eq!(
+            (added.len(), content(0), content(9)),
+            (256, BOS, "<|eot_id|>")
+        );
         assert_eq!(content(2), "<|reserved_special_token_0|>");
         assert_eq!(content(8), "<|reserved_special_token_4|>");
         assert_eq!(content(255), "<|reserved_special_token_250|>");

@@ -85,7 +85,9 @@ impl Adapted {
             let target = target(spec, pair).at(files.path().display())?;
             let mut update = loader.update(pair, &target).at(files.path().display())?;
             if let (Some(magnitudes), Some(ops)) = (&pair.magnitudes, &ops) {
-                let magnitudes = loader.magnitudes(magnitudes, pair).at(files.path().display())?;
+                let magnitudes = loader
+                    .magnitudes(magnitudes, pair)
+                    .at(files.path().display())?;
                 let gains = gains::gains(ops, &magnitudes, &update, (weights, target.place))?;
                 loader.gain_bytes += Adapted::gain_bytes(pair);
                 update.gains = Some(gains);
@@ -217,7 +219,10 @@ fn columns_of(updates: &[LowRank], width: usize, wide: usize, by_kernels: bool) 
         (true, Some(_)) => width,
         (false, Some(_)) => width + 6 * wide * update.outputs(),
     };
-    let total: usize = updates.iter().map(|one| of_update(one) + of_gains(one)).sum();
+    let total: usize = updates
+        .iter()
+        .map(|one| of_update(one) + of_gains(one))
+        .sum();
     match (updates, by_kernels) {
         ([], _) => 0,
         (_, true) => width + total,

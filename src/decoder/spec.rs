@@ -78,7 +78,12 @@ impl DecoderSpec {
         check_fixed(config, family)?;
         let hidden_size = hidden_size(config, family)?;
         let n_heads = size(config, family, ["num_attention_heads", "n_head"], 1 << 14)?;
-        let n_layers = size(config, family, ["num_hidden_layers", "num_layers", "n_layer"], 1 << 12)?;
+        let n_layers = size(
+            config,
+            family,
+            ["num_hidden_layers", "num_layers", "n_layer"],
+            1 << 12,
+        )?;
         let latent = match family.is_latent {
             true => Some(LatentSpec::from_config(config, family, n_heads)?),
             false => None,

@@ -162,7 +162,9 @@ fn go_up(
     add(addends);
     for (index, (product, sum)) in products.iter().zip(sums).enumerate() {
         let gain = gains.values.get(first_output + index);
-        let bias = gains.bias.map_or(0.0, |bias| bias.get(first_output + index));
+        let bias = gains
+            .bias
+            .map_or(0.0, |bias| bias.get(first_output + index));
         *sum += gain * addends[index] + gains.strength * (gain - 1.0) * (product - bias);
     }
 }

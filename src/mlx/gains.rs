@@ -35,7 +35,7 @@ impl Ops {
         update: &LowRank,
         columns: &Range<usize>,
     ) -> Result<Array> {
-        let own = |values: &Array| {
+        let own = |values: &Array| -> Result<Array> {
             let own = self.within(values, &update.columns(), columns)?;
             Ok(own.expect("the update has these columns"))
         };

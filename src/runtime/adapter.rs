@@ -84,7 +84,11 @@ fn reserve(files: &AdapterFiles, device: Device) -> Result<Reservation> {
         gpu_index: device.own_memory().unwrap_or(0),
         ..Demand::default()
     };
-    for pair in files.pairs().iter().filter(|pair| pair.magnitudes.is_some()) {
+    for pair in files
+        .pairs()
+        .iter()
+        .filter(|pair| pair.magnitudes.is_some())
+    {
         demand.private += Adapted::gain_bytes(pair);
     }
     for tensor in files.pairs().iter().flat_map(AdapterPair::tensors) {

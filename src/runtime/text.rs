@@ -221,11 +221,7 @@ impl ModelText {
     }
 }
 
-fn tokenizer_of_ranks(
-    file: &[u8],
-    model_type: &str,
-    config: TokenizerConfig,
-) -> Result<Tokenizer> {
+fn tokenizer_of_ranks(file: &[u8], model_type: &str, config: TokenizerConfig) -> Result<Tokenizer> {
     if model_type != "llama" {
         return Err(Error::unsupported(format!(
             "is a list of ranks as tiktoken has them, without the rules by which {model_type} cuts \

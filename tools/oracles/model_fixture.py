@@ -104,9 +104,9 @@ def _record(spec: ModelSpec, folder: Path, exact: Path) -> dict[str, Any]:
 
 
 def model_type(spec: ModelSpec) -> str:
-    """Of the text model, as its publishers call it."""
+    """As its publishers call it."""
     if spec.wrapping is not None:
-        return spec.wrapping.text_type
+        return spec.wrapping.model_type
     return spec.published_as or spec.family
 
 

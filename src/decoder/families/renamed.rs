@@ -80,6 +80,7 @@ pub const MIMO: Family = Family {
 /// the same.
 pub const QWEN2_VL: Family = Family {
     model_types: &["qwen2_vl", "qwen2_5_vl", "qwen2_vl_text", "qwen2_5_vl_text"],
+    norm: RMS_1E5,
     rope: RopeForm {
         theta: 1e6,
         ..LLAMA.rope
@@ -90,7 +91,7 @@ pub const QWEN2_VL: Family = Family {
 pub const QWEN3_VL: Family = Family {
     model_types: &["qwen3_vl", "qwen3_vl_text"],
     rope: RopeForm {
-        theta: 5e6,
+        theta: 500_000.0,
         ..LLAMA.rope
     },
     ..QWEN3

@@ -96,8 +96,10 @@ fn longrope_has_other_factors_for_long_contexts() {
 
 #[test]
 fn a_dynamic_base_grows_with_contexts_beyond_the_trained_length() {
-    let rope = rope(serde_json::json!({"max_position_embeddings": 1000, "rope_theta": 1e4,
-        "rope_scaling": {"type": "dynamic", "factor": 2.0}}));
+    let rope = rope(
+        serde_json::json!({"max_position_embeddings": 1000, "rope_theta": 1e4,
+        "rope_scaling": {"type": "dynamic", "factor": 2.0}}),
+    );
     let rope = rope.expect("valid");
     let last = |n_ctx| rope.in_context_of(n_ctx).wavelengths[3];
     assert_eq!(last(1), rope.wavelengths[3]);

@@ -110,8 +110,8 @@ impl Header {
         let model = model.fold(0, |model, at| model << 32 | u128::from(number(header, at)));
         let layers = header[FIXED_BYTES..].chunks_exact(BYTES_PER_LAYER);
         let n_tokens = u64::from(number(header, 56)) | u64::from(number(header, 60)) << 32;
-        let fits = number(header, 48) as usize == BLOCK
-            && number(header, 52) as usize == layers.len();
+        let fits =
+            number(header, 48) as usize == BLOCK && number(header, 52) as usize == layers.len();
         let n_tokens = usize::try_from(n_tokens).ok();
         let (Some(format), Some(n_tokens), true) = (format_of(header), n_tokens, fits) else {
             return Err(Error::format("its header contradicts itself"));

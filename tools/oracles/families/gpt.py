@@ -53,7 +53,7 @@ MODELS: tuple[ModelSpec, ...] = (
         family="gpt_bigcode",
         features=("learned-positions", "multi-query", "fused-qkv", "layer-norm", "ungated-mlp"),
         config=_GPT2_CONFIG | {"tie_word_embeddings": False},
-        seed=453,
+        seed=553,
         mlx_supports=False,
     ),
     ModelSpec(

@@ -23,7 +23,8 @@ MODELS: tuple[ModelSpec, ...] = (
         family="gpt_oss",
         features=("sinks", "transposed-experts", "expert-biases", "sliding-window", "yarn"),
         config=_GPT_OSS_CONFIG | {"hidden_size": 32, "intermediate_size": 48, "vocab_size": 64},
-        seed=452,
+        # No two experts are nearly as good as each other.
+        seed=852,
         dtype="bfloat16",
         mlx_supports=False,
     ),
