@@ -2596,7 +2596,7 @@ umrt_status umrt_seq_shift(umrt_ctx *ctx, int32_t seq, uint32_t from, uint32_t d
  * (`umrt_model_open`).
  *
  * Returns INVALID_ARGUMENT, NOT_FOUND, IO, FORMAT (what is wrong in which file, or
- * what does not fit to the model), UNSUPPORTED (names what: DoRA, adapters of
+ * what does not fit to the model), UNSUPPORTED (names what: adapters of
  * embeddings and experts, biases, whole modules), OVER_BUDGET, OUT_OF_MEMORY, BACKEND.
  * Any thread.
  */
