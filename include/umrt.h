@@ -958,6 +958,10 @@ typedef struct {
   uint32_t intermediate_size;
   uint32_t n_heads;
   uint32_t n_kv_heads;
+  /**
+   * Of keys and of values. With latent attention, of the one key that a token has,
+   * whose part its values are.
+   */
   uint32_t head_dim;
   /**
    * Token ids are below this.
@@ -1454,6 +1458,10 @@ typedef struct {
   uint32_t struct_size;
   uint32_t n_layers;
   uint32_t n_kv_heads;
+  /**
+   * Of keys and of values. For latent attention half of `umrt_model_info.head_dim`,
+   * as its values take no memory of their own.
+   */
   uint32_t head_dim;
   /**
    * Tokens of each sequence.
@@ -2621,7 +2629,7 @@ umrt_status umrt_seq_shift(umrt_ctx *ctx, int32_t seq, uint32_t from, uint32_t d
  * (`umrt_model_open`).
  *
  * Returns INVALID_ARGUMENT, NOT_FOUND, IO, FORMAT (what is wrong in which file, or
- * what does not fit to the model), UNSUPPORTED (names what: DoRA, adapters of
+ * what does not fit to the model), UNSUPPORTED (names what: adapters of
  * embeddings and experts, biases, whole modules), OVER_BUDGET, OUT_OF_MEMORY, BACKEND.
  * Any thread.
  */

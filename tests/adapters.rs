@@ -1,4 +1,4 @@
-//! LoRA adapters against the logits of PEFT and mlx-lm, on the fixtures that
+//! LoRA and DoRA adapters against the logits of PEFT and mlx-lm, on the fixtures that
 //! `tools/oracles` made; and what adapters leave as it was.
 
 mod common;
@@ -157,8 +157,8 @@ fn two_adapters_add_up() {
 #[test]
 fn half_precision_models_compute_with_adapters_in_their_own_type() {
     let _alone = alone();
-    let fixture = Fixture::read(adapters().join("mlx-4bit"));
-    for cpu_ops in BOTH_WAYS {
+    let adapted = |name| BOTH_WAYS.map(|cpu_ops| (Fixture::read(adapters().join(name)), cpu_ops));
+    for (fixture, cpu_ops) in ["mlx-4bit", "mlx-dora-4bit"].into_iter().flat_map(adapted) {
         let options = ModelOptions {
             cpu_ops,
             ..ModelOptions::default()
@@ -318,7 +318,7 @@ fn bad_adapters_are_refused_with_what_is_wrong_in_them() {
         assert_fails(Adapter::open(&model, copy.path()), status, parts);
     };
     let half = damaged("peft-attention", |tensors| drop(tensors.remove(0)));
-    refuse(&half, Status::Format, &["lora_A.weight", "other half"]);
+    refuse(&half, Status::Format, &["lora_A.weight", "other part"]);
     let shapes = damaged("peft-attention", |tensors| {
         let (_, shape, data) = &mut tensors[0];
         shape[1] -= 1;
@@ -347,6 +347,27 @@ fn bad_adapters_are_refused_with_what_is_wrong_in_them() {
     );
     let magnitudes = rename("lora_A.weight", "lora_magnitude_vector");
     refuse(&magnitudes, Status::Unsupported, &["DoRA"]);
+    let model_with_biases = open_fixture("llama-bias-f32");
+    let without = damaged("peft-dora", |tensors| {
+        tensors.retain(|(name, ..)| !name.ends_with("1.mlp.up_proj.lora_magnitude_vector"));
+    });
+    assert_fails(
+        Adapter::open(&model_with_biases, without.path()),
+        Status::Format,
+        &["up_proj.lora_magnitude_vector", "other part"],
+    );
+    let short = damaged("peft-dora", |tensors| {
+        let is_one = |name: &str| name.ends_with("lora_magnitude_vector");
+        let one = tensors.iter_mut().find(|(name, ..)| is_one(name));
+        let (_, shape, data) = one.expect("magnitudes");
+        shape[0] -= 1;
+        data.truncate(4 * shape[0]);
+    });
+    assert_fails(
+        Adapter::open(&model_with_biases, short.path()),
+        Status::Format,
+        &["lora_magnitude_vector", "expected"],
+    );
     let saved = rename("q_proj.lora_A.weight", "q_proj.weight");
     refuse(&saved, Status::Unsupported, &["modules_to_save"]);
     let whole = rename("", "");

@@ -116,6 +116,26 @@ fn a_large_model_is_estimated_at_once_from_its_headers() {
 }
 
 #[test]
+fn latent_attention_caches_one_vector_for_all_heads() {
+    // A vector of 24 values and 8 that are rotated, in each of two layers.
+    let per_token = 2 * (24 + 8) * size_of::<f32>();
+    for name in ["deepseek-v2-f32", "deepseek-v3-f32", "youtu-f32"] {
+        let found = estimate_of(&fixture(name), with_n_ctx(512));
+        assert_eq!(found.kv_bytes_per_token, per_token, "{name}");
+        assert_eq!(found.context.kv, 512 * per_token, "{name}");
+    }
+}
+
+#[test]
+fn learned_positions_bound_the_context() {
+    let model = Model::open(&fixture("gpt2-f32"), ModelOptions::default()).expect("a model");
+    let made = |n_ctx| Context::new(&model, &with_n_ctx(n_ctx));
+    assert!(made(256).is_ok());
+    let error = made(257).err().expect("there are no more positions");
+    assert!(error.message().contains("learned 256"), "{error}");
+}
+
+#[test]
 fn what_would_fit_instead_does() {
     isolated("what_would_fit_instead_does", || {
         let directory = seventy_billion();

@@ -58,6 +58,15 @@ impl Fixture {
         bound.map_or(FLOAT32_BOUND, |bound| bound as f32)
     }
 
+    /// In a context of the length that the fixture was made for.
+    fn options(&self) -> ContextOptions {
+        let n_ctx = self.facts["n_ctx"].as_u64();
+        ContextOptions {
+            n_ctx: n_ctx.map_or(0, |n| n as usize),
+            ..ContextOptions::default()
+        }
+    }
+
     fn name(&self) -> &str {
         self.facts["name"].as_str().expect("a name")
     }
@@ -130,7 +139,7 @@ fn logits_of(
 ) -> Vec<f32> {
     let options = ContextOptions {
         prefill_chunk,
-        ..ContextOptions::default()
+        ..fixture.options()
     };
     let mut context = Context::new(&fixture.open(precision, cpu_ops), &options).expect("a context");
     let mut logits = eval_all(&mut context, &fixture.ids("prompt_ids"));
@@ -252,7 +261,7 @@ fn greedy_continuations_in_float32_are_the_references() {
         assert!(greedy.len() == 32 || drawn().is_some());
         for cpu_ops in BOTH_WAYS {
             let model = fixture.open(Precision::Float32, cpu_ops);
-            let mut context = Context::new(&model, &ContextOptions::default()).expect("one");
+            let mut context = Context::new(&model, &fixture.options()).expect("one");
             let mut next = fixture.ids("prompt_ids");
             for (position, expected) in greedy.iter().enumerate() {
                 context
@@ -281,15 +290,16 @@ fn every_family_has_a_fixture_and_a_place_in_the_documentation() {
             "{name} is not in docs/models.md: run cargo xtask models"
         );
     }
-    let model_type = |fixture: &Fixture| {
+    // Of the whole model, and of the text model in it.
+    let model_types = |fixture: &Fixture| {
         let config = fs::read(fixture.directory.join("config.json")).expect("config.json");
         let config: Value = serde_json::from_slice(&config).expect("JSON");
-        config["model_type"]
-            .as_str()
-            .expect("a model_type")
-            .to_owned()
+        let types = [&config, &config["text_config"]].map(|part| part["model_type"].clone());
+        types
+            .into_iter()
+            .filter_map(|value| value.as_str().map(str::to_owned))
     };
-    let compared: BTreeSet<_> = fixtures.iter().map(model_type).collect();
+    let compared: BTreeSet<_> = fixtures.iter().flat_map(model_types).collect();
     let known: BTreeSet<_> = umrt::decoder::model_types().map(str::to_owned).collect();
     assert_eq!(compared, known);
 }

@@ -25,7 +25,7 @@ pub struct umrt_adapter(Arc<Adapter>);
 /// (`umrt_model_open`).
 ///
 /// Returns INVALID_ARGUMENT, NOT_FOUND, IO, FORMAT (what is wrong in which file, or
-/// what does not fit to the model), UNSUPPORTED (names what: DoRA, adapters of
+/// what does not fit to the model), UNSUPPORTED (names what: adapters of
 /// embeddings and experts, biases, whole modules), OVER_BUDGET, OUT_OF_MEMORY, BACKEND.
 /// Any thread.
 ///

@@ -80,6 +80,8 @@ pub struct umrt_numbers {
     pub struct_size: u32,
     pub n_layers: u32,
     pub n_kv_heads: u32,
+    /// Of keys and of values. For latent attention half of `umrt_model_info.head_dim`,
+    /// as its values take no memory of their own.
     pub head_dim: u32,
     /// Tokens of each sequence.
     pub n_ctx: u32,

@@ -95,6 +95,8 @@ pub struct umrt_model_info {
     pub intermediate_size: u32,
     pub n_heads: u32,
     pub n_kv_heads: u32,
+    /// Of keys and of values. With latent attention, of the one key that a token has,
+    /// whose part its values are.
     pub head_dim: u32,
     /// Token ids are below this.
     pub vocab_size: u32,

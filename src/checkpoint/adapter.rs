@@ -1,4 +1,4 @@
-//! Files of LoRA adapters (Hu et al., 2021), as mlx-lm and PEFT write them:
+//! Files of LoRA and DoRA adapters (Hu et al., 2021; Liu et al., 2024), as mlx-lm and PEFT write them:
 //! which matrices they have for which modules, validated and mapped.
 
 mod scaling;
@@ -8,7 +8,7 @@ mod tests;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use self::scaling::Scaling;
+use self::scaling::{Scaling, is_dora};
 use super::config::Config;
 use super::file::open_regular;
 use super::header::Header;
@@ -44,6 +44,14 @@ pub struct AdapterPair {
     pub up: TensorInfo,
     /// What the product is multiplied with.
     pub scale: f32,
+    /// Of DoRA: how long the rows of the weight and the product together are made.
+    pub magnitudes: Option<TensorInfo>,
+}
+
+impl AdapterPair {
+    pub fn tensors(&self) -> impl Iterator<Item = &TensorInfo> {
+        [&self.down, &self.up].into_iter().chain(&self.magnitudes)
+    }
 }
 
 /// An adapter, mapped.
@@ -66,6 +74,13 @@ impl AdapterFormat {
         match self {
             AdapterFormat::MlxLm => [".lora_a", ".lora_b"],
             AdapterFormat::Peft => [".lora_A.weight", ".lora_B.weight"],
+        }
+    }
+
+    fn magnitudes(self) -> &'static str {
+        match self {
+            AdapterFormat::MlxLm => ".m",
+            AdapterFormat::Peft => ".lora_magnitude_vector",
         }
     }
 
@@ -96,7 +111,8 @@ impl AdapterFiles {
         let tensors = TensorTable::new(header.tensors)
             .map_err(|_| Error::format("has a tensor twice"))
             .at(file.display())?;
-        let pairs = pairs(format, &tensors, &scaling).at(file.display())?;
+        let has_magnitudes = is_dora(&config, format)?;
+        let pairs = pairs(format, &tensors, (&scaling, has_magnitudes)).at(file.display())?;
         let map = MappedFile::open(&file)?;
         if map.stamp() != stamp {
             return Err(Error::format(format!(
@@ -155,35 +171,41 @@ fn no_weights(root: &Path, format: AdapterFormat) -> Error {
 fn pairs(
     format: AdapterFormat,
     tensors: &TensorTable,
-    scaling: &Scaling,
+    (scaling, has_magnitudes): (&Scaling, bool),
 ) -> Result<Vec<AdapterPair>> {
     let [down, up] = format.suffixes();
-    let mut halves: BTreeMap<&str, [Option<&TensorInfo>; 2]> = BTreeMap::new();
+    let magnitudes = format.magnitudes();
+    let mut parts: BTreeMap<&str, [Option<&TensorInfo>; 3]> = BTreeMap::new();
     for tensor in tensors.as_slice() {
         let name = tensor.name.as_str();
-        let stripped = [down, up].map(|suffix| name.strip_suffix(suffix));
-        let (module, half) = match stripped {
-            [Some(module), _] => (module, 0),
-            [_, Some(module)] => (module, 1),
+        let stripped = [down, up, magnitudes].map(|suffix| name.strip_suffix(suffix));
+        let (module, part) = match stripped {
+            [Some(module), ..] => (module, 0),
+            [_, Some(module), _] => (module, 1),
+            [.., Some(module)] if has_magnitudes => (module, 2),
             _ => return Err(unexpected(name)),
         };
-        halves.entry(module).or_default()[half] = Some(tensor);
+        parts.entry(module).or_default()[part] = Some(tensor);
     }
-    if halves.is_empty() {
+    if parts.is_empty() {
         return Err(Error::format("has no tensors"));
     }
-    let pair = |(module, halves): (&str, [Option<&TensorInfo>; 2])| match halves {
-        [Some(down), Some(up)] => pair(format, module, down, up, scaling),
-        [Some(_), None] => Err(missing(module, up)),
+    let pair = |(module, parts): (&str, [Option<&TensorInfo>; 3])| match parts {
+        [_, _, None] if has_magnitudes => Err(missing(module, magnitudes)),
+        [Some(down), Some(up), magnitudes] => Ok(AdapterPair {
+            magnitudes: magnitudes.cloned(),
+            ..pair(format, module, down, up, scaling)?
+        }),
+        [Some(_), None, _] => Err(missing(module, up)),
         _ => Err(missing(module, down)),
     };
-    halves.into_iter().map(pair).collect()
+    parts.into_iter().map(pair).collect()
 }
 
 fn missing(module: &str, suffix: &str) -> Error {
     let module = clip(module);
     Error::format(format!(
-        "has no tensor {module}{suffix}, the other half of what it has for that module"
+        "has no tensor {module}{suffix}, the other part of what it has for that module"
     ))
 }
 
@@ -191,7 +213,7 @@ fn missing(module: &str, suffix: &str) -> Error {
 fn unexpected(name: &str) -> Error {
     let is_any = |parts: &[&str]| parts.iter().any(|part| name.contains(part));
     let what = if name.ends_with(".m") || is_any(&["lora_magnitude_vector"]) {
-        "the magnitudes of DoRA"
+        "of DoRA's magnitudes, which the configuration does not speak of"
     } else if is_any(&["lora_embedding_"]) {
         "an adapter of an embedding"
     } else if name.ends_with(".bias") {
@@ -200,7 +222,7 @@ fn unexpected(name: &str) -> Error {
         "no low-rank update but a tensor of its own, as of full fine-tuning or modules_to_save"
     };
     Error::unsupported(format!(
-        "tensor {} is {what}, which this version does not support; it has LoRA on the \
+        "tensor {} is {what}, which this version does not support; it has LoRA and DoRA on the \
          projections of attention, dense feed-forward networks and the output",
         clip(name)
     ))
@@ -247,6 +269,7 @@ fn pair(
         outputs,
         down: down.clone(),
         up: up.clone(),
+        magnitudes: None,
     })
 }
 

@@ -102,6 +102,17 @@ impl ModelDirectory {
         self.optional("tokenizer.json")
     }
 
+    /// SentencePiece's or tiktoken's, which other directories have instead.
+    pub fn vocabulary(&self) -> Option<PathBuf> {
+        let named = ["tokenizer.model", "tiktoken.model"];
+        let mut named = named.into_iter().filter_map(|name| self.optional(name));
+        let by_extension = || {
+            let mut files = list(&self.root).ok()?.into_iter();
+            files.find(|path| has_extension(path, "tiktoken"))
+        };
+        named.next().or_else(by_extension)
+    }
+
     pub fn tokenizer_config(&self) -> Option<PathBuf> {
         self.optional("tokenizer_config.json")
     }

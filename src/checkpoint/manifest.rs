@@ -127,32 +127,48 @@ impl Manifest {
         if let Some(index) = &directory.index {
             check_index(index, &directory, &tensors)?;
         }
-        let generation = GenerationDefaults::new(generation.as_ref(), &config)?;
-        let (tensors, quantization, foreign) = match Scheme::from_config(&config)? {
-            None => (
-                tensors,
-                Quantization::from_config(&config)?,
-                Foreign::default(),
-            ),
-            Some(scheme) => {
-                let found = foreign::translate(scheme, &tensors, files.len())?;
-                let tensors = TensorTable::new(found.tensors).map_err(|twice| {
-                    let name = &twice.0.name;
-                    Error::format(format!("tensor {name:?} is stored in two ways"))
-                })?;
-                (tensors, found.quantization, found.foreign)
-            }
+        let scheme = Scheme::from_config(&config)?;
+        let quantization = match scheme {
+            None => Quantization::from_config(&config)?,
+            Some(_) => Quantization::default(),
         };
-        Ok(Manifest {
+        let manifest = Manifest {
             identity: hasher.finish(),
             embedded: None,
-            generation,
+            generation: GenerationDefaults::new(generation.as_ref(), &config)?,
             quantization,
-            foreign,
+            foreign: Foreign::default(),
             directory,
             config,
             files,
             tensors,
+        };
+        match scheme {
+            None => Ok(manifest),
+            Some(scheme) => manifest.translated(scheme),
+        }
+    }
+
+    /// The same without blocks of GGUF files: MLX's codes or floats instead, which
+    /// will be made when the files are mapped.
+    pub fn without_blocks(self) -> Result<Manifest> {
+        match self.tensors().iter().any(|tensor| tensor.blocks.is_some()) {
+            true => self.translated(Scheme::Blocks),
+            false => Ok(self),
+        }
+    }
+
+    fn translated(self, scheme: Scheme) -> Result<Manifest> {
+        let found = foreign::translate(scheme, &self.tensors, self.files.len())?;
+        let tensors = TensorTable::new(found.tensors).map_err(|twice| {
+            let name = &twice.0.name;
+            Error::format(format!("tensor {name:?} is stored in two ways"))
+        })?;
+        Ok(Manifest {
+            tensors,
+            quantization: found.quantization,
+            foreign: found.foreign,
+            ..self
         })
     }
 

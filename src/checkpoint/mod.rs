@@ -10,6 +10,8 @@
 //! - `header`, `tensors`, `dtype`: what the safetensors headers say.
 //! - `foreign`: weights that other tools have quantized.
 //! - `gguf`: GGUF files, which have all of that in one header.
+//! - `sentence_piece`: vocabularies of SentencePiece, in files of their own or not.
+//! - `ranked_tokens`: vocabularies of tiktoken; `words`: rules of both that no file has.
 //! - `mmap`: the weights in memory, mapped or read; which pages are resident.
 //! - `manifest`: the two handles, [`Manifest`] (read, cheap) and [`Checkpoint`]
 //!   (mapped).
@@ -37,9 +39,12 @@ mod manifest;
 mod mmap;
 mod prompt_cache;
 mod quantization;
+mod ranked_tokens;
 mod replace;
+mod sentence_piece;
 mod target;
 mod tensors;
+mod words;
 mod writer;
 
 pub use adapter::{AdapterFiles, AdapterFormat, AdapterPair};
@@ -56,7 +61,9 @@ pub use manifest::{Checkpoint, Manifest, WeightFile};
 pub use mmap::{Advice, LoadMode, MappedFile};
 pub use prompt_cache::{NewArray, NewPromptCache, NewRows, PromptCache};
 pub use quantization::{Mode, QuantSpec, Quantization};
+pub use ranked_tokens::RankedTokens;
 pub use replace::replace_file;
+pub use sentence_piece::{PieceSettings, SentencePieces};
 pub use target::{NewDirectory, NewFile};
 pub use tensors::{TensorInfo, TensorTable};
 pub use writer::{NewTensor, write_safetensors};

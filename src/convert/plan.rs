@@ -130,10 +130,18 @@ impl Plan {
         };
         let mut experts: BTreeMap<String, BTreeMap<usize, &TensorInfo>> = BTreeMap::new();
         let names = Names::new(checkpoint, spec);
+        let is_transposed = spec.is_transposed(checkpoint);
         for tensor in checkpoint.tensors() {
             let Some(name) = names.kept(&tensor.name) else {
                 continue;
             };
+            if is_transposed || is_transposed_stack(&name, tensor) {
+                return Err(Error::unsupported(format!(
+                    "{} has matrices stored by input, where the values of a row's groups are not \
+                     next to each other; quantize it with mlx-lm, whose copies are read",
+                    checkpoint.directory().root().display()
+                )));
+            }
             if let Some((stacked, index)) = expert(&name) {
                 experts.entry(stacked).or_default().insert(index, tensor);
             } else if let Some(halves) = joined(&name, tensor) {
@@ -161,6 +169,11 @@ impl Plan {
     pub fn source_bytes(&self) -> usize {
         self.outputs.iter().map(Output::source_bytes).sum()
     }
+}
+
+/// Matrices of experts as transformers has them.
+fn is_transposed_stack(name: &str, tensor: &TensorInfo) -> bool {
+    tensor.shape.len() == 3 && float_of(tensor.dtype).is_some() && !name.ends_with(WEIGHT)
 }
 
 fn form(output: &Output, choice: &Choice) -> Form {

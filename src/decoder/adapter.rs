@@ -1,6 +1,8 @@
 //! [`Adapted`]: an adapter's pairs of matrices as updates of the decoder's
 //! projections, checked against them and mapped in place.
 
+mod gains;
+
 use std::any::Any;
 use std::sync::Arc;
 
@@ -9,10 +11,10 @@ use super::loader::{FLOATS, mlx_dtype};
 use super::mlp::{DenseForm, MlpSpec};
 use super::prefix::{PREFIXES, Prefix};
 use super::spec::DecoderSpec;
-use super::weights::LoadedBytes;
+use super::weights::{LoadedBytes, Weights};
 use crate::checkpoint::{AdapterFiles, AdapterFormat, AdapterPair, TensorInfo};
 use crate::error::{Error, Result, ResultExt};
-use crate::mlx::{Array, Dtype, LowRank, MappedArrays, Stream, TensorView};
+use crate::mlx::{Array, Dtype, Gains, LowRank, MappedArrays, Ops, Stream, TensorView};
 
 /// What adapters add to a decoder's projections.
 #[derive(Clone, Default)]
@@ -60,31 +62,48 @@ enum Place {
 }
 
 impl Adapted {
+    /// `ops` makes what measures weights, which DoRA needs.
     pub fn load(
         files: &AdapterFiles,
-        spec: &DecoderSpec,
-        stream: &Stream,
+        (spec, weights): (&DecoderSpec, &Weights),
+        (stream, ops): (&Stream, &dyn Fn() -> Result<Ops>),
     ) -> Result<(Adapted, LoadedBytes)> {
         let mut loader = AdapterLoader {
             files,
             owner: Arc::new(files.map().clone()),
             arrays: MappedArrays::new(stream),
             mapped_bytes: 0,
+            gain_bytes: 0,
         };
+        let has_gains = files.pairs().iter().any(|pair| pair.magnitudes.is_some());
+        let ops = has_gains.then(ops).transpose()?;
         let mut adapted = Adapted {
             layers: vec![LayerUpdates::default(); spec.n_layers],
             head: Vec::new(),
         };
         for pair in files.pairs() {
             let target = target(spec, pair).at(files.path().display())?;
-            let update = loader.update(pair, &target).at(files.path().display())?;
+            let mut update = loader.update(pair, &target).at(files.path().display())?;
+            if let (Some(magnitudes), Some(ops)) = (&pair.magnitudes, &ops) {
+                let magnitudes = loader
+                    .magnitudes(magnitudes, pair)
+                    .at(files.path().display())?;
+                let gains = gains::gains(ops, &magnitudes, &update, (weights, target.place))?;
+                loader.gain_bytes += Adapted::gain_bytes(pair);
+                update.gains = Some(gains);
+            }
             adapted.at(target.place).push(update);
         }
         let bytes = LoadedBytes {
             mapped: loader.mapped_bytes,
-            copied: loader.arrays.copied_bytes(),
+            copied: loader.arrays.copied_bytes() + loader.gain_bytes,
         };
         Ok((adapted, bytes))
+    }
+
+    /// What gains and biases of a pair with magnitudes take, at most.
+    pub fn gain_bytes(pair: &AdapterPair) -> usize {
+        2 * pair.outputs * size_of::<f32>()
     }
 
     /// All of them at once, each times its scale; those times zero are left out.
@@ -170,8 +189,16 @@ impl LayerUpdates {
 fn append(all: &mut Vec<LowRank>, part: &[LowRank], scale: f32) {
     all.extend(part.iter().map(|update| LowRank {
         scale: update.scale * scale,
+        gains: update.gains.clone().map(|gains| Gains {
+            strength: gains.strength * scale,
+            ..gains
+        }),
         ..update.clone()
     }));
+}
+
+pub(super) fn have_gains(updates: &[LowRank]) -> bool {
+    updates.iter().any(|update| update.gains.is_some())
 }
 
 /// Our kernels make one more array of the projections' `width`; MLX's operations
@@ -185,10 +212,21 @@ fn columns_of(updates: &[LowRank], width: usize, wide: usize, by_kernels: bool) 
             wide * (update.inputs() + 2 * update.rank() + update.outputs()) + 2 * update.outputs()
         }
     };
+    // With gains the product is apart from the sum; MLX makes arrays of their own of the
+    // product, its excess and the addend.
+    let of_gains = |update: &LowRank| match (by_kernels, &update.gains) {
+        (_, None) => 0,
+        (true, Some(_)) => width,
+        (false, Some(_)) => width + 6 * wide * update.outputs(),
+    };
+    let total: usize = updates
+        .iter()
+        .map(|one| of_update(one) + of_gains(one))
+        .sum();
     match (updates, by_kernels) {
         ([], _) => 0,
-        (updates, true) => width + updates.iter().map(of_update).sum::<usize>(),
-        (updates, false) => updates.iter().map(of_update).sum(),
+        (_, true) => width + total,
+        (_, false) => total,
     }
 }
 
@@ -245,7 +283,7 @@ fn unknown(spec: &DecoderSpec, module: &str) -> Error {
     let is_outer = module.ends_with(spec.names.embedding) || module.ends_with(spec.names.head);
     if is_outer || is_of_experts || is_latent {
         return Error::unsupported(format!(
-            "{module} is adapted, which this version does not support: it has LoRA on the \
+            "{module} is adapted, which this version does not support: it has LoRA and DoRA on the \
              projections of attention, dense feed-forward networks and an output of its own, not \
              on embeddings, experts and the projections to latent vectors"
         ));
@@ -332,6 +370,8 @@ struct AdapterLoader<'a> {
     owner: Arc<dyn Any + Send + Sync>,
     arrays: MappedArrays<'a>,
     mapped_bytes: usize,
+    /// Reserved for what is computed from magnitudes and weights.
+    gain_bytes: usize,
 }
 
 impl AdapterLoader<'_> {
@@ -342,7 +382,19 @@ impl AdapterLoader<'_> {
             by_input: self.files.format() == AdapterFormat::MlxLm,
             first_column: target.first_column,
             scale: pair.scale,
+            gains: None,
         })
+    }
+
+    fn magnitudes(&mut self, tensor: &TensorInfo, pair: &AdapterPair) -> Result<Array> {
+        let n_values: usize = tensor.shape.iter().product();
+        match n_values == pair.outputs {
+            true => self.array(tensor),
+            false => Err(Error::format(format!(
+                "tensor {} has the shape {:?}; expected {} values",
+                tensor.name, tensor.shape, pair.outputs
+            ))),
+        }
     }
 
     fn array(&mut self, tensor: &TensorInfo) -> Result<Array> {

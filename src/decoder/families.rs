@@ -3,13 +3,15 @@
 mod bases;
 mod latent;
 mod old;
+mod renamed;
 
 use self::bases::{
     COHERE, DEEPSEEK_EXPERTS, FUSED_MLP, GEMMA, GEMMA2, GLM, GLM4, GRANITE, LAYER_NORM, LLAMA,
     LLAMA_NAMES, MIXTRAL_EXPERTS, OLMO2, PLAIN, QWEN_EXPERTS, QWEN2, QWEN3, RMS_1E5,
 };
 use self::latent::{DEEPSEEK, DEEPSEEK_V2, GLM4_MOE_LITE, MINICPM3, YOUTU};
-use self::old::GPT_NEOX;
+use self::old::{GPT_BIGCODE, GPT_NEOX, GPT2};
+use self::renamed::{EXAONE, INTERNLM2, MIMO, MINICPM, QWEN2_VL, QWEN3_VL};
 use super::family::{
     AttentionNames, Cap, ExpertNames, ExpertsForm, Family, Fixed, Flag, Fused, JoinedNames,
     MlpForm, MlpNames, Names, NormForm, Normalized, QkNorm, RopeForm, RopeLayers, RouterForm,
@@ -387,6 +389,14 @@ pub const FAMILIES: &[Family] = &[
         },
         ..LLAMA
     },
+    INTERNLM2,
+    EXAONE,
+    MINICPM,
+    MIMO,
+    QWEN2_VL,
+    QWEN3_VL,
+    GPT2,
+    GPT_BIGCODE,
     GPT_NEOX,
     Family {
         model_types: &["starcoder2"],

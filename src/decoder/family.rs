@@ -112,6 +112,8 @@ pub enum RopeLayers {
     /// Those with a 1 in `no_rope_layers`, or all but each
     /// `no_rope_layer_interval`-th.
     Listed,
+    /// None.
+    None,
 }
 
 /// The feed-forward network.
@@ -122,6 +124,8 @@ pub struct MlpForm {
     pub activation: Activation,
     /// What "gelu" means.
     pub gelu: Activation,
+    /// When config.json has no intermediate size, it is so many hidden sizes.
+    pub widening: Option<usize>,
 }
 
 /// Mixtures of experts.
@@ -230,6 +234,7 @@ pub struct Cap {
 #[derive(Clone, Copy)]
 pub enum Fixed {
     False,
+    True,
     Null,
 }
 
@@ -237,6 +242,8 @@ pub enum Fixed {
 #[derive(Clone, Copy, Debug)]
 pub struct Names {
     pub embedding: &'static str,
+    /// Of a table of what is added to the embeddings, by position.
+    pub positions: Option<&'static str>,
     pub final_norm: &'static str,
     /// Of the output projection, beside the model.
     pub head: &'static str,
@@ -249,6 +256,8 @@ pub struct Names {
     pub after_mlp: Option<&'static str>,
     pub attention: AttentionNames,
     pub mlp: MlpNames,
+    /// Publishers have the layers' matrices by input.
+    pub may_be_transposed: bool,
 }
 
 #[derive(Clone, Copy, Debug)]

@@ -1,15 +1,15 @@
 //! The forward pass. Tokens of all sequences go through the projections
 //! together; each sees the cache of its own sequence.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use super::adapter::{Adapted, LayerUpdates};
+use super::adapter::{Adapted, LayerUpdates, have_gains};
 use super::attention::{Segment, StepPlaces, attend};
 use super::family::QkNorm;
 use super::mlp::{DenseForm, MlpSpec};
 use super::spec::DecoderSpec;
 use super::weights::{HeadProjections, LoadedBytes, MlpWeights, NormWeights, Projections, Weights};
-use crate::checkpoint::Checkpoint;
+use crate::checkpoint::{AdapterFiles, Checkpoint};
 use crate::error::Result;
 use crate::kernels::{RopeTable, Shift};
 use crate::mlx::{
@@ -46,7 +46,7 @@ impl Decoder {
         let (weights, bytes) = Weights::load(checkpoint, &spec, (stream, cpu_ops), progress)?;
         let decoder = Decoder {
             dtype: match precision {
-                Precision::Native => weights.dtype()?,
+                Precision::Native => spec.native_dtype(checkpoint)?,
                 Precision::Float32 => Dtype::F32,
             },
             ropes: spec
@@ -58,6 +58,15 @@ impl Decoder {
             weights,
         };
         Ok((decoder, bytes))
+    }
+
+    /// What an adapter adds to it; `ops` makes what measures weights, which DoRA needs.
+    pub fn adapted(
+        &self,
+        files: &AdapterFiles,
+        (stream, ops): (&Stream, &dyn Fn() -> Result<Ops>),
+    ) -> Result<(Adapted, LoadedBytes)> {
+        Adapted::load(files, (&self.spec, &self.weights), (stream, ops))
     }
 
     pub fn spec(&self) -> &DecoderSpec {
@@ -86,11 +95,12 @@ impl Decoder {
         let step = StepPlaces::new(ops, segments);
         let max_tokens = segments.first().map_or(0, |s| s.cache.shape().max_tokens);
         let ropes = self.ropes.iter().map(|rope| rope.of(max_tokens));
+        let ropes: Vec<_> = ropes.collect::<Result<_>>()?;
         let rotations: Vec<_> = ropes
+            .iter()
             .map(|rope| ops.rotation(rope, step.positions()))
             .collect();
-        let table = &self.weights.embedding.weight;
-        let mut hidden = ops.embed(table, tokens, self.spec.embedding_scale, self.dtype)?;
+        let mut hidden = self.embed(ops, tokens, &step)?;
         for (index, layer) in self.weights.layers.iter().enumerate() {
             if index > 0 {
                 after_layer(&hidden)?;
@@ -117,6 +127,18 @@ impl Decoder {
         Ok(hidden)
     }
 
+    fn embed(&self, ops: &Ops, tokens: &Array, step: &StepPlaces) -> Result<Array> {
+        let table = &self.weights.embedding.weight;
+        let embedded = ops.embed(table, tokens, self.spec.embedding_scale, self.dtype)?;
+        let Some(positions) = &self.weights.positions else {
+            return Ok(embedded);
+        };
+        let numbers: Vec<i32> = step.positions().map(|position| position as i32).collect();
+        let numbers = Array::from_i32(&numbers, &[numbers.len() as i32])?;
+        let learned = ops.embed(&positions.weight, &numbers, None, self.dtype)?;
+        ops.add_onto(&embedded, &learned, None, 1.0)
+    }
+
     /// Logits f32 `[rows, vocab_size]` of the hidden states at `rows`.
     pub fn logits(
         &self,
@@ -133,17 +155,19 @@ impl Decoder {
 
     /// By layer: how keys turn when their tokens move within a sequence of a context of
     /// `max_tokens`.
-    pub fn key_rotations(&self, max_tokens: usize, shift: Shift) -> Vec<Option<Arc<RopeTable>>> {
-        let moves = |index| [shift.first + shift.by + index, shift.first + index];
-        let table = |rope: &ByLength| {
-            let rope = rope.of(max_tokens);
-            Arc::new(rope.between((0..shift.n_tokens).map(moves)))
-        };
-        let tables: Vec<_> = self.ropes.iter().map(table).collect();
-        let layers = self.spec.layer_ropes.iter();
-        layers
-            .map(|rope| rope.map(|rope| tables[rope].clone()))
-            .collect()
+    pub fn key_rotations(
+        &self,
+        max_tokens: usize,
+    ) -> Result<impl Fn(Shift) -> Vec<Option<Arc<RopeTable>>>> {
+        let ropes = self.ropes.iter().map(|rope| rope.of(max_tokens));
+        let ropes: Vec<_> = ropes.collect::<Result<_>>()?;
+        Ok(move |shift: Shift| {
+            let moves = |index| [shift.first + shift.by + index, shift.first + index];
+            let table = |rope: &Arc<Rope>| Arc::new(rope.between((0..shift.n_tokens).map(moves)));
+            let tables: Vec<_> = ropes.iter().map(table).collect();
+            let of_layer = |rope: &Option<usize>| rope.map(|rope| tables[rope].clone());
+            self.spec.layer_ropes.iter().map(of_layer).collect()
+        })
     }
 
     /// The hidden states behind the final norm at `rows`, f32 `[rows, hidden_size]`.
@@ -185,7 +209,7 @@ impl Decoder {
             query_norm,
             key_norm,
             rotation,
-            scale: spec.attention_scale,
+            scale: spec.attention_scale_of(index),
             position_scale: spec.position_scale,
             window: spec.windows[index],
             soft_cap: spec.score_cap,
@@ -273,7 +297,8 @@ impl Decoder {
         (linear, updates): (&Linear, &[LowRank]),
         after: Option<&NormWeights>,
     ) -> Result<Array> {
-        if after.is_none() && self.spec.residual_scale == 1.0 {
+        // Gains change the product, which must not be in a sum yet.
+        if after.is_none() && self.spec.residual_scale == 1.0 && !have_gains(updates) {
             let sum = ops.project_onto(residual, x, linear)?;
             return ops.adapt_one(sum, x, None, updates);
         }
@@ -327,27 +352,29 @@ fn gated(
     ops.gate(gate, &ops.adapt(projected, x, norm, updates)?)
 }
 
-/// A rotation, and another one for contexts of more than so many tokens.
+/// A rotation in contexts of any length, as MLX's arrays for that of the last one.
 struct ByLength {
-    short: Rope,
-    long: Option<(usize, Rope)>,
+    rope: super::Rope,
+    made: Mutex<(u32, Arc<Rope>)>,
 }
 
 impl ByLength {
     fn new(rope: &super::Rope) -> Result<ByLength> {
-        let with = |rope: &super::Rope| Rope::new(rope.pairing, &rope.wavelengths, rope.magnitude);
-        let long = rope.long.as_ref();
-        let long = long.map(|(beyond, rope)| Ok((*beyond, with(rope)?)));
+        let plain = Rope::new(rope.pairing, &rope.wavelengths, rope.magnitude)?;
         Ok(ByLength {
-            short: with(rope)?,
-            long: long.transpose()?,
+            rope: rope.clone(),
+            made: Mutex::new((rope.kind(0), Arc::new(plain))),
         })
     }
 
-    fn of(&self, max_tokens: usize) -> &Rope {
-        match &self.long {
-            Some((beyond, rope)) if max_tokens > *beyond => rope,
-            _ => &self.short,
+    fn of(&self, max_tokens: usize) -> Result<Arc<Rope>> {
+        let kind = self.rope.kind(max_tokens);
+        let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
+        if made.0 != kind {
+            let rope = self.rope.in_context_of(max_tokens);
+            let rope = Rope::new(rope.pairing, &rope.wavelengths, rope.magnitude)?;
+            *made = (kind, Arc::new(rope));
         }
+        Ok(made.1.clone())
     }
 }

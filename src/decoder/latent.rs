@@ -4,7 +4,7 @@
 use super::family::Family;
 use super::loader::Place;
 use super::rope;
-use super::spec::{DecoderSpec, size};
+use super::spec::{DecoderSpec, hidden_size};
 use super::weights::{Layer, NormWeights};
 use crate::checkpoint::Config;
 use crate::error::Result;
@@ -53,7 +53,7 @@ impl LatentSpec {
 
 /// That of heads which make up the width.
 fn value_dim(config: &Config, family: &Family, n_heads: usize) -> Result<usize> {
-    let value_dim = size(config, family, "hidden_size", 1 << 20)? / n_heads;
+    let value_dim = hidden_size(config, family)? / n_heads;
     match DIMS.contains(&value_dim) {
         true => Ok(value_dim),
         false => Err(config.unexpected(

@@ -7,8 +7,8 @@ use crate::checkpoint::{self, Checkpoint, Mode, QuantSpec, TensorInfo};
 use crate::error::{Error, Result};
 use crate::kernels::BlockFormat;
 use crate::mlx::{
-    Array, BlockWeight, CpuOps, Device, Dtype, Linear, MappedArrays, QuantMode, QuantizedWeight,
-    Stream, TensorView, Weight,
+    Array, BlockWeight, CpuOps, Dtype, Linear, MappedArrays, QuantMode, QuantizedWeight, Stream,
+    TensorView, TransposedWeight, Weight,
 };
 
 pub const FLOATS: &[Dtype] = &[Dtype::F32, Dtype::F16, Dtype::Bf16];
@@ -78,7 +78,7 @@ impl<'a> Loader<'a> {
     pub fn new(checkpoint: &'a Arc<Checkpoint>, stream: &'a Stream, cpu_ops: CpuOps) -> Loader<'a> {
         Loader {
             checkpoint,
-            uses_kernels: stream.device() == Device::Cpu && cpu_ops == CpuOps::Kernels,
+            uses_kernels: cpu_ops.are_kernels(stream.device()),
             owner: checkpoint.clone(),
             arrays: MappedArrays::new(stream),
             mapped_bytes: 0,
@@ -105,17 +105,26 @@ impl<'a> Loader<'a> {
         self.checkpoint.tensor(&name).is_some()
     }
 
-    /// Experts whose matrices are transposed are not supported.
-    pub fn refuse_transposed_experts(&self, module: &str) -> Result<()> {
-        let name = format!("{module}.gate_up_proj");
-        match self.checkpoint.tensor(&name) {
-            Some(_) => Err(Error::unsupported(format!(
-                "tensor {name} has the matrices of experts transposed, which this version does \
-                 not support; use the publisher's copy in mxfp4, or one that was converted by \
-                 mlx-lm"
-            ))),
-            None => Ok(()),
-        }
+    pub fn has_tensor(&self, name: &str) -> bool {
+        self.checkpoint.tensor(name).is_some()
+    }
+
+    /// `n` matrices as transformers has experts: by input, in a tensor without a suffix.
+    pub fn transposed_stack(
+        &mut self,
+        name: &str,
+        n: usize,
+        [outputs, inputs]: [usize; 2],
+    ) -> Result<Linear> {
+        let values = self.of_type(name, &[n, inputs, outputs], None, FLOATS)?;
+        let bias = self.of_type(&format!("{name}_bias"), &[n, outputs], None, FLOATS)?;
+        Ok(Linear {
+            weight: Weight::Transposed(TransposedWeight {
+                values,
+                outputs: 0..outputs,
+            }),
+            bias: Some(bias),
+        })
     }
 
     /// `n` matrices as OpenAI publishes them: mxfp4 in blocks of 32 codes, whose
@@ -140,6 +149,39 @@ impl<'a> Loader<'a> {
             }),
             bias: Some(self.of_type(&name("bias"), &[n, rows], None, FLOATS)?),
         })
+    }
+
+    /// Matrices of the same inputs that are stored as one, `[inputs, all outputs]`.
+    pub fn transposed<const N: usize>(
+        &mut self,
+        module: &str,
+        outputs: [usize; N],
+        inputs: usize,
+        bias: bool,
+    ) -> Result<[Linear; N]> {
+        let total: usize = outputs.iter().sum();
+        let (weight, bias_name) = (format!("{module}.weight"), format!("{module}.bias"));
+        let values = self.of_type(&weight, &[inputs, total], None, FLOATS)?;
+        let mut first = 0;
+        let mut linears = Vec::with_capacity(N);
+        for n in outputs {
+            let own = first..first + n;
+            first += n;
+            let bias = bias.then(|| {
+                let rows = Some(own.clone());
+                self.of_type(&bias_name, &[total], rows, FLOATS)
+            });
+            linears.push(Linear {
+                bias: bias.transpose()?,
+                weight: Weight::Transposed(TransposedWeight {
+                    values: values.clone(),
+                    outputs: own,
+                }),
+            });
+        }
+        Ok(linears
+            .try_into()
+            .unwrap_or_else(|_| unreachable!("N were made")))
     }
 
     pub fn matrix(&mut self, place: &Place<'_>, bias: bool) -> Result<Linear> {
@@ -198,12 +240,6 @@ impl<'a> Loader<'a> {
 
     fn blocks(&mut self, place: &Place<'_>, format: BlockFormat) -> Result<Weight> {
         let name = format!("{}.weight", place.module);
-        if !self.uses_kernels {
-            return Err(Error::unsupported(format!(
-                "tensor {name} is stored in {format} blocks, which only umrt's kernels on the CPU \
-                 compute with"
-            )));
-        }
         if !place.columns.is_multiple_of(format.values()) {
             return Err(Error::format(format!(
                 "tensor {name} should have rows of {} values, which are no whole {format} blocks",
@@ -213,6 +249,11 @@ impl<'a> Loader<'a> {
         let row_bytes = place.columns / format.values() * format.bytes();
         let stored = place.stored(Some(row_bytes));
         let bytes = self.of_type(&name, &stored, place.rows.clone(), &[Dtype::U8])?;
+        if !self.uses_kernels {
+            return Err(Error::internal(format!(
+                "tensor {name} is still in {format} blocks where MLX computes"
+            )));
+        }
         Ok(Weight::Blocks(BlockWeight { bytes, format }))
     }
 

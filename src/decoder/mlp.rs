@@ -1,7 +1,7 @@
 //! Feed-forward networks: config.json -> [`MlpSpec`] of each layer.
 
 use super::family::{ExpertNames, ExpertsForm, Family, Normalized, RouterForm, SharedForm};
-use super::spec::{flag, size};
+use super::spec::{flag, hidden_size, size};
 use crate::checkpoint::Config;
 use crate::error::{Error, Result};
 use crate::mlx::{Activation, Gate, Groups, Routing, Scores};
@@ -96,7 +96,7 @@ pub fn from_config(config: &Config, family: &Family, n_layers: usize) -> Result<
     let activation = activation(config, family)?;
     let dense = || {
         Ok(MlpSpec::Dense(DenseSpec {
-            intermediate_size: size(config, family, "intermediate_size", 1 << 22)?,
+            intermediate_size: intermediate_size(config, family)?,
             has_bias: flag(config, family.mlp_bias)?,
             form: match family.mlp.is_gated {
                 true => DenseForm::Gated(Gate::Times(activation)),
@@ -114,6 +114,14 @@ pub fn from_config(config: &Config, family: &Family, n_layers: usize) -> Result<
         false => dense(),
     };
     is_sparse.into_iter().map(of_layer).collect()
+}
+
+fn intermediate_size(config: &Config, family: &Family) -> Result<usize> {
+    const NAMES: [&str; 2] = ["intermediate_size", "n_inner"];
+    match family.mlp.widening {
+        Some(factor) if !config.has(NAMES) => Ok(factor * hidden_size(config, family)?),
+        _ => size(config, family, NAMES, 1 << 22),
+    }
 }
 
 fn experts(config: &Config, form: &ExpertsForm, activation: Activation) -> Result<ExpertsSpec> {
@@ -248,7 +256,7 @@ pub const XIELU: Activation = Activation::Xielu {
 };
 
 fn activation(config: &Config, family: &Family) -> Result<Activation> {
-    match config.opt_str(["hidden_activation", "hidden_act"])? {
+    match config.opt_str(["hidden_activation", "hidden_act", "activation_function"])? {
         None => Ok(family.mlp.activation),
         Some("silu" | "swish") => Ok(Activation::Silu),
         Some("gelu") => Ok(family.mlp.gelu),

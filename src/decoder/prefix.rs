@@ -1,13 +1,14 @@
 //! [`Prefix`]: where in a checkpoint's names the text model is.
 
+use super::family::Fused;
 use super::spec::DecoderSpec;
-use crate::checkpoint::{Dtype, Manifest};
+use crate::checkpoint::{Dtype, Manifest, TensorInfo};
 use crate::error::{Error, Result};
 use crate::mlx;
 
 /// The type of activations that meet blocks of GGUF files: unlike float16 it has
 /// room for the largest of any model.
-pub const TYPE_OF_BLOCKS: mlx::Dtype = mlx::Dtype::Bf16;
+const TYPE_OF_BLOCKS: mlx::Dtype = mlx::Dtype::Bf16;
 
 /// What comes before the names of modules.
 #[derive(Clone, Copy, Debug)]
@@ -81,6 +82,19 @@ impl Prefix {
 }
 
 impl DecoderSpec {
+    /// Whether the layers' matrices are stored by input, as the shape of the first one
+    /// says.
+    pub fn is_transposed(&self, manifest: &Manifest) -> bool {
+        let Fused::Together(name) = self.names.attention.query_key_value else {
+            return false;
+        };
+        let layers = Prefix::find(manifest, self).layers(manifest, self);
+        let tensor = manifest.tensor(&format!("{layers}.0.{name}.weight"));
+        let by_input = [self.hidden_size, self.row_columns()];
+        let is_by_input = |tensor: &TensorInfo| tensor.shape[..] == by_input;
+        self.names.may_be_transposed && tensor.is_some_and(is_by_input)
+    }
+
     /// The type of activations: the embedding's, or that of its scales, or where
     /// these are no floats that of the norms.
     pub fn native_dtype(&self, manifest: &Manifest) -> Result<mlx::Dtype> {
@@ -92,7 +106,8 @@ impl DecoderSpec {
             Some(scales) => scales,
             None => manifest.required(&format!("{table}.weight"))?,
         };
-        if tensor.blocks.is_some() {
+        let was_blocks = manifest.directory().is_gguf() && manifest.is_made(tensor);
+        if tensor.blocks.is_some() || was_blocks {
             return Ok(TYPE_OF_BLOCKS);
         }
         match tensor.dtype {

@@ -2,7 +2,9 @@
 
 mod scaling;
 
-use self::scaling::Scaling;
+use std::borrow::Cow;
+
+use self::scaling::{Growth, Scaling};
 use super::family::{RopeForm, RopeLayers};
 use crate::checkpoint::Config;
 use crate::error::Result;
@@ -18,8 +20,23 @@ pub struct Rope {
     pub wavelengths: Vec<f32>,
     /// What rotated dimensions are multiplied with.
     pub magnitude: f32,
-    /// In contexts of more than so many tokens, it is this one.
-    pub long: Option<(usize, Box<Rope>)>,
+    /// What it is in long contexts, if that is another one.
+    pub long: Option<LongRope>,
+}
+
+/// The rotation in contexts of more than `beyond` tokens.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LongRope {
+    beyond: usize,
+    form: LongForm,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+enum LongForm {
+    /// The same, however long they are.
+    Fixed(Box<Rope>),
+    /// With a base that grows with them.
+    Growing { theta: f64, growth: Growth },
 }
 
 /// The kinds of rotation in a model, and which each layer has.
@@ -36,6 +53,13 @@ pub(super) fn from_config(
     head_dim: usize,
     windows: &[Option<usize>],
 ) -> Result<Ropes> {
+    let rotates = rotating_layers(config, form, windows)?;
+    if !rotates.contains(&true) {
+        return Ok(Ropes {
+            all: Vec::new(),
+            by_layer: vec![None; windows.len()],
+        });
+    }
     let form = &RopeForm {
         pairing: match config.opt_bool("rope_interleave")? {
             Some(true) => Pairing::Neighbours,
@@ -63,7 +87,6 @@ pub(super) fn from_config(
         (None, None) => None,
     };
     let has_local = local.is_some();
-    let rotates = rotating_layers(config, form, windows)?;
     let of_layer = |(window, rotates): (&Option<usize>, bool)| {
         rotates.then_some(usize::from(has_local && window.is_some()))
     };
@@ -141,6 +164,7 @@ fn rotating_layers(
 ) -> Result<Vec<bool>> {
     match form.layers {
         RopeLayers::All => Ok(vec![true; windows.len()]),
+        RopeLayers::None => Ok(vec![false; windows.len()]),
         RopeLayers::Windowed => {
             let none = windows.iter().all(Option::is_none);
             Ok(windows.iter().map(|w| none || w.is_some()).collect())
@@ -162,17 +186,76 @@ fn rotating_layers(
 
 impl Rope {
     fn new(form: &RopeForm, theta: f64, dims: usize, scaling: &Scaling) -> Rope {
-        // The exponent is float32 where models are trained.
-        let exponent = |pair: usize| f64::from((2 * pair) as f32 / dims as f32);
-        let wavelength = |pair| scaling.apply(pair, theta.powf(exponent(pair))) as f32;
-        let long = |(beyond, scaling)| (beyond, Box::new(Rope::new(form, theta, dims, scaling)));
+        let wavelength = |pair| scaling.apply(pair, plain_wavelength(theta, dims, pair)) as f32;
+        let long = match scaling {
+            Scaling::LongRope {
+                long: Some((beyond, scaling)),
+                ..
+            } => Some(LongRope {
+                beyond: *beyond,
+                form: LongForm::Fixed(Box::new(Rope::new(form, theta, dims, scaling))),
+            }),
+            Scaling::Dynamic(growth) => Some(LongRope {
+                beyond: growth.trained_tokens,
+                form: LongForm::Growing {
+                    theta,
+                    growth: *growth,
+                },
+            }),
+            _ => None,
+        };
         Rope {
             pairing: form.pairing,
             wavelengths: (0..dims / 2).map(wavelength).collect(),
             magnitude: scaling.magnitude(),
-            long: scaling.long().map(long),
+            long,
         }
     }
+
+    /// As it is in contexts of so many tokens.
+    pub fn in_context_of(&self, max_tokens: usize) -> Cow<'_, Rope> {
+        match &self.long {
+            Some(long) if max_tokens > long.beyond => long.of(self, max_tokens),
+            _ => Cow::Borrowed(self),
+        }
+    }
+
+    /// What tells the rotation in contexts of so many tokens from that in others: 0 up to
+    /// the trained length.
+    pub fn kind(&self, max_tokens: usize) -> u32 {
+        match &self.long {
+            Some(long) if max_tokens > long.beyond => match long.form {
+                LongForm::Fixed(_) => 1,
+                LongForm::Growing { .. } => u32::try_from(max_tokens).unwrap_or(u32::MAX),
+            },
+            _ => 0,
+        }
+    }
+}
+
+impl LongRope {
+    fn of<'a>(&'a self, short: &Rope, max_tokens: usize) -> Cow<'a, Rope> {
+        match &self.form {
+            LongForm::Fixed(rope) => Cow::Borrowed(rope),
+            LongForm::Growing { theta, growth } => {
+                let dims = 2 * short.wavelengths.len();
+                let stretched = growth.base(*theta, dims, max_tokens);
+                let wavelength = |pair| plain_wavelength(stretched, dims, pair) as f32;
+                Cow::Owned(Rope {
+                    pairing: short.pairing,
+                    wavelengths: (0..dims / 2).map(wavelength).collect(),
+                    magnitude: short.magnitude,
+                    long: None,
+                })
+            }
+        }
+    }
+}
+
+/// In positions per radian.
+fn plain_wavelength(theta: f64, dims: usize, pair: usize) -> f64 {
+    // The exponent is float32 where models are trained.
+    theta.powf(f64::from((2 * pair) as f32 / dims as f32))
 }
 
 #[cfg(test)]

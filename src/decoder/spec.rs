@@ -8,7 +8,7 @@ use super::family::{
 use super::latent::LatentSpec;
 use super::mlp::{self, MlpSpec};
 use super::rope::{self, Rope};
-use crate::checkpoint::Config;
+use crate::checkpoint::{Config, Keys};
 use crate::error::{Error, Result};
 use crate::kv::LayerShape;
 use crate::mlx::{NormKind, PositionScale};
@@ -51,6 +51,8 @@ pub struct DecoderSpec {
     pub has_sinks: bool,
     /// Of queries times keys.
     pub attention_scale: f32,
+    /// The attention scale of layer n, from 1 on, is divided by n.
+    pub scales_by_depth: bool,
     /// Of queries besides, by their positions.
     pub position_scale: Option<PositionScale>,
     pub score_cap: Option<f32>,
@@ -74,9 +76,14 @@ impl DecoderSpec {
     pub fn from_config(config: &Config) -> Result<DecoderSpec> {
         let (model_type, family) = family_of(config)?;
         check_fixed(config, family)?;
-        let hidden_size = size(config, family, "hidden_size", 1 << 20)?;
-        let n_heads = size(config, family, "num_attention_heads", 1 << 14)?;
-        let n_layers = size(config, family, "num_hidden_layers", 1 << 12)?;
+        let hidden_size = hidden_size(config, family)?;
+        let n_heads = size(config, family, ["num_attention_heads", "n_head"], 1 << 14)?;
+        let n_layers = size(
+            config,
+            family,
+            ["num_hidden_layers", "num_layers", "n_layer"],
+            1 << 12,
+        )?;
         let latent = match family.is_latent {
             true => Some(LatentSpec::from_config(config, family, n_heads)?),
             false => None,
@@ -118,7 +125,10 @@ impl DecoderSpec {
                 .unwrap_or(family.is_tied),
             max_context: match config.opt_usize("max_sequence_length", 1..=1 << 30)? {
                 Some(length) if !config.has("max_position_embeddings") => length,
-                _ => size(config, family, "max_position_embeddings", 1 << 30)?,
+                _ => {
+                    let keys = ["max_position_embeddings", "n_positions"];
+                    size(config, family, keys, 1 << 30)?
+                }
             },
             qkv_bias: flag(config, family.qkv_bias)?,
             output_bias: flag(config, family.output_bias)?,
@@ -136,6 +146,9 @@ impl DecoderSpec {
                 Some(latent) => latent.attention_scale(config)?,
                 None => attention_scale(config, scales.attention, head_dim)?,
             },
+            scales_by_depth: config
+                .opt_bool("scale_attn_by_inverse_layer_idx")?
+                .unwrap_or(false),
             position_scale: rope::position_scale(config)?,
             score_cap: scales
                 .score_cap
@@ -148,6 +161,19 @@ impl DecoderSpec {
                 .map_or(Ok(None), |bound| cap(config, bound))?,
             names: family.names,
         })
+    }
+
+    /// Whether positions are known from a table, which has so many and no more.
+    pub fn has_learned_positions(&self) -> bool {
+        self.names.positions.is_some()
+    }
+
+    /// Of queries times keys in a layer.
+    pub(super) fn attention_scale_of(&self, layer: usize) -> f32 {
+        match self.scales_by_depth {
+            true => self.attention_scale / (layer + 1) as f32,
+            false => self.attention_scale,
+        }
     }
 
     /// Whether queries, keys and values of a key-value head are projected together.
@@ -227,6 +253,7 @@ fn check_fixed(config: &Config, family: &Family) -> Result<()> {
     for (key, fixed) in family.fixed {
         let expected = match fixed {
             Fixed::False if config.opt_bool(*key)?.unwrap_or(false) => "false",
+            Fixed::True if !config.opt_bool(*key)?.unwrap_or(true) => "true",
             Fixed::Null if config.has(*key) => "null",
             _ => continue,
         };
@@ -246,11 +273,21 @@ fn norm_kind(config: &Config, family: &Family) -> Result<NormKind> {
 }
 
 /// A size that config.json has, or else the family.
-pub(super) fn size(config: &Config, family: &Family, key: &str, largest: usize) -> Result<usize> {
-    match (config.opt_usize(key, 1..=largest)?, default(family, key)) {
+pub(super) fn size(
+    config: &Config,
+    family: &Family,
+    keys: impl Keys + Copy,
+    largest: usize,
+) -> Result<usize> {
+    let default = keys.names().iter().find_map(|key| default(family, key));
+    match (config.opt_usize(keys, 1..=largest)?, default) {
         (Some(size), _) | (None, Some(size)) => Ok(size),
-        (None, None) => config.usize(key, 1..=largest),
+        (None, None) => config.usize(keys, 1..=largest),
     }
+}
+
+pub(super) fn hidden_size(config: &Config, family: &Family) -> Result<usize> {
+    size(config, family, ["hidden_size", "n_embd"], 1 << 20)
 }
 
 fn default(family: &Family, key: &str) -> Option<usize> {

@@ -7,13 +7,13 @@ use super::family::{Fused, QkNorm};
 use super::latent::LatentWeights;
 use super::loader::{Loader, Place};
 use super::mlp::{DenseForm, DenseSpec, ExpertsSpec, MlpSpec};
-use super::prefix::{Prefix, TYPE_OF_BLOCKS};
+use super::prefix::Prefix;
 use super::spec::DecoderSpec;
 use crate::checkpoint::Checkpoint;
 use crate::error::Result;
 use crate::mlx::{
-    Activation, Array, CpuOps, Dtype, ExpertWeights, Experts, GatedLinears, JoinedLinears, Linear,
-    QuantMode, SharedExpert, Stream, Weight,
+    Activation, Array, CpuOps, ExpertWeights, Experts, GatedLinears, JoinedLinears, Linear,
+    SharedExpert, Stream,
 };
 
 /// One decoder layer's parameters.
@@ -60,6 +60,8 @@ pub enum MlpWeights {
 pub struct Weights {
     /// The token table `[vocab_size, hidden_size]`.
     pub embedding: Linear,
+    /// What is added to it, `[max_context, hidden_size]`.
+    pub positions: Option<Linear>,
     pub layers: Vec<LayerWeights>,
     pub final_norm: NormWeights,
     /// `None`: tied to the embedding.
@@ -91,6 +93,13 @@ impl Weights {
         let table = [spec.vocab_size, spec.hidden_size];
         let module = format!("{}{}", prefix.model, names.embedding);
         let embedding = loader.matrix(&Place::whole(&module, table), false)?;
+        let positions = names.positions.map(|name| {
+            let module = format!("{}{name}", prefix.model);
+            let table = [spec.max_context, spec.hidden_size];
+            loader.matrix(&Place::whole(&module, table), false)
+        });
+        let positions = positions.transpose()?;
+        let is_transposed = spec.is_transposed(checkpoint);
         let mut layers = Vec::with_capacity(spec.n_layers);
         for index in 0..spec.n_layers {
             progress(index, total)?;
@@ -98,6 +107,7 @@ impl Weights {
                 loader: &mut loader,
                 spec,
                 prefix: format!("{layers_module}.{index}"),
+                is_transposed,
             };
             layers.push(layer.load(index, stream)?);
         }
@@ -115,6 +125,7 @@ impl Weights {
         };
         let weights = Weights {
             embedding,
+            positions,
             layers,
             final_norm,
             head,
@@ -125,17 +136,6 @@ impl Weights {
     /// The output projection.
     pub fn head(&self) -> &Linear {
         self.head.as_ref().unwrap_or(&self.embedding)
-    }
-
-    /// The type in which the decoder computes: that of the embedding's values, or
-    /// of the norms where the embedding's scales are no floats.
-    pub fn dtype(&self) -> Result<Dtype> {
-        match &self.embedding.weight {
-            Weight::Float(table) => table.dtype(),
-            Weight::Quantized(table) if table.mode == QuantMode::Affine => table.scales.dtype(),
-            Weight::Blocks(_) => Ok(TYPE_OF_BLOCKS),
-            Weight::Quantized(_) => self.final_norm.weight.dtype(),
-        }
     }
 }
 
@@ -153,6 +153,8 @@ pub(super) struct Layer<'a, 'b> {
     pub spec: &'a DecoderSpec,
     /// Of its tensors' names, without the dot.
     prefix: String,
+    /// Matrices are stored by input.
+    is_transposed: bool,
 }
 
 impl Layer<'_, '_> {
@@ -235,6 +237,11 @@ impl Layer<'_, '_> {
 
     pub fn matrix(&mut self, module: &str, shape: [usize; 2], bias: bool) -> Result<Linear> {
         let module = self.name(module);
+        if self.is_transposed {
+            let [rows, columns] = shape;
+            let [linear] = self.loader.transposed(&module, [rows], columns, bias)?;
+            return Ok(linear);
+        }
         self.loader.matrix(&Place::whole(&module, shape), bias)
     }
 
@@ -246,6 +253,10 @@ impl Layer<'_, '_> {
         columns: usize,
         bias: bool,
     ) -> Result<[Linear; N]> {
+        if let (Fused::Together(name), true) = (names, self.is_transposed) {
+            let module = self.name(name);
+            return self.loader.transposed(&module, rows, columns, bias);
+        }
         let total = rows.iter().sum();
         let mut first = 0;
         let mut linears = Vec::with_capacity(N);
@@ -340,7 +351,6 @@ impl Layer<'_, '_> {
         if let Some(joined) = self.joined(experts)? {
             return Ok(ExpertWeights::Joined(joined));
         }
-        self.loader.refuse_transposed_experts(&stacked)?;
         let module = self.name(names.separate);
         let expert = |index: usize| {
             let module = format!("{module}.{index}");
@@ -357,14 +367,16 @@ impl Layer<'_, '_> {
         };
         let (gate_up, down) = (self.name(names.gate_up), self.name(names.down));
         let has_blocks = self.loader.has_blocks(&gate_up);
-        if !has_blocks && !self.loader.has_module(&gate_up) {
+        let is_transposed = self.loader.has_tensor(&gate_up);
+        if !has_blocks && !is_transposed && !self.loader.has_module(&gate_up) {
             return Ok(None);
         }
         let (n, hidden) = (experts.n_experts, self.spec.hidden_size);
         let inner = experts.intermediate_size;
-        let mut linear = |module: &str, shape| match has_blocks {
-            true => self.loader.mxfp4_blocks(module, n, shape),
-            false => {
+        let mut linear = |module: &str, shape| match (has_blocks, is_transposed) {
+            (true, _) => self.loader.mxfp4_blocks(module, n, shape),
+            (false, true) => self.loader.transposed_stack(module, n, shape),
+            (false, false) => {
                 let place = Place::stacked(module, n, shape);
                 self.loader.matrix(&place, experts.has_bias)
             }
@@ -407,7 +419,7 @@ const STACKED_NAMES: [&str; 3] = ["gate_proj", "up_proj", "down_proj"];
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::mlx::Device;
+    use crate::mlx::{Device, Weight};
     use std::path::Path;
 
     fn load(fixture: &str) -> (Arc<Checkpoint>, Weights, LoadedBytes) {

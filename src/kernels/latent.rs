@@ -9,7 +9,7 @@ use super::float::Float;
 use super::floats::{Floats, FloatsMut};
 use super::lanes::{Kernel, Lanes};
 use super::level::Level;
-use super::linear::Matrix;
+use super::linear::{Matrix, add_rows};
 use super::norm::Norm;
 use super::output::Output;
 use super::pool::Pool;
@@ -313,6 +313,7 @@ impl HeadMatrices<'_> {
                 level.convert(values.row(row, self.columns), FloatsMut::from(out));
             }
             Matrix::Quantized(rows) => rows.dequantize(level, row, out),
+            Matrix::Columns(weights) => weights.read(row, &(0..self.columns), out),
         }
     }
 }
@@ -340,25 +341,10 @@ impl Kernel for Multiply<'_> {
         let x = self.x.chunks_exact(self.inputs);
         for (x, products) in x.zip(self.products.chunks_exact_mut(self.outputs)) {
             match self.by_input {
-                true => add_rows::<V>(&weights, &x[self.rows.clone()], products),
+                true => add_rows::<V, AT_ONCE>(&weights, &x[self.rows.clone()], products),
                 false => dot_rows::<V>(&weights, x, &mut products[self.rows.clone()]),
             }
         }
-    }
-}
-
-/// `sums += factors times rows`
-#[inline(always)]
-fn add_rows<V: Lanes>(rows: &[Floats<'_>; AT_ONCE], factors: &[f32], sums: &mut [f32]) {
-    let factor = |row: usize| V::splat(factors.get(row).copied().unwrap_or(0.0));
-    let factors: [V; AT_ONCE] = std::array::from_fn(factor);
-    let mut sums = FloatsMut::from(sums);
-    for column in (0..sums.len()).step_by(V::N) {
-        let mut sum: V = sums.as_floats().lanes(column, 0.0);
-        for (row, factor) in rows.iter().zip(factors) {
-            sum = row.lanes::<V>(column, 0.0).mul_add(factor, sum);
-        }
-        sums.set_lanes(column, sum);
     }
 }
 

@@ -1,5 +1,6 @@
 //! Low-rank updates of products: `y + scale * B (A x)`, what a LoRA adapter adds
-//! behind a projection (Hu et al., 2021). In float32, rounded once.
+//! behind a projection (Hu et al., 2021), and what DoRA makes of it (Liu et al., 2024).
+//! In float32, rounded once.
 
 use super::floats::{Floats, FloatsMut};
 use super::lanes::{Kernel, Lanes};
@@ -31,6 +32,18 @@ pub struct LowRank<'a> {
     pub outputs: usize,
     pub first_column: usize,
     pub scale: f32,
+    pub gains: Option<Gains<'a>>,
+}
+
+/// What the outputs of a product and of its update together are multiplied with. The
+/// difference that this makes counts `strength` times.
+#[derive(Clone, Copy)]
+pub struct Gains<'a> {
+    /// One for each output.
+    pub values: Floats<'a>,
+    /// What was added to the product, and is not multiplied.
+    pub bias: Option<Floats<'a>>,
+    pub strength: f32,
 }
 
 impl LowRank<'_> {
@@ -38,6 +51,10 @@ impl LowRank<'_> {
         assert!(self.rank > 0 && self.first_column + self.outputs <= width);
         assert_eq!(self.down.values.len(), inputs * self.rank);
         assert_eq!(self.up.values.len(), self.rank * self.outputs);
+        if let Some(gains) = &self.gains {
+            assert_eq!(gains.values.len(), self.outputs);
+            assert!(gains.bias.is_none_or(|bias| bias.len() == self.outputs));
+        }
     }
 }
 
@@ -71,10 +88,13 @@ pub fn add_low_rank(
         let sums = &mut sums[..last - first];
         let (_, there) = y.row(row, width).split_at(first);
         level.convert(there.split_at(sums.len()).0, FloatsMut::from(&mut *sums));
+        let mut products = [0.0; COLUMNS_PER_PIECE];
+        let products = &mut products[..sums.len()];
+        products.copy_from_slice(sums);
         let mut inner = &inner[row * n_ranks..][..n_ranks];
         for update in updates {
             let (own, rest) = inner.split_at(update.rank);
-            go_up(level, update, own, first, sums);
+            go_up(level, update, own, first, (products, sums));
             inner = rest;
         }
         let bytes = out_float.bytes();
@@ -109,17 +129,43 @@ fn go_down(level: Level, pool: &Pool, x: &Rows<'_>, updates: &[LowRank<'_>], inn
     });
 }
 
-/// Adds what of an update falls into the columns from `first` on.
-fn go_up(level: Level, update: &LowRank<'_>, inner: &[f32], first: usize, sums: &mut [f32]) {
+/// Adds what of an update falls into the columns from `first` on, which had `products`
+/// at first.
+fn go_up(
+    level: Level,
+    update: &LowRank<'_>,
+    inner: &[f32],
+    first: usize,
+    (products, sums): (&[f32], &mut [f32]),
+) {
     let begin = first.max(update.first_column);
     let end = (first + sums.len()).min(update.first_column + update.outputs);
-    if begin < end {
+    if begin >= end {
+        return;
+    }
+    let own = begin - first..end - first;
+    let first_output = begin - update.first_column;
+    let (products, sums) = (&products[own.clone()], &mut sums[own]);
+    let add = |sums: &mut [f32]| {
         level.run(Product {
             factor: update.up,
-            columns: (begin - update.first_column, update.outputs),
+            columns: (first_output, update.outputs),
             x: inner,
-            sums: &mut sums[begin - first..end - first],
+            sums,
         });
+    };
+    let Some(gains) = &update.gains else {
+        return add(sums);
+    };
+    let mut addends = [0.0; COLUMNS_PER_PIECE];
+    let addends = &mut addends[..sums.len()];
+    add(addends);
+    for (index, (product, sum)) in products.iter().zip(sums).enumerate() {
+        let gain = gains.values.get(first_output + index);
+        let bias = gains
+            .bias
+            .map_or(0.0, |bias| bias.get(first_output + index));
+        *sum += gain * addends[index] + gains.strength * (gain - 1.0) * (product - bias);
     }
 }
 
@@ -201,12 +247,16 @@ mod tests {
             float in prop::sample::select(&FLOATS[..]),
             by_input: bool,
             scale in -2.0_f32..2.0,
+            has_gains: bool,
+            has_bias: bool,
+            strength in 0.0_f32..1.5,
         ) {
             let width = first_column + outputs + behind;
             let packed = |seed, count| Packed::of(float, shift, &values(seed, count));
             let (x, y) = (packed(1, n * inputs), packed(2, n * width));
             let (down, up) = (packed(3, inputs * rank), packed(4, rank * outputs));
             let factor = |values| Factor { values, by_input };
+            let (gains, biases) = (values(5, outputs), values(6, outputs));
             let update = LowRank {
                 down: factor(down.floats()),
                 up: factor(up.floats()),
@@ -214,6 +264,11 @@ mod tests {
                 outputs,
                 first_column,
                 scale,
+                gains: has_gains.then_some(Gains {
+                    values: Floats::from(&gains[..]),
+                    bias: has_bias.then_some(Floats::from(&biases[..])),
+                    strength,
+                }),
             };
             let rows = Rows { values: x.floats(), columns: inputs, norm: None };
             let mut out = Packed::unset(Float::F32, 0, n * width);
@@ -233,7 +288,13 @@ mod tests {
                     .collect();
                 for (o, y) in y[first_column..][..outputs].iter_mut().enumerate() {
                     let sum: f64 = (0..rank).map(|r| at(&up, r, o, (rank, outputs)) * inner[r]).sum();
-                    *y += 2.0 * f64::from(scale) * sum;
+                    let sum = f64::from(scale) * sum;
+                    let bias = if has_bias { f64::from(biases[o]) } else { 0.0 };
+                    let gain = f64::from(gains[o]);
+                    *y += 2.0 * match has_gains {
+                        true => gain * sum + f64::from(strength) * (gain - 1.0) * (*y - bias),
+                        false => sum,
+                    };
                 }
             }
             assert_all_close(&out, &expected, (1e-3, 1e-4));

@@ -63,9 +63,11 @@ pub use float::Float;
 pub use floats::{Floats, FloatsMut};
 pub use latent::{HeadMatrices, LatentRows, LatentShape, absorb, expand};
 pub use level::Level;
-pub use linear::{Finish, Matrix, ProductShape, Projection, Rows, Stored, linear, linear_apart};
+pub use linear::{
+    Columns, Finish, Matrix, ProductShape, Projection, Rows, Stored, linear, linear_apart,
+};
 pub use log_sum::log_sum_exp;
-pub use low_rank::{Factor, LowRank, add_low_rank};
+pub use low_rank::{Factor, Gains, LowRank, add_low_rank};
 pub use norm::{Norm, normalize_parts};
 pub use pool::Pool;
 pub use quantized::{BlockFormat, Format, QuantizedRows, quantize, quantize_small_floats};

@@ -8,8 +8,8 @@ use crate::kernels::CacheLayout;
 #[derive(Debug, PartialEq, Eq)]
 pub struct Recipe {
     pub layout: Arc<CacheLayout>,
-    /// Keys were rotated by the factors for long contexts.
-    pub long_rotation: bool,
+    /// What tells how keys were rotated from how they are in contexts of other lengths.
+    pub rotation: u32,
     /// Each one's number and the bits of its scale, in their order.
     pub adapters: Vec<(u64, u32)>,
 }
@@ -86,7 +86,7 @@ mod tests {
     fn recipe(adapters: &[(u64, u32)]) -> Arc<Recipe> {
         Arc::new(Recipe {
             layout: Arc::new(CacheLayout::new(&[], CacheFormat::Float(Float::F32))),
-            long_rotation: false,
+            rotation: 0,
             adapters: adapters.to_vec(),
         })
     }

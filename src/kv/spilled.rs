@@ -14,7 +14,7 @@ use crate::mlx::Ops;
 /// Only this process reads it.
 const ORIGIN: Origin = Origin {
     model: 0,
-    long_rotation: false,
+    rotation: 0,
 };
 
 /// As where files are replaced.

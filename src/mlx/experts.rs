@@ -11,8 +11,8 @@ use super::projections::{Linear, Weight};
 use super::stream::Stream;
 use crate::error::{Error, Result};
 use crate::kernels::{
-    self, Choice, Expert, Floats, FloatsMut, Format, Gate, GateUp, Matrix, Pool, Projection,
-    Routing, mix_experts,
+    self, Choice, Columns, Expert, Floats, FloatsMut, Format, Gate, GateUp, Matrix, Pool,
+    Projection, Routing, mix_experts,
 };
 
 /// The projections of a gated feed-forward network, or of many.
@@ -105,26 +105,32 @@ impl Linear {
             let float = float_of(array).expect("checked by `prepare`");
             Floats::new(float, part_of(array, index, n))
         };
-        let (matrix, shape) = match &self.weight {
-            Weight::Float(weight) => (Matrix::Float(floats(weight)), weight.shape()),
+        let rows_of = |array: &Array| array.shape()[array.shape().len() - 2] as usize;
+        let (matrix, rows) = match &self.weight {
+            Weight::Float(weight) => (Matrix::Float(floats(weight)), rows_of(weight)),
+            Weight::Transposed(weight) => {
+                let (stride, first) = (weight.stride(), weight.outputs.start);
+                let columns = Columns::new(floats(&weight.values), stride, first);
+                (Matrix::Columns(columns), weight.outputs.len())
+            }
             Weight::Quantized(weight) => {
                 let format = format_of(weight).expect("checked by `prepare`");
                 let columns = weight.codes.shape().last().copied().unwrap_or(0) * 32 / weight.bits;
                 let parts: Vec<_> = self.weight.parts();
                 let parts: Vec<_> = parts.iter().map(|array| part_of(array, index, n)).collect();
                 let rows = quantized_rows(&parts, format, columns as usize);
-                (Matrix::Quantized(rows), weight.codes.shape())
+                (Matrix::Quantized(rows), rows_of(&weight.codes))
             }
             Weight::Blocks(weight) => {
                 let bytes = [part_of(&weight.bytes, index, n)];
                 let format = Format::Blocks(weight.format);
                 let rows = quantized_rows(&bytes, format, weight.columns());
-                (Matrix::Quantized(rows), weight.bytes.shape())
+                (Matrix::Quantized(rows), rows_of(&weight.bytes))
             }
         };
         Projection {
             matrix,
-            rows: shape[shape.len() - 2] as usize,
+            rows,
             bias: self.bias.as_ref().map(floats),
         }
     }
@@ -136,6 +142,7 @@ impl Linear {
         }
         match &self.weight {
             Weight::Float(weight) => float_of(weight).map(|_| ()),
+            Weight::Transposed(weight) => float_of(&weight.values).map(|_| ()),
             Weight::Quantized(weight) => format_of(weight).map(|_| ()),
             Weight::Blocks(_) => Ok(()),
         }

@@ -5,7 +5,7 @@ use super::norms::{Norm, NormKind};
 use super::projections::{Linear, Weight};
 use super::quantized::{QuantMode, QuantizedWeight};
 use crate::error::{Error, Result};
-use crate::kernels::{self, Float, Floats, Format, Matrix, QuantizedRows};
+use crate::kernels::{self, Columns, Float, Floats, Format, Matrix, QuantizedRows};
 
 /// Collects a node's inputs.
 #[derive(Default)]
@@ -40,6 +40,13 @@ pub(super) struct LinearInput {
 #[derive(Clone, Copy)]
 pub(super) enum MatrixInput {
     Float(Input),
+    /// By column, `stride` elements from one to the next; `first` of them are in front of
+    /// the matrix's own.
+    Columns {
+        input: Input,
+        stride: usize,
+        first: usize,
+    },
     /// Codes, scales and perhaps biases, or blocks alone, are the inputs from `index` on.
     Quantized {
         index: usize,
@@ -82,6 +89,13 @@ impl<'a> Inputs<'a> {
         let weight = match weight {
             Weight::Float(weight) => return self.floats(weight).map(MatrixInput::Float),
             Weight::Quantized(weight) => weight,
+            Weight::Transposed(weight) => {
+                return Ok(MatrixInput::Columns {
+                    input: self.floats(&weight.values)?,
+                    stride: weight.stride(),
+                    first: weight.outputs.start,
+                });
+            }
             Weight::Blocks(weight) => {
                 let index = self.0.len();
                 self.0.push(&weight.bytes);
@@ -114,6 +128,11 @@ impl MatrixInput {
     pub fn of<'a>(self, inputs: &[&'a [u8]], columns: usize) -> Matrix<'a> {
         match self {
             MatrixInput::Float(input) => Matrix::Float(input.of(inputs)),
+            MatrixInput::Columns {
+                input,
+                stride,
+                first,
+            } => Matrix::Columns(Columns::new(input.of(inputs), stride, first)),
             MatrixInput::Quantized { index, format } => {
                 Matrix::Quantized(quantized_rows(&inputs[index..], format, columns))
             }

@@ -8,7 +8,7 @@ use super::inputs::{Inputs, MatrixInput, float_of};
 use super::norms::Norm;
 use super::ops::Ops;
 use super::primitive::kernel;
-use super::projections::{Projected, Weight};
+use super::projections::{Projected, Weight, no_transposed};
 use super::quantized::{QuantizedWeight, no_blocks};
 use crate::error::Result;
 use crate::kernels::{self, FloatsMut, HeadMatrices, LatentShape};
@@ -176,6 +176,7 @@ impl Ops {
                 self.matmul(x, &weight)
             }
             Weight::Blocks(_) => Err(no_blocks()),
+            Weight::Transposed(_) => Err(no_transposed()),
             Weight::Quantized(weight) => {
                 let biases = weight.biases.as_ref();
                 let weight = QuantizedWeight {

@@ -1,11 +1,13 @@
-//! What LoRA adapters add to projections: `scale * B (A x)`. Our kernels do all
-//! updates of a node's columns in one node behind it.
+//! What LoRA and DoRA adapters add to projections: `scale * B (A x)`, and with gains the
+//! change of the product's own outputs. Our kernels do all updates of a node's columns in
+//! one node behind it.
 
 use std::ops::Range;
 use std::sync::Arc;
 
 use super::array::{Array, Dtype};
 use super::elementwise::scalar;
+use super::gains::{Gains, GainsInput};
 use super::inputs::{Input, Inputs, float_of};
 use super::norms::Norm;
 use super::ops::Ops;
@@ -24,6 +26,7 @@ pub struct LowRank {
     pub by_input: bool,
     pub first_column: usize,
     pub scale: f32,
+    pub gains: Option<Gains>,
 }
 
 impl LowRank {
@@ -39,7 +42,7 @@ impl LowRank {
         self.down.dim(usize::from(!self.by_input)) as usize
     }
 
-    fn columns(&self) -> Range<usize> {
+    pub(super) fn columns(&self) -> Range<usize> {
         self.first_column..self.first_column + self.outputs()
     }
 }
@@ -143,13 +146,18 @@ impl Ops {
         x: &Array,
         updates: &[LowRank],
     ) -> Result<Vec<Array>> {
+        let products = parts.clone();
         for update in updates {
             let addend = self.stock_update(x, update)?;
             let mut first = 0;
-            for part in &mut parts {
+            for (part, product) in parts.iter_mut().zip(&products) {
                 let columns = first..first + part.dim(1) as usize;
                 first = columns.end;
                 if let Some(own) = self.within(&addend, &update.columns(), &columns)? {
+                    let own = match &update.gains {
+                        Some(gains) => self.gained(own, product, gains, update, &columns)?,
+                        None => own,
+                    };
                     let own = self.astype(&own, part.dtype()?)?;
                     *part = self.add(part, &own)?;
                 }
@@ -171,7 +179,7 @@ impl Ops {
 
     /// Those of an update's columns that a part has, which has all of them or a
     /// part of a fused update.
-    fn within(
+    pub(super) fn within(
         &self,
         addend: &Array,
         update: &Range<usize>,
@@ -199,6 +207,7 @@ struct UpdateInput {
     outputs: usize,
     first_column: usize,
     scale: f32,
+    gains: Option<GainsInput>,
 }
 
 impl UpdateInput {
@@ -211,6 +220,11 @@ impl UpdateInput {
             outputs: update.outputs(),
             first_column: update.first_column,
             scale: update.scale,
+            gains: update
+                .gains
+                .as_ref()
+                .map(|gains| GainsInput::new(inputs, gains))
+                .transpose()?,
         })
     }
 
@@ -226,6 +240,7 @@ impl UpdateInput {
             outputs: self.outputs,
             first_column: self.first_column,
             scale: self.scale,
+            gains: self.gains.map(|gains| gains.of(inputs)),
         }
     }
 }

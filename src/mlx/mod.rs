@@ -12,7 +12,8 @@
 //!   `stock_experts`, `stock_attention`, `stock_capped`: those of MLX's operations
 //! - `cached`: the arrays of such a cache, and their bytes
 //! - `latent`: what latent attention does around its cache
-//! - `low_rank`: [`LowRank`], what adapters add to projections
+//! - `low_rank`: [`LowRank`], what adapters add to projections; [`Gains`], what they multiply
+//!   them with
 //! - `elementwise`: stock arithmetic; `inputs`: what a kernel's node reads
 //! - `quantized`: [`QuantizedWeight`]
 //! - `mapped`: weights as arrays over mapped files
@@ -30,6 +31,7 @@ mod driver;
 mod elementwise;
 mod error;
 mod experts;
+mod gains;
 mod greedy;
 mod inputs;
 mod latent;
@@ -61,6 +63,7 @@ pub use device::{Device, DeviceFacts, device_facts, gpu_available, gpu_count, wh
 #[cfg(test)]
 pub(crate) use error::failing_at;
 pub use experts::{ExpertWeights, Experts, GatedLinears, JoinedLinears, RowOrder, SharedExpert};
+pub use gains::Gains;
 pub use greedy::NO_TOKEN;
 pub use latent::{HeadLinears, LatentHeads};
 pub use low_rank::LowRank;
@@ -71,7 +74,7 @@ pub use memory::{
 };
 pub use norms::{Norm, NormKind};
 pub use ops::{CpuOps, Ops};
-pub use projections::{Linear, Projected, Weight};
+pub use projections::{Linear, Projected, TransposedWeight, Weight};
 pub use quantized::{BlockWeight, QuantMode, QuantizedWeight};
 pub use rotation::{Rope, Rotation};
 pub use stream::{Stream, version};

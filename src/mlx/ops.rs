@@ -14,7 +14,7 @@ use super::device::Device;
 use super::error::last_error;
 use super::inputs::{float_of, format_of, quantized_rows};
 use super::primitive::kernel;
-use super::projections::Weight;
+use super::projections::{Weight, no_transposed};
 use super::quantized::{QuantMode, QuantizedWeight, no_blocks, raw_or_null};
 use super::stream::Stream;
 use crate::error::Result;
@@ -28,6 +28,13 @@ pub enum CpuOps {
     Kernels,
     /// MLX's stock operations only, as on a GPU. Slow: for comparisons.
     Stock,
+}
+
+impl CpuOps {
+    /// Whether our kernels compute on this device.
+    pub fn are_kernels(self, device: Device) -> bool {
+        device == Device::Cpu && self == CpuOps::Kernels
+    }
 }
 
 /// Builds operations on one stream.
@@ -55,7 +62,7 @@ pub(super) fn some(value: i32) -> sys::mlx_optional_int {
 impl Ops {
     /// `n_threads` is for kernels of ours, 0: as many as suit the machine.
     pub fn new(stream: Stream, cpu_ops: CpuOps, n_threads: usize) -> Ops {
-        let kernels = stream.device() == Device::Cpu && cpu_ops == CpuOps::Kernels;
+        let kernels = cpu_ops.are_kernels(stream.device());
         let compiles = stream.device().is_gpu() && !stream.device().is_pretended();
         let stop = stream.signal().stop_place();
         let pool = kernels.then(|| Arc::new(Pool::shared(n_threads).stopped_by(stop.clone())));
@@ -215,6 +222,7 @@ impl Ops {
         match table {
             Weight::Float(table) => self.astype(&self.take_rows(table, tokens)?, dtype),
             Weight::Blocks(_) => Err(no_blocks()),
+            Weight::Transposed(_) => Err(no_transposed()),
             Weight::Quantized(table) => {
                 let biases = table.biases.as_ref();
                 let rows = QuantizedWeight {
@@ -257,6 +265,7 @@ impl Ops {
                     },
                 )
             }
+            Weight::Transposed(_) => Err(no_transposed()),
             Weight::Quantized(_) | Weight::Blocks(_) => {
                 let (format, columns) = match table {
                     Weight::Blocks(table) => (Format::Blocks(table.format), table.columns()),
@@ -264,7 +273,7 @@ impl Ops {
                         let columns = table.codes.dim(1) * 32 / table.bits;
                         (format_of(table)?, columns as usize)
                     }
-                    Weight::Float(_) => unreachable!("matched above"),
+                    Weight::Float(_) | Weight::Transposed(_) => unreachable!("matched above"),
                 };
                 let parts = table.parts();
                 let n_rows = parts[0].dim(0) as usize;
@@ -288,10 +297,10 @@ impl Ops {
         }
     }
 
-    /// The values of a quantized matrix, computed in `dtype`. Powers of two beyond
-    /// the range of a half are scales too, so small floats become float32 first.
+    /// The values of a quantized matrix. They become float32 first where the scales
+    /// are of another type than `dtype`, which may not hold them.
     pub(super) fn dequantize(&self, weight: &QuantizedWeight, dtype: Dtype) -> Result<Array> {
-        if weight.mode != QuantMode::Affine && dtype != Dtype::F32 {
+        if dtype != Dtype::F32 && weight.scales.dtype()? != dtype {
             return self.astype(&self.dequantize(weight, Dtype::F32)?, dtype);
         }
         let scales = match weight.mode {

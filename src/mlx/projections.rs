@@ -1,6 +1,7 @@
 //! Products with weight matrices, and what belongs to them: the norm in front,
 //! the addition or the gate behind. Our kernels do all of it in one node.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use mlx_sys as sys;
@@ -11,7 +12,7 @@ use super::norms::Norm;
 use super::ops::{Ops, some};
 use super::primitive::kernel;
 use super::quantized::{BlockWeight, QuantizedWeight, no_blocks, raw_or_null};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::kernels::{self, Activation, Finish, FloatsMut, Gate, Pool};
 
 /// A weight matrix `[outputs, inputs]`, as stored.
@@ -20,6 +21,16 @@ pub enum Weight {
     Float(Array),
     Quantized(QuantizedWeight),
     Blocks(BlockWeight),
+    Transposed(TransposedWeight),
+}
+
+/// Floats as `[inputs, outputs]`, or with one more dimension, the first, for as many
+/// matrices.
+#[derive(Clone)]
+pub struct TransposedWeight {
+    pub values: Array,
+    /// Those that belong to the weight.
+    pub outputs: Range<usize>,
 }
 
 /// `x W^T + b`
@@ -45,6 +56,7 @@ impl Weight {
                 (&weight.codes, words * 32 / weight.bits as usize)
             }
             Weight::Blocks(weight) => (&weight.bytes, weight.columns()),
+            Weight::Transposed(weight) => return (weight.outputs.len(), weight.inputs()),
         };
         let outer = array
             .shape()
@@ -58,6 +70,7 @@ impl Weight {
         match self {
             Weight::Float(weight) => vec![weight],
             Weight::Blocks(weight) => vec![&weight.bytes],
+            Weight::Transposed(weight) => vec![&weight.values],
             Weight::Quantized(weight) => [&weight.codes, &weight.scales]
                 .into_iter()
                 .chain(&weight.biases)
@@ -66,12 +79,25 @@ impl Weight {
     }
 }
 
+impl TransposedWeight {
+    /// Outputs from one input to the next, in memory.
+    pub(super) fn stride(&self) -> usize {
+        last_dim(&self.values)
+    }
+
+    fn inputs(&self) -> usize {
+        let shape = self.values.shape();
+        shape[shape.len() - 2] as usize
+    }
+}
+
 impl Linear {
-    pub(super) fn outputs(&self) -> i32 {
+    pub fn outputs(&self) -> i32 {
         match &self.weight {
             Weight::Float(weight) => weight.dim(0),
             Weight::Quantized(weight) => weight.codes.dim(0),
             Weight::Blocks(weight) => weight.bytes.dim(0),
+            Weight::Transposed(weight) => weight.outputs.len() as i32,
         }
     }
 }
@@ -172,14 +198,14 @@ impl Ops {
     }
 
     pub(super) fn stock_linear(&self, x: &Array, linear: &Linear) -> Result<Array> {
-        let weight = match &linear.weight {
-            Weight::Float(weight) => weight,
+        let transposed = match &linear.weight {
+            Weight::Float(weight) => self.transpose(weight, &[1, 0])?,
+            Weight::Transposed(weight) => self.own_outputs(weight)?,
             Weight::Quantized(weight) => {
                 return self.stock_quantized_linear(x, weight, linear.bias.as_ref());
             }
             Weight::Blocks(_) => return Err(no_blocks()),
         };
-        let transposed = self.transpose(weight, &[1, 0])?;
         let stream = self.stream().raw();
         Array::build(|out| {
             // SAFETY: live handles; mlx-c keeps references of its own.
@@ -195,6 +221,16 @@ impl Ops {
         })
     }
 
+    /// The weight's own part of its values.
+    pub(super) fn own_outputs(&self, weight: &TransposedWeight) -> Result<Array> {
+        let mut stop = weight.values.shape().to_vec();
+        let mut start = vec![0; stop.len()];
+        let last = stop.len() - 1;
+        start[last] = weight.outputs.start as i32;
+        stop[last] = weight.outputs.end as i32;
+        self.slice(&weight.values, &start, &stop)
+    }
+
     fn stock_quantized_linear(
         &self,
         x: &Array,
@@ -208,15 +244,16 @@ impl Ops {
         }
     }
 
-    /// `x W^T`, or `x W` where the weight is not `transposed`. Both may have more
-    /// dimensions, for as many products.
+    /// `x W^T`, or `x W` where the weight is not `transposed`, in the type of `x`
+    /// whatever that of the scales is. Both may have more dimensions, for as many
+    /// products.
     pub(super) fn quantized_product(
         &self,
         x: &Array,
         weight: &QuantizedWeight,
         transposed: bool,
     ) -> Result<Array> {
-        Array::build(|out| {
+        let product = Array::build(|out| {
             // SAFETY: live handles and a literal; mlx-c keeps references of its own.
             unsafe {
                 sys::mlx_quantized_matmul(
@@ -232,8 +269,14 @@ impl Ops {
                     self.stream().raw(),
                 )
             }
-        })
+        })?;
+        self.astype(&product, x.dtype()?)
     }
+}
+
+/// That tables and matrices of heads are never transposed. The loader makes none.
+pub(super) fn no_transposed() -> Error {
+    Error::internal("a transposed matrix where there is none")
 }
 
 fn last_dim(array: &Array) -> usize {

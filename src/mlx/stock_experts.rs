@@ -119,16 +119,10 @@ impl Ops {
         let stream = self.stream().raw();
         let product = match &stack.weight {
             Weight::Float(weight) => {
-                // MLX's CPU backend gathers nothing but float32.
-                let wide = self.stream().device() == Device::Cpu;
-                let wide = if wide { Dtype::F32 } else { x.dtype()? };
-                let x = self.astype(x, wide)?;
-                let weight = self.transpose(weight, &[0, 2, 1])?;
-                Array::build(|out| {
-                    let (x, weight) = (x.raw(), weight.raw());
-                    // SAFETY: as above, or null.
-                    unsafe { sys::mlx_gather_mm(out, x, weight, NULL, chosen.raw(), false, stream) }
-                })?
+                self.gathered_floats(x, &self.transpose(weight, &[0, 2, 1])?, chosen)?
+            }
+            Weight::Transposed(weight) => {
+                self.gathered_floats(x, &self.own_outputs(weight)?, chosen)?
             }
             Weight::Blocks(_) => return Err(no_blocks()),
             Weight::Quantized(weight) => Array::build(|out| {
@@ -159,6 +153,20 @@ impl Ops {
         let bias = self.take_rows(bias, chosen)?;
         let shape = [chosen.dim(0), chosen.dim(1), 1, bias.dim(2)];
         self.add(&product, &self.reshape(&bias, &shape)?)
+    }
+
+    /// `x` times the chosen matrices `[inputs, outputs]`.
+    fn gathered_floats(&self, x: &Array, matrices: &Array, chosen: &Array) -> Result<Array> {
+        // MLX's CPU backend gathers nothing but float32.
+        let wide = self.stream().device() == Device::Cpu;
+        let wide = if wide { Dtype::F32 } else { x.dtype()? };
+        let x = self.astype(x, wide)?;
+        let stream = self.stream().raw();
+        Array::build(|out| {
+            let (x, matrices) = (x.raw(), matrices.raw());
+            // SAFETY: as above, or null.
+            unsafe { sys::mlx_gather_mm(out, x, matrices, NULL, chosen.raw(), false, stream) }
+        })
     }
 
     /// Gate and up of the chosen experts, each `[n, n_chosen, 1, columns]`.

@@ -1,4 +1,4 @@
-//! [`Adapter`]: a LoRA adapter of a model, for any of its contexts.
+//! [`Adapter`]: a LoRA or DoRA adapter of a model, for any of its contexts.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -7,12 +7,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::model::Model;
 use super::prefix_cache;
 use super::pressure;
-use crate::checkpoint::{AdapterFiles, MappedFile};
+use crate::checkpoint::{AdapterFiles, AdapterPair, MappedFile};
 use crate::decoder::Adapted;
 use crate::error::{Error, Result};
 use crate::log;
 use crate::memory::{Category, Demand, Entry, Reservation, budget};
-use crate::mlx::{self, Device, Stream};
+use crate::mlx::{self, Device, Ops, Stream};
 
 /// A tensor's name, place and array.
 const BYTES_PER_TENSOR: usize = 1024;
@@ -43,7 +43,11 @@ impl Adapter {
         let files = AdapterFiles::open(path)?;
         let reservation = reserve(&files, model.device())?;
         let stream = Stream::acquire(model.device())?;
-        let (adapted, bytes) = Adapted::load(&files, &model.info().spec, &stream)?;
+        let ops = || -> Result<Ops> {
+            let stream = Stream::acquire(model.device())?;
+            Ok(Ops::new(stream, model.cpu_ops(), 0))
+        };
+        let (adapted, bytes) = model.decoder().adapted(&files, (&stream, &ops))?;
         log::info(format_args!(
             "opened the adapter {}: {} modules, {} bytes mapped, {} copied",
             path.display(),
@@ -80,7 +84,14 @@ fn reserve(files: &AdapterFiles, device: Device) -> Result<Reservation> {
         gpu_index: device.own_memory().unwrap_or(0),
         ..Demand::default()
     };
-    for tensor in files.pairs().iter().flat_map(|pair| [&pair.down, &pair.up]) {
+    for pair in files
+        .pairs()
+        .iter()
+        .filter(|pair| pair.magnitudes.is_some())
+    {
+        demand.private += Adapted::gain_bytes(pair);
+    }
+    for tensor in files.pairs().iter().flat_map(AdapterPair::tensors) {
         match mlx::maps_in_place(device, tensor.offset, tensor.dtype.size()) {
             true => demand.kept += tensor.bytes,
             false if device.has_own_memory() => demand.gpu += tensor.bytes,

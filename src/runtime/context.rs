@@ -139,7 +139,7 @@ impl Context {
         let place = (model.device(), model.cpu_ops());
         let dtype = model.decoder().dtype();
         let plan = ContextPlan::new(model.info(), dtype, options, place)?;
-        options.overflow.ensure_possible(plan.n_ctx())?;
+        options.overflow.ensure_possible(model, plan.n_ctx())?;
         let reservation = plan.admit()?;
         let stream = Stream::acquire(model.device())?;
         let ops = Arc::new(Ops::new(stream, model.cpu_ops(), options.n_threads));

@@ -6,9 +6,9 @@ use super::admission::{
     ContextBytes, ContextPlan, ModelBytes, ModelCaps, apply_limits, look_at, within,
 };
 use super::context::ContextOptions;
-use super::model::{ModelInfo, ModelOptions, info_of};
+use super::model::{ModelInfo, ModelOptions, info_of, manifest_for};
 use super::prefix_cache;
-use crate::checkpoint::{Checkpoint, Dtype, Manifest};
+use crate::checkpoint::{Dtype, Manifest};
 use crate::decoder::{DecoderSpec, Precision};
 use crate::error::{Error, Result};
 use crate::host;
@@ -76,16 +76,16 @@ pub fn estimate(
     context: &ContextOptions,
 ) -> Result<MemoryEstimate> {
     host::ensure_not_forked()?;
-    let manifest = Checkpoint::inspect(path)?;
+    let device = model.device.resolve();
+    let place = (device, model.cpu_ops);
+    let manifest = manifest_for(path, place)?;
     let spec = DecoderSpec::from_config(manifest.config())?;
     let info = info_of(&manifest, spec)?;
     let dtype = match model.precision {
         Precision::Native => info.spec.native_dtype(&manifest)?,
         Precision::Float32 => mlx::Dtype::F32,
     };
-    let device = model.device.resolve();
     look_at(device)?;
-    let place = (device, model.cpu_ops);
     let plan = ContextPlan::new(&info, dtype, context, place)?;
     let bytes = ModelBytes::of(&manifest, model.load, device)?;
     let candidate = Candidate {

@@ -129,6 +129,25 @@ fn weights_that_are_made_or_read_are_counted_here_and_on_the_gpu() {
 }
 
 #[test]
+fn blocks_of_gguf_files_are_counted_where_they_become_codes() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/gguf/llama-mixed.gguf");
+    let options = || ModelOptions {
+        device: DeviceChoice::Gpu(GPU),
+        cpu_ops: CpuOps::Stock,
+        ..ModelOptions::default()
+    };
+    let predicted = estimate(&path, &options(), &ContextOptions::default());
+    let predicted = predicted.expect("figures").model;
+    let model = Model::open(&path, options()).expect("a model");
+    let memory = model.memory().expect("figures");
+    assert_eq!((memory.weights_mapped, predicted.mapped), (0, 0));
+    // The factors of the rotation are in the file, but no weights.
+    let unused = predicted.on_gpu - memory.on_gpu;
+    assert!(unused <= 64, "{unused}");
+    assert_eq!(memory.weights_copied, memory.on_gpu + predicted.copied);
+}
+
+#[test]
 fn a_gpu_without_memory_is_a_status_and_the_context_goes_on() {
     let mut context = context_on(DeviceChoice::Gpu(GPU));
     let (expected, _) = generated(&mut context_on(DeviceChoice::Gpu(GPU)), Ahead::Auto);

@@ -106,6 +106,15 @@ pub fn inspect(path: &Path) -> Result<ModelInfo> {
     info_of(&manifest, spec)
 }
 
+/// A checkpoint's headers, with weights as this place computes with them.
+pub(super) fn manifest_for(path: &Path, (device, cpu_ops): (Device, CpuOps)) -> Result<Manifest> {
+    let manifest = Checkpoint::inspect(path)?;
+    match cpu_ops.are_kernels(device) {
+        true => Ok(manifest),
+        false => manifest.without_blocks(),
+    }
+}
+
 pub(super) fn info_of(manifest: &Manifest, spec: DecoderSpec) -> Result<ModelInfo> {
     let quant = manifest.quantization().default;
     let directory = manifest.directory();
@@ -120,6 +129,7 @@ pub(super) fn info_of(manifest: &Manifest, spec: DecoderSpec) -> Result<ModelInf
         }),
         stored: stored_as(float_of(spec.native_dtype(manifest)?), quant, blocks),
         has_tokenizer: directory.tokenizer().is_some()
+            || directory.vocabulary().is_some()
             || manifest.embedded_vocabulary_bytes().is_some(),
         has_chat_template: !manifest.chat_templates()?.is_empty(),
         spec,
@@ -204,10 +214,10 @@ pub struct Model {
 impl Model {
     pub fn open(path: &Path, options: ModelOptions<'_>) -> Result<Arc<Model>> {
         pressure::ensure_accepting("open a model")?;
-        let manifest = Checkpoint::inspect(path)?;
+        let device = options.device.resolve();
+        let manifest = manifest_for(path, (device, options.cpu_ops))?;
         let spec = DecoderSpec::from_config(manifest.config())?;
         let mut info = info_of(&manifest, spec.clone())?;
-        let device = options.device.resolve();
         options.device.explain();
         let stream = Stream::acquire(device)?;
         look_at(device)?;

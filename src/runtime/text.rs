@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use super::admission;
-use crate::checkpoint::{ChatTemplates, Checkpoint, read_bounded};
+use crate::checkpoint::{
+    ChatTemplates, Checkpoint, PieceSettings, RankedTokens, SentencePieces, read_bounded,
+};
 use crate::error::{Error, Result, ResultExt, Status};
 use crate::memory::{Category, Entry};
 use crate::text::{ChatTemplate, NamedTemplate, SpecialToken, Tokenizer, TokenizerConfig};
@@ -21,6 +23,7 @@ pub struct ModelText {
     /// The first that this version can read counts.
     sources: Vec<TokenizerSource>,
     config_file: Option<PathBuf>,
+    model_type: String,
     templates: ChatTemplates,
     /// Of the model; its tokenizer may know fewer.
     vocab_size: usize,
@@ -33,6 +36,8 @@ pub struct ModelText {
 /// Where a tokenizer is.
 pub(super) enum TokenizerSource {
     File(PathBuf),
+    /// A vocabulary of SentencePiece or tiktoken.
+    Vocabulary(PathBuf),
     /// In the weights' file.
     Embedded(Arc<Checkpoint>),
 }
@@ -90,10 +95,12 @@ impl ModelText {
         let embedded = checkpoint.embedded_vocabulary_bytes();
         let embedded = embedded.map(|_| TokenizerSource::Embedded(checkpoint.clone()));
         let file = directory.tokenizer().map(TokenizerSource::File);
+        let vocabulary = directory.vocabulary().map(TokenizerSource::Vocabulary);
         Ok(ModelText {
             root: directory.root().to_owned(),
-            sources: embedded.into_iter().chain(file).collect(),
+            sources: embedded.into_iter().chain(file.or(vocabulary)).collect(),
             config_file: directory.tokenizer_config(),
+            model_type: checkpoint.config().str("model_type")?.to_owned(),
             templates: checkpoint.chat_templates()?,
             vocab_size,
             configured_ends: ends
@@ -119,12 +126,14 @@ impl ModelText {
 
     fn read_tokenizer(&self) -> Result<Tokenizer> {
         let mut refusal = Error::not_found(format!(
-            "{} has no tokenizer.json; put the model's there, or work with token ids",
+            "{} has no tokenizer.json and no tokenizer.model; put the model's there, or work with \
+             token ids",
             self.root.display()
         ));
         for source in &self.sources {
             let read = match source {
                 TokenizerSource::File(file) => self.tokenizer_of(file),
+                TokenizerSource::Vocabulary(file) => self.tokenizer_of_vocabulary(file),
                 TokenizerSource::Embedded(checkpoint) => embedded_tokenizer(checkpoint),
             };
             match read {
@@ -138,6 +147,16 @@ impl ModelText {
     fn tokenizer_of(&self, file: &Path) -> Result<Tokenizer> {
         let json = read_bounded(file, LIMIT_TOKENIZER_BYTES)?;
         Tokenizer::from_bytes(&json, &self.config()?).at(file.display())
+    }
+
+    fn tokenizer_of_vocabulary(&self, path: &Path) -> Result<Tokenizer> {
+        let file = read_bounded(path, LIMIT_TOKENIZER_BYTES)?;
+        let config = self.config()?;
+        let tokenizer = match RankedTokens::is_list(&file) {
+            true => tokenizer_of_ranks(&file, &self.model_type, config),
+            false => tokenizer_of_pieces(&file, config),
+        };
+        tokenizer.at(path.display())
     }
 
     /// What the tokenizer and the template hold, estimated from their entries; 0
@@ -200,6 +219,35 @@ impl ModelText {
             .at(path.display())?;
         TokenizerConfig::from_json(json).at(path.display())
     }
+}
+
+fn tokenizer_of_ranks(file: &[u8], model_type: &str, config: TokenizerConfig) -> Result<Tokenizer> {
+    if model_type != "llama" {
+        return Err(Error::unsupported(format!(
+            "is a list of ranks as tiktoken has them, without the rules by which {model_type} cuts \
+             texts into words; this version has those of Llama 3, or reads a tokenizer.json beside \
+             it"
+        )));
+    }
+    let json = RankedTokens::read(file)?.llama3_json(&config.added_tokens)?;
+    let config = config
+        .or_token(SpecialToken::Bos, Some(RankedTokens::bos()))
+        .or_token(SpecialToken::Eos, Some(RankedTokens::eos()));
+    Tokenizer::from_bytes(&json, &config)
+}
+
+fn tokenizer_of_pieces(file: &[u8], config: TokenizerConfig) -> Result<Tokenizer> {
+    let pieces = SentencePieces::read(file)?;
+    let settings = PieceSettings {
+        added_tokens: &config.added_tokens,
+        is_legacy: config.is_legacy.unwrap_or(true),
+    };
+    let json = pieces.tokenizer_json(&settings)?;
+    let config = config
+        .or_token(SpecialToken::Bos, pieces.bos())
+        .or_token(SpecialToken::Eos, pieces.eos())
+        .or_token(SpecialToken::Unk, pieces.unknown());
+    Tokenizer::from_bytes(&json, &config)
 }
 
 fn embedded_tokenizer(checkpoint: &Checkpoint) -> Result<Tokenizer> {

@@ -1,6 +1,9 @@
 //! The part of `tokenizer_config.json` that matters at run time.
 
+use std::collections::BTreeMap;
+
 use serde::Deserialize;
+use serde_json::{Map, Value};
 
 use crate::error::{Error, Result};
 
@@ -75,6 +78,10 @@ pub struct TokenizerConfig {
     pub add_bos_token: Option<bool>,
     /// Overrides whether `tokenizer.json` puts the EOS token at the end.
     pub add_eos_token: Option<bool>,
+    /// Tokens with a content and rules of their own, by id.
+    pub added_tokens: BTreeMap<u32, Map<String, Value>>,
+    /// What follows an added token begins with a space, as texts do.
+    pub is_legacy: Option<bool>,
     /// From the `chat_template` key. A checkpoint with a `chat_template.jinja`
     /// means that file instead: put its text here.
     pub chat_templates: Vec<NamedTemplate>,
@@ -99,10 +106,20 @@ impl TokenizerConfig {
             special_tokens: special_tokens.map(|token| token.map(TokenText::into_content)),
             add_bos_token: file.add_bos_token,
             add_eos_token: file.add_eos_token,
+            added_tokens: file.added_tokens_decoder.unwrap_or_default(),
+            is_legacy: file.legacy,
             chat_templates: file
                 .chat_template
                 .map_or_else(Vec::new, Templates::into_named),
         })
+    }
+
+    /// The same where this token is known, or else with this one.
+    #[must_use]
+    pub fn or_token(mut self, kind: SpecialToken, content: Option<&str>) -> Self {
+        let token = &mut self.special_tokens[kind as usize];
+        *token = token.take().or_else(|| content.map(str::to_owned));
+        self
     }
 
     pub fn special_token(&self, kind: SpecialToken) -> Option<&str> {
@@ -121,6 +138,8 @@ struct ConfigFile {
     mask_token: Option<TokenText>,
     add_bos_token: Option<bool>,
     add_eos_token: Option<bool>,
+    added_tokens_decoder: Option<BTreeMap<u32, Map<String, Value>>>,
+    legacy: Option<bool>,
     chat_template: Option<Templates>,
 }
 

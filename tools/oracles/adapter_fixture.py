@@ -1,4 +1,4 @@
-"""LoRA adapters by PEFT and mlx-lm for model fixtures, and the logits that they give there."""
+"""LoRA and DoRA adapters by PEFT and mlx-lm for model fixtures, and the logits that they give there."""
 
 from __future__ import annotations
 
@@ -99,6 +99,38 @@ ADAPTERS = (
         },
         features=("a quantized base", "keys"),
     ),
+    AdapterSpec(
+        "peft-dora",
+        "llama-bias-f32",
+        7,
+        peft={
+            "r": 3,
+            "lora_alpha": 4,
+            "use_dora": True,
+            "target_modules": ["q_proj", "v_proj", "o_proj", "up_proj", "down_proj", "lm_head"],
+        },
+        features=("use_dora", "projections with biases"),
+    ),
+    AdapterSpec(
+        "peft-dora-fused",
+        "phi3-long-f32",
+        8,
+        peft={"r": 2, "lora_alpha": 3, "use_dora": True, "target_modules": ["qkv_proj"]},
+        features=("use_dora", "fused projections"),
+    ),
+    AdapterSpec(
+        "mlx-dora-4bit",
+        "qwen3-q4-g32-bf16",
+        9,
+        mlx={
+            "fine_tune_type": "dora",
+            "num_layers": -1,
+            "rank": 4,
+            "scale": 0.8,
+            "keys": ["self_attn.q_proj", "self_attn.o_proj", "mlp.gate_proj", "mlp.down_proj"],
+        },
+        features=("dora", "a quantized base"),
+    ),
 )
 
 
@@ -145,7 +177,9 @@ def _make_peft(spec: AdapterSpec, base: Path, folder: Path) -> None:
     def wrap(model: torch.nn.Module) -> torch.nn.Module:
         adapted = get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", **(spec.peft or {})))
         for name, parameter in adapted.named_parameters():
-            if "lora_" in name:
+            if "lora_magnitude" in name:
+                parameter.data *= torch.empty_like(parameter).uniform_(0.6, 1.5)
+            elif "lora_" in name:
                 torch.nn.init.normal_(parameter, std=0.2)
         adapted.save_pretrained(folder, save_embedding_layers=False)
         return adapted
@@ -176,16 +210,28 @@ def _make_mlx(spec: AdapterSpec, base: Path, folder: Path) -> None:
     mx.random.seed(spec.seed)
     parameters = dict(spec.mlx or {})
     n_layers = parameters.pop("num_layers")
+    fine_tune_type = parameters.pop("fine_tune_type", "lora")
     config = {
-        "fine_tune_type": "lora",
+        "fine_tune_type": fine_tune_type,
         "num_layers": n_layers,
         "lora_parameters": {"dropout": 0.0, **parameters},
     }
     reference = MlxReference(base)
     reference.model.freeze()
-    linear_to_lora_layers(reference.model, n_layers, dict(config["lora_parameters"]))
+    linear_to_lora_layers(
+        reference.model,
+        n_layers,
+        dict(config["lora_parameters"]),
+        use_dora=fine_tune_type == "dora",
+    )
+
+    def drawn(name: str, value: mx.array) -> mx.array:
+        if name.endswith(".m"):
+            return value * mx.random.uniform(0.6, 1.5, value.shape)
+        return 0.2 * mx.random.normal(value.shape)
+
     shapes = dict(tree_flatten(reference.model.trainable_parameters()))
-    tensors = {name: 0.2 * mx.random.normal(value.shape) for name, value in shapes.items()}
+    tensors = {name: drawn(name, value) for name, value in shapes.items()}
     mx.save_safetensors(str(folder / "adapters.safetensors"), tensors)
     (folder / "adapter_config.json").write_text(json.dumps(config, indent=2) + "\n")
 

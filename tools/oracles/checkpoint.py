@@ -31,7 +31,7 @@ def write_checkpoint(spec: ModelSpec, folder: Path) -> None:
     with torch.no_grad():
         for name, parameter in named_tensors(model):
             values = random_tensor(spec.seed, name, tuple(parameter.shape))
-            if "embed_tokens" in name:
+            if re.search("embed_tokens|wte", name):
                 values *= spec.embedding_gain
             parameter.copy_(torch.from_numpy(values))
     model = model.to(getattr(torch, spec.dtype))
@@ -44,13 +44,14 @@ def write_checkpoint(spec: ModelSpec, folder: Path) -> None:
 def random_tensor(seed: int, name: str, shape: tuple[int, ...]) -> np.ndarray:
     """A function of the seed and the tensor's name, so that a new tensor changes no other."""
     rng = np.random.Generator(np.random.PCG64([seed, zlib.crc32(name.encode())]))
-    if name.endswith("norm.weight"):
+    if re.search(r"(norm|ln_\w)\.weight$", name):
         return rng.uniform(0.5, 1.5, shape).astype(np.float32)
     if name.endswith("bias"):
         return rng.normal(0.0, 0.3, shape).astype(np.float32)
     if ".act_fn." in name:
         return rng.uniform(0.3, 1.2, shape).astype(np.float32)
-    fan_in = shape[-1]
+    # GPT-2 stores matrices by input.
+    fan_in = shape[0] if name.startswith("transformer.h.") else shape[-1]
     if re.search(r"embed_tokens|lm_head|embed_in|embed_out|wte|wpe", name):
         gain = _LOGIT_STD
     elif re.search(r"[qk]_proj", name):
@@ -92,11 +93,17 @@ def wrap(source: Path, target: Path, wrapping: Wrapping) -> None:
     """Writes a text model as the part of a larger one that it is in multimodal checkpoints."""
     target.mkdir(parents=True, exist_ok=True)
     text = json.loads((source / "config.json").read_text())
+    text["model_type"] = wrapping.text_type
     outer = {"model_type": wrapping.model_type, "text_config": text}
     (target / "config.json").write_text(json.dumps(outer, indent=2) + "\n")
+
+    def wrapped(name: str) -> str:
+        if name.startswith("model."):
+            return wrapping.model + name.removeprefix("model.")
+        return wrapping.head + name
+
     tensors = {
-        wrapping.prefix + name: tensor
-        for name, tensor in load_file(source / "model.safetensors").items()
+        wrapped(name): tensor for name, tensor in load_file(source / "model.safetensors").items()
     }
     save_file(tensors, target / "model.safetensors", metadata={"format": "pt"})
 

@@ -122,6 +122,18 @@ SPECS = [
         settings={"query_pre_attn_scalar": 32, "rope_local_base_freq": 10000.0},
     ),
     Spec("phi3", "phi3-long-f32", [Type.Q8_0, Type.F16]),
+    # Nothing is rounded, so these show whether llama.cpp computes the same.
+    Spec("llama-f32", "llama3-f32", [Type.F32]),
+    Spec("qwen3moe-f32", "qwen3-moe-f32", [Type.F32]),
+    Spec("mixtral-f32", "mixtral-f32", [Type.F32]),
+    Spec("phi3-f32", "phi3-long-f32", [Type.F32]),
+    Spec("gemma2-f32", "gemma2-f32", [Type.F32], settings={"query_pre_attn_scalar": 32}),
+    Spec(
+        "gemma3-f32",
+        "gemma3-f32",
+        [Type.F32],
+        settings={"query_pre_attn_scalar": 32, "rope_local_base_freq": 10000.0},
+    ),
     Spec("mixtral", "mixtral-f32", [Type.Q4_0, Type.Q8_0, Type.Q5_1]),
     Spec("mistral-window", "mistral-window-f32", [Type.F16]),
 ]
@@ -194,8 +206,10 @@ def _write_model(spec: Spec, out: Path) -> None:
         path, _architecture(config), split_max_tensors=spec.tensors_per_part
     )
     _add_settings(writer, config)
-    if spec.has_tokenizer:
-        _add_tokenizer(writer, folder)
+    if not spec.has_tokenizer:
+        writer.add_tokenizer_model("none")
+    else:
+        _add_tokenizer(writer, folder, config["vocab_size"])
         writer.add_chat_template((folder / "chat_template.jinja").read_text())
     exact, n_matrices = {}, 0
     for name, values in _stacked(weights).items():
@@ -319,6 +333,8 @@ def _add_settings(writer: gguf.GGUFWriter, config: dict[str, Any]) -> None:
         writer.add_expert_used_count(config["num_experts_per_tok"])
     if "moe_intermediate_size" in config:
         writer.add_expert_feed_forward_length(config["moe_intermediate_size"])
+    if not config.get("use_sliding_window", True):
+        config = config | {"sliding_window": None}
     for key, add in {
         "attn_logit_softcapping": writer.add_attn_logit_softcapping,
         "final_logit_softcapping": writer.add_final_logit_softcapping,
@@ -358,7 +374,8 @@ def _add_rope_factors(writer: gguf.GGUFWriter, folder: Path) -> None:
     writer.add_tensor("rope_freqs.weight", (plain / scaled).astype(np.float32))
 
 
-def _add_tokenizer(writer: gguf.GGUFWriter, folder: Path) -> None:
+def _add_tokenizer(writer: gguf.GGUFWriter, folder: Path, vocab_size: int = 0) -> None:
+    """With tokens of no text up to the size of the vocabulary, as llama.cpp's converter adds."""
     tokenizer = json.loads((folder / "tokenizer.json").read_text())
     settings = json.loads((folder / "tokenizer_config.json").read_text())
     ids: dict[str, int] = dict(tokenizer["model"]["vocab"])
@@ -370,6 +387,9 @@ def _add_tokenizer(writer: gguf.GGUFWriter, folder: Path) -> None:
     for content, token in added.items():
         special = token["special"]
         types[ids[content]] = gguf.TokenType.CONTROL if special else gguf.TokenType.USER_DEFINED
+    padding = range(len(tokens), vocab_size)
+    tokens += [f"[PAD{token}]" for token in padding]
+    types += [gguf.TokenType.UNUSED for _ in padding]
     if tokenizer["model"].get("byte_fallback"):
         ranks = {left + right: -float(rank) for rank, (left, right) in enumerate(merges)}
         writer.add_tokenizer_model("llama")

@@ -14,7 +14,7 @@ import transformers
 from adapter_fixture import ADAPTERS, make_adapter_fixture
 from chat_fixture import make_chat_fixture
 from embedding_fixture import EMBEDDED, make_embedding_fixture
-from family_specs import FAMILY_MODELS
+from families import FAMILY_MODELS
 from model_fixture import make_model_fixture
 from model_specs import MODELS
 from tokenizer_fixture import make_tokenizer_fixtures

@@ -27,6 +27,7 @@ from fused_experts import join_experts, pack_experts, split_experts
 from json_file import write_json
 from model_chat import chat_candidates, write_chat_files
 from model_specs import DECODE_TOKENS, GREEDY_TOKENS, PROMPT_TOKENS, Chat, ModelSpec
+from published import publish
 from reference_mlx import MlxReference, dequantized_state, quantize_checkpoint
 from reference_torch import Logits, TorchReference
 from sensitivity import sensitivities
@@ -68,7 +69,7 @@ def make_model_fixture(spec: ModelSpec, folder: Path) -> dict[str, Any]:
 
 def _record(spec: ModelSpec, folder: Path, exact: Path) -> dict[str, Any]:
     """Asks the references about `folder`; `exact` has its weights in a form for transformers."""
-    f32 = TorchReference(exact, "float32")
+    f32 = TorchReference(exact, "float32", n_ctx=spec.n_ctx)
     prompt = _choose_prompt(spec, f32)
     references = {"f32": Reference("transformers", "float32", f32)} | _native(spec, folder, exact)
     logits = {
@@ -80,7 +81,7 @@ def _record(spec: ModelSpec, folder: Path, exact: Path) -> dict[str, Any]:
     _check(spec, sensitivity, differences)
     fixture = {
         "name": spec.name,
-        "family": spec.family,
+        "family": model_type(spec),
         "features": list(spec.features),
         "weights": _describe_weights(spec),
         "seed": spec.seed,
@@ -89,6 +90,7 @@ def _record(spec: ModelSpec, folder: Path, exact: Path) -> dict[str, Any]:
             name: {"program": reference.program, "dtype": reference.dtype}
             for name, reference in references.items()
         },
+        **({} if spec.n_ctx is None else {"n_ctx": spec.n_ctx}),
         "logits": _statistics(logits["f32"].stacked()),
         "differences": differences,
         "sensitivity": sensitivity,
@@ -101,6 +103,13 @@ def _record(spec: ModelSpec, folder: Path, exact: Path) -> dict[str, Any]:
     return fixture
 
 
+def model_type(spec: ModelSpec) -> str:
+    """As its publishers call it."""
+    if spec.wrapping is not None:
+        return spec.wrapping.model_type
+    return spec.published_as or spec.family
+
+
 def write_model(spec: ModelSpec, folder: Path, scratch: Path) -> Path:
     """Fills `folder`; returns a folder with the same weights in a form that transformers reads."""
     if spec.chat is not None:
@@ -109,6 +118,10 @@ def write_model(spec: ModelSpec, folder: Path, scratch: Path) -> Path:
         write_checkpoint(spec, scratch / "text")
         wrap(scratch / "text", folder, spec.wrapping)
         return scratch / "text"
+    if spec.published_as is not None:
+        write_checkpoint(spec, scratch / "source")
+        publish(scratch / "source", folder, spec.published_as)
+        return scratch / "source"
     if spec.quantization is None:
         write_checkpoint(spec, folder)
         if spec.mxfp4_experts:
@@ -134,7 +147,7 @@ def _native(spec: ModelSpec, folder: Path, exact: Path) -> dict[str, Reference]:
     if spec.quantization is None:
         if spec.dtype == "float32":
             return {}
-        model = TorchReference(exact, spec.dtype)
+        model = TorchReference(exact, spec.dtype, n_ctx=spec.n_ctx)
         return {"native": Reference("transformers", spec.dtype, model)}
     if not spec.mlx_supports:
         return {}
@@ -178,9 +191,8 @@ def _differences(
 ) -> dict[str, dict[str, float]]:
     """How far others are from the float32 reference; smaller types give an idea of tolerances."""
     prompt_ids, decode_ids = prompt.prompt_ids, prompt.decode_ids
-    others = {
-        "uncached_f32": TorchReference(exact, "float32").uncached_logits(prompt_ids + decode_ids)
-    }
+    uncached = TorchReference(exact, "float32", n_ctx=spec.n_ctx)
+    others = {"uncached_f32": uncached.uncached_logits(prompt_ids + decode_ids)}
     if spec.mlx_supports:
         others["mlx_f32"] = MlxReference(folder, "float32").logits(prompt_ids, decode_ids).stacked()
     if "native" in logits:

@@ -44,10 +44,13 @@ class Chat:
 
 @dataclass(frozen=True)
 class Wrapping:
-    """How a multimodal checkpoint has a text model in it."""
+    """How a multimodal checkpoint has a text model in it: what its types are called, and what comes
+    before the names of tensors of the model, instead of "model.", and of the output projection."""
 
     model_type: str
-    prefix: str
+    text_type: str
+    model: str
+    head: str
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,8 @@ class ModelSpec:
     `extra_keys` are put in.
     `extra_tensors` are on disk and must be ignored.
     `embedding_gain` makes room for the blocks where embeddings are scaled up.
+    `published_as` is the model_type of those who have this family by other names.
+    `n_ctx` is the length of the context that a rotation is made for, where that matters.
     `mxfp4_experts`: as OpenAI publishes gpt-oss, with experts packed and all else in `dtype`.
     `mlx_supports` is False where mlx-lm ignores a feature of this checkpoint.
     """
@@ -78,6 +83,8 @@ class ModelSpec:
     quantization: Quantization | None = None
     chat: Chat | None = None
     wrapping: Wrapping | None = None
+    published_as: str | None = None
+    n_ctx: int | None = None
     embedding_gain: float = 1.0
     mxfp4_experts: bool = False
     mlx_supports: bool = True

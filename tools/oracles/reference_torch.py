@@ -33,7 +33,15 @@ class Logits:
 
 
 class TorchReference:
-    def __init__(self, folder: Path, dtype: str, config: PreTrainedConfig | None = None) -> None:
+    """`n_ctx`: a rotation that grows with sequences stays as for one of this length."""
+
+    def __init__(
+        self,
+        folder: Path,
+        dtype: str,
+        config: PreTrainedConfig | None = None,
+        n_ctx: int | None = None,
+    ) -> None:
         config = config or AutoConfig.from_pretrained(folder)
         if hasattr(config, "quantization_config"):
             config.quantization_config["dequantize"] = True
@@ -47,10 +55,18 @@ class TorchReference:
         if loading["missing_keys"]:
             raise ValueError(f"{folder} lacks {sorted(loading['missing_keys'])}")
         self._model: PreTrainedModel = model.eval()
+        self.n_ctx = n_ctx
+        if n_ctx is not None:
+            self._grow(n_ctx)
 
     def wrap_model(self, wrap: Callable[[PreTrainedModel], Any]) -> None:
         """Puts what `wrap` makes of the model, as adapters do, in its place."""
         self._model = wrap(self._model)
+
+    @torch.inference_mode()
+    def _grow(self, n_ctx: int) -> None:
+        last = torch.tensor([[n_ctx - 1]])
+        self._model(torch.tensor([[0]]), position_ids=last, use_cache=False)
 
     @torch.inference_mode()
     def logits(self, prompt_ids: list[int], decode_ids: list[int]) -> Logits:

@@ -16,11 +16,12 @@ def sensitivities(folder: Path, reference: TorchReference, ids: list[int]) -> di
     """The largest change of a logit for each configuration value and kind of tensor overlooked."""
     exact = reference.uncached_logits(ids)
     changed = {kind: reference.with_neutral_tensors(kind, ids) for kind in reference.tensor_kinds()}
-    for name, override in _config_mistakes(folder).items():
+    for name, override in _config_mistakes(folder, reference.n_ctx is not None).items():
         config = AutoConfig.from_pretrained(folder)
         for key, value in override.items():
             setattr(config, key, value)
-        changed[name] = TorchReference(folder, "float32", config).uncached_logits(ids)
+        mistaken = TorchReference(folder, "float32", config, reference.n_ctx)
+        changed[name] = mistaken.uncached_logits(ids)
     return {name: round(float(np.abs(v - exact).max()), 3) for name, v in changed.items()}
 
 
@@ -28,6 +29,8 @@ def sensitivities(folder: Path, reference: TorchReference, ids: list[int]) -> di
 _MISTAKES: dict[str, Callable[[Any], Any]] = {
     "rms_norm_eps": lambda _: 1e-6,
     "layer_norm_eps": lambda _: 1e-6,
+    "layer_norm_epsilon": lambda _: 1e-6,
+    "scale_attn_by_inverse_layer_idx": lambda value: not value,
     "norm_epsilon": lambda _: 1e-6,
     "attn_logit_softcapping": lambda _: None,
     "final_logit_softcapping": lambda _: None,
@@ -49,14 +52,14 @@ _MISTAKES: dict[str, Callable[[Any], Any]] = {
 }
 
 
-def _config_mistakes(folder: Path) -> dict[str, dict[str, Any]]:
+def _config_mistakes(folder: Path, grows: bool) -> dict[str, dict[str, Any]]:
     config = AutoConfig.from_pretrained(folder)
     mistakes: dict[str, dict[str, Any]] = {
         key: {key: mistake(getattr(config, key))}
         for key, mistake in _MISTAKES.items()
         if getattr(config, key, None) is not None and key not in _ignored(config)
     }
-    mistakes |= _rope_mistakes(config.rope_parameters)
+    mistakes |= _rope_mistakes(getattr(config, "rope_parameters", None) or {}, grows)
     if (getattr(config, "n_group", None) or 1) > 1:
         mistakes["topk_group"] = {"topk_group": config.topk_group + 1}
     layer_types = getattr(config, "layer_types", None)
@@ -87,7 +90,9 @@ def _ignored(config: Any) -> tuple[str, ...]:
 _POSITION_SCALE = ("llama_4_scaling_beta", "original_max_position_embeddings")
 
 
-def _rope_mistakes(rope: dict[str, Any]) -> dict[str, dict[str, Any]]:
+def _rope_mistakes(rope: dict[str, Any], grows: bool = False) -> dict[str, dict[str, Any]]:
+    if not rope:
+        return {}
     if "full_attention" in rope:
         return {
             f"{layer_type} {name}": {"rope_parameters": rope | mistake["rope_parameters"]}
@@ -103,7 +108,7 @@ def _rope_mistakes(rope: dict[str, Any]) -> dict[str, dict[str, Any]]:
     if "llama_4_scaling_beta" in rope:
         mistakes["llama_4_scaling_beta"] = {"rope_parameters": rope | {"llama_4_scaling_beta": 0.0}}
     # A dynamic base begins to move behind the trained length.
-    if rope["rope_type"] not in ("default", "dynamic"):
+    if rope["rope_type"] not in ("default", "dynamic") or grows:
         kept = ("rope_theta", "partial_rotary_factor", *_POSITION_SCALE)
         unscaled = {"rope_type": "default"} | {key: rope[key] for key in kept if key in rope}
         mistakes["rope_scaling"] = {"rope_parameters": unscaled}

@@ -316,7 +316,7 @@ class Model(Closeable):
           or PEFT (adapter_config.json, adapter_model.safetensors) writes it.
 
         Raises NotFoundError, FormatError (what is wrong in which file, or what does
-        not fit to the model), UnsupportedError (DoRA, adapters of embeddings and
+        not fit to the model), UnsupportedError (adapters of embeddings and
         experts, biases, whole modules), OverBudgetError.
         """
         return Adapter(self, path)

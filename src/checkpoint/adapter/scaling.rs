@@ -11,7 +11,6 @@ const MAX_RANK: usize = 1 << 16;
 
 /// Settings of PEFT that change what is computed, if they are set at all.
 const UNSUPPORTED_IN_PEFT: &[(&str, &str)] = &[
-    ("use_dora", "DoRA"),
     ("lora_bias", "biases of adapters"),
     ("fan_in_fan_out", "transposed weights"),
     ("modules_to_save", "whole modules beside the adapter"),
@@ -88,9 +87,17 @@ impl Scaling {
     }
 }
 
+/// Whether rows have magnitudes of their own.
+pub(super) fn is_dora(config: &Config, format: AdapterFormat) -> Result<bool> {
+    match format {
+        AdapterFormat::MlxLm => Ok(config.opt_str("fine_tune_type")? == Some("dora")),
+        AdapterFormat::Peft => Ok(config.opt_bool("use_dora")?.unwrap_or(false)),
+    }
+}
+
 fn of_mlx_lm(config: &Config) -> Result<Scaling> {
     match config.opt_str("fine_tune_type")? {
-        None | Some("lora") => {}
+        None | Some("lora" | "dora") => {}
         Some(other) => return Err(unsupported("fine_tune_type", other)),
     }
     let parameters = config.object("lora_parameters")?;
@@ -135,7 +142,7 @@ fn is_set(value: &Value) -> bool {
 fn unsupported(key: &str, what: &str) -> Error {
     Error::unsupported(format!(
         "adapter_config.json: {key} asks for {what}, which this version does not support; it has \
-         LoRA on the projections of attention, dense feed-forward networks and the output"
+         LoRA and DoRA on the projections of attention, dense feed-forward networks and the output"
     ))
 }
 

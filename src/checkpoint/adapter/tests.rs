@@ -33,7 +33,6 @@ fn factors_follow_ranks_alphas_and_their_patterns() {
 #[test]
 fn what_is_no_plain_lora_is_named() {
     for (extra, part) in [
-        (r#""use_dora": true"#, "DoRA"),
         (r#""bias": "all""#, "bias"),
         (r#""modules_to_save": ["lm_head"]"#, "modules_to_save"),
         (r#""target_parameters": ["experts.down_proj"]"#, "experts"),
@@ -43,9 +42,9 @@ fn what_is_no_plain_lora_is_named() {
         assert_eq!(error.status(), Status::Unsupported, "{error}");
         assert!(error.message().contains(part), "{error}");
     }
-    let config = r#"{"fine_tune_type": "dora", "lora_parameters": {"rank": 8, "scale": 2}}"#;
+    let config = r#"{"fine_tune_type": "full", "lora_parameters": {"rank": 8, "scale": 2}}"#;
     let error = scaling(config, AdapterFormat::MlxLm).unwrap_err();
-    assert!(error.message().contains("dora"), "{error}");
+    assert!(error.message().contains("full"), "{error}");
     let config = r#"{"peft_type": "IA3"}"#;
     assert!(scaling(config, AdapterFormat::Peft).is_err());
 }

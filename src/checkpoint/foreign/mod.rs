@@ -4,7 +4,9 @@
 //! - `translate`: the tensors that there are instead: renamed where their bytes are
 //!   MLX's already, otherwise made once, when the files are mapped
 //! - `work`: makes them
+//! - `blocks`: those of GGUF files, taken apart
 
+mod blocks;
 mod scheme;
 mod translate;
 mod work;

@@ -23,6 +23,8 @@ pub enum Scheme {
     Bytes,
     /// Floats of 8 bits with scales for blocks, rows or all.
     Fp8 { block: Option<[usize; 2]> },
+    /// Those of GGUF files, where MLX's operations compute.
+    Blocks,
 }
 
 impl Scheme {

@@ -1,5 +1,7 @@
 //! The tensors of a checkpoint that another tool has quantized, by MLX's names.
 
+mod blocks;
+
 use std::collections::HashMap;
 
 use super::work::{Factors, Work, Zeros};
@@ -38,19 +40,26 @@ pub fn translate(scheme: Scheme, table: &TensorTable, n_files: usize) -> Result<
     } = translation;
     let unused = |tensor: &&TensorInfo| !used.contains_key(&tensor.name);
     tensors.extend(table.as_slice().iter().filter(unused).cloned());
+    let default = most_common(&specs);
     let overrides = specs.into_iter().map(|(module, spec)| (module, Some(spec)));
     let overrides: HashMap<_, _> = overrides.collect();
     Ok(Translated {
         tensors,
-        quantization: Quantization {
-            default: overrides.values().flatten().next().copied(),
-            overrides,
-        },
+        quantization: Quantization { default, overrides },
         foreign: Foreign {
             source_bytes: used.into_values().sum(),
             ..foreign
         },
     })
+}
+
+fn most_common(specs: &HashMap<String, QuantSpec>) -> Option<QuantSpec> {
+    let mut counts: HashMap<QuantSpec, usize> = HashMap::new();
+    for spec in specs.values() {
+        *counts.entry(*spec).or_default() += 1;
+    }
+    let most = |(spec, count): &(QuantSpec, usize)| (*count, spec.bits, spec.group_size);
+    counts.into_iter().max_by_key(most).map(|(spec, _)| spec)
 }
 
 struct Translation<'a> {
@@ -89,6 +98,14 @@ impl Translation<'_> {
                 Some(module) if tensor.dtype == Dtype::F8E4M3 => self.fp8(&module, tensor, block),
                 _ => Ok(()),
             },
+            Scheme::Blocks => {
+                if let (Some(module), Some(format)) = (module(".weight"), tensor.blocks)
+                    && tensor.shape.len() > 1
+                {
+                    self.blocks(&module, tensor, format);
+                }
+                Ok(())
+            }
         }
     }
 
@@ -285,14 +302,22 @@ impl Translation<'_> {
         self.specs.insert(module.to_owned(), spec);
     }
 
-    fn make(&mut self, module: &str, part: &str, dtype: Dtype, shape: [usize; 2], work: Work) {
+    fn make(
+        &mut self,
+        module: &str,
+        part: &str,
+        dtype: Dtype,
+        shape: impl Into<Vec<usize>>,
+        work: Work,
+    ) {
+        let shape = shape.into();
         let tensor = TensorInfo {
             name: format!("{module}.{part}"),
             dtype,
-            shape: shape.to_vec(),
+            bytes: shape.iter().product::<usize>() * dtype.size(),
+            shape,
             file: self.n_files,
             offset: 0,
-            bytes: shape[0] * shape[1] * dtype.size(),
             blocks: None,
         };
         let tensor = self.foreign.push(tensor, work);

@@ -3,11 +3,12 @@
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
+use super::blocks::Part;
 use crate::checkpoint::dtype::Dtype;
 use crate::checkpoint::mmap::MappedFile;
 use crate::checkpoint::tensors::TensorInfo;
 use crate::error::Result;
-use crate::kernels::{Float, Pool};
+use crate::kernels::{BlockFormat, Float, Pool};
 
 /// How a tensor `[outputs, ...]` is made.
 #[derive(Clone, Debug)]
@@ -37,6 +38,12 @@ pub enum Work {
         weight: TensorInfo,
         scales: TensorInfo,
         block: [usize; 2],
+    },
+    /// Of blocks `[outputs, bytes of a row]`, perhaps of several matrices.
+    OfBlocks {
+        blocks: TensorInfo,
+        format: BlockFormat,
+        part: Part,
     },
 }
 
@@ -89,7 +96,8 @@ pub fn run(made: &[(TensorInfo, Work)], maps: &[MappedFile], memory: &mut [u8]) 
         let (_, behind) = rest.split_at_mut(tensor.offset - position);
         let (out, behind) = behind.split_at_mut(tensor.bytes);
         (rest, position) = (behind, tensor.offset + tensor.bytes);
-        let n_rows = tensor.shape[0];
+        let (_, outer) = tensor.shape.split_last().expect("at least rows");
+        let n_rows = outer.iter().product();
         let row_bytes = tensor.bytes.checked_div(n_rows).unwrap_or(0).max(1);
         for (index, out) in out.chunks_mut(ROWS * row_bytes).enumerate() {
             let rows = index * ROWS..n_rows.min((index + 1) * ROWS);
@@ -156,6 +164,15 @@ impl Work {
                 rows,
                 out,
             ),
+            Work::OfBlocks {
+                blocks,
+                format,
+                part,
+            } => {
+                let row_bytes = blocks.shape.last().copied().unwrap_or(0);
+                let stored = &from(blocks)[rows.start * row_bytes..rows.end * row_bytes];
+                part.fill(*format, stored, row_bytes, out);
+            }
         }
     }
 }

@@ -1,21 +1,17 @@
 //! [`Vocabulary`]: the tokenizer in a file's metadata, as the `tokenizer.json` and
 //! `tokenizer_config.json` of the same model.
 
-use std::collections::HashMap;
-
 use serde_json::{Map, Value as Json, json};
 
 use super::value::{Array, Value};
 use super::{Gguf, wrong};
+use crate::checkpoint::sentence_piece::merges_of;
+use crate::checkpoint::words::{LLAMA3_WORDS, QWEN2_WORDS};
 use crate::error::{Error, Result};
 
 /// What `tokenizer.ggml.token_type` says of a token.
 const CONTROL: i128 = 3;
 const USER_DEFINED: i128 = 4;
-
-/// How texts are cut into words, by the names of `tokenizer.ggml.pre`.
-const LLAMA3_WORDS: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
-const QWEN2_WORDS: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 
 pub struct Vocabulary<'a> {
     gguf: &'a Gguf<'a>,
@@ -124,7 +120,7 @@ impl<'a> Vocabulary<'a> {
                 "fuse_unk": true,
                 "byte_fallback": true,
                 "vocab": numbered(tokens),
-                "merges": merges_of(tokens, &scores),
+                "merges": merges_of(tokens, |id| Some(scores[id])),
             },
         }))
     }
@@ -226,32 +222,4 @@ fn numbered(tokens: &[&str]) -> Map<String, Json> {
     pairs
         .map(|(id, token)| ((*token).to_owned(), id.into()))
         .collect()
-}
-
-/// All pairs of tokens that make up another one, in the order in which SentencePiece
-/// joins them: the best result first, then as transformers orders equal ones.
-fn merges_of<'a>(tokens: &[&'a str], scores: &[f64]) -> Vec<[&'a str; 2]> {
-    let ids: HashMap<&str, usize> = tokens
-        .iter()
-        .enumerate()
-        .map(|(id, token)| (*token, id))
-        .collect();
-    let mut merges = Vec::new();
-    for (token, score) in tokens.iter().zip(scores) {
-        let cuts = token.char_indices().skip(1);
-        let mut pairs: Vec<_> = cuts
-            .filter_map(|(at, _)| {
-                let (left, right) = token.split_at(at);
-                Some(([*ids.get(left)?, *ids.get(right)?], [left, right]))
-            })
-            .collect();
-        pairs.sort_by(|(a, _), (b, _)| b.cmp(a));
-        merges.extend(pairs.into_iter().map(|(_, pair)| (*score, pair)));
-    }
-    let lengths = |pair: &[&str; 2]| pair.map(|part| part.chars().count());
-    merges.sort_by(|(a, left), (b, right)| {
-        b.total_cmp(a)
-            .then_with(|| lengths(right).cmp(&lengths(left)))
-    });
-    merges.into_iter().map(|(_, pair)| pair).collect()
 }

@@ -11,6 +11,7 @@ const ATTENTION_BIAS: Flag = Flag::Configured("attention_bias", false);
 
 pub const LLAMA_NAMES: Names = Names {
     embedding: "embed_tokens",
+    positions: None,
     final_norm: "norm",
     head: "lm_head",
     layers: &["layers"],
@@ -33,6 +34,7 @@ pub const LLAMA_NAMES: Names = Names {
         gate_up: Fused::Separate(["mlp.gate_proj", "mlp.up_proj"]),
         down: "mlp.down_proj",
     },
+    may_be_transposed: false,
 };
 
 pub const LLAMA: Family = Family {
@@ -64,6 +66,7 @@ pub const LLAMA: Family = Family {
         is_gated: true,
         activation: Activation::Silu,
         gelu: Activation::Gelu,
+        widening: None,
     },
     experts: None,
     scales: Scales {

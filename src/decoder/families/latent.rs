@@ -8,7 +8,7 @@ use super::bases::{DEEPSEEK_EXPERTS, LLAMA, RMS_1E5};
 use crate::mlx::{Pairing, Scores};
 
 pub const DEEPSEEK: Family = Family {
-    model_types: &["deepseek_v3"],
+    model_types: &["deepseek_v3", "kimi_k2"],
     is_latent: true,
     mlp_bias: Flag::Never,
     rope: RopeForm {

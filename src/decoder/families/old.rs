@@ -1,10 +1,68 @@
 //! Rows from before Llama, with names of their own.
 
 use super::super::family::{
-    AttentionNames, Family, Flag, Fused, MlpForm, MlpNames, Names, RopeForm,
+    AttentionNames, Family, Fixed, Flag, Fused, MlpForm, MlpNames, Names, RopeForm, RopeLayers,
 };
 use super::bases::{LAYER_NORM, LLAMA, LLAMA_NAMES};
 use crate::mlx::Activation;
+
+pub const GPT2: Family = Family {
+    model_types: &["gpt2"],
+    norm: LAYER_NORM,
+    qkv_bias: Flag::Always,
+    output_bias: Flag::Always,
+    mlp_bias: Flag::Always,
+    rope: RopeForm {
+        layers: RopeLayers::None,
+        ..LLAMA.rope
+    },
+    mlp: MlpForm {
+        is_gated: false,
+        activation: Activation::GeluTanh,
+        widening: Some(4),
+        ..LLAMA.mlp
+    },
+    is_tied: true,
+    names: Names {
+        embedding: "wte",
+        positions: Some("wpe"),
+        final_norm: "ln_f",
+        layers: &["h"],
+        attention_norm: Some("ln_1"),
+        mlp_norm: Some("ln_2"),
+        attention: AttentionNames {
+            query_key_value: Fused::Together("attn.c_attn"),
+            output: "attn.c_proj",
+            ..LLAMA_NAMES.attention
+        },
+        mlp: MlpNames {
+            gate_up: Fused::Separate(["", "mlp.c_fc"]),
+            down: "mlp.c_proj",
+        },
+        may_be_transposed: true,
+        ..LLAMA_NAMES
+    },
+    fixed: &[
+        ("scale_attn_weights", Fixed::True),
+        ("add_cross_attention", Fixed::False),
+    ],
+    ..LLAMA
+};
+
+pub const GPT_BIGCODE: Family = Family {
+    model_types: &["gpt_bigcode"],
+    defaults: &[("num_key_value_heads", 1)],
+    names: Names {
+        may_be_transposed: false,
+        ..GPT2.names
+    },
+    fixed: &[
+        ("multi_query", Fixed::True),
+        ("scale_attn_weights", Fixed::True),
+        ("add_cross_attention", Fixed::False),
+    ],
+    ..GPT2
+};
 
 pub const GPT_NEOX: Family = Family {
     model_types: &["gpt_neox"],

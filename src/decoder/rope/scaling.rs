@@ -35,6 +35,24 @@ pub enum Scaling {
         magnitude: f64,
         long: Option<(usize, Box<Scaling>)>,
     },
+    /// "Dynamic NTK": the base grows with contexts that are longer than the trained one.
+    Dynamic(Growth),
+}
+
+/// How the base grows with the context.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Growth {
+    pub trained_tokens: usize,
+    factor: f64,
+}
+
+impl Growth {
+    /// The base in a context of so many tokens, more than the trained ones.
+    pub fn base(&self, theta: f64, dims: usize, max_tokens: usize) -> f64 {
+        let times = max_tokens as f64 / self.trained_tokens as f64;
+        let dims = dims as f64;
+        theta * (self.factor * times - (self.factor - 1.0)).powf(dims / (dims - 2.0))
+    }
 }
 
 /// What reading a `rope_scaling` needs to know.
@@ -55,7 +73,8 @@ impl Scaling {
         let name = parameters.opt_str(["rope_type", "type"])?;
         let factor = || parameters.f64("factor", 1e-6..=1e6);
         match name {
-            Some("default") => Ok(Scaling::None),
+            // Of text the three coordinates of "mrope" are the same.
+            Some("default" | "mrope") => Ok(Scaling::None),
             None if !parameters.has("factor") => Ok(Scaling::None),
             Some("linear") => Ok(Scaling::Linear { factor: factor()? }),
             Some("llama3") => Ok(Scaling::Llama3 {
@@ -66,8 +85,10 @@ impl Scaling {
             }),
             Some("yarn") if !form.yarn_is_longrope => section.yarn(theta, dims),
             Some("longrope" | "su" | "yarn") => section.longrope(dims),
-            // The base grows with what is beyond the trained length: not at all.
-            Some("dynamic") => Ok(Scaling::None),
+            Some("dynamic") => Ok(Scaling::Dynamic(Growth {
+                trained_tokens: config.usize("max_position_embeddings", 1..=1 << 30)?,
+                factor: parameters.f64("factor", 1.0..=1e6)?,
+            })),
             other => Err(Error::unsupported(format!(
                 "config.json: RoPE type \"{}\" is not supported; this version has default, \
                  linear, llama3, yarn, longrope and dynamic",
@@ -79,7 +100,7 @@ impl Scaling {
     /// `wavelength` of a pair in positions per radian, before and after.
     pub fn apply(&self, pair: usize, wavelength: f64) -> f64 {
         match self {
-            Scaling::None => wavelength,
+            Scaling::None | Scaling::Dynamic(_) => wavelength,
             Scaling::LongRope { factors, .. } => wavelength * factors[pair],
             Scaling::Linear { factor } => wavelength * factor,
             &Scaling::Llama3 {
@@ -117,17 +138,6 @@ impl Scaling {
                 *magnitude as f32
             }
             _ => 1.0,
-        }
-    }
-
-    /// What it is in contexts of more than so many tokens, if that differs.
-    pub fn long(&self) -> Option<(usize, &Scaling)> {
-        match self {
-            Scaling::LongRope {
-                long: Some((beyond, scaling)),
-                ..
-            } => Some((*beyond, scaling)),
-            _ => None,
         }
     }
 }

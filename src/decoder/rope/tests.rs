@@ -81,9 +81,10 @@ fn longrope_has_other_factors_for_long_contexts() {
     let config = serde_json::json!({"rope_scaling": section,
         "original_max_position_embeddings": 4096, "max_position_embeddings": 131_072});
     let rope = rope(config).expect("valid");
-    let (beyond, long) = rope.long.clone().expect("two lengths");
+    let (short, long) = (rope.in_context_of(4096), rope.in_context_of(4097));
     let first = |rope: &Rope| rope.wavelengths[0];
-    assert_eq!((beyond, first(&rope), first(&long)), (4096, 1.0, 5.0));
+    assert_eq!((first(&short), first(&long)), (1.0, 5.0));
+    assert_eq!([4096, 4097, 131_072].map(|n| rope.kind(n)), [0, 1, 1]);
     let expected = (1.0 + 32_f64.ln() / 4096_f64.ln()).sqrt() as f32;
     assert_eq!((rope.magnitude, long.magnitude), (expected, expected));
     let short = serde_json::json!({"rope_scaling": {"type": "longrope",
@@ -91,6 +92,23 @@ fn longrope_has_other_factors_for_long_contexts() {
         "max_position_embeddings": 4096});
     let error = self::rope(short).expect_err("too few");
     assert!(error.message().contains("short_factor"), "{error}");
+}
+
+#[test]
+fn a_dynamic_base_grows_with_contexts_beyond_the_trained_length() {
+    let rope = rope(
+        serde_json::json!({"max_position_embeddings": 1000, "rope_theta": 1e4,
+        "rope_scaling": {"type": "dynamic", "factor": 2.0}}),
+    );
+    let rope = rope.expect("valid");
+    let last = |n_ctx| rope.in_context_of(n_ctx).wavelengths[3];
+    assert_eq!(last(1), rope.wavelengths[3]);
+    assert_eq!(last(1000), rope.wavelengths[3]);
+    // Of 8 dimensions; the last pair's exponent is 3/4.
+    let grown = 1e3 * 5_f64.powf(8.0 / 6.0 * 0.75);
+    assert!((f64::from(last(3000)) / grown - 1.0).abs() < 1e-5);
+    assert_eq!(rope.in_context_of(3000).wavelengths[0], 1.0);
+    assert_eq!([1000, 1001, 3000].map(|n| rope.kind(n)), [0, 1001, 3000]);
 }
 
 #[test]

@@ -29,11 +29,16 @@ impl<'a> Ahead<'a> {
             bytes: match matrix {
                 Matrix::Float(weights) => weights.bytes(),
                 Matrix::Quantized(weights) => weights.codes,
+                Matrix::Columns(weights) => weights.bytes(),
             },
             row_bytes: matrix.row_bytes(row_columns),
             at: part.start,
             part,
-            rows,
+            // What comes next of a matrix by column is everywhere.
+            rows: match matrix {
+                Matrix::Columns(_) => rows.start..rows.start,
+                _ => rows,
+            },
         }
     }
 

@@ -5,6 +5,7 @@ use std::cell::RefCell;
 use std::ops::Range;
 
 use super::codes::{CodeRows, CodeScratch};
+use super::columns;
 use super::halves::{HalfRows, takes_halves};
 use super::planes::{Planes, Resolution};
 use super::rows::Rows;
@@ -95,7 +96,12 @@ impl<'a> Dots<'a> {
         let row_bytes = self.projections[0].matrix.row_bytes(self.columns);
         let fair = job.width * row_bytes / (8 * pool.n_threads());
         let piece_bytes = fair.clamp(*PIECE_BYTES.start(), *PIECE_BYTES.end());
-        let blocks = job.blocks((piece_bytes / row_bytes).max(1));
+        let is_by_column = |p: &Projection<'_>| matches!(p.matrix, Matrix::Columns(_));
+        let least_rows = match self.projections.iter().any(is_by_column) {
+            true => columns::LEAST_ROWS,
+            false => 1,
+        };
+        let blocks = job.blocks((piece_bytes / row_bytes).max(least_rows));
         pool.run(blocks.len(), &|piece| {
             SCRATCH.with_borrow_mut(|scratch| {
                 let block = &blocks[piece];
@@ -136,6 +142,9 @@ impl<'a> Dots<'a> {
                 for (halves, out) in self.halves.iter().zip(outs) {
                     self.level.multiply_halves(weights, halves, out);
                 }
+            }
+            (Matrix::Columns(weights), ..) => {
+                weights.multiply(self.level, rows, (&self.values, self.columns), out);
             }
             (Matrix::Float(weights), ..) if self.n_together == 1 => {
                 self.multiply_alone(weights, rows, out);

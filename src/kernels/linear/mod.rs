@@ -1,5 +1,6 @@
 //! `x W^T`, what decoding consists of: for few rows of `x` one row of `W` after
-//! the other ([`dots`]), for many in tiles ([`tiles`]).
+//! the other ([`dots`]), for many in tiles ([`tiles`]). Where `W` is stored transposed, few
+//! rows of `x` take one column after the other ([`columns`]).
 
 mod ahead;
 #[cfg(target_arch = "x86_64")]
@@ -7,6 +8,7 @@ mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 mod codes;
+mod columns;
 mod dispatch;
 mod dots;
 mod halves;
@@ -28,6 +30,8 @@ use super::level::Level;
 use super::output::Output;
 use super::pool::Pool;
 use super::quantized::QuantizedRows;
+pub use columns::Columns;
+pub(super) use columns::add_rows;
 use dots::{Dots, dots_scratch_bytes};
 pub use rows::Rows;
 pub use shape::{ProductShape, Stored};
@@ -39,11 +43,13 @@ const MAX_DOT_ROWS: usize = 12;
 /// there is some for each thread, to about 20, so that none waits long for another.
 const PIECE_BYTES: RangeInclusive<usize> = 8 << 10..=256 << 10;
 
-/// A weight matrix `[rows, columns]` in its file's bytes, row after row.
+/// A weight matrix `[rows, columns]` in its file's bytes, row after row but for
+/// [`Columns`].
 #[derive(Clone, Copy)]
 pub enum Matrix<'a> {
     Float(Floats<'a>),
     Quantized(QuantizedRows<'a>),
+    Columns(Columns<'a>),
 }
 
 /// One matrix that `x` is multiplied with.

@@ -30,9 +30,9 @@ pub enum Element {
 impl Element {
     pub fn choose(level: Level, float: Float, matrix: &Matrix<'_>, n: usize) -> Element {
         match matrix {
-            Matrix::Float(weights)
+            Matrix::Float(_) | Matrix::Columns(_)
                 if level.has_dot_halves()
-                    && (float, weights.float()) == (Float::Bf16, Float::Bf16) =>
+                    && (float, matrix.float()) == (Float::Bf16, Some(Float::Bf16)) =>
             {
                 Element::Bf16
             }

@@ -79,8 +79,12 @@ struct Stored {
 #[derive(Clone, Copy, Debug)]
 enum Kind {
     Float(Float),
+    /// By column, with `OTHER_ROWS` in front of the matrix's own and behind them.
+    Columns(Float),
     Quantized(Format),
 }
+
+const OTHER_ROWS: [usize; 2] = [2, 3];
 
 impl Stored {
     fn new(kind: Kind, rows: usize, columns: usize, shift: usize, seed: u64) -> Stored {
@@ -88,6 +92,11 @@ impl Stored {
         let parts = match kind {
             Kind::Float(float) => {
                 let weights = packed(float, &values(seed, rows * columns), shift);
+                [weights, Vec::new(), Vec::new()]
+            }
+            Kind::Columns(float) => {
+                let stored_rows = rows + OTHER_ROWS[0] + OTHER_ROWS[1];
+                let weights = packed(float, &values(seed, stored_rows * columns), shift);
                 [weights, Vec::new(), Vec::new()]
             }
             Kind::Quantized(format) => {
@@ -131,6 +140,11 @@ impl Stored {
         let part = |index: usize| &self.parts[index][self.shift..];
         match self.kind {
             Kind::Float(float) => Matrix::Float(Floats::new(float, part(0))),
+            Kind::Columns(float) => {
+                let stored_rows = self.rows + OTHER_ROWS[0] + OTHER_ROWS[1];
+                let values = Floats::new(float, part(0));
+                Matrix::Columns(Columns::new(values, stored_rows, OTHER_ROWS[0]))
+            }
             Kind::Quantized(format) => Matrix::Quantized(QuantizedRows {
                 codes: part(0),
                 scales: part(1),
@@ -165,7 +179,8 @@ fn kinds() -> impl Strategy<Value = Kind> {
     let groups = prop_oneof![Just(32), Just(64), Just(128)];
     let affine = (bits, groups, floats.clone());
     prop_oneof![
-        2 => floats.prop_map(Kind::Float),
+        2 => floats.clone().prop_map(Kind::Float),
+        2 => floats.prop_map(Kind::Columns),
         4 => affine.prop_map(|(bits, group_size, float)| {
             Kind::Quantized(Format::Affine { bits, group_size, float })
         }),
@@ -181,7 +196,7 @@ fn kinds() -> impl Strategy<Value = Kind> {
 /// The columns nearest to `wanted` that a kind can have.
 fn columns(kind: Kind, wanted: usize) -> usize {
     match kind {
-        Kind::Float(_) => wanted,
+        Kind::Float(_) | Kind::Columns(_) => wanted,
         Kind::Quantized(Format::Blocks(blocks)) => wanted.next_multiple_of(blocks.values()),
         Kind::Quantized(format) => wanted.next_multiple_of(format.group_size()),
     }
@@ -222,7 +237,7 @@ fn tolerance(level: Level, x: Float, matrix: &Matrix<'_>, n: usize) -> f64 {
         Matrix::Quantized(_) if x != Float::F32 => CODES_TOLERANCE,
         // The weights of a sum are of any size next to the sum.
         Matrix::Quantized(_) => 3.0 * FLOAT_TOLERANCE,
-        Matrix::Float(_) => FLOAT_TOLERANCE,
+        Matrix::Float(_) | Matrix::Columns(_) => FLOAT_TOLERANCE,
     }
 }
 

@@ -336,7 +336,7 @@ impl<'a> Tiles<'a> {
             first_word: columns.start / element.columns(),
             largest_code: match matrix {
                 Matrix::Quantized(weights) => codes::largest(weights.format).unwrap_or(0),
-                Matrix::Float(_) => 0,
+                Matrix::Float(_) | Matrix::Columns(_) => 0,
             },
         };
         let n_panels = self.n.div_ceil(PANEL);
@@ -435,6 +435,11 @@ fn fill(
                 bytes_of(out)[bytes.len()..].fill(0);
             }
         }
+        (Element::Bf16, Matrix::Columns(weights)) => {
+            let (bytes, padding) = bytes_of(out).split_at_mut(2 * columns.len());
+            weights.copy(row, columns, bytes);
+            padding.fill(0);
+        }
         (Element::Codes { .. }, Matrix::Quantized(weights)) => {
             codes::as_bytes(level, weights, row, columns, bytes_of(out));
         }
@@ -454,9 +459,19 @@ fn bytes_of(words: &mut [u32]) -> &mut [u8] {
 }
 
 impl Matrix<'_> {
+    /// As what its elements are stored, if they are floats.
+    pub fn float(&self) -> Option<Float> {
+        match self {
+            Matrix::Float(weights) => Some(weights.float()),
+            Matrix::Columns(weights) => Some(weights.float()),
+            Matrix::Quantized(_) => None,
+        }
+    }
+
     pub fn row_bytes(&self, columns: usize) -> usize {
         match self {
             Matrix::Float(weights) => columns * weights.float().bytes(),
+            Matrix::Columns(weights) => columns * weights.float().bytes(),
             Matrix::Quantized(weights) => weights.format.code_bytes(columns),
         }
     }
@@ -476,6 +491,7 @@ impl Matrix<'_> {
                 let (part, _) = from.split_at(columns.len());
                 level.convert(part, FloatsMut::from(out));
             }
+            Matrix::Columns(weights) => weights.read(row, columns, out),
             Matrix::Quantized(weights) => weights.part(row, columns).dequantize(level, 0, out),
         }
     }

@@ -13,15 +13,14 @@ const VERSION: u32 = 1;
 pub(super) const FIXED_BYTES: usize = 64;
 const BYTES_PER_LAYER: usize = 12;
 const MAX_LAYERS: usize = 1 << 16;
-const LONG_ROTATION: u32 = 1;
 
 /// What keys and values depend on besides the tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Origin {
     /// The checkpoint's identity.
     pub model: u128,
-    /// Keys were rotated by the factors for long contexts.
-    pub long_rotation: bool,
+    /// What tells how keys were rotated from how they are in contexts of other lengths.
+    pub rotation: u32,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,10 +56,6 @@ impl Header {
                 float,
             } => (float, bits, group_size),
         };
-        let flags = match self.origin.long_rotation {
-            true => LONG_ROTATION,
-            false => 0,
-        };
         let mut bytes = MAGIC.to_vec();
         let mut number = |number: u32| bytes.extend(number.to_le_bytes());
         number(VERSION);
@@ -68,7 +63,7 @@ impl Header {
         for shift in [0, 32, 64, 96] {
             number((self.origin.model >> shift) as u32);
         }
-        number(flags);
+        number(self.origin.rotation);
         number(code_of(float));
         number(bits as u32);
         number(group_size as u32);
@@ -115,9 +110,8 @@ impl Header {
         let model = model.fold(0, |model, at| model << 32 | u128::from(number(header, at)));
         let layers = header[FIXED_BYTES..].chunks_exact(BYTES_PER_LAYER);
         let n_tokens = u64::from(number(header, 56)) | u64::from(number(header, 60)) << 32;
-        let fits = number(header, 48) as usize == BLOCK
-            && number(header, 52) as usize == layers.len()
-            && number(header, 32) & !LONG_ROTATION == 0;
+        let fits =
+            number(header, 48) as usize == BLOCK && number(header, 52) as usize == layers.len();
         let n_tokens = usize::try_from(n_tokens).ok();
         let (Some(format), Some(n_tokens), true) = (format_of(header), n_tokens, fits) else {
             return Err(Error::format("its header contradicts itself"));
@@ -125,7 +119,7 @@ impl Header {
         Ok(Header {
             origin: Origin {
                 model,
-                long_rotation: number(header, 32) & LONG_ROTATION != 0,
+                rotation: number(header, 32),
             },
             format,
             layers: layers.map(|l| [0, 4, 8].map(|at| number(l, at))).collect(),
@@ -150,7 +144,7 @@ impl Header {
                 name_of(own.format)
             )));
         }
-        if self.origin.long_rotation != origin.long_rotation {
+        if self.origin.rotation != origin.rotation {
             return Err(Error::invalid(
                 "it was rotated for another context length; make a context with the n_ctx of the \
                  one that saved it",

@@ -8,7 +8,7 @@ use crate::mlx::{CpuOps, Device, Dtype, Ops, Stream};
 
 const ORIGIN: Origin = Origin {
     model: 0x0123_4567_89ab_cdef_0011_2233_4455_6677,
-    long_rotation: false,
+    rotation: 0,
 };
 
 fn ops(cpu_ops: CpuOps) -> Ops {
@@ -142,7 +142,7 @@ fn a_sequence_goes_only_where_it_belongs() {
     let bytes = saved(&filled(CpuOps::Kernels, &shape(KvType::F16, 300), 257));
     let other_model = Origin { model: 7, ..ORIGIN };
     let other_rotation = Origin {
-        long_rotation: true,
+        rotation: 1,
         ..ORIGIN
     };
     let q8 = KvType::Quantized {

@@ -85,6 +85,13 @@ impl ContextPlan {
         admit_threads(options.n_threads)?;
         let spec: &DecoderSpec = &info.spec;
         let n_ctx = or(options.n_ctx, spec.max_context.min(DEFAULT_N_CTX));
+        if spec.has_learned_positions() && n_ctx > spec.max_context {
+            return Err(Error::invalid(format!(
+                "the context would have {n_ctx} positions, but the model has learned {} and knows \
+                 no others",
+                spec.max_context
+            )));
+        }
         let placement = Placement {
             device,
             cpu_ops,

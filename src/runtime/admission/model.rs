@@ -18,6 +18,8 @@ const BYTES_PER_TENSOR: usize = 1024;
 /// whose entries of a dozen bytes become several allocations each.
 const TOKENIZER_BYTES: usize = 3 << 20;
 const TOKENIZER_FACTOR: usize = 24;
+/// How much longer a `tokenizer.json` is than the SentencePiece model that it says.
+const PIECES_FACTOR: u64 = 4;
 /// How a model's weights may be used.
 #[derive(Clone, Copy, Debug, Default)]
 pub(in crate::runtime) struct ModelCaps {
@@ -46,11 +48,15 @@ impl ModelBytes {
         load: LoadMode,
         device: Device,
     ) -> Result<ModelBytes> {
-        let file = manifest.directory().tokenizer();
+        let directory = manifest.directory();
+        let file = directory.tokenizer();
         let tokenizer = match (manifest.embedded_vocabulary_bytes(), file) {
             (Some(bytes), _) => tokenizer_bytes(bytes as u64),
             (None, Some(file)) => tokenizer_bytes(file_bytes(&file)?),
-            (None, None) => 0,
+            (None, None) => match directory.vocabulary() {
+                Some(file) => tokenizer_bytes(PIECES_FACTOR * file_bytes(&file)?),
+                None => 0,
+            },
         };
         let mut bytes = ModelBytes {
             tables: manifest.tensors().len() * BYTES_PER_TENSOR + tokenizer,
@@ -132,6 +138,7 @@ impl ModelBytes {
 pub(in crate::runtime) fn probe_tokenizer(source: &TokenizerSource) -> Result<()> {
     let bytes = match source {
         TokenizerSource::File(file) => file_bytes(file)?,
+        TokenizerSource::Vocabulary(file) => PIECES_FACTOR * file_bytes(file)?,
         TokenizerSource::Embedded(checkpoint) => {
             checkpoint.embedded_vocabulary_bytes().unwrap_or(0) as u64
         }

@@ -1,6 +1,6 @@
 //! Sequences that lose tokens to make room for others.
 
-use super::{Context, Sequences};
+use super::{Context, Model, Sequences};
 use crate::error::{Error, Result};
 use crate::kv::Sequence;
 use crate::runtime::batch::Share;
@@ -17,12 +17,13 @@ pub enum Overflow {
 }
 
 impl Overflow {
-    pub(super) fn ensure_possible(self, n_ctx: usize) -> Result<()> {
+    pub(super) fn ensure_possible(self, model: &Model, n_ctx: usize) -> Result<()> {
         match self {
             Overflow::Shift { n_keep } if n_keep >= n_ctx => Err(Error::invalid(format!(
                 "n_keep is {n_keep}; it is less than n_ctx, which is {n_ctx}"
             ))),
-            Overflow::Shift { .. } | Overflow::Refuse => Ok(()),
+            Overflow::Shift { .. } => ensure_removable(model),
+            Overflow::Refuse => Ok(()),
         }
     }
 
@@ -97,12 +98,25 @@ impl Context {
         if drop == 0 {
             return Ok(());
         }
+        ensure_removable(&self.model)?;
         sequence.bring_back()?;
-        let (decoder, n_ctx) = (self.model.decoder(), self.n_ctx());
-        let rotations = |shift| decoder.key_rotations(n_ctx, shift);
+        let rotations = self.model.decoder().key_rotations(self.n_ctx())?;
         sequence.remove(&self.ops, (from, drop), &rotations)?;
         self.perf.n_removed_tokens += drop as u64;
         Ok(())
+    }
+}
+
+/// Refuses where positions cannot be taken out of keys and values again.
+fn ensure_removable(model: &Model) -> Result<()> {
+    let spec = model.decoder().spec();
+    match spec.has_learned_positions() {
+        false => Ok(()),
+        true => Err(Error::unsupported(format!(
+            "tokens cannot be removed from sequences of {}, whose keys and values have their \
+             positions in them for good; trim them and evaluate what shall stay",
+            spec.model_type
+        ))),
     }
 }
 

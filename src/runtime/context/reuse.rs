@@ -81,22 +81,23 @@ impl Context {
         cache.is_some_and(|cache| cache.keep_leaving(&self.ops, sequence, n_staying))
     }
 
-    pub(super) fn is_rotated_long(&self) -> bool {
-        is_rotated_long(&self.model, &self.plan)
+    pub(super) fn kind_of_rotation(&self) -> u32 {
+        kind_of_rotation(&self.model, &self.plan)
     }
 }
 
-fn is_rotated_long(model: &Model, plan: &ContextPlan) -> bool {
+/// What tells how keys are rotated from how they are in contexts of other lengths.
+fn kind_of_rotation(model: &Model, plan: &ContextPlan) -> u32 {
     let ropes = &model.decoder().spec().ropes;
-    let mut long = ropes.iter().filter_map(|rope| rope.long.as_ref());
-    long.any(|(beyond, _)| plan.n_ctx() > *beyond)
+    let kinds = ropes.iter().map(|rope| rope.kind(plan.n_ctx()));
+    kinds.max().unwrap_or(0)
 }
 
 /// How a context computes keys and values.
 pub(super) fn recipe(model: &Model, plan: &ContextPlan, adapters: &ActiveAdapters) -> Arc<Recipe> {
     Arc::new(Recipe {
         layout: plan.cache.layout().clone(),
-        long_rotation: is_rotated_long(model, plan),
+        rotation: kind_of_rotation(model, plan),
         adapters: adapters.numbers().collect(),
     })
 }

@@ -133,7 +133,7 @@ impl Context {
     fn origin(&self) -> Origin {
         Origin {
             model: self.model.residence().checkpoint().identity().0,
-            long_rotation: self.is_rotated_long(),
+            rotation: self.kind_of_rotation(),
         }
     }
 }

@@ -1,0 +1,16 @@
+"""Fixtures of the families beyond Llama, Mistral, Qwen2 and Qwen3, as data."""
+
+from __future__ import annotations
+
+from families import dense, experts, gemma, gpt, gpt_oss, latent, renamed
+from model_specs import ModelSpec
+
+FAMILY_MODELS: tuple[ModelSpec, ...] = (
+    *experts.MODELS,
+    *latent.MODELS,
+    *gpt_oss.MODELS,
+    *gemma.MODELS,
+    *dense.MODELS,
+    *gpt.MODELS,
+    *renamed.MODELS,
+)
