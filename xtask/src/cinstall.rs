@@ -2,6 +2,7 @@
 //! that programs find by pkg-config. No step of `cargo xtask test`: cargo-c has all of
 //! cargo in it, which takes minutes to compile, and wants OpenSSL's headers.
 
+use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -22,17 +23,17 @@ pub fn command(args: &[String]) -> Result<()> {
         bail!("usage: cargo xtask check-cinstall");
     }
     let target = setup(None)?.target_dir;
-    let tool = cargo_c(&target.join("cargo-c"))?;
+    let programs = cargo_c(&target.join("cargo-c"))?;
     let prefix = target.join("cinstall");
     if prefix.exists() {
         fs::remove_dir_all(&prefix)?;
     }
-    install(&tool, &prefix)?;
+    install(&programs, &prefix)?;
     check_files(&prefix)?;
     check_program(&prefix)
 }
 
-/// The program of that name, compiled where it is kept.
+/// The folder of its programs, compiled if they are not there yet.
 fn cargo_c(folder: &Path) -> Result<PathBuf> {
     let build = folder.join("build");
     run(without_own_flags(&mut cargo())
@@ -46,13 +47,15 @@ fn cargo_c(folder: &Path) -> Result<PathBuf> {
     if build.exists() {
         fs::remove_dir_all(&build)?;
     }
-    Ok(folder.join("bin/cargo-cinstall"))
+    Ok(folder.join("bin"))
 }
 
 /// Without optimization, which changes nothing in what is installed where.
-fn install(tool: &Path, prefix: &Path) -> Result<()> {
-    run(Command::new(tool)
-        .current_dir(root())
+fn install(programs: &Path, prefix: &Path) -> Result<()> {
+    let path = env::var_os("PATH").unwrap_or_default();
+    let path = std::iter::once(programs.to_owned()).chain(env::split_paths(&path));
+    run(cargo()
+        .env("PATH", env::join_paths(path)?)
         .args(["cinstall", "--package=umrt", "--debug", "--locked"])
         .arg("--prefix")
         .arg(prefix)
