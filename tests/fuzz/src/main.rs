@@ -57,7 +57,7 @@ fuzz_target!(init: prepare(), |input: &[u8]| {
 
 // One of two mutations is libFuzzer's own, which uses what comparisons have shown.
 fuzz_mutator!(|data: &mut [u8], size: usize, max_size: usize, seed: u32| {
-    if seed % 2 == 0 {
+    if seed.is_multiple_of(2) {
         return fuzzer_mutate(data, size, max_size);
     }
     let changed = mutate::mutate(&data[..size], &mut Random(seed.into()), max_size);
