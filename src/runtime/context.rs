@@ -7,9 +7,11 @@
 //! - `saving`: sequences to and from files
 //! - `head`: what becomes of the hidden states behind the layers
 //! - `drafts`: tokens that may be wrong
+//! - `evaluation`: a batch in steps
 
 mod ahead;
 mod drafts;
+mod evaluation;
 mod head;
 mod overflow;
 mod prompt_cache;
@@ -19,27 +21,23 @@ mod saving;
 pub use overflow::Overflow;
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 pub(super) use head::{Head, States};
 
-use head::{LogitsHead, LogitsRow};
+use head::LogitsRow;
 
 use super::adapter::{ActiveAdapters, Adapter};
 use super::admission::{self, ContextBytes, ContextPlan, ContextReservation};
-use super::batch::{Batch, Share};
-use super::cancel::{self, Cancel};
 use super::model::Model;
 use super::prefix_cache::{self, PrefixCache};
 use super::pressure;
-use super::scratch::{LAYERWISE_FROM, StepSize};
 use super::sequences::{Sequences, SharedSequences};
 use super::stats::ContextMemory;
-use crate::decoder::Segment;
 use crate::error::{Error, Result};
 use crate::kv::{self, KvType, KvUsage, Recipe, Sequence};
 use crate::memory::{Category, Entry};
-use crate::mlx::{Array, Device, Ops, Stream};
+use crate::mlx::{Ops, Stream};
 
 pub(super) use ahead::Next;
 
@@ -92,14 +90,6 @@ pub struct Perf {
     pub n_accepted: u64,
 }
 
-/// Whether the rows of a step may be computed in ways that suit many.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Arithmetic {
-    Together,
-    /// Each as if it was alone, which makes the step one of decoding.
-    OneByOne,
-}
-
 /// Sequences of one model. One call at a time.
 pub struct Context {
     model: Arc<Model>,
@@ -114,22 +104,6 @@ pub struct Context {
     perf: Perf,
     logits_bytes: Entry,
     reservation: ContextReservation,
-}
-
-/// One step of an evaluation.
-struct Step {
-    tokens: Vec<i32>,
-    /// (sequence, number of tokens), by sequence
-    parts: Vec<(usize, usize)>,
-    /// Rows of this step of which something is wanted, with their place in the batch.
-    wanted: Vec<(i32, usize)>,
-}
-
-/// How an evaluation is computed.
-struct Way<'a> {
-    arithmetic: Arithmetic,
-    head: &'a mut dyn Head,
-    cancel: Option<&'a Cancel>,
 }
 
 impl Context {
@@ -316,185 +290,6 @@ impl Context {
         Ok(&wanted.step.as_f32()?[start..start + vocab_size])
     }
 
-    /// Appends the batch to its sequences and keeps the wanted logits, in the
-    /// order of their tokens. When it fails or is cancelled, sequences and
-    /// logits are as before; only if MLX itself fails in the middle can a
-    /// sequence be lost, which the message then says.
-    pub fn eval(&mut self, batch: &Batch<'_>, cancel: Option<&Cancel>) -> Result<()> {
-        let mut head = LogitsHead::default();
-        self.eval_with(batch, Arithmetic::Together, &mut head, cancel)?;
-        self.keep_logits(head);
-        Ok(())
-    }
-
-    /// As `eval`, where `head` gets what it wants of the batch's marked tokens; the
-    /// logits of the evaluation before stay.
-    pub(super) fn eval_for(
-        &mut self,
-        batch: &Batch<'_>,
-        head: &mut dyn Head,
-        cancel: Option<&Cancel>,
-    ) -> Result<()> {
-        self.eval_with(batch, Arithmetic::Together, head, cancel)
-    }
-
-    fn eval_with(
-        &mut self,
-        batch: &Batch<'_>,
-        arithmetic: Arithmetic,
-        head: &mut dyn Head,
-        cancel: Option<&Cancel>,
-    ) -> Result<()> {
-        let vocab_size = self.model.decoder().spec().vocab_size;
-        batch.validate(vocab_size)?;
-        let shares = batch.shares(self.n_sequences())?;
-        // Until the end of the call nobody else gets at them.
-        let shared = self.sequences.clone();
-        let mut sequences = Sequences::of(&shared);
-        self.ensure_room(&sequences, &shares)?;
-        let wanted = batch.wanted(&shares);
-        let n_logits = head.logits_rows_at_once(wanted.len());
-        self.reservation
-            .admit_logits(&self.plan, self.logits.len(), n_logits)?;
-        let _in_use = self.model.residence().begin()?;
-        self.adapters.ensure_unaltered()?;
-        self.make_room(&mut sequences, &shares)?;
-        let lengths: Vec<usize> = sequences.iter().map(Sequence::length).collect();
-        let mut way = Way {
-            arithmetic,
-            head,
-            cancel,
-        };
-        let result = self.run(&mut sequences, batch, &shares, &wanted, &mut way);
-        let result = match result {
-            Ok(()) => {
-                self.keep_completed(&sequences, &shares, &lengths);
-                Ok(())
-            }
-            Err(error) => Err(roll_back(&mut sequences, &lengths, error)),
-        };
-        sequences.account();
-        result
-    }
-
-    fn keep_logits(&mut self, head: LogitsHead) {
-        self.logits = head.into_rows();
-        self.account_logits();
-    }
-
-    fn keep_completed(&self, sequences: &[Sequence], shares: &[Share], lengths: &[usize]) {
-        let Some(cache) = &self.prefix_cache else {
-            return;
-        };
-        for &Share { sequence, .. } in shares {
-            cache.keep_completed(&self.ops, &sequences[sequence], lengths[sequence]);
-        }
-    }
-
-    fn run(
-        &mut self,
-        sequences: &mut [Sequence],
-        batch: &Batch<'_>,
-        shares: &[Share],
-        wanted: &[usize],
-        way: &mut Way<'_>,
-    ) -> Result<()> {
-        for share in shares {
-            if !self.ops.uses_kernels() {
-                let length = sequences[share.sequence].length();
-                self.plan.probe_arrays(length + share.indices.len())?;
-            }
-            sequences[share.sequence].bring_back()?;
-            sequences[share.sequence].reserve(&self.ops, share.indices.len())?;
-        }
-        for step in steps(batch, shares, wanted, self.plan.prefill_chunk) {
-            if let Some(cancel) = way.cancel {
-                cancel.check()?;
-            }
-            let began = Instant::now();
-            self.step(sequences, &step, way)?;
-            self.count(&step, way.arithmetic, began.elapsed());
-        }
-        self.perf.n_evals += 1;
-        Ok(())
-    }
-
-    fn step_size(&self, sequences: &[Sequence], step: &Step, head: &dyn Head) -> StepSize {
-        let lengths = step.parts.iter();
-        let end = |(sequence, n): &(usize, usize)| sequences[*sequence].length() + n;
-        StepSize {
-            n_tokens: step.tokens.len(),
-            n_sequences: step.parts.len(),
-            n_positions: lengths.map(end).max().unwrap_or(0),
-            n_wanted: head.logits_rows_at_once(step.wanted.len()),
-        }
-    }
-
-    /// Builds and evaluates one step.
-    fn step(&mut self, sequences: &mut [Sequence], step: &Step, way: &mut Way<'_>) -> Result<()> {
-        self.plan
-            .probe_step(&self.step_size(sequences, step, way.head))?;
-        let Context {
-            model,
-            ops,
-            adapters,
-            recipe,
-            ..
-        } = self;
-        let apart = (way.arithmetic == Arithmetic::OneByOne).then(|| ops.with_rows_apart());
-        let ways = (apart.as_ref().unwrap_or(ops), adapters.adapted());
-        let stop = way.cancel.map(|cancel| Arc::new(cancel.stop()));
-        let ensure_not_stopped = || stop.as_deref().map_or(Ok(()), cancel::ensure_not_stopped);
-        let decoder = model.decoder();
-        let layerwise = ops.stream().device() == Device::Cpu
-            && !ops.uses_kernels()
-            && (step.tokens.len() >= LAYERWISE_FROM || stop.is_some());
-        let mut after_layer = |hidden: &Array| {
-            if layerwise {
-                ops.stream().eval([hidden])?;
-                ensure_not_stopped()?;
-            }
-            Ok(())
-        };
-        let mut segments = segments(sequences, &step.parts);
-        let tokens = Array::from_i32(&step.tokens, &[step.tokens.len() as i32])?;
-        let wants_states = !step.wanted.is_empty();
-        let mut compute = || {
-            let hidden =
-                decoder.forward(ways, &tokens, &mut segments, wants_states, &mut after_layer)?;
-            let states = States::new(decoder, ways, hidden);
-            let last = match wants_states {
-                true => way.head.look(&states, &step.wanted)?,
-                false => states.hidden().clone(),
-            };
-            let caches = segments.iter().flat_map(|segment| segment.cache.arrays());
-            ops.stream().eval(caches.chain([&last]))
-        };
-        // Our kernels look at the flag themselves; MLX's operations do not.
-        let computed = ops.stream().until(stop.clone(), &mut compute);
-        ensure_not_stopped()?;
-        computed?;
-        let mut rest = &step.tokens[..];
-        for segment in segments {
-            let (new, others) = rest.split_at(segment.n_tokens);
-            segment.cache.advance(recipe, new);
-            rest = others;
-        }
-        Ok(())
-    }
-
-    fn count(&mut self, step: &Step, arithmetic: Arithmetic, elapsed: Duration) {
-        let n_tokens = step.tokens.len() as u64;
-        let is_drafted = arithmetic == Arithmetic::OneByOne;
-        if is_drafted || step.parts.iter().all(|(_, n)| *n == 1) {
-            self.perf.n_decode_tokens += n_tokens;
-            self.perf.decode_time += elapsed;
-        } else {
-            self.perf.n_prefill_tokens += n_tokens;
-            self.perf.prefill_time += elapsed;
-        }
-    }
-
     fn account_logits(&mut self) {
         let vocab_size = self.model.decoder().spec().vocab_size;
         self.logits_bytes
@@ -534,87 +329,5 @@ impl Drop for Context {
 fn fit_if(is_kept: bool) {
     if is_kept {
         prefix_cache::fit();
-    }
-}
-
-fn roll_back(sequences: &mut [Sequence], lengths: &[usize], error: Error) -> Error {
-    let mut error = error;
-    for (index, (sequence, &length)) in sequences.iter_mut().zip(lengths).enumerate() {
-        sequence.truncate(length);
-        if !sequence.recover() && length > 0 {
-            error = error.context(format!("sequence {index} was lost and is empty now"));
-        }
-    }
-    error
-}
-
-/// The caches of a step's parts, in their order.
-fn segments<'a>(sequences: &'a mut [Sequence], parts: &[(usize, usize)]) -> Vec<Segment<'a>> {
-    let mut parts = parts.iter().peekable();
-    sequences
-        .iter_mut()
-        .enumerate()
-        .filter_map(|(index, cache)| {
-            let &(_, n_tokens) = parts.next_if(|(sequence, _)| *sequence == index)?;
-            Some(Segment { n_tokens, cache })
-        })
-        .collect()
-}
-
-/// Cuts a batch into steps of at most `chunk` tokens; each takes what fits of
-/// every sequence that still has tokens.
-fn steps<'a>(
-    batch: &'a Batch<'_>,
-    shares: &'a [Share],
-    wanted: &'a [usize],
-    chunk: usize,
-) -> impl Iterator<Item = Step> + 'a {
-    let mut done = vec![0; shares.len()];
-    std::iter::from_fn(move || {
-        let mut step = Step {
-            tokens: Vec::new(),
-            parts: Vec::new(),
-            wanted: Vec::new(),
-        };
-        for (share, done) in shares.iter().zip(&mut done) {
-            let n = (share.indices.len() - *done).min(chunk - step.tokens.len());
-            if n == 0 {
-                continue;
-            }
-            for &index in &share.indices[*done..*done + n] {
-                if wanted.binary_search(&index).is_ok() {
-                    step.wanted.push((step.tokens.len() as i32, index));
-                }
-                step.tokens.push(batch.tokens[index]);
-            }
-            step.parts.push((share.sequence, n));
-            *done += n;
-        }
-        (!step.tokens.is_empty()).then_some(step)
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::runtime::Want;
-
-    #[test]
-    fn steps_take_what_fits_of_every_sequence() {
-        let batch = Batch {
-            tokens: &[10, 11, 12, 20, 13, 14],
-            sequences: Some(&[0, 0, 0, 1, 0, 0]),
-            want: Want::Last,
-        };
-        let shares = batch.shares(2).expect("valid");
-        let wanted = batch.wanted(&shares);
-        let steps: Vec<_> = steps(&batch, &shares, &wanted, 4).collect();
-        assert_eq!(steps.len(), 2);
-        assert_eq!(steps[0].tokens, [10, 11, 12, 13]);
-        assert_eq!(steps[0].parts, [(0, 4)]);
-        assert!(steps[0].wanted.is_empty());
-        assert_eq!(steps[1].tokens, [14, 20]);
-        assert_eq!(steps[1].parts, [(0, 1), (1, 1)]);
-        assert_eq!(steps[1].wanted, [(0, 5), (1, 3)]);
     }
 }

@@ -199,8 +199,7 @@ impl<'a> Guesses<'a> {
             ));
         }
         let most = if n_draft == 0 { MOST_DRAFTED } else { n_draft };
-        let weight_bytes = context.model().info().weight_bytes;
-        let pace = |guess: f64| Pace::new(most, Costs::new(guess, weight_bytes));
+        let pace = |guess: f64| Pace::new(most, Costs { guess });
         let draft = draft.map(|draft| {
             let cost = draft::relative_cost(context.model(), draft.model());
             let model = DraftModel::new(context.model(), draft, sequence, sampler)?;

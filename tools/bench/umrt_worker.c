@@ -143,21 +143,21 @@ static void first_token_again(int32_t n_tokens) {
   free(tokens);
 }
 
-/* Behind words where the model has a tokenizer, or else behind one round of the circle of
- * walk_checkpoint.py. */
+/* Behind words where the model has a tokenizer, or else behind rounds in the circle of
+ * walk_checkpoint.py: 16 places, at each of which the second token comes in 1 of 11 cases. */
 static void continue_text(int32_t n_tokens, int32_t ngram, int32_t uses_draft, float temperature) {
   umrt_model_info info = UMRT_MODEL_INFO_INIT;
   umrt_generate_params params = UMRT_GENERATE_PARAMS_INIT;
   umrt_generate_result result = UMRT_GENERATE_RESULT_INIT;
   umrt_sampler_params sampling = UMRT_SAMPLER_PARAMS_INIT;
-  int32_t round[64];
-  for (int32_t i = 0; i < 64; i++) round[i] = 2 * i;
+  int32_t rounds[64];
+  for (int32_t i = 0; i < 64; i++) rounds[i] = 2 * (i % 16) + (i * 5 % 11 == 0);
   check(umrt_model_info_get(used.model, &info));
   if (info.has_tokenizer) {
     params.prompt = "Once upon a time there was a brave fox named Ruby.";
   } else {
-    params.tokens = round;
-    params.n_tokens = sizeof round / sizeof *round;
+    params.tokens = rounds;
+    params.n_tokens = sizeof rounds / sizeof *rounds;
   }
   sampling.temperature = temperature;
   sampling.seed = 1;

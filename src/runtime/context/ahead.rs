@@ -3,7 +3,8 @@
 
 use std::time::Instant;
 
-use super::{Context, LogitsRow, Overflow, roll_back, segments};
+use super::evaluation::{roll_back, segments};
+use super::{Context, LogitsRow, Overflow};
 use crate::error::{Error, Result};
 use crate::kv::Sequence;
 use crate::mlx::{Array, NO_TOKEN};

@@ -1,7 +1,8 @@
 //! Tokens that may be wrong: evaluated all at once, and taken back.
 
+use super::Context;
+use super::evaluation::Arithmetic;
 use super::head::LogitsHead;
-use super::{Arithmetic, Context};
 use crate::error::Result;
 use crate::runtime::batch::{Batch, Want};
 use crate::runtime::cancel::Cancel;

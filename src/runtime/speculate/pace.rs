@@ -4,9 +4,6 @@
 /// A row behind the first of a step, relative to a step of one row: weights are read
 /// once, and arithmetic is what rows cost.
 const ROW_COST: f64 = 0.35;
-/// Where reading them is next to nothing, since caches hold them.
-const CACHED_ROW_COST: f64 = 0.75;
-const CACHED_BYTES: usize = 16 << 20;
 
 /// What the last guess counts in the average, against all before.
 const WEIGHT: f64 = 0.15;
@@ -23,19 +20,6 @@ const TRIED: usize = 3;
 pub struct Costs {
     /// Of a guess itself.
     pub guess: f64,
-    /// Of checking it.
-    pub row: f64,
-}
-
-impl Costs {
-    /// For a model of so many bytes.
-    pub fn new(guess: f64, weight_bytes: usize) -> Costs {
-        let row = match weight_bytes <= CACHED_BYTES {
-            true => CACHED_ROW_COST,
-            false => ROW_COST,
-        };
-        Costs { guess, row }
-    }
 }
 
 #[derive(Debug)]
@@ -85,7 +69,7 @@ impl Pace {
 
     /// The length that gives most tokens for their cost.
     fn best(&self) -> usize {
-        let row = self.costs.row + self.costs.guess;
+        let row = ROW_COST + self.costs.guess;
         let mut best = (0, 1.0);
         let (mut tokens, mut right) = (1.0, 1.0);
         for length in 1..=self.most {
@@ -105,7 +89,7 @@ mod tests {
     use super::*;
 
     fn pace(guess: f64) -> Pace {
-        Pace::new(8, Costs::new(guess, 1 << 30))
+        Pace::new(8, Costs { guess })
     }
 
     /// The lengths of some rounds whose first `n_right` guesses are right.
@@ -141,15 +125,6 @@ mod tests {
     fn what_costs_as_much_as_it_saves_is_not_done() {
         let costly = rounds(&mut pace(1.0), 100, 8);
         assert!(costly.iter().sum::<usize>() < 20 * TRIED, "{costly:?}");
-    }
-
-    #[test]
-    fn rows_that_cost_nearly_a_step_take_surer_guesses() {
-        let guessed = |weight_bytes| {
-            let mut pace = Pace::new(8, Costs::new(0.0, weight_bytes));
-            rounds(&mut pace, 200, 2)[100..].iter().sum::<usize>()
-        };
-        assert!(guessed(1 << 20) < guessed(1 << 30));
     }
 
     #[test]

@@ -6,7 +6,7 @@ use super::shape::{Format, HOLLOW, ONE_BILLION, SMALL, Shape, THREE_BILLION};
 /// Where a model's weights come from.
 pub enum Source {
     Random(&'static Shape, Format),
-    /// One that says 7 of 10 tokens of its text beforehand.
+    /// One whose text repeats itself so that 7 of 10 guesses are right.
     Walk(&'static Shape),
     Bundled,
 }
