@@ -131,4 +131,28 @@ MODELS: tuple[ModelSpec, ...] = (
         embedding_gain=0.3,
         mlx_supports=False,
     ),
+    ModelSpec(
+        name="minicpm3-bf16",
+        family="minicpm3",
+        features=("latent-attention", "multipliers", "longrope", "tied"),
+        config=small(
+            **LATENT_CONFIG,
+            tie_word_embeddings=True,
+            rms_norm_eps=0.05,
+            scale_emb=3,
+            scale_depth=1.1,
+            dim_model_base=24,
+            rope_parameters=rope(
+                10000.0,
+                rope_type="longrope",
+                short_factor=[1.0, 1.1, 1.3, 1.6],
+                long_factor=[1.0, 2.0, 3.0, 4.0],
+                original_max_position_embeddings=256,
+            ),
+        ),
+        seed=446,
+        dtype="bfloat16",
+        embedding_gain=0.3,
+        mlx_supports=False,
+    ),
 )
