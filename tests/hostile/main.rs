@@ -115,7 +115,9 @@ damaged! {
     damaged_models_of_other_tools_are_refused_or_work: "foreign",
     damaged_gguf_files_are_refused_or_work: "gguf",
     damaged_tokenizers_are_refused_or_work: "tokenizer",
+    damaged_vocabularies_are_refused_or_work: "vocabulary",
     damaged_templates_and_requests_are_refused_or_work: "chat",
     damaged_adapters_are_refused_or_work: "adapter",
     damaged_saved_sequences_are_refused_or_work: "saved",
+    damaged_prompt_caches_are_refused_or_work: "imported",
 }

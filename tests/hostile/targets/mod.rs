@@ -59,6 +59,11 @@ pub const TARGETS: &[Target] = &[
         seeds: text::tokenizer_seeds,
     },
     Target {
+        name: "vocabulary",
+        run: text::run_vocabulary,
+        seeds: text::vocabulary_seeds,
+    },
+    Target {
         name: "chat",
         run: text::run_chat,
         seeds: text::chat_seeds,
@@ -72,6 +77,11 @@ pub const TARGETS: &[Target] = &[
         name: "saved",
         run: saved::run,
         seeds: saved::seeds,
+    },
+    Target {
+        name: "imported",
+        run: saved::run_imported,
+        seeds: saved::imported_seeds,
     },
 ];
 

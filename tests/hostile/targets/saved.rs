@@ -1,4 +1,4 @@
-//! Saved sequences. Their checksums are made right before they are read, since nothing
+//! Saved sequences, and prompt caches of mlx-lm. The checksums of the former are made right before they are read, since nothing
 //! behind them would be reached otherwise.
 
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -7,13 +7,17 @@ use twox_hash::XxHash3_64;
 use umrt::error::Result;
 use umrt::runtime::{Batch, Context, ContextOptions, Model, ModelOptions};
 
-use super::fixtures;
+use super::files::{Folder, header_of};
+use super::{fixtures, join, parts, read};
 
 /// Where the header says how long it is, and how many tokens there are.
 const LENGTH_AT: usize = 12;
 const N_TOKENS_AT: usize = 56;
 const CHUNK_TOKENS: usize = 256;
 const CHECKSUM_BYTES: usize = 8;
+
+/// Of prompt caches of mlx-lm.
+const IMPORTED_TOKENS: i32 = 5;
 
 fn context() -> MutexGuard<'static, Context> {
     static CONTEXT: OnceLock<Mutex<Context>> = OnceLock::new();
@@ -59,6 +63,35 @@ pub fn seeds() -> Vec<Vec<u8>> {
         state(&mut context)
     };
     [0, 1, 5].map(seed).into()
+}
+
+/// The header of a prompt cache of mlx-lm, and its data.
+pub fn run_imported(input: &[u8]) -> Result<()> {
+    let [header, data] = parts(input);
+    let length = (header.len() as u64).to_le_bytes();
+    let folder = Folder::new().with("cache.safetensors", &[&length, header, data].concat());
+    let mut context = context();
+    let before = state(&mut context);
+    let tokens: Vec<i32> = (0..IMPORTED_TOKENS).collect();
+    let imported = context.import_mlx(0, &folder.file("cache.safetensors"), Some(&tokens));
+    if let Err(error) = imported {
+        assert!(state(&mut context) == before, "refused, but changed");
+        return Err(error);
+    }
+    context.eval(&Batch::of(&[1]), None)?;
+    context.trim(0, 2)
+}
+
+pub fn imported_seeds() -> Vec<Vec<u8>> {
+    let folder = Folder::new();
+    let file = folder.file("cache.safetensors");
+    let mut context = new_context();
+    let tokens: Vec<i32> = (0..IMPORTED_TOKENS).collect();
+    context.eval(&Batch::of(&tokens), None).expect("a prompt");
+    context.export_mlx(0, &file).expect("exported");
+    let header = header_of(&file);
+    let data = &read(&file)[8 + header.len()..];
+    vec![join(&[&header, data]), join(&[&header, data, b"ignored"])]
 }
 
 fn state(context: &mut Context) -> Vec<u8> {

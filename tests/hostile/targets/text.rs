@@ -1,8 +1,10 @@
-//! Tokenizers with a text, and chat templates with a request.
+//! Tokenizers in both forms with a text, and chat templates with a request.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
+use umrt::checkpoint::{PieceSettings, RankedTokens, SentencePieces};
 use umrt::error::{Error, Result};
 use umrt::text::chat::CivilTime;
 use umrt::text::{
@@ -109,6 +111,29 @@ fn renumber(value: &mut Value, ids: &Map<String, Value>) {
         Value::Object(entries) => entries.values_mut().for_each(|item| renumber(item, ids)),
         _ => {}
     }
+}
+
+/// `tokenizer.model` and a text.
+pub fn run_vocabulary(input: &[u8]) -> Result<()> {
+    let [file, text] = parts(input);
+    let added_tokens = BTreeMap::new();
+    let json = match RankedTokens::is_list(file) {
+        true => RankedTokens::read(file)?.llama3_json(&added_tokens)?,
+        false => SentencePieces::read(file)?.tokenizer_json(&PieceSettings {
+            added_tokens: &added_tokens,
+            is_legacy: true,
+        })?,
+    };
+    let tokenizer = Arc::new(Tokenizer::from_bytes(&json, &TokenizerConfig::default())?);
+    let ids = tokenizer.encode(&String::from_utf8_lossy(text), EncodeFlags::default())?;
+    read_back(&tokenizer, &ids[..ids.len().min(MOST_IDS)])
+}
+
+pub fn vocabulary_seeds() -> Vec<Vec<u8>> {
+    let folders = ["bpe-bytes", "bpe-no-prefix", "unigram-bytes"];
+    let file = |folder: &str| fixtures("text/pieces").join(folder).join("tokenizer.model");
+    let seed = |folder| join(&[&read(&file(folder)), b"Hello w\xc3\xb6rld"]);
+    folders.map(seed).into()
 }
 
 /// A template and a request.
