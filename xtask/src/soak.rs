@@ -184,9 +184,10 @@ impl Table {
     }
 
     fn rows(&self, printed: &str) -> Result<Vec<Vec<Value>>> {
+        let prefix = format!("{} ", self.name);
         let lines = printed
             .lines()
-            .filter_map(|line| line.strip_prefix(self.name));
+            .filter_map(|line| line.strip_prefix(&prefix));
         let rows = lines.map(|line| serde_json::from_str(line).context("reading a row"));
         let rows: Vec<Vec<Value>> = rows.collect::<Result<_>>()?;
         match rows.is_empty() || rows.iter().any(|row| row.len() != self.columns.len()) {
@@ -205,7 +206,7 @@ mod tests {
 
     #[test]
     fn rows_are_the_lines_of_their_table() -> Result<()> {
-        let printed = "stress [1, 16, 4, 9, 3, 2, 1]\nmlx-failures [\"a\", \"b\", \"c\", 4]\n";
+        let printed = "stress [1, 16, 4, 9, 3, 2, 1]\nstress.c: 9 passed, 0 failed\nmlx-failures [\"a\", \"b\", \"c\", 4]\n";
         assert_eq!(STRESS.rows(printed)?.len(), 1);
         assert_eq!(MLX_FAILURES.rows(printed)?[0][3], 4);
         assert!(LEFT.rows(printed).is_err());
