@@ -157,10 +157,13 @@ fn what_would_fit_instead_does() {
         assert_eq!((enough.missing, enough.would_fit.kv_bits), (0, 0));
         let three_quarters = set(0.75);
         assert_eq!(three_quarters.missing, one.context.kv / 4);
-        assert_eq!(three_quarters.would_fit.n_ctx, 3072);
         assert_eq!(three_quarters.would_fit.n_sequences, 0);
+        // Three quarters of the positions, and more as scratch memory shrinks with them.
+        let found = three_quarters.would_fit.n_ctx;
+        assert!((3072..4096).contains(&found), "{found}");
         let fits = |n_ctx| estimate_of(&small, with_n_ctx(n_ctx)).missing == 0;
-        assert!(fits(3072) && !fits(3072 + 256), "found in whole blocks");
+        assert!(found.is_multiple_of(256) && fits(found), "{found}");
+        assert!(!fits(found + 256), "found in whole blocks: {found}");
         set_budget(None).expect("a budget");
     });
 }
