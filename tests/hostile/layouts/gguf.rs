@@ -29,6 +29,15 @@ struct Piece {
     data: Vec<u8>,
 }
 
+impl Piece {
+    /// Without the head the output would be that of the embedding, and without factors
+    /// rotation would be the plain one.
+    fn is_needed(&self) -> bool {
+        let name = &self.description[8..];
+        !name.starts_with(b"output.") && !name.starts_with(b"rope_freqs.")
+    }
+}
+
 /// A file, taken apart.
 #[derive(Clone)]
 struct File {
@@ -193,13 +202,10 @@ impl Damage {
             Damage::Overlapping => file.pieces[index].offset = file.pieces[other].offset,
             Damage::NamedTwice => file.pieces[index] = file.pieces[other].clone(),
             Damage::Removed => {
-                // Without it the output would be that of the embedding.
-                let is_needed = |piece: &Piece| !piece.description[8..].starts_with(b"output.");
-                let removed = if is_needed(&file.pieces[index]) {
-                    index
-                } else {
-                    other
-                };
+                let needed: Vec<_> = (0..n)
+                    .filter(|index| file.pieces[*index].is_needed())
+                    .collect();
+                let removed = needed[index % needed.len()];
                 file.pieces.remove(removed);
             }
             Damage::Beyond => file.pieces[index].offset = 1 << (20 + random.next() % 43),
