@@ -4,8 +4,7 @@
 //! - `address`: tests/c compiled with AddressSanitizer, UndefinedBehaviorSanitizer and
 //!   LeakSanitizer, against the ordinary library, whose allocations they see
 //! - `memcheck`: some of them under valgrind, which sees inside of the library too
-//! - `thread`: the kernels and their threads, and the library under tests/c/stress.c,
-//!   compiled with ThreadSanitizer, std included
+//! - `thread`: the kernels' pool of threads, compiled with ThreadSanitizer, std included
 
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
