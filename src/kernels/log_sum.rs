@@ -65,7 +65,7 @@ mod tests {
             let sum: f64 = values.iter().map(|x| (f64::from(*x) - largest).exp()).sum();
             for level in Level::available() {
                 let (found, expected) = (log_sum_exp_at(level, &values), largest + sum.ln());
-                prop_assert!((found - expected).abs() < 1e-6, "{level:?}: {found} for {expected}");
+                prop_assert!((found - expected).abs() < 3e-6, "{level:?}: {found} for {expected}");
             }
         }
     }
