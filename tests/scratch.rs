@@ -1,7 +1,7 @@
 //! What a step is predicted to take is what it takes: `scratch` of a context's plan
 //! against MLX's peak and the ledger, and never less than the process grew by.
 
-#![cfg(target_os = "linux")]
+#![cfg(all(target_os = "linux", target_env = "gnu"))]
 
 mod common;
 

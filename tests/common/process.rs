@@ -60,6 +60,7 @@ pub fn anonymous_bytes() -> usize {
 /// From here on the C library gives large blocks back as soon as they are freed. Left
 /// to itself it keeps them on its heap, and how many of them depends on the order in
 /// which threads free them. Blocks that it already keeps stay there: call this first.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
 pub fn give_back_large_blocks() {
     const LARGE: libc::c_int = 16 << 10;
     // SAFETY: sets a number of the allocator.
