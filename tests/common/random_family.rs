@@ -31,6 +31,17 @@ pub struct Latent {
     pub value_dim: usize,
 }
 
+impl Latent {
+    /// With queries that are compressed, too.
+    pub const SMALL: Latent = Latent {
+        query_rank: Some(48),
+        rank: 96,
+        plain_dim: 24,
+        rotated_dim: 32,
+        value_dim: 20,
+    };
+}
+
 #[derive(Clone, Copy, Debug)]
 pub struct Mixture {
     pub n_experts: usize,

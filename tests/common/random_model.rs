@@ -22,6 +22,20 @@ pub struct RandomModel {
     pub dtype: Dtype,
 }
 
+impl RandomModel {
+    /// Heads that all kinds of caches can hold.
+    pub const WIDE_HEADS: RandomModel = RandomModel {
+        hidden_size: 64,
+        intermediate_size: 128,
+        n_layers: 2,
+        n_heads: 4,
+        n_kv_heads: 2,
+        head_dim: 64,
+        vocab_size: 96,
+        dtype: Dtype::F32,
+    };
+}
+
 impl Default for RandomModel {
     fn default() -> Self {
         Self {

@@ -17,16 +17,7 @@ use super::common::{
     relative_difference, rows, token_ids,
 };
 
-const SHAPE: RandomModel = RandomModel {
-    hidden_size: 64,
-    intermediate_size: 128,
-    n_layers: 2,
-    n_heads: 4,
-    n_kv_heads: 2,
-    head_dim: 64,
-    vocab_size: 96,
-    dtype: umrt::checkpoint::Dtype::F32,
-};
+const SHAPE: RandomModel = RandomModel::WIDE_HEADS;
 
 const ELEMENTS: usize = SHAPE.n_layers * 2 * SHAPE.n_kv_heads * SHAPE.head_dim;
 const F32_BYTES: usize = ELEMENTS * 4;

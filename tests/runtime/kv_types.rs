@@ -28,16 +28,7 @@ const TYPES: [KvType; 8] = [
     quantized(4, 32),
 ];
 
-const SHAPE: RandomModel = RandomModel {
-    hidden_size: 64,
-    intermediate_size: 128,
-    n_layers: 2,
-    n_heads: 4,
-    n_kv_heads: 2,
-    head_dim: 64,
-    vocab_size: 96,
-    dtype: umrt::checkpoint::Dtype::F32,
-};
+const SHAPE: RandomModel = RandomModel::WIDE_HEADS;
 
 fn of_type(model: &Arc<Model>, kv_type: KvType, prefill_chunk: usize) -> Context {
     let options = ContextOptions {

@@ -15,13 +15,7 @@ use crate::common::{
     assert_fails, context_of, eval, eval_all, open_with, relative_difference, token_ids,
 };
 
-const LATENT: Latent = Latent {
-    query_rank: Some(48),
-    rank: 96,
-    plain_dim: 24,
-    rotated_dim: 32,
-    value_dim: 20,
-};
+const LATENT: Latent = Latent::SMALL;
 
 const FAMILY: RandomFamily = RandomFamily {
     shape: RandomModel {

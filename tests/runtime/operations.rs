@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use umrt::checkpoint::Dtype;
 use umrt::error::Status;
 use umrt::kv::KvType;
 use umrt::mlx::CpuOps;
@@ -20,23 +19,11 @@ use crate::common::{
 /// In one layer, keys and values are functions of the token and its position alone, so
 /// that a shifted sequence can be compared with one that never had what was removed.
 const SHAPE: RandomModel = RandomModel {
-    hidden_size: 64,
-    intermediate_size: 128,
     n_layers: 1,
-    n_heads: 4,
-    n_kv_heads: 2,
-    head_dim: 64,
-    vocab_size: 96,
-    dtype: Dtype::F32,
+    ..RandomModel::WIDE_HEADS
 };
 
-const LATENT: Latent = Latent {
-    query_rank: Some(48),
-    rank: 96,
-    plain_dim: 24,
-    rotated_dim: 32,
-    value_dim: 20,
-};
+const LATENT: Latent = Latent::SMALL;
 
 const Q8: KvType = KvType::Quantized {
     bits: 8,

@@ -16,14 +16,8 @@ use crate::common::random_model::RandomModel;
 use crate::common::{Random, assert_fails, context_of, eval, open_with, token_ids};
 
 const SHAPE: RandomModel = RandomModel {
-    hidden_size: 64,
-    intermediate_size: 128,
-    n_layers: 2,
-    n_heads: 4,
-    n_kv_heads: 2,
-    head_dim: 64,
-    vocab_size: 96,
     dtype: umrt::checkpoint::Dtype::BF16,
+    ..RandomModel::WIDE_HEADS
 };
 
 fn of(model: &Arc<Model>, kv_type: KvType, n_ctx: usize) -> Context {

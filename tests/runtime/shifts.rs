@@ -18,14 +18,8 @@ use crate::common::{
 
 /// In one layer, keys and values are functions of the token and its position alone.
 const SHAPE: RandomModel = RandomModel {
-    hidden_size: 64,
-    intermediate_size: 128,
     n_layers: 1,
-    n_heads: 4,
-    n_kv_heads: 2,
-    head_dim: 64,
-    vocab_size: 96,
-    dtype: umrt::checkpoint::Dtype::F32,
+    ..RandomModel::WIDE_HEADS
 };
 
 /// Every way to rotate, by what is different in the configuration.
