@@ -53,7 +53,7 @@ pub use activation::{Activation, Gate};
 pub use attention::{AttentionShape, AttentionStep, PositionScale, Segment, attention};
 pub use cache::{
     CacheBlock, CacheFormat, CacheLayout, CacheRows, LayerLayout, LayerShape, PartLayout,
-    RowsLayout, Shift, Source, Target, copy_part, shift_tokens,
+    RowsLayout, Shift, shift_tokens,
 };
 pub use embedding::{float_rows, gather};
 pub use experts::{

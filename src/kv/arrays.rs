@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::shape::{BLOCK, CacheShape};
 use super::usage::Part;
 use crate::error::{Error, Result};
-use crate::kernels::{CacheBlock, Source, Target, copy_part};
+use crate::kernels::CacheBlock;
 use crate::memory::{Category, Entry, probe};
 use crate::mlx::{Array, CachedArrays, Ops, cached_bytes, cached_from_bytes};
 
@@ -119,19 +119,7 @@ impl Arrays {
         for arrays in self.layers.iter().flatten().flatten() {
             cached_bytes(ops, arrays, &tokens, |bytes| {
                 let part = parts.next().expect("as many parts as arrays");
-                let source = Source {
-                    bytes,
-                    capacity: n,
-                    tokens: 0..n,
-                    part: part.alone(),
-                };
-                let target = Target {
-                    bytes: chunk.bytes_mut(),
-                    capacity: n,
-                    first: 0,
-                    part,
-                };
-                copy_part(&source, target);
+                chunk.take_rows(part, bytes, n, 0..n);
             })?;
         }
         Ok(chunk)
@@ -149,21 +137,10 @@ impl Arrays {
         let mut arrays = |rows| {
             cached_from_bytes(rows, capacity, |alone, bytes| {
                 let part = parts.next().expect("as many parts as arrays");
+                assert_eq!(part.alone(), alone);
                 for (chunk, first) in chunks.iter_mut().zip((0..).step_by(BLOCK)) {
-                    let n = chunk.capacity();
-                    let source = Source {
-                        bytes: chunk.bytes_mut(),
-                        capacity: n,
-                        tokens: 0..n,
-                        part,
-                    };
-                    let target = Target {
-                        bytes: &mut *bytes,
-                        capacity,
-                        first,
-                        part: alone,
-                    };
-                    copy_part(&source, target);
+                    let tokens = first..first + chunk.capacity();
+                    chunk.give_rows(part, bytes, capacity, tokens);
                 }
             })
         };

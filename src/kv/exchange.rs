@@ -5,7 +5,7 @@ use std::io;
 use super::sequence::{Sequence, chunk_tokens};
 use super::shape::{BLOCK, CacheShape};
 use crate::error::{Error, Result};
-use crate::kernels::{CacheBlock, Source, Target, copy_part};
+use crate::kernels::CacheBlock;
 use crate::memory::probe;
 use crate::mlx::Ops;
 
@@ -34,22 +34,9 @@ impl Sequence {
         }
         self.replace(shape, tokens, |index| {
             let tokens = chunk_tokens(index, length);
-            let n = tokens.len();
-            let mut chunk = CacheBlock::zeroed(layout, n).map_err(no_memory)?;
+            let mut chunk = CacheBlock::zeroed(layout, tokens.len()).map_err(no_memory)?;
             for (part, array) in layout.parts().zip(arrays) {
-                let source = Source {
-                    bytes: array.bytes,
-                    capacity: array.capacity,
-                    tokens: tokens.clone(),
-                    part: part.alone(),
-                };
-                let target = Target {
-                    bytes: chunk.bytes_mut(),
-                    capacity: n,
-                    first: 0,
-                    part,
-                };
-                copy_part(&source, target);
+                chunk.take_rows(part, array.bytes, array.capacity, tokens.clone());
             }
             Ok(chunk)
         })
@@ -68,19 +55,7 @@ impl Sequence {
             let mut chunk = self.chunk(ops, index)?;
             let tokens = chunk_tokens(index, length);
             for (part, array) in parts().zip(&mut arrays) {
-                let source = Source {
-                    capacity: chunk.capacity(),
-                    bytes: chunk.bytes_mut(),
-                    tokens: 0..tokens.len(),
-                    part,
-                };
-                let target = Target {
-                    bytes: array,
-                    capacity: length,
-                    first: tokens.start,
-                    part: part.alone(),
-                };
-                copy_part(&source, target);
+                chunk.give_rows(part, array, length, tokens.clone());
             }
         }
         Ok(arrays)

@@ -18,7 +18,7 @@ pub use block::CacheBlock;
 pub use layout::{CacheFormat, CacheLayout, LayerLayout, LayerShape, RowsLayout};
 pub use rows::CacheRows;
 pub use shift::{Shift, shift_tokens};
-pub use transfer::{PartLayout, Source, Target, copy_part};
+pub use transfer::PartLayout;
 
 #[cfg(test)]
 mod tests;

@@ -35,26 +35,25 @@ impl PartLayout {
 }
 
 /// Where tokens come from.
-#[derive(Clone)]
-pub struct Source<'a> {
-    pub bytes: &'a [u8],
+struct Source<'a> {
+    bytes: &'a [u8],
     /// Tokens that the memory has room for.
-    pub capacity: usize,
-    pub tokens: Range<usize>,
-    pub part: PartLayout,
+    capacity: usize,
+    tokens: Range<usize>,
+    part: PartLayout,
 }
 
 /// Where tokens go to.
-pub struct Target<'a> {
-    pub bytes: &'a mut [u8],
-    pub capacity: usize,
-    pub first: usize,
-    pub part: PartLayout,
+struct Target<'a> {
+    bytes: &'a mut [u8],
+    capacity: usize,
+    first: usize,
+    part: PartLayout,
 }
 
 /// # Panics
 /// If the parts differ in more than their place, or the tokens are not inside.
-pub fn copy_part(source: &Source<'_>, target: Target<'_>) {
+fn copy_part(source: &Source<'_>, target: Target<'_>) {
     assert_eq!(source.part.alone(), target.part.alone());
     let n = source.tokens.len();
     for head in 0..source.part.n_heads {
@@ -105,6 +104,52 @@ impl CacheBlock {
             copy_part(&source, target);
         }
         Ok(copy)
+    }
+
+    /// Fills a part's first tokens from memory that has nothing else in it.
+    pub(crate) fn take_rows(
+        &mut self,
+        part: PartLayout,
+        bytes: &[u8],
+        capacity: usize,
+        tokens: Range<usize>,
+    ) {
+        let source = Source {
+            bytes,
+            capacity,
+            tokens,
+            part: part.alone(),
+        };
+        let target = Target {
+            capacity: self.capacity(),
+            bytes: self.bytes_mut(),
+            first: 0,
+            part,
+        };
+        copy_part(&source, target);
+    }
+
+    /// The other way: its first `tokens.len()` tokens become those.
+    pub(crate) fn give_rows(
+        &mut self,
+        part: PartLayout,
+        bytes: &mut [u8],
+        capacity: usize,
+        tokens: Range<usize>,
+    ) {
+        let source = Source {
+            capacity: self.capacity(),
+            bytes: self.bytes_mut(),
+            tokens: 0..tokens.len(),
+            part,
+        };
+        let target = Target {
+            bytes,
+            capacity,
+            first: tokens.start,
+            part: part.alone(),
+        };
+        copy_part(&source, target);
     }
 
     /// All of it, of a block that nobody else has.
