@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::budget::{Demand, Sizes};
+use super::demand::{Demand, Sizes};
 use super::machine::{Bound, Limit};
 
 /// One GPU's memory, in bytes.

@@ -2,7 +2,8 @@
 //!
 //! - `machine`: what the machine and its limits leave for models
 //! - `limits`, `cgroup`: resource limits and control groups
-//! - `budget`: what models and contexts were promised of it
+//! - `budget`: what models and contexts were promised of it; `demand`: how much one
+//!   needs; `snapshot`: whether it would fit
 //! - `gpus`: the same of the memory that GPUs have for themselves
 //! - `plan`: how much a model takes, by its numbers
 //! - `probe`: whether the system has so much to give now
@@ -13,6 +14,7 @@
 
 mod budget;
 mod cgroup;
+mod demand;
 mod emergency;
 mod gpus;
 mod ledger;
@@ -22,10 +24,10 @@ mod plan;
 mod pressure;
 mod probe;
 mod process;
+mod snapshot;
 
-pub use budget::{
-    Budget, Demand, Mebibytes, Reservation, Settings, Shortage, Snapshot, budget, usable,
-};
+pub use budget::{Budget, Reservation, budget, usable};
+pub use demand::{Demand, Mebibytes};
 pub use emergency::{EmergencyAllocator, ensure_small_pieces};
 pub use ledger::{Category, Entry, Ledger, ledger};
 pub use machine::{Bound, Share, Usable};
@@ -33,3 +35,4 @@ pub use plan::{KV_BLOCK_TOKENS, Numbers, NumbersPlan, largest};
 pub use pressure::{Pressure, PressureLevel, PressureWatch, pressure};
 pub use probe::probe;
 pub use process::{ProcessMemory, process_memory, return_free_heap};
+pub use snapshot::{Settings, Shortage, Snapshot};
