@@ -10,6 +10,7 @@ use super::family::Fused;
 use super::loader::{FLOATS, mlx_dtype};
 use super::mlp::{DenseForm, MlpSpec};
 use super::prefix::{PREFIXES, Prefix};
+use super::recurrent::RecurrentSpec;
 use super::spec::DecoderSpec;
 use super::weights::{LoadedBytes, Weights};
 use crate::checkpoint::{AdapterFiles, AdapterFormat, AdapterPair, TensorInfo};
@@ -138,8 +139,9 @@ impl Adapted {
     pub fn columns(&self, spec: &DecoderSpec, dtype: Dtype, by_kernels: bool) -> AdaptedColumns {
         let wide = size_of::<f32>() / dtype.bytes();
         let of_layer = |layer: &LayerUpdates| {
+            let recurrent = spec.recurrent().map(RecurrentSpec::row_columns);
             let widths = [
-                spec.row_columns(),
+                recurrent.max().unwrap_or(0).max(spec.row_columns()),
                 spec.hidden_size,
                 4 * spec.intermediate_size,
                 spec.hidden_size,
@@ -272,7 +274,7 @@ fn find(spec: &DecoderSpec, module: &str) -> Result<Target> {
             spec.n_layers
         )));
     }
-    let in_layer = in_attention(spec, index, name).or_else(|| in_mlp(spec, index, name));
+    let in_layer = in_mixer(spec, index, name).or_else(|| in_mlp(spec, index, name));
     in_layer.ok_or_else(|| unknown(spec, module))
 }
 
@@ -293,6 +295,28 @@ fn unknown(spec: &DecoderSpec, module: &str) -> Error {
          another model",
         spec.model_type
     ))
+}
+
+fn in_mixer(spec: &DecoderSpec, layer: usize, name: &str) -> Option<Target> {
+    let Some(recurrent) = spec.mixers[layer].recurrent() else {
+        return in_attention(spec, layer, name);
+    };
+    let (hidden, rows) = (spec.hidden_size, recurrent.row_columns());
+    let target = |place, outputs, inputs| Target {
+        place,
+        first_column: 0,
+        outputs,
+        inputs,
+    };
+    match recurrent.projection_names() {
+        [input, _] if name == input => Some(target(Place::QueryKeyValue(layer), rows, hidden)),
+        [_, output] if name == output => Some(target(
+            Place::Output(layer),
+            hidden,
+            recurrent.mixed_columns(),
+        )),
+        _ => None,
+    }
 }
 
 fn in_attention(spec: &DecoderSpec, layer: usize, name: &str) -> Option<Target> {

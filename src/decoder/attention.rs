@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::error::Result;
 use crate::kv::Sequence;
-use crate::mlx::{Array, AttentionLayer, Ops, Place, Projected, StepBlocks};
+use crate::mlx::{Array, AttentionLayer, Ops, Place, Projected, StepBlocks, StepStates};
 
 /// The next tokens of one sequence.
 pub struct Segment<'a> {
@@ -18,6 +18,7 @@ pub struct StepPlaces {
     places: Vec<Place>,
     /// For our kernels.
     blocks: Option<Arc<StepBlocks>>,
+    states: Option<Arc<StepStates>>,
 }
 
 impl StepPlaces {
@@ -39,7 +40,20 @@ impl StepPlaces {
             let sequences = places.iter().copied().zip(caches).collect();
             Arc::new(StepBlocks::new(ops, sequences))
         });
-        StepPlaces { places, blocks }
+        StepPlaces {
+            states: states(segments, &places),
+            places,
+            blocks,
+        }
+    }
+
+    pub fn places(&self) -> &[Place] {
+        &self.places
+    }
+
+    /// Of recurrent layers, for our kernels.
+    pub fn states(&self) -> Option<&Arc<StepStates>> {
+        self.states.as_ref()
     }
 
     /// The position of each token.
@@ -47,6 +61,14 @@ impl StepPlaces {
         let places = self.places.iter();
         places.flat_map(|place| place.start..place.start + place.n)
     }
+}
+
+fn states(segments: &[Segment<'_>], places: &[Place]) -> Option<Arc<StepStates>> {
+    let layout = segments.first()?.cache.shape().states().clone();
+    let own = segments.iter().zip(places);
+    let own = own.map(|(segment, place)| segment.cache.state_segment(place.first_row, place.n));
+    let own: Option<Vec<_>> = own.collect();
+    own.map(|segments| Arc::new(StepStates::new(layout, segments)))
 }
 
 /// What each token sees of its sequence, `[n, n_heads * head_dim]`; new keys and

@@ -3,6 +3,7 @@
 mod bases;
 mod latent;
 mod old;
+mod recurrent;
 mod renamed;
 
 use self::bases::{
@@ -11,6 +12,7 @@ use self::bases::{
 };
 use self::latent::{DEEPSEEK, DEEPSEEK_V2, GLM4_MOE_LITE, MINICPM3, YOUTU};
 use self::old::{GPT_BIGCODE, GPT_NEOX, GPT2};
+use self::recurrent::LFM2;
 use self::renamed::{EXAONE, INTERNLM2, MIMO, MINICPM, QWEN2_VL, QWEN3_VL};
 use super::family::{
     AttentionNames, Cap, ExpertNames, ExpertsForm, Family, Fixed, Flag, Fused, JoinedNames,
@@ -393,6 +395,7 @@ pub const FAMILIES: &[Family] = &[
     EXAONE,
     MINICPM,
     MIMO,
+    LFM2,
     QWEN2_VL,
     QWEN3_VL,
     GPT2,

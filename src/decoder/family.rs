@@ -17,6 +17,8 @@ pub struct Family {
     pub head_bias: Flag,
     /// Keys and values are products of latent vectors.
     pub is_latent: bool,
+    /// Some layers have a state instead of keys and values.
+    pub recurrent: Option<RecurrentForm>,
     pub qk_norm: QkNorm,
     /// The key without which there is none.
     pub qk_norm_if: Option<&'static str>,
@@ -87,6 +89,28 @@ pub enum Windows {
     },
 }
 
+/// Layers whose past is a state of fixed size.
+#[derive(Clone, Copy)]
+pub struct RecurrentForm {
+    pub mixer: RecurrentMixer,
+    /// What `layer_types` calls them.
+    pub layer_type: &'static str,
+    pub layers: RecurrentLayers,
+}
+
+#[derive(Clone, Copy)]
+pub enum RecurrentMixer {
+    /// Gated convolutions over a few tokens.
+    ShortConv,
+}
+
+/// Which layers are recurrent when config.json has no `layer_types`.
+#[derive(Clone, Copy)]
+pub enum RecurrentLayers {
+    /// Those that this key does not list; without it none.
+    Unlisted(&'static str),
+}
+
 /// Rotary position embeddings.
 #[derive(Clone, Copy)]
 pub struct RopeForm {
@@ -126,6 +150,9 @@ pub struct MlpForm {
     pub gelu: Activation,
     /// When config.json has no intermediate size, it is so many hidden sizes.
     pub widening: Option<usize>,
+    /// The intermediate size that config.json has is adjusted, as `block_auto_adjust_ff_dim`
+    /// and what belongs to it say.
+    pub is_adjusted: bool,
 }
 
 /// Mixtures of experts.

@@ -8,7 +8,7 @@ use super::attention::{Segment, StepPlaces, attend};
 use super::family::QkNorm;
 use super::mlp::{DenseForm, MlpSpec};
 use super::spec::DecoderSpec;
-use super::weights::{HeadProjections, LoadedBytes, MlpWeights, NormWeights, Projections, Weights};
+use super::weights::{HeadProjections, LoadedBytes, Mixer, MlpWeights, NormWeights, Weights};
 use crate::checkpoint::{AdapterFiles, Checkpoint};
 use crate::error::Result;
 use crate::kernels::{RopeTable, Shift};
@@ -82,7 +82,7 @@ impl Decoder {
     /// of all segments' tokens. `after_layer` sees the states after each layer but
     /// the last, may evaluate them and may stop the pass.
     ///
-    /// Without `wants_states` the pass ends with the last layer's attention, which
+    /// Without `wants_states` the pass ends with the last layer's mixer, which
     /// completes the caches: the result is good for being evaluated only.
     pub fn forward(
         &self,
@@ -107,7 +107,7 @@ impl Decoder {
             }
             let rotation = self.spec.layer_ropes[index].map(|rope| &rotations[rope]);
             let updates = adapted.layer(index);
-            let attended = self.attention(
+            let mixed = self.mix(
                 (ops, &updates.query_key_value),
                 index,
                 &hidden,
@@ -116,11 +116,11 @@ impl Decoder {
                 rotation,
             )?;
             if !wants_states && index + 1 == self.weights.layers.len() {
-                return Ok(attended);
+                return Ok(mixed);
             }
             let norm = layer.after_attention.as_ref();
             let projection = (&layer.output, &updates.output[..]);
-            let sum = self.project_onto(ops, &hidden, &attended, projection, norm)?;
+            let sum = self.project_onto(ops, &hidden, &mixed, projection, norm)?;
             let input = if self.spec.is_parallel { &hidden } else { &sum };
             hidden = self.mlp((ops, updates), index, input, &sum)?;
         }
@@ -177,9 +177,9 @@ impl Decoder {
         ops.astype(&states, Dtype::F32)
     }
 
-    /// What each segment's tokens see of its sequence, as the output projection takes
+    /// What each segment's tokens know of its sequence, as the output projection takes
     /// it.
-    fn attention(
+    fn mix(
         &self,
         (ops, updates): (&Ops, &[LowRank]),
         index: usize,
@@ -190,9 +190,14 @@ impl Decoder {
     ) -> Result<Array> {
         let (spec, layer) = (&self.spec, &self.weights.layers[index]);
         let norm = layer.attention_norm.as_ref().map(|norm| self.norm(norm));
-        let (projected, [query_norm, key_norm]) = match &layer.projections {
-            Projections::Latent(weights) => (weights.project(ops, hidden, norm)?, [None; 2]),
-            Projections::Heads(heads) => {
+        let (projected, [query_norm, key_norm]) = match &layer.mixer {
+            Mixer::Recurrent(weights) => {
+                let projected = ops.project(hidden, norm, &weights.linears())?;
+                let projected = ops.adapt(projected, hidden, norm, updates)?;
+                return weights.mix(ops, index, &projected, segments, step);
+            }
+            Mixer::Latent(weights) => (weights.project(ops, hidden, norm)?, [None; 2]),
+            Mixer::Heads(heads) => {
                 let linears: Vec<_> = heads.linears.iter().collect();
                 let projected = ops.project(hidden, norm, &linears)?;
                 let projected = ops.adapt(projected, hidden, norm, updates)?;
@@ -217,9 +222,9 @@ impl Decoder {
         };
         let seen = attend(ops, &projected, &parameters, segments, step)?;
         drop(projected);
-        match &layer.projections {
-            Projections::Latent(weights) => weights.expand(ops, &seen),
-            Projections::Heads(_) => Ok(seen),
+        match &layer.mixer {
+            Mixer::Latent(weights) => weights.expand(ops, &seen),
+            Mixer::Heads(_) | Mixer::Recurrent(_) => Ok(seen),
         }
     }
 

@@ -210,6 +210,18 @@ impl<'a> Loader<'a> {
         self.of_type(name, &[length], None, FLOATS)
     }
 
+    /// The weights of convolutions of single channels, `[channels, taps]`: publishers have a
+    /// dimension between them, mlx-lm behind them.
+    pub fn taps(&mut self, name: &str, [channels, taps]: [usize; 2]) -> Result<Array> {
+        let is_behind = self.checkpoint.required(name)?.shape.last() == Some(&1);
+        let stored = match is_behind {
+            true => [channels, taps, 1],
+            false => [channels, 1, taps],
+        };
+        let (tensor, dtype) = self.checked(name, &stored, FLOATS)?;
+        self.array(tensor, tensor.offset, &[channels, taps], dtype)
+    }
+
     /// The only number of a tensor.
     pub fn scalar(&mut self, name: &str) -> Result<f32> {
         let stored = self.checkpoint.required(name)?.shape.clone();

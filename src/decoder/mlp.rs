@@ -117,10 +117,29 @@ pub fn from_config(config: &Config, family: &Family, n_layers: usize) -> Result<
 }
 
 fn intermediate_size(config: &Config, family: &Family) -> Result<usize> {
-    const NAMES: [&str; 2] = ["intermediate_size", "n_inner"];
+    const NAMES: [&str; 3] = ["block_ff_dim", "intermediate_size", "n_inner"];
     match family.mlp.widening {
         Some(factor) if !config.has(NAMES) => Ok(factor * hidden_size(config, family)?),
+        _ if family.mlp.is_adjusted => adjusted(config, size(config, family, NAMES, 1 << 22)?),
         _ => size(config, family, NAMES, 1 << 22),
+    }
+}
+
+/// LFM2's two thirds of a size, times a factor, as a multiple of another.
+fn adjusted(config: &Config, size: usize) -> Result<usize> {
+    if !config.opt_bool("block_auto_adjust_ff_dim")?.unwrap_or(true) {
+        return Ok(size);
+    }
+    let factor = config.opt_f64("block_ffn_dim_multiplier", 1e-3..=1e3)?;
+    let multiple = config.opt_usize("block_multiple_of", 1..=1 << 20)?;
+    let scaled = (factor.unwrap_or(1.0) * (2 * size / 3) as f64) as usize;
+    let adjusted = scaled.next_multiple_of(multiple.unwrap_or(256));
+    match SIZES.contains(&adjusted) {
+        true => Ok(adjusted),
+        false => Err(config.unexpected(
+            "block_ffn_dim_multiplier",
+            &format!("a factor that makes of {size} a size up to {}", SIZES.end()),
+        )),
     }
 }
 

@@ -6,6 +6,7 @@
 //! - `weights`: the checkpoint's tensors, mapped in place by `loader`; `prefix` finds them
 //! - `adapter`: what LoRA adapters add to projections
 //! - `latent`: attention whose keys and values are products of latent vectors
+//! - `recurrent`: layers whose past is a state of fixed size
 //! - `attention`: a step's tokens over the caches of their sequences
 //! - `forward`: tokens -> hidden states -> logits, as MLX graphs
 
@@ -18,6 +19,7 @@ mod latent;
 mod loader;
 mod mlp;
 mod prefix;
+mod recurrent;
 mod rope;
 mod spec;
 mod weights;
@@ -29,6 +31,7 @@ pub use forward::{Decoder, Precision};
 pub use latent::LatentSpec;
 pub use mlp::{DenseForm, ExpertsSpec, MlpSpec};
 pub use prefix::Prefix;
+pub use recurrent::{MixerSpec, RecurrentSpec};
 pub use rope::Rope;
 pub use spec::{DecoderSpec, model_types};
 pub use weights::LoadedBytes;

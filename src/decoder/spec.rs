@@ -7,6 +7,7 @@ use super::family::{
 };
 use super::latent::LatentSpec;
 use super::mlp::{self, MlpSpec};
+use super::recurrent::{self, MixerSpec};
 use super::rope::{self, Rope};
 use crate::checkpoint::{Config, Keys};
 use crate::error::{Error, Result};
@@ -29,6 +30,8 @@ pub struct DecoderSpec {
     pub head_dim: usize,
     /// Keys and values are products of latent vectors, which are what is cached.
     pub latent: Option<LatentSpec>,
+    /// By layer: what mixes its tokens.
+    pub mixers: Vec<MixerSpec>,
     pub norm: NormSpec,
     /// Attention and feed-forward network read the same input, not each other.
     pub is_parallel: bool,
@@ -112,6 +115,7 @@ impl DecoderSpec {
             },
             head_dim,
             latent,
+            mixers: recurrent::from_config(config, family, (n_layers, hidden_size))?,
             norm: NormSpec {
                 kind: norm_kind(config, family)?,
                 has_bias: family.norm.has_bias,
@@ -121,7 +125,7 @@ impl DecoderSpec {
             },
             is_parallel: flag(config, family.is_parallel)?,
             tied_embeddings: config
-                .opt_bool("tie_word_embeddings")?
+                .opt_bool(["tie_embedding", "tie_word_embeddings"])?
                 .unwrap_or(family.is_tied),
             max_context: match config.opt_usize("max_sequence_length", 1..=1 << 30)? {
                 Some(length) if !config.has("max_position_embeddings") => length,
@@ -195,7 +199,7 @@ impl DecoderSpec {
 
     /// What each layer caches of a token.
     pub fn cache_layers(&self) -> Vec<LayerShape> {
-        let layer = LayerShape {
+        let attending = LayerShape {
             n_kv_heads: self.n_kv_heads,
             key_dim: self.head_dim,
             value_dim: if self.latent.is_some() {
@@ -204,7 +208,11 @@ impl DecoderSpec {
                 self.head_dim
             },
         };
-        vec![layer; self.n_layers]
+        let of_layer = |mixer: &MixerSpec| match mixer.attends() {
+            true => attending,
+            false => LayerShape::NOTHING,
+        };
+        self.mixers.iter().map(of_layer).collect()
     }
 
     /// Elements of keys and values that one token adds over all layers.

@@ -8,6 +8,7 @@ use super::latent::LatentWeights;
 use super::loader::{Loader, Place};
 use super::mlp::{DenseForm, DenseSpec, ExpertsSpec, MlpSpec};
 use super::prefix::Prefix;
+use super::recurrent::{MixerSpec, RecurrentWeights};
 use super::spec::DecoderSpec;
 use crate::checkpoint::Checkpoint;
 use crate::error::Result;
@@ -19,9 +20,10 @@ use crate::mlx::{
 /// One decoder layer's parameters.
 pub struct LayerWeights {
     pub attention_norm: Option<NormWeights>,
-    pub projections: Projections,
+    pub mixer: Mixer,
     /// `[n_heads]`
     pub sinks: Option<Array>,
+    /// Of what the mixer gives.
     pub output: Linear,
     pub after_attention: Option<NormWeights>,
     pub mlp_norm: Option<NormWeights>,
@@ -29,10 +31,12 @@ pub struct LayerWeights {
     pub after_mlp: Option<NormWeights>,
 }
 
-/// From hidden states to queries, keys and values.
-pub enum Projections {
+/// From hidden states to what mixes tokens: to queries, keys and values, or to what goes
+/// into a state.
+pub enum Mixer {
     Heads(HeadProjections),
     Latent(Box<LatentWeights>),
+    Recurrent(RecurrentWeights),
 }
 
 pub struct HeadProjections {
@@ -160,20 +164,22 @@ pub(super) struct Layer<'a, 'b> {
 impl Layer<'_, '_> {
     fn load(&mut self, index: usize, stream: &Stream) -> Result<LayerWeights> {
         let (spec, names) = (self.spec, &self.spec.names);
-        let (hidden, attended) = (spec.hidden_size, spec.attended_columns());
-        let attention = &names.attention;
-        let sinks = self.name(attention.sinks);
+        let sinks = self.name(names.attention.sinks);
+        let mixer = &spec.mixers[index];
         Ok(LayerWeights {
             attention_norm: self.norm(names.attention_norm)?,
-            projections: match &spec.latent {
-                Some(latent) => Projections::Latent(Box::new(LatentWeights::load(self, latent)?)),
-                None => Projections::Heads(self.heads()?),
+            mixer: match (mixer, &spec.latent) {
+                (MixerSpec::Recurrent(recurrent), _) => Mixer::Recurrent(recurrent.load(self)?),
+                (MixerSpec::Attention, Some(latent)) => {
+                    Mixer::Latent(Box::new(LatentWeights::load(self, latent)?))
+                }
+                (MixerSpec::Attention, None) => Mixer::Heads(self.heads()?),
             },
-            sinks: match spec.has_sinks {
+            sinks: match spec.has_sinks && mixer.attends() {
                 true => Some(self.loader.vector(&sinks, spec.n_heads)?),
                 false => None,
             },
-            output: self.matrix(attention.output, [hidden, attended], spec.output_bias)?,
+            output: self.output(mixer)?,
             after_attention: self.norm(names.after_attention)?,
             mlp_norm: self.norm(names.mlp_norm)?,
             mlp: match &spec.mlps[index] {
@@ -186,6 +192,22 @@ impl Layer<'_, '_> {
             },
             after_mlp: self.norm(names.after_mlp)?,
         })
+    }
+
+    /// The projection behind the mixer.
+    fn output(&mut self, mixer: &MixerSpec) -> Result<Linear> {
+        let (spec, hidden) = (self.spec, self.spec.hidden_size);
+        match mixer {
+            MixerSpec::Attention => {
+                let shape = [hidden, spec.attended_columns()];
+                self.matrix(spec.names.attention.output, shape, spec.output_bias)
+            }
+            MixerSpec::Recurrent(recurrent) => {
+                let [_, output] = recurrent.projection_names();
+                let shape = [hidden, recurrent.mixed_columns()];
+                self.matrix(output, shape, recurrent.has_output_bias())
+            }
+        }
     }
 
     fn heads(&mut self) -> Result<HeadProjections> {
@@ -455,8 +477,8 @@ mod tests {
         let (checkpoint, weights, bytes) = load("llama3-f32");
         assert_eq!(bytes.copied, 0);
         assert_in_place(&checkpoint, "model.norm.weight", &weights.final_norm.weight);
-        let Projections::Heads(heads) = &weights.layers[1].projections else {
-            panic!("no latent vectors");
+        let Mixer::Heads(heads) = &weights.layers[1].mixer else {
+            panic!("neither latent vectors nor states");
         };
         let Weight::Float(query) = &heads.linears[0].weight else {
             panic!("stored as floats");

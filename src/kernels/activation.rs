@@ -66,7 +66,7 @@ impl Activation {
     }
 
     #[inline(always)]
-    fn of<V: Lanes>(self, x: V) -> V {
+    pub(super) fn of<V: Lanes>(self, x: V) -> V {
         match self {
             Activation::Silu => x * sigmoid(x),
             Activation::Gelu => x * normal_cdf(x),

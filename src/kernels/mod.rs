@@ -7,6 +7,7 @@
 //! - `cache`: [`CacheBlock`], memory of keys and values
 //! - `attention`: [`attention`] over such memory, which stores new keys and values
 //! - `latent`: [`absorb`] and [`expand`], what latent attention does before and behind it
+//! - `recurrent`: [`short_conv`] and others whose past is a state of fixed size
 //! - `norm`, `residual`, `rope`, `activation`, `embedding`, `convert`: what is computed row by
 //!   row, written once for all vectors (`lanes`, `math`)
 //! - `log_sum`: [`log_sum_exp`], from logits to log-probabilities
@@ -41,6 +42,7 @@ mod output;
 mod pool;
 mod prefetch;
 mod quantized;
+mod recurrent;
 mod residual;
 mod rope;
 mod share;
@@ -71,6 +73,9 @@ pub use low_rank::{Factor, Gains, LowRank, add_low_rank};
 pub use norm::{Norm, normalize_parts};
 pub use pool::Pool;
 pub use quantized::{BlockFormat, Format, QuantizedRows, quantize, quantize_small_floats};
+pub use recurrent::{
+    MOST_TAPS, ShortConv, StateLayout, StateMemory, StatePart, StateSegment, short_conv,
+};
 pub use residual::add_onto;
 pub use rope::{Pairing, RopeTable};
 pub use stop::{Stop, StopCause, StopPlace};

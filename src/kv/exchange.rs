@@ -32,7 +32,7 @@ impl Sequence {
         if layout.parts().count() != arrays.len() {
             return Err(Error::internal("not as many arrays as the cache has parts"));
         }
-        self.replace(shape, tokens, |index| {
+        self.replace(shape, tokens, None, |index| {
             let tokens = chunk_tokens(index, length);
             let mut chunk = CacheBlock::zeroed(layout, tokens.len()).map_err(no_memory)?;
             for (part, array) in layout.parts().zip(arrays) {

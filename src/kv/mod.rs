@@ -10,6 +10,7 @@
 //! - `reduce`: idle ones that take less memory
 //! - `saved`: sequences outside of memory
 //! - `spilled`: idle ones that make room for others
+//! - `states`: those of recurrent layers, which are of fixed size
 //! - `usage`: what several sequences hold, each byte counted once
 
 mod arrays;
@@ -23,9 +24,10 @@ mod saved;
 mod sequence;
 mod shape;
 mod spilled;
+mod states;
 mod usage;
 
-pub use crate::kernels::LayerShape;
+pub use crate::kernels::{LayerShape, StateLayout};
 pub use crate::mlx::CachedArrays;
 pub use block::Block;
 pub use blocks::KeyRotations;
@@ -34,7 +36,7 @@ pub use lineage::{Lineage, Recipe};
 pub use prefixes::{Prefixes, common_prefix};
 pub use reduce::reduce;
 pub use saved::{Origin, SavedSequence, saved_bytes, write_sequence};
-pub use sequence::Sequence;
+pub use sequence::{Mark, Sequence};
 pub use shape::{BLOCK, CacheShape, KvType};
 pub use spilled::spilled_bytes;
 pub use usage::{KvUsage, usage};

@@ -12,9 +12,10 @@ use super::lineage::{Lineage, Recipe};
 use super::reduce::Converted;
 use super::shape::{BLOCK, CacheShape};
 use super::spilled::Spilled;
+use super::states::States;
 use super::usage::Part;
 use crate::error::{Error, Result};
-use crate::kernels::CacheBlock;
+use crate::kernels::{CacheBlock, StateMemory, StateSegment};
 use crate::mlx::{Array, CachedArrays, Ops, SequenceBlocks};
 
 /// The cache of one sequence. A step writes behind the tokens, and only a
@@ -25,6 +26,7 @@ pub struct Sequence {
     /// Of what it will hold, when it is empty.
     first_shape: CacheShape,
     storage: Storage,
+    states: States,
     /// Those whose keys and values are here.
     tokens: Vec<i32>,
     lineage: Lineage,
@@ -45,6 +47,18 @@ enum Storage {
 enum Computed {
     ByKernels,
     ByMlx,
+}
+
+/// Where a sequence can be come back to, whatever is evaluated behind it.
+pub struct Mark {
+    n_tokens: usize,
+    states: States,
+}
+
+impl Mark {
+    pub fn n_tokens(&self) -> usize {
+        self.n_tokens
+    }
 }
 
 impl Storage {
@@ -72,6 +86,7 @@ impl Sequence {
     /// For what `ops` compute.
     pub fn new(ops: &Ops, shape: CacheShape) -> Self {
         Self {
+            states: States::new(shape.states()),
             first_shape: shape.clone(),
             shape,
             storage: Storage::empty(match ops.uses_kernels() {
@@ -91,6 +106,7 @@ impl Sequence {
             shape: self.shape.clone(),
             first_shape: self.first_shape.clone(),
             storage: self.storage.clone(),
+            states: self.states.fork(self.length()),
             tokens: self.tokens.clone(),
             lineage: self.lineage.clone(),
         }
@@ -117,10 +133,56 @@ impl Sequence {
         self.shape.bytes_per_token()
     }
 
+    /// Whether it can be cut to the first `length` tokens: with recurrent layers only to
+    /// none, to all, or to those in front of the last evaluation.
+    pub fn can_keep(&self, length: usize) -> bool {
+        self.states.can_go_back(length, self.length())
+    }
+
+    /// Whether it has recurrent layers.
+    pub fn has_states(&self) -> bool {
+        self.first_shape.states().n_floats() > 0
+    }
+
+    /// The most of the first `length` tokens that it can be cut to.
+    pub fn most_kept(&self, length: usize) -> usize {
+        self.states.most_kept(length, self.length())
+    }
+
+    /// The end of what is here now.
+    pub fn mark(&self) -> Mark {
+        Mark {
+            n_tokens: self.length(),
+            states: self.states.fork(self.length()),
+        }
+    }
+
+    /// Forgets all that was evaluated behind the mark. A sequence that was lost stays
+    /// empty.
+    pub fn go_back(&mut self, mark: &Mark) -> Result<()> {
+        if self.length() > mark.n_tokens {
+            self.bring_back()?;
+            self.states = mark.states.fork(mark.n_tokens);
+            self.tokens.truncate(mark.n_tokens);
+            self.cut();
+        }
+        Ok(())
+    }
+
     /// Keeps the first `length` tokens, which must be there. Blocks behind them
     /// are given back; with 0 all memory is.
+    ///
+    /// # Panics
+    /// If it cannot be cut there.
     pub fn truncate(&mut self, length: usize) {
+        self.states.truncate(length, self.length());
         self.tokens.truncate(length);
+        self.cut();
+    }
+
+    /// Gives back what is behind the tokens.
+    fn cut(&mut self) {
+        let length = self.length();
         self.lineage.truncate(length);
         match &mut self.storage {
             _ if length == 0 => self.empty(),
@@ -131,6 +193,7 @@ impl Sequence {
 
     fn empty(&mut self) {
         self.storage = self.storage.emptied();
+        self.states = States::new(self.first_shape.states());
         self.shape = self.first_shape.clone();
     }
 
@@ -142,7 +205,8 @@ impl Sequence {
         debug_assert!(self.length() <= self.shape.max_tokens);
     }
 
-    /// Makes room for `n` more tokens, which are about to be written.
+    /// Makes room for `n` more tokens, which are about to be written. What is here now can
+    /// be come back to.
     pub fn reserve(&mut self, ops: &Ops, n: usize) -> Result<()> {
         let needed = self.length() + n;
         if needed > self.shape.max_tokens {
@@ -154,10 +218,11 @@ impl Sequence {
             )));
         }
         match &mut self.storage {
-            Storage::Blocks(blocks) => blocks.reserve(&self.shape, self.tokens.len(), needed),
-            Storage::Arrays(arrays) => arrays.reserve(ops, &self.shape, needed),
-            Storage::Spilled(..) => Err(not_here()),
+            Storage::Blocks(blocks) => blocks.reserve(&self.shape, self.tokens.len(), needed)?,
+            Storage::Arrays(arrays) => arrays.reserve(ops, &self.shape, needed)?,
+            Storage::Spilled(..) => return Err(not_here()),
         }
+        self.states.reserve(ops, self.tokens.len())
     }
 
     /// Whether it is in memory and `convert` would change it.
@@ -201,6 +266,7 @@ impl Sequence {
     pub fn spill(&mut self, ops: &Ops, directory: &Path) -> Result<()> {
         let spilled = Spilled::write(ops, self, directory)?;
         self.storage = Storage::Spilled(Arc::new(spilled), self.storage.computed());
+        self.states = self.states.absent(self.length());
         Ok(())
     }
 
@@ -236,6 +302,9 @@ impl Sequence {
         tokens: &[i32],
         blocks: &[Arc<Block>],
     ) -> Result<()> {
+        if self.has_states() {
+            return Err(Error::internal("blocks have no states of recurrent layers"));
+        }
         match self.storage.computed() {
             Computed::ByKernels => {
                 self.storage = Storage::Blocks(Blocks::shared(blocks));
@@ -244,7 +313,7 @@ impl Sequence {
             }
             Computed::ByMlx => {
                 let shape = self.first_shape.clone();
-                self.replace(&shape, tokens.to_vec(), |index| {
+                self.replace(&shape, tokens.to_vec(), None, |index| {
                     let n = chunk_tokens(index, tokens.len()).len();
                     let copy = blocks[index].memory().copy_tokens(shape.layout(), n, n);
                     copy.map_err(no_copy)
@@ -309,14 +378,20 @@ impl Sequence {
         }
     }
 
-    /// Replaces everything by `tokens`, whose chunks of this shape `next` makes one by one. If that
-    /// fails, the sequence is as before.
+    /// Replaces everything by `tokens` with these states, whose chunks of this shape `next`
+    /// makes one by one. If that fails, the sequence is as before.
     pub(super) fn replace(
         &mut self,
         shape: &CacheShape,
         tokens: Vec<i32>,
+        states: Option<StateMemory>,
         mut next: impl FnMut(usize) -> Result<CacheBlock>,
     ) -> Result<()> {
+        let for_kernels = matches!(self.storage.computed(), Computed::ByKernels);
+        let states = match states {
+            Some(states) => States::from_memory(shape.states(), states, tokens.len(), for_kernels)?,
+            None => States::new(shape.states()),
+        };
         let chunks = (0..tokens.len().div_ceil(BLOCK)).map(&mut next);
         self.storage = match self.storage.computed() {
             Computed::ByKernels => {
@@ -332,6 +407,7 @@ impl Sequence {
                 Storage::Arrays(Arrays::from_chunks(shape, chunks)?)
             }
         };
+        self.states = states;
         self.shape = shape.clone();
         self.lineage = Lineage::unknown(tokens.len());
         self.tokens = tokens;
@@ -347,6 +423,28 @@ impl Sequence {
             }),
             Storage::Arrays(_) | Storage::Spilled(..) => None,
         }
+    }
+
+    /// Where the states of a step's rows are for our kernels; `None`: there are none, or
+    /// MLX's operations are in use.
+    pub(crate) fn state_segment(&self, first_row: usize, n_tokens: usize) -> Option<StateSegment> {
+        self.states.segment((first_row, n_tokens), self.length())
+    }
+
+    /// The states of recurrent layers, one after the other.
+    pub(super) fn state_floats(&self, ops: &Ops) -> Result<Vec<f32>> {
+        self.states.to_vec(ops, self.length())
+    }
+
+    /// For MLX's operations: replaces the states of one layer by what `advance` makes of
+    /// them.
+    pub fn update_states<T>(
+        &mut self,
+        ops: &Ops,
+        layer: usize,
+        advance: impl FnOnce(Vec<Array>) -> Result<(T, Vec<Array>)>,
+    ) -> Result<T> {
+        self.states.update(ops, layer, advance)
     }
 
     /// For MLX's operations: gives one layer's keys and values away to be replaced
@@ -370,7 +468,7 @@ impl Sequence {
             Storage::Arrays(arrays) => Some(arrays.all()),
             Storage::Blocks(_) | Storage::Spilled(..) => None,
         };
-        arrays.into_iter().flatten()
+        arrays.into_iter().flatten().chain(self.states.arrays())
     }
 
     /// After a step that failed: whether everything up to `length` is still there.
@@ -378,7 +476,9 @@ impl Sequence {
     pub fn recover(&mut self) -> bool {
         let is_complete = match &self.storage {
             Storage::Blocks(_) | Storage::Spilled(..) => true,
-            Storage::Arrays(arrays) => arrays.are_complete(),
+            Storage::Arrays(arrays) => {
+                arrays.are_complete() && self.states.are_complete(self.length())
+            }
         };
         if !is_complete {
             self.empty();
@@ -394,7 +494,8 @@ impl Sequence {
             Storage::Arrays(arrays) => (None, Some(arrays.part(&self.shape, self.length()))),
             Storage::Spilled(..) => (None, None),
         };
-        blocks.into_iter().flatten().chain(arrays)
+        let states = self.states.parts(self.length());
+        blocks.into_iter().flatten().chain(arrays).chain(states)
     }
 }
 

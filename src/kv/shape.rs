@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
-use crate::kernels::{CacheFormat, CacheLayout, LayerShape};
+use crate::kernels::{CacheFormat, CacheLayout, LayerShape, StateLayout};
 use crate::mlx::Dtype;
 
 /// Tokens of a block, and of a step in which MLX's arrays grow.
@@ -30,6 +30,7 @@ pub enum KvType {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CacheShape {
     layout: Arc<CacheLayout>,
+    states: Arc<StateLayout>,
     /// Tokens that a sequence may hold at most.
     pub max_tokens: usize,
 }
@@ -64,12 +65,26 @@ impl CacheShape {
         }
         Ok(CacheShape {
             layout: Arc::new(CacheLayout::new(layers, format)),
+            states: Arc::default(),
             max_tokens,
         })
     }
 
+    /// With the states of recurrent layers.
+    #[must_use]
+    pub fn with_states(self, states: &Arc<StateLayout>) -> CacheShape {
+        CacheShape {
+            states: states.clone(),
+            ..self
+        }
+    }
+
     pub fn layout(&self) -> &Arc<CacheLayout> {
         &self.layout
+    }
+
+    pub fn states(&self) -> &Arc<StateLayout> {
+        &self.states
     }
 
     /// Keys and values of all layers.

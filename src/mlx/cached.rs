@@ -94,7 +94,7 @@ pub fn cached_bytes(
 
 impl Ops {
     /// The same values, one after another in memory.
-    fn dense(&self, a: &Array) -> Result<Array> {
+    pub fn dense(&self, a: &Array) -> Result<Array> {
         // SAFETY: a live handle; the result is a new node.
         Array::build(|out| unsafe { sys::mlx_contiguous(out, a.raw(), false, self.stream().raw()) })
     }

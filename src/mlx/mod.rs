@@ -11,6 +11,8 @@
 //!   products with weights, norms, mixtures of experts, attention and its cache;
 //!   `stock_experts`, `stock_attention`, `stock_capped`: those of MLX's operations
 //! - `cached`: the arrays of such a cache, and their bytes
+//! - `recurrent`: mixers whose past is a state of fixed size; `stock_recurrent`: by MLX's
+//!   operations
 //! - `latent`: what latent attention does around its cache
 //! - `low_rank`: [`LowRank`], what adapters add to projections; [`Gains`], what they multiply
 //!   them with
@@ -44,10 +46,12 @@ mod ops;
 mod primitive;
 mod projections;
 mod quantized;
+mod recurrent;
 mod rotation;
 mod stock_attention;
 mod stock_capped;
 mod stock_experts;
+mod stock_recurrent;
 mod stream;
 mod visible;
 
@@ -76,5 +80,6 @@ pub use norms::{Norm, NormKind};
 pub use ops::{CpuOps, Ops};
 pub use projections::{Linear, Projected, TransposedWeight, Weight};
 pub use quantized::{BlockWeight, QuantMode, QuantizedWeight};
+pub use recurrent::{ConvLayer, StepStates};
 pub use rotation::{Rope, Rotation};
 pub use stream::{Stream, version};

@@ -179,14 +179,19 @@ impl Ops {
 
     /// The place's heads of a step's rows, `[1, n_heads, n, head_dim]`.
     fn heads(&self, rows: &Array, n_heads: usize, head_dim: usize, place: Place) -> Result<Array> {
-        let Place { first_row, n, .. } = place;
-        let (first, end) = (first_row as i32, (first_row + n) as i32);
-        let own = match first == 0 && end == rows.dim(0) {
-            true => rows.clone(),
-            false => self.slice(rows, &[first, 0], &[end, rows.dim(1)])?,
-        };
-        let shape = [1, n as i32, n_heads as i32, head_dim as i32];
+        let shape = [1, place.n as i32, n_heads as i32, head_dim as i32];
+        let own = self.rows_of(rows, &place)?;
         self.transpose(&self.reshape(&own, &shape)?, &[0, 2, 1, 3])
+    }
+
+    /// The place's own of a step's rows.
+    pub fn rows_of(&self, rows: &Array, place: &Place) -> Result<Array> {
+        let Place { first_row, n, .. } = *place;
+        let (first, end) = (first_row as i32, (first_row + n) as i32);
+        match first == 0 && end == rows.dim(0) {
+            true => Ok(rows.clone()),
+            false => self.slice(rows, &[first, 0], &[end, rows.dim(1)]),
+        }
     }
 
     fn rotated(

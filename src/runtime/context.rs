@@ -5,6 +5,7 @@
 //! - `prompt_cache`: sequences in files of mlx-lm
 //! - `reuse`: texts that begin like others
 //! - `saving`: sequences to and from files
+//! - `states`: what cannot be done with recurrent layers, and the ways around it
 //! - `head`: what becomes of the hidden states behind the layers
 //! - `drafts`: tokens that may be wrong
 //! - `evaluation`: a batch in steps
@@ -17,6 +18,7 @@ mod overflow;
 mod prompt_cache;
 mod reuse;
 mod saving;
+mod states;
 
 pub use overflow::Overflow;
 
@@ -35,7 +37,7 @@ use super::pressure;
 use super::sequences::{Sequences, SharedSequences};
 use super::stats::ContextMemory;
 use crate::error::{Error, Result};
-use crate::kv::{self, KvType, KvUsage, Recipe, Sequence};
+use crate::kv::{self, KvType, KvUsage, Mark, Recipe, Sequence};
 use crate::memory::{Category, Entry};
 use crate::mlx::{Ops, Stream};
 
@@ -102,6 +104,9 @@ pub struct Context {
     overflow: Overflow,
     logits: Vec<LogitsRow>,
     perf: Perf,
+    /// Where the last evaluation with drafts began, if they can be taken back in no other
+    /// way.
+    before_drafts: Option<Mark>,
     logits_bytes: Entry,
     reservation: ContextReservation,
 }
@@ -114,6 +119,12 @@ impl Context {
         let dtype = model.decoder().dtype();
         let plan = ContextPlan::new(model.info(), dtype, options, place)?;
         options.overflow.ensure_possible(model, plan.n_ctx())?;
+        if options.prefix_cache {
+            states::ensure_none(
+                model,
+                "the prefix cache shares keys and values by their tokens",
+            )?;
+        }
         let reservation = plan.admit()?;
         let stream = Stream::acquire(model.device())?;
         let ops = Arc::new(Ops::new(stream, model.cpu_ops(), options.n_threads));
@@ -133,6 +144,7 @@ impl Context {
             adapters,
             logits: Vec::new(),
             perf: Perf::default(),
+            before_drafts: None,
             logits_bytes: Entry::new(Category::Logits, 0),
             model: model.clone(),
             reservation,
@@ -248,6 +260,7 @@ impl Context {
                 cache.length()
             )));
         }
+        states::ensure_can_keep(cache, keep)?;
         let is_kept = self.let_go(cache, keep);
         cache.truncate(keep);
         sequences.account();

@@ -33,21 +33,19 @@ pub fn score(
         ));
     };
     ensure_scorable(context, length, prompt, continuations)?;
+    let start = context.mark(sequence)?;
     let scored = append(context, sequence, before, cancel).and_then(|()| {
-        let behind_prompt = length + before.len();
+        let behind_prompt = context.mark(sequence)?;
         let mut scores = Vec::new();
         for continuation in continuations {
             let scored = score_one(context, sequence, *last, continuation, cancel)?;
-            context.trim(sequence, behind_prompt)?;
+            context.go_back(sequence, &behind_prompt)?;
             scores.extend(scored);
         }
         Ok(scores)
     });
-    let trimmed = match context.sequence_length(sequence)? > length {
-        true => context.trim(sequence, length),
-        false => Ok(()),
-    };
-    scored.and_then(|scores| trimmed.map(|()| scores))
+    let returned = context.go_back(sequence, &start);
+    scored.and_then(|scores| returned.map(|()| scores))
 }
 
 /// The `k` most likely tokens of a row of logits with their log-probabilities, the most

@@ -9,7 +9,8 @@ mod stock;
 
 use self::stock::StockShape;
 use crate::decoder::{
-    AdaptedColumns, DecoderSpec, DenseForm, ExpertsSpec, LatentSpec, MlpSpec, QkNorm,
+    AdaptedColumns, DecoderSpec, DenseForm, ExpertsSpec, LatentSpec, MixerSpec, MlpSpec, QkNorm,
+    RecurrentSpec,
 };
 use crate::kernels::{AttentionShape, Float, MixtureShape, ProductShape, Stored};
 use crate::mlx::{CpuOps, Device, Dtype};
@@ -192,15 +193,28 @@ fn n_sums(spec: &DecoderSpec, has_norm_after: bool) -> usize {
     }
 }
 
-/// The most that the forward pass holds of each token: in attention, behind it, or in
-/// the feed-forward network, when what attention gave is still there.
+/// The most that the forward pass holds of each token in any of its layers.
 fn kernel_row_bytes(spec: &DecoderSpec, element: usize) -> usize {
+    let layers = spec.mixers.iter().zip(&spec.mlps);
+    let bytes = layers.map(|(mixer, mlp)| layer_row_bytes(spec, mixer, mlp, element));
+    bytes.max().unwrap_or(0)
+}
+
+/// In the mixer, behind it, or in the feed-forward network, when what the mixer gave is
+/// still there.
+fn layer_row_bytes(spec: &DecoderSpec, mixer: &MixerSpec, mlp: &MlpSpec, element: usize) -> usize {
     let hidden = spec.hidden_size * element;
-    let attended = spec.attended_columns() * element;
-    let in_attention = hidden + attention_columns(spec) * element;
+    let (mixing, mixed) = match mixer.recurrent() {
+        Some(recurrent) => {
+            let mixed = recurrent.mixed_columns();
+            (recurrent.row_columns() + mixed, mixed)
+        }
+        None => (attention_columns(spec), spec.attended_columns()),
+    };
+    let (in_mixer, mixed) = (hidden + mixing * element, mixed * element);
     let sums = |has_norm_after| n_sums(spec, has_norm_after) * hidden;
-    let behind_attention = hidden + attended + sums(spec.has_norm_after_attention());
-    let mlps = spec.mlps.iter().map(|mlp| match mlp {
+    let behind_mixer = hidden + mixed + sums(spec.has_norm_after_attention());
+    let mlp = match mlp {
         MlpSpec::Dense(dense) => {
             let n_inner = match dense.form {
                 DenseForm::Gated(_) => 1,
@@ -214,9 +228,9 @@ fn kernel_row_bytes(spec: &DecoderSpec, element: usize) -> usize {
             let sum = sums(spec.has_norm_after_mlp()) - hidden;
             normalized + hidden + routes.max(sum)
         }
-    });
-    let in_mlp = hidden + attended + hidden + mlps.max().unwrap_or(0);
-    in_attention.max(behind_attention).max(in_mlp)
+    };
+    let in_mlp = hidden + mixed + hidden + mlp;
+    in_mixer.max(behind_mixer).max(in_mlp)
 }
 
 /// The most that attention holds of a token beside the hidden state.
@@ -241,7 +255,9 @@ fn attention_columns(spec: &DecoderSpec) -> usize {
 /// Rows of the widest matrix that a layer's activations are multiplied with.
 fn widest(spec: &DecoderSpec) -> usize {
     let inner = spec.mlps.iter().map(MlpSpec::widest);
+    let mixed = spec.recurrent().map(RecurrentSpec::mixed_columns);
     let outer = spec.hidden_size.max(spec.attended_columns());
+    let outer = outer.max(mixed.max().unwrap_or(0));
     let compressed = spec
         .latent
         .and_then(|latent| latent.query_rank)

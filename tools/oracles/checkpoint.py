@@ -138,7 +138,11 @@ def separate_experts(state: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def published_names(family: str, state: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """By transformers' names, where mlx-lm has others."""
+    """By transformers' names, and with its order of dimensions, where mlx-lm has others."""
+    state = {
+        name: value.swapaxes(1, 2) if name.endswith("conv.weight") else value
+        for name, value in state.items()
+    }
     if family != "gpt_neox":
         return state
     renamed = (re.sub(r"^model\.h\.", "gpt_neox.layers.", name) for name in state)

@@ -1,7 +1,7 @@
 //! What the magnitudes of DoRA adapters come to, for the weights that they were made for
 //! (Liu et al., 2024): each row of a weight with its update is made as long as they say.
 
-use super::super::weights::{MlpWeights, Projections, Weights};
+use super::super::weights::{Mixer, MlpWeights, Weights};
 use super::Place;
 use crate::error::Result;
 use crate::mlx::{Array, Gains, Linear, LowRank, Ops};
@@ -48,9 +48,10 @@ fn linears_at(weights: &Weights, place: Place) -> Vec<&Linear> {
     match place {
         Place::Head => vec![weights.head()],
         Place::Output(layer) => vec![&weights.layers[layer].output],
-        Place::QueryKeyValue(layer) => match &weights.layers[layer].projections {
-            Projections::Heads(heads) => heads.linears.iter().collect(),
-            Projections::Latent(_) => Vec::new(),
+        Place::QueryKeyValue(layer) => match &weights.layers[layer].mixer {
+            Mixer::Heads(heads) => heads.linears.iter().collect(),
+            Mixer::Recurrent(recurrent) => recurrent.linears(),
+            Mixer::Latent(_) => Vec::new(),
         },
         Place::GateUp(layer) => match &weights.layers[layer].mlp {
             MlpWeights::Gated(gated) => vec![&gated.gate, &gated.up],

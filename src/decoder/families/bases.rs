@@ -50,6 +50,7 @@ pub const LLAMA: Family = Family {
     mlp_bias: Flag::Configured("mlp_bias", false),
     head_bias: Flag::Never,
     is_latent: false,
+    recurrent: None,
     qk_norm: QkNorm::None,
     qk_norm_if: None,
     defaults: &[],
@@ -67,6 +68,7 @@ pub const LLAMA: Family = Family {
         activation: Activation::Silu,
         gelu: Activation::Gelu,
         widening: None,
+        is_adjusted: false,
     },
     experts: None,
     scales: Scales {

@@ -36,6 +36,15 @@ pub struct LayerShape {
     pub value_dim: usize,
 }
 
+impl LayerShape {
+    /// Of a layer without keys and values.
+    pub const NOTHING: LayerShape = LayerShape {
+        n_kv_heads: 0,
+        key_dim: 0,
+        value_dim: 0,
+    };
+}
+
 /// Keys and values of all layers in one block.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CacheLayout {

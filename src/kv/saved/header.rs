@@ -5,12 +5,12 @@ use std::ops::Range;
 use super::super::shape::{BLOCK, CacheShape};
 use super::{CHECKSUM_BYTES, HEADER, checksum};
 use crate::error::{Error, Result};
-use crate::kernels::{CacheFormat, CacheLayout, Float, LayerLayout};
+use crate::kernels::{CacheFormat, Float, LayerLayout};
 
 /// As in PNG: the line ends show what a transfer as text does to a file.
 const MAGIC: [u8; 8] = *b"UMRTKV\r\n";
-const VERSION: u32 = 1;
-pub(super) const FIXED_BYTES: usize = 64;
+const VERSION: u32 = 2;
+pub(super) const FIXED_BYTES: usize = 72;
 const BYTES_PER_LAYER: usize = 12;
 const MAX_LAYERS: usize = 1 << 16;
 
@@ -30,12 +30,16 @@ pub struct Header {
     /// `n_kv_heads`, `key_dim`, `value_dim`
     layers: Vec<[u32; 3]>,
     pub n_tokens: usize,
+    /// Of the states of recurrent layers.
+    pub n_floats: usize,
 }
 
 impl Header {
-    pub fn new(origin: Origin, layout: &CacheLayout, n_tokens: usize) -> Header {
+    pub fn new(origin: Origin, shape: &CacheShape, n_tokens: usize) -> Header {
+        let layout = shape.layout();
         Header {
             origin,
+            n_floats: shape.states().n_floats(),
             format: layout.format(),
             layers: layout.layers().iter().map(numbers_of).collect(),
             n_tokens,
@@ -69,8 +73,10 @@ impl Header {
         number(group_size as u32);
         number(BLOCK as u32);
         number(self.layers.len() as u32);
-        number(self.n_tokens as u32);
-        number((self.n_tokens as u64 >> 32) as u32);
+        for n in [self.n_tokens, self.n_floats] {
+            number(n as u32);
+            number((n as u64 >> 32) as u32);
+        }
         self.layers.iter().flatten().for_each(|&n| number(n));
         debug_assert_eq!(bytes.len(), self.bytes());
         bytes.extend(checksum(HEADER, &bytes));
@@ -109,11 +115,12 @@ impl Header {
         let model = [16, 20, 24, 28].into_iter().rev();
         let model = model.fold(0, |model, at| model << 32 | u128::from(number(header, at)));
         let layers = header[FIXED_BYTES..].chunks_exact(BYTES_PER_LAYER);
-        let n_tokens = u64::from(number(header, 56)) | u64::from(number(header, 60)) << 32;
         let fits =
             number(header, 48) as usize == BLOCK && number(header, 52) as usize == layers.len();
-        let n_tokens = usize::try_from(n_tokens).ok();
-        let (Some(format), Some(n_tokens), true) = (format_of(header), n_tokens, fits) else {
+        let sizes = [56, 64].map(|at| long_number(header, at));
+        let (Some(format), [Some(n_tokens), Some(n_floats)], true) =
+            (format_of(header), sizes, fits)
+        else {
             return Err(Error::format("its header contradicts itself"));
         };
         Ok(Header {
@@ -124,13 +131,15 @@ impl Header {
             format,
             layers: layers.map(|l| [0, 4, 8].map(|at| number(l, at))).collect(),
             n_tokens,
+            n_floats,
         })
     }
 
     /// Refuses what does not belong into a sequence of this origin and shape.
     pub fn ensure_fits(&self, origin: Origin, shape: &CacheShape) -> Result<()> {
-        let own = Header::new(origin, shape.layout(), self.n_tokens);
-        if self.origin.model != origin.model || self.layers != own.layers {
+        let own = Header::new(origin, shape, self.n_tokens);
+        let is_alike = self.layers == own.layers && self.n_floats == own.n_floats;
+        if self.origin.model != origin.model || !is_alike {
             return Err(Error::invalid(format!(
                 "it was saved with another model, {:032x}; this one is {:032x}",
                 self.origin.model, origin.model
@@ -200,4 +209,10 @@ fn name_of(format: CacheFormat) -> String {
 fn number(bytes: &[u8], at: usize) -> u32 {
     let part: Range<usize> = at..at + size_of::<u32>();
     u32::from_le_bytes(bytes[part].try_into().expect("four bytes"))
+}
+
+/// `None`: more than can be addressed.
+fn long_number(bytes: &[u8], at: usize) -> Option<usize> {
+    let [low, high] = [at, at + size_of::<u32>()].map(|at| u64::from(number(bytes, at)));
+    usize::try_from(low | high << 32).ok()
 }

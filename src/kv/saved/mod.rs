@@ -4,8 +4,9 @@
 //!
 //! | bytes | what |
 //! |---|---|
-//! | 64 and 12 per layer | [`Header`]: whose it is and how large everything is |
+//! | 72 and 12 per layer | [`Header`]: whose it is and how large everything is |
 //! | 4 per token | token ids |
+//! | 4 per float | the states of recurrent layers, if there are any |
 //! | the layout's per token | keys and values, in chunks of 256 tokens (the last one of fewer) |
 //!
 //! Behind each of them, and behind each chunk, is its XXH3 (64 bits), seeded with
@@ -25,14 +26,15 @@ use twox_hash::XxHash3_64;
 
 const CHECKSUM_BYTES: usize = size_of::<u64>();
 
-/// Which part it is: 0 the header, 1 the tokens, and then the chunks.
+/// Which part it is: 0 the header, 1 the tokens, 2 the states, and then the chunks.
 fn checksum(number: usize, bytes: &[u8]) -> [u8; CHECKSUM_BYTES] {
     XxHash3_64::oneshot_with_seed(number as u64, bytes).to_le_bytes()
 }
 
 const HEADER: usize = 0;
 const TOKENS: usize = 1;
-const FIRST_CHUNK: usize = 2;
+const STATES: usize = 2;
+const FIRST_CHUNK: usize = 3;
 
 #[cfg(test)]
 mod tests;

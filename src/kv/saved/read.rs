@@ -1,14 +1,15 @@
 //! [`SavedSequence`]: what was written, on its way back.
 
-use std::io::{ErrorKind, Read};
+use std::io::{self, ErrorKind, Read};
 
 use super::super::sequence::{Sequence, chunk_tokens};
 use super::super::shape::CacheShape;
 use super::header::{FIXED_BYTES, Header, Origin};
 use super::write::total_bytes;
-use super::{CHECKSUM_BYTES, FIRST_CHUNK, TOKENS, checksum};
+use super::{CHECKSUM_BYTES, FIRST_CHUNK, STATES, TOKENS, checksum};
 use crate::error::{Error, Result, Status};
-use crate::kernels::CacheBlock;
+use crate::kernels::{CacheBlock, StateMemory};
+use crate::memory::probe;
 
 /// A saved sequence of which header and tokens were read and found right.
 pub struct SavedSequence<'a> {
@@ -60,16 +61,38 @@ impl<'a> SavedSequence<'a> {
             shape,
         } = self;
         let n_tokens = tokens.len();
-        sequence.replace(&shape, tokens, |index| {
+        let states = read_states(input, &shape)?;
+        sequence.replace(&shape, tokens, states, |index| {
             let capacity = chunk_tokens(index, n_tokens).len();
             let chunk = CacheBlock::zeroed(shape.layout(), capacity);
-            let mut chunk = chunk.map_err(|error| {
-                Error::out_of_memory(format!("no memory for keys and values: {error}"))
-            })?;
+            let mut chunk = chunk.map_err(no_memory)?;
             read_checked(input, FIRST_CHUNK + index, chunk.bytes_mut())?;
             Ok(chunk)
         })
     }
+}
+
+/// Of recurrent layers, if the model has some.
+fn read_states(input: &mut dyn Read, shape: &CacheShape) -> Result<Option<StateMemory>> {
+    let layout = shape.states();
+    if layout.n_floats() == 0 {
+        return Ok(None);
+    }
+    if !probe(2 * layout.bytes()) {
+        return Err(no_memory(ErrorKind::OutOfMemory.into()));
+    }
+    let mut states = StateMemory::zeroed(layout).map_err(no_memory)?;
+    let mut bytes = vec![0; layout.bytes()];
+    read_checked(input, STATES, &mut bytes)?;
+    let (stored, _) = bytes.as_chunks();
+    for (state, stored) in states.floats_mut().iter_mut().zip(stored) {
+        *state = f32::from_le_bytes(*stored);
+    }
+    Ok(Some(states))
+}
+
+fn no_memory(error: io::Error) -> Error {
+    Error::out_of_memory(format!("no memory for keys and values: {error}"))
 }
 
 fn read_header(input: &mut dyn Read) -> Result<Header> {
@@ -88,6 +111,7 @@ fn read_checked(input: &mut dyn Read, number: usize, bytes: &mut [u8]) -> Result
     match checksum(number, bytes) == expected {
         true => Ok(()),
         false if number == TOKENS => Err(Error::format("its tokens are damaged")),
+        false if number == STATES => Err(Error::format("its states are damaged")),
         false => Err(Error::format("its keys and values are damaged")),
     }
 }

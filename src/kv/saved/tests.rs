@@ -1,8 +1,10 @@
+use std::sync::Arc;
+
 use proptest::prelude::*;
 
 use super::*;
 use crate::error::{Result, Status};
-use crate::kernels::LayerShape;
+use crate::kernels::{LayerShape, StateLayout, StateMemory};
 use crate::kv::{CacheShape, KvType, Sequence};
 use crate::mlx::{CpuOps, Device, Dtype, Ops, Stream};
 
@@ -30,6 +32,12 @@ fn shape(kv_type: KvType, max_tokens: usize) -> CacheShape {
     .expect("a shape")
 }
 
+/// With a recurrent layer more.
+fn recurrent(shape: CacheShape) -> CacheShape {
+    let states = StateLayout::new(&[vec![], vec![], vec![vec![3, 5], vec![7]]]);
+    shape.with_states(&Arc::new(states))
+}
+
 fn empty(cpu_ops: CpuOps, shape: &CacheShape) -> Sequence {
     Sequence::new(&ops(cpu_ops), shape.clone())
 }
@@ -47,7 +55,17 @@ fn filled(cpu_ops: CpuOps, shape: &CacheShape, n_tokens: usize) -> Sequence {
         }
         Ok(chunk)
     };
-    sequence.replace(shape, tokens, fill).expect("a sequence");
+    let states = (shape.states().n_floats() > 0).then(|| {
+        let mut states = StateMemory::zeroed(shape.states()).expect("memory");
+        let floats = states.floats_mut().iter_mut();
+        floats
+            .zip(1..)
+            .for_each(|(state, value)| *state = value as f32);
+        states
+    });
+    sequence
+        .replace(shape, tokens, states, fill)
+        .expect("a sequence");
     sequence
 }
 
@@ -83,8 +101,12 @@ proptest! {
     #[test]
     fn a_sequence_is_saved_alike_whoever_computes_with_it_and_however_long_it_may_become(
         kv_type in kv_types(), n_tokens in 0_usize..600, more in 0_usize..300,
+        is_recurrent: bool,
     ) {
-        let shapes = [n_tokens.max(1), n_tokens.max(1) + more].map(|n| shape(kv_type, n));
+        let shapes = [n_tokens.max(1), n_tokens.max(1) + more].map(|n| match is_recurrent {
+            true => recurrent(shape(kv_type, n)),
+            false => shape(kv_type, n),
+        });
         let first = filled(CpuOps::Kernels, &shapes[0], n_tokens);
         let expected = saved(&first);
         for cpu_ops in [CpuOps::Stock, CpuOps::Kernels] {
@@ -99,7 +121,7 @@ proptest! {
     fn damage_anywhere_is_noticed_before_anything_changes(
         at: prop::sample::Index, bit in 0_u32..8, cut: prop::sample::Index, is_cut: bool,
     ) {
-        let shape = shape(KvType::F16, 400);
+        let shape = recurrent(shape(KvType::F16, 400));
         let mut bytes = saved(&filled(CpuOps::Kernels, &shape, 300));
         match is_cut {
             true => bytes.truncate(cut.index(bytes.len())),
@@ -167,6 +189,12 @@ fn a_sequence_goes_only_where_it_belongs() {
             shape(q8, 300),
             Status::InvalidArgument,
             "same kv_type",
+        ),
+        (
+            ORIGIN,
+            recurrent(shape(KvType::F16, 300)),
+            Status::InvalidArgument,
+            "another model",
         ),
         (
             ORIGIN,

@@ -1,6 +1,7 @@
 //! What a context takes.
 
 use std::fmt;
+use std::sync::Arc;
 
 use super::{amount, apply_limits, look_at, probe, within};
 use crate::decoder::{AdaptedColumns, DecoderSpec};
@@ -100,8 +101,12 @@ impl ContextPlan {
                 n => n,
             },
         };
-        let shape = |kv_type| CacheShape::new(&spec.cache_layers(), dtype, kv_type, n_ctx);
-        let cache = shape(options.kv_type)?;
+        let states = Arc::new(spec.state_layout());
+        let shape = |kv_type| {
+            let shape = CacheShape::new(&spec.cache_layers(), dtype, kv_type, n_ctx)?;
+            Ok(shape.with_states(&states))
+        };
+        let cache: CacheShape = shape(options.kv_type)?;
         let reduced = options.pressure_kv_type.map(shape).transpose()?;
         if let Some(reduced) = &reduced {
             ensure_reducible(&cache, reduced, placement)?;
@@ -152,7 +157,8 @@ impl ContextPlan {
     pub fn with_kv_bits(&self, spec: &DecoderSpec, bits: usize) -> Option<Self> {
         let cache = |group_size| {
             let kv_type = KvType::Quantized { bits, group_size };
-            CacheShape::new(&spec.cache_layers(), self.dtype, kv_type, self.n_ctx()).ok()
+            let shape = CacheShape::new(&spec.cache_layers(), self.dtype, kv_type, self.n_ctx());
+            Some(shape.ok()?.with_states(self.cache.states()))
         };
         Some(Self {
             cache: cache(64).or_else(|| cache(32))?,
@@ -173,7 +179,9 @@ impl ContextPlan {
             ..prefill
         };
         ContextBytes {
-            kv: kv_bytes(&self.cache, self.n_ctx()).saturating_mul(self.n_sequences),
+            kv: kv_bytes(&self.cache, self.n_ctx())
+                .saturating_mul(self.n_sequences)
+                .saturating_add(self.states_bytes()),
             logits: self.logits_bytes(self.n_sequences.saturating_mul(2)),
             prefill_scratch: self.step.bytes(&prefill),
             prefill_arrays: self.step.array_bytes(&prefill),
@@ -187,9 +195,16 @@ impl ContextPlan {
         }
     }
 
-    /// Keys and values of one sequence of so many tokens.
+    /// Keys and values of one sequence of so many tokens, and its states behind them.
     pub fn kv_bytes(&self, n_tokens: usize) -> usize {
-        kv_bytes(&self.cache, n_tokens)
+        kv_bytes(&self.cache, n_tokens).saturating_add(self.cache.states().bytes())
+    }
+
+    /// States of recurrent layers: in front of and behind the last evaluation of each
+    /// sequence, and once more for a place that one is to come back to.
+    fn states_bytes(&self) -> usize {
+        let n = self.n_sequences.saturating_mul(2).saturating_add(1);
+        product([n, self.cache.states().bytes()])
     }
 
     pub fn logits_bytes(&self, n_rows: usize) -> usize {
@@ -214,7 +229,7 @@ impl ContextPlan {
         if self.device.has_own_memory() {
             return Ok(());
         }
-        probe(kv_bytes(&self.cache, n_tokens), || {
+        probe(self.kv_bytes(n_tokens), || {
             format!("keys and values of {n_tokens} tokens")
         })
     }

@@ -1,9 +1,10 @@
 //! Tokens that may be wrong: evaluated all at once, and taken back.
 
-use super::Context;
 use super::evaluation::Arithmetic;
 use super::head::LogitsHead;
+use super::{Context, Perf};
 use crate::error::Result;
+use crate::kv::Mark;
 use crate::runtime::batch::{Batch, Want};
 use crate::runtime::cancel::Cancel;
 use crate::runtime::sequences::Sequences;
@@ -24,7 +25,12 @@ impl Context {
             want: Want::Marked(&vec![1; tokens.len()]),
         };
         let mut head = LogitsHead::default();
+        // The former one would keep memory that the evaluation needs.
+        self.before_drafts = None;
+        let has_drafts = tokens.len() > 1 && self.model.info().spec.has_states();
+        let mark = has_drafts.then(|| self.mark(sequence)).transpose()?;
         self.eval_with(&batch, Arithmetic::OneByOne, &mut head, cancel)?;
+        self.before_drafts = mark;
         self.keep_logits(head);
         self.perf.n_drafted += tokens.len() as u64 - 1;
         Ok(())
@@ -41,15 +47,40 @@ impl Context {
         n_wrong: usize,
         row: usize,
     ) -> Result<()> {
+        let mark = self.before_drafts.take();
         if n_wrong > 0 {
-            let length = self.sequence_length(sequence)?;
-            self.trim(sequence, length - n_wrong)?;
+            let n_right = self.sequence_length(sequence)? - n_wrong;
+            match mark {
+                Some(mark) => self.repeat_from(&mark, sequence, n_right)?,
+                None => self.trim(sequence, n_right)?,
+            }
             self.perf.n_decode_tokens -= n_wrong as u64;
         }
         if self.logits.len() > 1 {
             self.logits = vec![self.logits.swap_remove(row)];
             self.account_logits();
         }
+        Ok(())
+    }
+
+    /// Goes back to the mark and evaluates those of the first `n_right` tokens that are
+    /// behind it once more: states have no other way back.
+    fn repeat_from(&mut self, mark: &Mark, sequence: i32, n_right: usize) -> Result<()> {
+        let right = |tokens: &[i32]| tokens[mark.n_tokens()..n_right].to_vec();
+        let tokens = self.with_tokens(sequence, right)?;
+        self.go_back(sequence, mark)?;
+        let batch = Batch {
+            tokens: &tokens,
+            sequences: Some(&vec![sequence; tokens.len()]),
+            want: Want::Marked(&vec![0; tokens.len()]),
+        };
+        let counted = self.perf;
+        let mut head = LogitsHead::default();
+        self.eval_with(&batch, Arithmetic::OneByOne, &mut head, None)?;
+        self.perf = Perf {
+            decode_time: self.perf.decode_time,
+            ..counted
+        };
         Ok(())
     }
 

@@ -1,6 +1,6 @@
 //! Sequences that lose tokens to make room for others.
 
-use super::{Context, Model, Sequences};
+use super::{Context, Model, Sequences, states};
 use crate::error::{Error, Result};
 use crate::kv::Sequence;
 use crate::runtime::batch::Share;
@@ -109,6 +109,7 @@ impl Context {
 
 /// Refuses where positions cannot be taken out of keys and values again.
 fn ensure_removable(model: &Model) -> Result<()> {
+    states::ensure_none(model, "tokens cannot be removed from within sequences")?;
     let spec = model.decoder().spec();
     match spec.has_learned_positions() {
         false => Ok(()),

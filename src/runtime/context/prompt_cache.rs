@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::Context;
+use super::{Context, states};
 use crate::checkpoint::{Dtype, NewArray, NewPromptCache, NewRows, PromptCache, TensorInfo};
 use crate::error::{Error, Result, ResultExt};
 use crate::kernels::{CacheFormat, CacheLayout, Float, RowsLayout};
@@ -77,6 +77,11 @@ impl Context {
     }
 
     fn ensure_exchangeable(&self) -> Result<()> {
+        states::ensure_none(
+            &self.model,
+            "prompt caches of mlx-lm have keys and values only; save the sequence with \
+             umrt_seq_save",
+        )?;
         match self.model.decoder().spec().latent {
             None => Ok(()),
             Some(_) => Err(Error::unsupported(

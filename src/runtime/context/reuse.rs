@@ -23,7 +23,7 @@ impl Context {
         let mut sequences = Sequences::of(&shared);
         let cache = &mut sequences[index];
         let usable = cache.lineage().n_tokens(&self.recipe);
-        let own = common_prefix(&cache.tokens()[..usable], wanted);
+        let own = cache.most_kept(common_prefix(&cache.tokens()[..usable], wanted));
         let n = self.adopt(cache, wanted, own)?;
         if n == own {
             self.let_go(cache, own);

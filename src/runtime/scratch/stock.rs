@@ -4,7 +4,7 @@
 //! needs. It is a bound.
 
 use super::{LAYERWISE_FROM, StepSize, n_sums, product};
-use crate::decoder::{DecoderSpec, DenseForm, MlpSpec};
+use crate::decoder::{DecoderSpec, DenseForm, MlpSpec, RecurrentSpec};
 use crate::kernels::{Activation, Gate};
 use crate::mlx::Device;
 
@@ -22,6 +22,8 @@ pub(super) struct StockShape {
     /// Of a token: what attention takes, and what it and what is behind it give.
     row_columns: usize,
     attended_columns: usize,
+    /// Of a token in a recurrent layer, besides.
+    recurrent_bytes: usize,
     element: usize,
     device: Device,
     has_score_cap: bool,
@@ -37,14 +39,18 @@ impl StockShape {
     pub fn new(spec: &DecoderSpec, element: usize, device: Device) -> Self {
         let mlps = spec.mlps.iter();
         let mlp_bytes: Vec<usize> = mlps.map(|mlp| mlp_bytes(spec, mlp, element)).collect();
+        let largest = |of: fn(&RecurrentSpec) -> usize| spec.recurrent().map(of).max().unwrap_or(0);
+        let row_columns = spec.row_columns() + latent_columns(spec);
+        let attended_columns = spec.attended_columns() + seen_columns(spec);
         Self {
             n_layers: spec.n_layers,
             hidden: spec.hidden_size,
             n_heads: spec.n_heads,
             n_kv_heads: spec.n_kv_heads,
             head_dim: spec.head_dim,
-            row_columns: spec.row_columns() + latent_columns(spec),
-            attended_columns: spec.attended_columns() + seen_columns(spec),
+            row_columns: row_columns.max(largest(RecurrentSpec::row_columns)),
+            attended_columns: attended_columns.max(largest(RecurrentSpec::mixed_columns)),
+            recurrent_bytes: largest(RecurrentSpec::stock_floats) * size_of::<f32>(),
             element,
             device,
             has_score_cap: spec.score_cap.is_some(),
@@ -71,8 +77,12 @@ impl StockShape {
             _ => self.mlps_bytes,
         };
         let columns = self.hidden + n_layers * self.attention_columns(step.n_sequences);
-        product([step.n_tokens, columns * self.element + mlp_bytes])
-            .saturating_add(product([n_layers, self.score_bytes(step)]))
+        let recurrent_bytes = n_layers * self.recurrent_bytes;
+        product([
+            step.n_tokens,
+            columns * self.element + mlp_bytes + recurrent_bytes,
+        ])
+        .saturating_add(product([n_layers, self.score_bytes(step)]))
     }
 
     /// What a layer's attention makes of each token.

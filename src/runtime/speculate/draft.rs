@@ -33,6 +33,7 @@ impl<'a> DraftModel<'a> {
             .sequence_length(sequence)
             .at("the draft model's context")?;
         ensure_same_vocabulary(model, context.model())?;
+        ensure_can_follow(context.model())?;
         let vocab_size = |model: &Model| model.info().spec.vocab_size;
         Ok(DraftModel {
             vocab_size: vocab_size(model).min(vocab_size(context.model())),
@@ -96,6 +97,19 @@ impl<'a> DraftModel<'a> {
             ..Batch::of(tokens)
         };
         self.context.eval(&batch, cancel)
+    }
+}
+
+/// Guesses that were wrong are taken back from the draft model's sequence.
+fn ensure_can_follow(draft: &Model) -> Result<()> {
+    let spec = &draft.info().spec;
+    match spec.has_states() {
+        false => Ok(()),
+        true => Err(Error::unsupported(format!(
+            "the draft model is a {}, from whose recurrent layers guesses cannot be taken back; \
+             use a draft model of attention only, or ngram",
+            spec.model_type
+        ))),
     }
 }
 

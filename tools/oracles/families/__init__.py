@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from families import dense, experts, gemma, gpt, gpt_oss, latent, renamed
+from families import dense, experts, gemma, gpt, gpt_oss, latent, recurrent, renamed
 from model_specs import ModelSpec
 
 FAMILY_MODELS: tuple[ModelSpec, ...] = (
@@ -13,4 +13,5 @@ FAMILY_MODELS: tuple[ModelSpec, ...] = (
     *dense.MODELS,
     *gpt.MODELS,
     *renamed.MODELS,
+    *recurrent.MODELS,
 )

@@ -1,0 +1,264 @@
+//! Causal convolutions of each channel with itself over a few tokens (as in Poli et al.,
+//! 2023, and Gu and Dao, 2023): `y[t] = sum of weight[tap] * x[t - n_taps + 1 + tap]`.
+
+use std::ops::Range;
+
+use super::state::StateSegment;
+use crate::kernels::activation::Activation;
+use crate::kernels::floats::{Floats, FloatsMut};
+use crate::kernels::lanes::{Kernel, Lanes};
+use crate::kernels::level::Level;
+use crate::kernels::output::Output;
+use crate::kernels::pool::Pool;
+
+/// Tokens that a convolution may look at.
+pub const MOST_TAPS: usize = 8;
+
+/// Channels that go through a text together: what they remember of it stays in the
+/// nearest cache.
+const BLOCK: usize = 128;
+
+/// Elements that a piece of work covers at least.
+const PIECE_ELEMENTS: usize = 1 << 15;
+
+/// A layer's convolution. Inputs are columns of rows that have others too.
+#[derive(Clone, Copy)]
+pub struct ShortConv<'a> {
+    /// Of `columns` each.
+    pub rows: Floats<'a>,
+    pub columns: usize,
+    pub n_channels: usize,
+    /// The first column of the inputs.
+    pub input: usize,
+    /// The first columns of what inputs and outputs are multiplied with.
+    pub gates: Option<[usize; 2]>,
+    /// `[n_channels, n_taps]`, the token itself last.
+    pub weight: Floats<'a>,
+    pub bias: Option<Floats<'a>>,
+    /// Of what was summed up.
+    pub activation: Option<Activation>,
+    /// Floats in front of the state: `[n_taps - 1, n_channels]`, the inputs of the last
+    /// tokens.
+    pub state: usize,
+}
+
+impl ShortConv<'_> {
+    fn n_taps(&self) -> usize {
+        self.weight.len() / self.n_channels
+    }
+
+    fn check(&self, segments: &[StateSegment], n_outputs: usize) {
+        let (n_channels, n_taps) = (self.n_channels, self.n_taps());
+        assert!((1..=MOST_TAPS).contains(&n_taps));
+        assert_eq!(self.weight.len(), n_channels * n_taps);
+        assert!(self.bias.is_none_or(|bias| bias.len() == n_channels));
+        let parts = self.gates.into_iter().flatten().chain([self.input]);
+        assert!(
+            parts
+                .max()
+                .is_some_and(|first| first + n_channels <= self.columns)
+        );
+        let n_rows = self.rows.len() / self.columns;
+        assert_eq!(self.rows.len(), n_rows * self.columns);
+        assert_eq!(n_outputs, n_rows * n_channels);
+        let ends = segments.iter().map(|one| one.first_row + one.n_tokens);
+        assert!(ends.max().is_none_or(|end| end <= n_rows));
+    }
+}
+
+/// Convolves the rows of all segments, and leaves in their states what those behind them
+/// will see. The result is `[rows, n_channels]`.
+///
+/// # Safety
+/// Segments have different rows and states. Nobody else uses the layer's state in their
+/// memory, or writes it in that which they go on from.
+///
+/// # Panics
+/// If the sizes of the arguments do not belong together.
+pub unsafe fn short_conv(
+    pool: &Pool,
+    conv: &ShortConv<'_>,
+    segments: &[StateSegment],
+    out: FloatsMut<'_>,
+) {
+    conv.check(segments, out.len());
+    let (level, float) = (Level::detect(), out.float());
+    let out = Output::new(out.into_bytes());
+    let pieces: Vec<_> = segments.iter().flat_map(|one| pieces(conv, one)).collect();
+    pool.run(pieces.len(), &|index| {
+        let (segment, channels) = &pieces[index];
+        for first in channels.clone().step_by(BLOCK) {
+            let channels = first..(first + BLOCK).min(channels.end);
+            let write = |row: usize, fill: &mut dyn FnMut(FloatsMut<'_>)| {
+                let start = row * conv.n_channels;
+                let bytes = (start + channels.start) * float.bytes()
+                    ..(start + channels.end) * float.bytes();
+                // SAFETY: these channels of the row belong to this piece.
+                fill(FloatsMut::new(float, unsafe { out.part(bytes) }));
+            };
+            // SAFETY: these channels of the segment's state belong to this piece, which
+            // takes them once; the rest is the caller's.
+            let mut state = unsafe { take(conv, segment, &channels) };
+            let mut block = Block::new(level, conv, channels.clone(), &state);
+            block.go_through(segment, &write);
+            block.leave(segment.n_tokens, &mut state);
+        }
+    });
+}
+
+/// Parts of the channels of a segment.
+fn pieces<'a>(
+    conv: &ShortConv<'_>,
+    segment: &'a StateSegment,
+) -> impl Iterator<Item = (&'a StateSegment, Range<usize>)> + use<'a> {
+    let block_elements = segment.n_tokens.max(1) * BLOCK;
+    let n_channels = conv.n_channels;
+    let per_piece = PIECE_ELEMENTS.div_ceil(block_elements) * BLOCK;
+    let firsts = (0..n_channels).step_by(per_piece);
+    firsts.map(move |first| (segment, first..(first + per_piece).min(n_channels)))
+}
+
+/// The rows of the state, of some channels.
+///
+/// # Safety
+/// As for [`StateSegment::take`].
+unsafe fn take<'a>(
+    conv: &ShortConv<'_>,
+    segment: &'a StateSegment,
+    channels: &Range<usize>,
+) -> Vec<&'a mut [f32]> {
+    let rows = 0..conv.n_taps() - 1;
+    rows.map(|row| {
+        let first = conv.state + row * conv.n_channels;
+        // SAFETY: the caller's.
+        unsafe { segment.take(first + channels.start..first + channels.end) }
+    })
+    .collect()
+}
+
+/// Some channels on their way through a text.
+struct Block<'a> {
+    level: Level,
+    conv: &'a ShortConv<'a>,
+    channels: Range<usize>,
+    n_taps: usize,
+    /// By tap.
+    weight: [[f32; BLOCK]; MOST_TAPS],
+    bias: [f32; BLOCK],
+    /// The inputs of the last tokens: those of token `t` are in row `(t + n_taps - 1) %
+    /// n_taps`, where the state's end with token -1.
+    window: [[f32; BLOCK]; MOST_TAPS],
+}
+
+impl<'a> Block<'a> {
+    fn new(
+        level: Level,
+        conv: &'a ShortConv<'a>,
+        channels: Range<usize>,
+        state: &[&mut [f32]],
+    ) -> Block<'a> {
+        let n_taps = conv.n_taps();
+        let (mut weight, mut bias) = ([[0.0; BLOCK]; MOST_TAPS], [0.0; BLOCK]);
+        let mut window = [[0.0; BLOCK]; MOST_TAPS];
+        for (place, channel) in channels.clone().enumerate() {
+            for (tap, weight) in weight[..n_taps].iter_mut().enumerate() {
+                weight[place] = conv.weight.get(channel * n_taps + tap);
+            }
+            bias[place] = conv.bias.map_or(0.0, |bias| bias.get(channel));
+        }
+        for (window, state) in window.iter_mut().zip(state) {
+            window[..state.len()].copy_from_slice(state);
+        }
+        Block {
+            level,
+            conv,
+            channels,
+            n_taps,
+            weight,
+            bias,
+            window,
+        }
+    }
+
+    /// `write` gives the place of a row's results.
+    fn go_through(
+        &mut self,
+        segment: &StateSegment,
+        write: &dyn Fn(usize, &mut dyn FnMut(FloatsMut<'_>)),
+    ) {
+        let conv = self.conv;
+        for token in 0..segment.n_tokens {
+            let row = segment.first_row + token;
+            let columns = conv.rows.row(row, conv.columns);
+            let part = |first: usize| {
+                let (_, from) = columns.split_at(first + self.channels.start);
+                from.split_at(self.channels.len()).0
+            };
+            let gates = conv.gates.map(|gates| gates.map(part));
+            let input = part(conv.input);
+            write(row, &mut |out| {
+                self.level.run(Token {
+                    token,
+                    n_taps: self.n_taps,
+                    input,
+                    gates,
+                    weight: &self.weight,
+                    bias: &self.bias,
+                    activation: conv.activation,
+                    window: &mut self.window,
+                    out,
+                });
+            });
+        }
+    }
+
+    /// The inputs of the last tokens.
+    fn leave(&self, n_tokens: usize, state: &mut [&mut [f32]]) {
+        for (row, state) in state.iter_mut().enumerate() {
+            let window = &self.window[(n_tokens + row) % self.n_taps];
+            state.copy_from_slice(&window[..state.len()]);
+        }
+    }
+}
+
+/// One token of a block.
+struct Token<'a> {
+    token: usize,
+    n_taps: usize,
+    input: Floats<'a>,
+    gates: Option<[Floats<'a>; 2]>,
+    weight: &'a [[f32; BLOCK]; MOST_TAPS],
+    bias: &'a [f32; BLOCK],
+    activation: Option<Activation>,
+    window: &'a mut [[f32; BLOCK]; MOST_TAPS],
+    out: FloatsMut<'a>,
+}
+
+impl Kernel for Token<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<V: Lanes>(mut self) {
+        let newest = (self.token + self.n_taps - 1) % self.n_taps;
+        for first in (0..self.out.len()).step_by(V::N) {
+            let mut x: V = self.input.lanes(first, 0.0);
+            if let Some([gate, _]) = self.gates {
+                x = x * gate.lanes(first, 0.0);
+            }
+            FloatsMut::from(&mut self.window[newest][..]).set_lanes(first, x);
+            let mut y: V = Floats::from(&self.bias[..]).lanes(first, 0.0);
+            for tap in 0..self.n_taps {
+                let x: V = Floats::from(&self.window[(self.token + tap) % self.n_taps][..])
+                    .lanes(first, 0.0);
+                y = x.mul_add(Floats::from(&self.weight[tap][..]).lanes(first, 0.0), y);
+            }
+            if let Some(activation) = self.activation {
+                y = activation.of(y);
+            }
+            if let Some([_, gate]) = self.gates {
+                y = y * gate.lanes(first, 0.0);
+            }
+            self.out.set_lanes(first, y);
+        }
+    }
+}
