@@ -7,10 +7,12 @@
 //! - `plan`: how much a model takes, by its numbers
 //! - `probe`: whether the system has so much to give now
 //! - `emergency`: small pieces when it has none
+//! - `bounded`: calls that may hold so much and no more
 //! - `process`: what the operating system says of this process
 //! - `pressure`: how much the system stalls for want of memory
 //! - `ledger`: what umrt itself holds, by category
 
+mod bounded;
 mod budget;
 mod cgroup;
 mod emergency;
@@ -23,6 +25,7 @@ mod pressure;
 mod probe;
 mod process;
 
+pub use bounded::{Bounded, run_bounded};
 pub use budget::{
     Budget, Demand, Mebibytes, Reservation, Settings, Shortage, Snapshot, budget, usable,
 };
