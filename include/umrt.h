@@ -1762,7 +1762,15 @@ typedef struct {
    * tokens stay. 0: it has all the time it needs.
    */
   uint32_t deadline_ms;
-  uint32_t reserved;
+  /**
+   * Where tokens are chosen. `UMRT_DEVICE_AUTO`: on the GPU where the model computes
+   * there, but for penalties and guesses; `UMRT_DEVICE_CPU`: always on the CPU;
+   * `UMRT_DEVICE_GPU`: on the GPU, UNSUPPORTED if the model computes on the CPU or
+   * for penalties and guesses. The tokens are the same: at temperature 0 exactly,
+   * above unless a draw is within 2e-6 of the probability that decides between two.
+   * `UMRT_CPU_OPS_STOCK`, which are the operations of GPUs, count as a GPU.
+   */
+  uint32_t sampling_device;
 } umrt_generate_params;
 
 /**
@@ -2835,8 +2843,11 @@ umrt_status umrt_sample(umrt_ctx *ctx, umrt_sampler *sampler, size_t row, int32_
  * together, up to near ties); above, tokens have the same probabilities, but a seed
  * gives other ones than without guesses.
  *
+ * Where tokens are chosen on a GPU, it computes a step while the token before is looked
+ * at; not with a prefix cache or `UMRT_OVERFLOW_SHIFT`, which do something in between.
+ *
  * Returns INVALID_ARGUMENT (also a draft model of another vocabulary: the message
- * names the difference), NOT_FOUND (no tokenizer or chat template), FORMAT (they are
+ * names the difference), UNSUPPORTED (see `sampling_device`), NOT_FOUND (no tokenizer or chat template), FORMAT (they are
  * broken), NO_SPACE (the prompt does not fit), OVER_BUDGET (no room for the logits of
  * guesses), BUSY, CANCELLED, DEADLINE_EXCEEDED, OUT_OF_MEMORY, BACKEND. Any thread.
  */

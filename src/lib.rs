@@ -47,6 +47,6 @@ pub mod sample;
 pub mod text;
 
 /// Of the library for C, which must not end the process of its host.
-#[cfg(feature = "capi")]
+#[cfg(any(feature = "capi", test))]
 #[global_allocator]
 static ALLOCATOR: memory::EmergencyAllocator = memory::EmergencyAllocator(std::alloc::System);

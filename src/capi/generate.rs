@@ -8,11 +8,13 @@ use super::cancel::{self, umrt_cancel};
 use super::context::{self, umrt_ctx};
 use super::guard::{guard, umrt_status};
 use super::handle;
+use super::library::{UMRT_DEVICE_CPU, UMRT_DEVICE_GPU};
+use super::model::UMRT_DEVICE_AUTO;
 use super::sampler::{self, umrt_sampler, umrt_sampler_params};
 use super::structs::{self, Destination, c_structs};
 use crate::error::{Error, Result};
 use crate::runtime::{
-    self, Ahead, Context, Flow, GenerateOptions, Generated, Prompt, Receive, Speculation,
+    self, Context, Flow, GenerateOptions, Generated, Prompt, Receive, SamplingDevice, Speculation,
 };
 use crate::sample::Sampler;
 
@@ -92,7 +94,13 @@ pub struct umrt_generate_params {
     /// after which it ends with DEADLINE_EXCEEDED, as if it was cancelled: all finished
     /// tokens stay. 0: it has all the time it needs.
     pub deadline_ms: u32,
-    pub reserved: u32,
+    /// Where tokens are chosen. `UMRT_DEVICE_AUTO`: on the GPU where the model computes
+    /// there, but for penalties and guesses; `UMRT_DEVICE_CPU`: always on the CPU;
+    /// `UMRT_DEVICE_GPU`: on the GPU, UNSUPPORTED if the model computes on the CPU or
+    /// for penalties and guesses. The tokens are the same: at temperature 0 exactly,
+    /// above unless a draw is within 2e-6 of the probability that decides between two.
+    /// `UMRT_CPU_OPS_STOCK`, which are the operations of GPUs, count as a GPU.
+    pub sampling_device: u32,
 }
 
 /// What a generation did.
@@ -133,8 +141,11 @@ c_structs!(umrt_generate_params, umrt_generate_result);
 /// together, up to near ties); above, tokens have the same probabilities, but a seed
 /// gives other ones than without guesses.
 ///
+/// Where tokens are chosen on a GPU, it computes a step while the token before is looked
+/// at; not with a prefix cache or `UMRT_OVERFLOW_SHIFT`, which do something in between.
+///
 /// Returns INVALID_ARGUMENT (also a draft model of another vocabulary: the message
-/// names the difference), NOT_FOUND (no tokenizer or chat template), FORMAT (they are
+/// names the difference), UNSUPPORTED (see `sampling_device`), NOT_FOUND (no tokenizer or chat template), FORMAT (they are
 /// broken), NO_SPACE (the prompt does not fit), OVER_BUDGET (no room for the logits of
 /// guesses), BUSY, CANCELLED, DEADLINE_EXCEEDED, OUT_OF_MEMORY, BACKEND. Any thread.
 ///
@@ -197,7 +208,6 @@ pub(super) unsafe fn options<'a>(
     params: &umrt_generate_params,
     stop: &'a [&'a str],
 ) -> Result<GenerateOptions<'a>> {
-    structs::ensure_reserved::<umrt_generate_params>(params.reserved)?;
     Ok(GenerateOptions {
         // SAFETY: the caller's contract.
         prompt: unsafe { prompt(params)? },
@@ -205,8 +215,19 @@ pub(super) unsafe fn options<'a>(
         max_tokens: params.max_tokens as usize,
         stop,
         ignore_end: params.flags & UMRT_GENERATE_IGNORE_END != 0,
-        ahead: Ahead::Auto,
+        sampling_device: sampling_device(params.sampling_device)?,
     })
+}
+
+fn sampling_device(device: u32) -> Result<SamplingDevice> {
+    match device {
+        UMRT_DEVICE_AUTO => Ok(SamplingDevice::Auto),
+        UMRT_DEVICE_CPU => Ok(SamplingDevice::Cpu),
+        UMRT_DEVICE_GPU => Ok(SamplingDevice::Gpu),
+        other => Err(Error::invalid(format!(
+            "sampling_device {other} is none of UMRT_DEVICE_*"
+        ))),
+    }
 }
 
 /// The one that is given, or a new one.

@@ -1,4 +1,5 @@
-//! Samplers: from logits to a token, on the CPU, where the logits lie.
+//! Samplers: from logits to a token, on the CPU. Where `umrt_generate` chooses on a
+//! GPU, it has their parameters and their random numbers from here.
 
 use std::sync::{Arc, Mutex};
 

@@ -11,6 +11,7 @@ use std::hint;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use super::bounded;
 use super::probe::probe;
 use crate::error::{Error, Result};
 
@@ -22,7 +23,8 @@ const STORE_ALIGNMENT: usize = 4096;
 /// What the system has to have again before anything new begins.
 const ENOUGH_BYTES: usize = STORE_BYTES / 2;
 
-/// Allocates from `A`, and from the process's emergency store what `A` refuses.
+/// Allocates from `A`, and from the process's emergency store what `A` refuses; holds
+/// calls to their bounds ([`run_bounded`](super::run_bounded)).
 pub struct EmergencyAllocator<A = System>(pub A);
 
 static STORE: Store = Store {
@@ -51,6 +53,7 @@ pub fn ensure_small_pieces() -> Result<()> {
 // the store, whose pieces are aligned, do not overlap, and are told by their addresses.
 unsafe impl<A: GlobalAlloc> GlobalAlloc for EmergencyAllocator<A> {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        bounded::take(layout.size());
         // SAFETY: the caller's contract.
         let memory = unsafe { self.0.alloc(layout) };
         match memory.is_null() {
@@ -60,6 +63,7 @@ unsafe impl<A: GlobalAlloc> GlobalAlloc for EmergencyAllocator<A> {
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        bounded::take(layout.size());
         // SAFETY: the caller's contract.
         let memory = unsafe { self.0.alloc_zeroed(layout) };
         if !memory.is_null() {
@@ -74,6 +78,7 @@ unsafe impl<A: GlobalAlloc> GlobalAlloc for EmergencyAllocator<A> {
     }
 
     unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
+        bounded::give_back(layout.size());
         match STORE.first_cell(memory) {
             Some(first) => STORE.give_back(first, layout),
             // SAFETY: the caller's contract; it came from `A`.
@@ -83,11 +88,14 @@ unsafe impl<A: GlobalAlloc> GlobalAlloc for EmergencyAllocator<A> {
 
     unsafe fn realloc(&self, memory: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
         if STORE.first_cell(memory).is_none() {
+            bounded::take(new_size);
             // SAFETY: the caller's contract; it came from `A`.
             let moved = unsafe { self.0.realloc(memory, layout, new_size) };
             if !moved.is_null() {
+                bounded::give_back(layout.size());
                 return moved;
             }
+            bounded::give_back(new_size);
         }
         // SAFETY: the size is valid by the caller's contract; both pieces hold what is
         // copied, and the old one is not used any more.

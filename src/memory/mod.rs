@@ -8,10 +8,12 @@
 //! - `plan`: how much a model takes, by its numbers
 //! - `probe`: whether the system has so much to give now
 //! - `emergency`: small pieces when it has none
+//! - `bounded`: calls that may hold so much and no more
 //! - `process`: what the operating system says of this process
 //! - `pressure`: how much the system stalls for want of memory
 //! - `ledger`: what umrt itself holds, by category
 
+mod bounded;
 mod budget;
 mod cgroup;
 mod demand;
@@ -26,6 +28,7 @@ mod probe;
 mod process;
 mod snapshot;
 
+pub use bounded::{Bounded, run_bounded};
 pub use budget::{Budget, Reservation, budget, usable};
 pub use demand::{Demand, Mebibytes};
 pub use emergency::{EmergencyAllocator, ensure_small_pieces};

@@ -17,6 +17,7 @@ pub enum Dtype {
     U8,
     U16,
     U32,
+    U64,
     I32,
     F16,
     Bf16,
@@ -29,6 +30,7 @@ impl Dtype {
             Dtype::Bool | Dtype::U8 => 1,
             Dtype::U16 | Dtype::F16 | Dtype::Bf16 => 2,
             Dtype::U32 | Dtype::I32 | Dtype::F32 => 4,
+            Dtype::U64 => 8,
         }
     }
 
@@ -38,6 +40,7 @@ impl Dtype {
             Dtype::U8 => sys::mlx_dtype__MLX_UINT8,
             Dtype::U16 => sys::mlx_dtype__MLX_UINT16,
             Dtype::U32 => sys::mlx_dtype__MLX_UINT32,
+            Dtype::U64 => sys::mlx_dtype__MLX_UINT64,
             Dtype::I32 => sys::mlx_dtype__MLX_INT32,
             Dtype::F16 => sys::mlx_dtype__MLX_FLOAT16,
             Dtype::Bf16 => sys::mlx_dtype__MLX_BFLOAT16,
@@ -59,7 +62,7 @@ impl Dtype {
 
     fn from_raw(raw: sys::mlx_dtype) -> Option<Dtype> {
         use Dtype::*;
-        [Bool, U8, U16, U32, I32, F16, Bf16, F32]
+        [Bool, U8, U16, U32, U64, I32, F16, Bf16, F32]
             .into_iter()
             .find(|dtype| dtype.raw() == raw)
     }

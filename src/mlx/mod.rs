@@ -16,6 +16,7 @@
 //! - `latent`: what latent attention does around its cache
 //! - `low_rank`: [`LowRank`], what adapters add to projections; [`Gains`], what they multiply
 //!   them with
+//! - `choice`: [`Choice`] of a token where the logits are
 //! - `elementwise`: stock arithmetic; `inputs`: what a kernel's node reads
 //! - `quantized`: [`QuantizedWeight`]
 //! - `mapped`: weights as arrays over mapped files
@@ -27,6 +28,7 @@ mod array;
 mod attention;
 mod bridge;
 mod cached;
+mod choice;
 mod compiled;
 mod device;
 mod driver;
@@ -34,7 +36,6 @@ mod elementwise;
 mod error;
 mod experts;
 mod gains;
-mod greedy;
 mod inputs;
 mod latent;
 mod lost;
@@ -61,6 +62,7 @@ pub use crate::kernels::{
 pub use array::{Array, Dtype};
 pub use attention::{AttentionLayer, Place, SequenceBlocks, StepBlocks};
 pub use cached::{CachedArrays, cached_bytes, cached_from_bytes};
+pub use choice::{CHOICE_BYTES_PER_LOGIT, Choice, Draw, NO_TOKEN};
 #[cfg(test)]
 pub(crate) use device::FIRST_PRETENDED_GPU;
 pub use device::{Device, DeviceFacts, device_facts, gpu_available, gpu_count, why_no_gpu};
@@ -68,7 +70,6 @@ pub use device::{Device, DeviceFacts, device_facts, gpu_available, gpu_count, wh
 pub(crate) use error::failing_at;
 pub use experts::{ExpertWeights, Experts, GatedLinears, JoinedLinears, RowOrder, SharedExpert};
 pub use gains::Gains;
-pub use greedy::NO_TOKEN;
 pub use latent::{HeadLinears, LatentHeads};
 pub use low_rank::LowRank;
 pub use mapped::{MappedArrays, TensorView, maps_in_place};

@@ -1,6 +1,6 @@
 //! [`Context`]: sequences of one model, and their evaluation.
 //!
-//! - `ahead`: greedy decoding one step ahead
+//! - `ahead`: tokens chosen where the logits are, one step ahead
 //! - `overflow`: sequences that lose tokens to make room
 //! - `prompt_cache`: sequences in files of mlx-lm
 //! - `reuse`: texts that begin like others
@@ -173,11 +173,6 @@ impl Context {
         &self.ops
     }
 
-    /// Whether decoding gains from being one step ahead.
-    pub(super) fn gains_from_running_ahead(&self) -> bool {
-        self.ops.gains_from_running_ahead()
-    }
-
     /// Threads that compute on the CPU, the one that waits for the others
     /// included; 1 where MLX computes everything.
     pub fn n_threads(&self) -> usize {
@@ -292,15 +287,19 @@ impl Context {
 
     /// One row of logits, `[vocab_size]`, where MLX computed it.
     pub fn logits(&self, row: usize) -> Result<&[f32]> {
-        let wanted = self.logits.get(row).ok_or_else(|| {
+        let wanted = self.logits_row(row)?;
+        let vocab_size = self.model.decoder().spec().vocab_size;
+        let start = wanted.row * vocab_size;
+        Ok(&wanted.step.as_f32()?[start..start + vocab_size])
+    }
+
+    fn logits_row(&self, row: usize) -> Result<&LogitsRow> {
+        self.logits.get(row).ok_or_else(|| {
             Error::invalid(format!(
                 "logits row {row} is not there: the last evaluation left {}",
                 self.logits.len()
             ))
-        })?;
-        let vocab_size = self.model.decoder().spec().vocab_size;
-        let start = wanted.row * vocab_size;
-        Ok(&wanted.step.as_f32()?[start..start + vocab_size])
+        })
     }
 
     fn account_logits(&mut self) {

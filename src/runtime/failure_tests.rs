@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::{
-    Ahead, Batch, Context, ContextOptions, DeviceChoice, GenerateOptions, Model, ModelOptions,
-    Prompt, Speculation, budget_info, generate, memory_stats,
+    Batch, Context, ContextOptions, DeviceChoice, GenerateOptions, Model, ModelOptions, Prompt,
+    SamplingDevice, Speculation, budget_info, generate, memory_stats,
 };
 use crate::error::{Result, Status};
 use crate::memory::Demand;
@@ -136,7 +136,7 @@ fn generate_tokens(context: &mut Context) -> Result<Vec<i32>> {
         max_tokens: 4,
         stop: &[],
         ignore_end: true,
-        ahead: Ahead::Auto,
+        sampling_device: SamplingDevice::Auto,
     };
     generate(
         context,

@@ -13,10 +13,11 @@ pub(super) use continuation::Continuation;
 use super::batch::Batch;
 use super::cancel::Cancel;
 use super::context::{Context, Next};
+use super::sampling::{Choices, Chooser, SamplingDevice};
 use super::speculate::{DraftCounts, Speculation, Speculator};
 use super::text::ModelText;
 use crate::error::{Error, Result};
-use crate::sample::{Logits, Sampler};
+use crate::sample::Sampler;
 use crate::text::EncodeFlags;
 
 /// What to continue.
@@ -40,19 +41,7 @@ pub struct GenerateOptions<'a> {
     pub stop: &'a [&'a str],
     /// Goes on behind the token that ends a text.
     pub ignore_end: bool,
-    pub ahead: Ahead,
-}
-
-/// Whether greedy decoding computes the next step while a token is looked at. The
-/// tokens are the same.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Ahead {
-    /// On GPUs.
-    #[default]
-    Auto,
-    Never,
-    /// Also by MLX's operations on the CPU, where it gains nothing: for comparisons.
-    Always,
+    pub sampling_device: SamplingDevice,
 }
 
 /// Gets text as soon as it is certain, and the token that completed it.
@@ -113,20 +102,17 @@ pub fn generate(
         Some(receive) => receive,
         None => &mut ignore,
     };
-    let mut speculator = Speculator::new(context, sampler, options.sequence, speculation)?;
+    let chooser = options
+        .sampling_device
+        .chooser(&model, sampler, speculation.guesses())?;
+    let mut speculator =
+        Speculator::new(context, sampler, options.sequence, speculation)?.chosen_by(chooser);
     let began = Instant::now();
     let n_known = context.append_known(options.sequence, &prompt)?;
     append(context, &prompt[n_known..], options.sequence, cancel)?;
     let decoding = Instant::now();
-    let is_ahead = match options.ahead {
-        Ahead::Auto => context.gains_from_running_ahead(),
-        Ahead::Never => false,
-        Ahead::Always => true,
-    };
-    let is_ahead =
-        is_ahead && context.can_run_ahead() && sampler.takes_largest() && !speculator.guesses();
     let ways = (cancel, receive);
-    let decoded = match is_ahead {
+    let decoded = match chooser == Chooser::Device && context.can_run_ahead() {
         true => decode_ahead(context, sampler, &mut continuation, options.sequence, ways),
         false => decode(context, sampler, &mut continuation, &mut speculator, ways),
     };
@@ -171,8 +157,10 @@ fn decode_ahead(
     (cancel, receive): (Option<&Cancel>, &mut Receive<'_>),
 ) -> Result<StopReason> {
     let mut stop_reason = StopReason::ContextFull;
-    context.decode_ahead(sequence, cancel, &mut |token, is_full| {
-        sampler.accept(token);
+    let mut choices = Choices::of(sampler);
+    let mut choose = || choices.next();
+    context.decode_ahead(sequence, cancel, &mut choose, &mut |token, is_full| {
+        sampler.accept_drawn(token);
         Ok(match continuation.push(token, is_full, receive)? {
             Some(reason) => {
                 stop_reason = reason;
@@ -213,13 +201,6 @@ pub(super) fn prompt_tokens(
         true => Err(Error::invalid("the prompt has no tokens")),
         false => Ok(tokens),
     }
-}
-
-/// Chooses from one row of the last evaluation's logits, and remembers the token.
-pub(super) fn choose(sampler: &mut Sampler, context: &Context, row: usize) -> Result<i32> {
-    let token = sampler.sample(Logits::F32(context.logits(row)?))?;
-    sampler.accept(token);
-    Ok(token)
 }
 
 fn append(

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::{
-    Ahead, Batch, Context, ContextOptions, DeviceChoice, Flow, GenerateOptions, Model,
-    ModelOptions, Prompt, Speculation, estimate, generate,
+    Batch, Context, ContextOptions, DeviceChoice, Flow, GenerateOptions, Model, ModelOptions,
+    Prompt, SamplingDevice, Speculation, estimate, generate,
 };
 use crate::checkpoint::LoadMode;
 use crate::error::Status;
@@ -34,7 +34,10 @@ fn context_on(device: DeviceChoice) -> Context {
     Context::new(&open(device), &ContextOptions::default()).expect("a context")
 }
 
-fn generated(context: &mut Context, ahead: Ahead) -> (Vec<i32>, crate::error::Result<()>) {
+fn generated(
+    context: &mut Context,
+    sampling_device: SamplingDevice,
+) -> (Vec<i32>, crate::error::Result<()>) {
     let mut sampler = Sampler::new(SamplerParams::default()).expect("greedy");
     let options = GenerateOptions {
         prompt: Prompt::Text("The little dog"),
@@ -42,7 +45,7 @@ fn generated(context: &mut Context, ahead: Ahead) -> (Vec<i32>, crate::error::Re
         max_tokens: 20,
         stop: &[],
         ignore_end: true,
-        ahead,
+        sampling_device,
     };
     let mut tokens = Vec::new();
     let result = generate(
@@ -70,9 +73,46 @@ fn a_gpu_computes_what_the_cpu_does() {
     assert_eq!(found, expected);
     let [expected, found] = contexts
         .each_mut()
-        .map(|context| generated(context, Ahead::Auto).0);
+        .map(|context| generated(context, SamplingDevice::Auto).0);
     assert_eq!(found, expected);
     assert!(found.len() > 10);
+}
+
+#[test]
+fn a_gpu_draws_the_tokens_of_the_sampler() {
+    let drawn = |sampling_device| {
+        let params = SamplerParams {
+            temperature: 0.8,
+            top_k: 50,
+            top_p: 0.95,
+            seed: 11,
+            ..SamplerParams::default()
+        };
+        let mut sampler = Sampler::new(params).expect("valid");
+        let mut context = context_on(DeviceChoice::Gpu(GPU));
+        let options = GenerateOptions {
+            prompt: Prompt::Text("The little dog"),
+            sequence: 0,
+            max_tokens: 20,
+            stop: &[],
+            ignore_end: true,
+            sampling_device,
+        };
+        let speculation = Speculation::default();
+        generate(
+            &mut context,
+            &mut sampler,
+            &options,
+            speculation,
+            None,
+            None,
+        )
+        .expect("tokens");
+        context.sequence_tokens(0).expect("there")
+    };
+    let expected = drawn(SamplingDevice::Cpu);
+    assert_eq!(drawn(SamplingDevice::Gpu), expected);
+    assert_eq!(drawn(SamplingDevice::Auto), expected);
 }
 
 #[test]
@@ -150,17 +190,20 @@ fn blocks_of_gguf_files_are_counted_where_they_become_codes() {
 #[test]
 fn a_gpu_without_memory_is_a_status_and_the_context_goes_on() {
     let mut context = context_on(DeviceChoice::Gpu(GPU));
-    let (expected, _) = generated(&mut context_on(DeviceChoice::Gpu(GPU)), Ahead::Auto);
+    let (expected, _) = generated(
+        &mut context_on(DeviceChoice::Gpu(GPU)),
+        SamplingDevice::Auto,
+    );
     context
         .ops()
         .stream()
         .fail_next("cudaMallocAsync(&data, size, stream) failed: out of memory");
-    let (tokens, result) = generated(&mut context, Ahead::Auto);
+    let (tokens, result) = generated(&mut context, SamplingDevice::Auto);
     let error = result.expect_err("no memory");
     assert_eq!(error.status(), Status::OutOfMemory, "{error}");
     assert!(tokens.is_empty());
     context.trim(0, 0).expect("empty");
-    let (tokens, result) = generated(&mut context, Ahead::Auto);
+    let (tokens, result) = generated(&mut context, SamplingDevice::Auto);
     result.expect("works again");
     assert_eq!(tokens, expected);
 }
@@ -175,7 +218,7 @@ fn a_gpu_that_fails_while_decoding_ahead_leaves_what_was_finished() {
         max_tokens: 20,
         stop: &[],
         ignore_end: true,
-        ahead: Ahead::Auto,
+        sampling_device: SamplingDevice::Auto,
     };
     let ops = context.ops().clone();
     let mut n_texts = 0;

@@ -41,6 +41,7 @@ mod prefix_cache;
 mod pressure;
 mod quantize;
 mod residency;
+mod sampling;
 mod schedule;
 mod score;
 mod scratch;
@@ -62,14 +63,13 @@ pub use estimate::{
     BudgetInfo, MemoryEstimate, TypeBytes, WouldFit, budget_info, estimate, set_budget,
     set_mlx_cache,
 };
-pub use generate::{
-    Ahead, Flow, GenerateOptions, Generated, Prompt, Receive, StopReason, generate,
-};
+pub use generate::{Flow, GenerateOptions, Generated, Prompt, Receive, StopReason, generate};
 pub use model::{DeviceChoice, Model, ModelInfo, ModelOptions, inspect};
 pub use prefix_cache::PrefixCache;
 pub use pressure::{PressureReceiver, TrimSteps, Trimmed, listen, notify, trim};
 pub use quantize::{QuantizeWatch, quantize};
 pub use residency::{Policy, Released, Residence, Residency, ResidencyOptions, make_room};
+pub use sampling::SamplingDevice;
 pub use schedule::{
     Finished, Receiver, Request, RequestResult, Requests, Scheduler, SchedulerOptions, StepReport,
 };

@@ -13,7 +13,7 @@ use crate::decoder::{
     RecurrentSpec,
 };
 use crate::kernels::{AttentionShape, Float, MixtureShape, ProductShape, Stored};
-use crate::mlx::{CpuOps, Device, Dtype};
+use crate::mlx::{CHOICE_BYTES_PER_LOGIT, CpuOps, Device, Dtype};
 
 /// On the CPU, steps of MLX's operations for more tokens than this are evaluated layer
 /// by layer: it bounds scratch memory and the time until a cancellation is noticed.
@@ -34,6 +34,8 @@ pub(super) struct StepShape {
     experts: Option<ExpertsSpec>,
     /// Copies of the wanted logits that scaling and bounding them makes.
     logit_copies_bytes: usize,
+    /// What choosing a token from a row of logits makes where that is done.
+    choice_bytes: usize,
     dtype: Dtype,
     weights: Stored,
     ops: OpsShape,
@@ -85,6 +87,10 @@ impl StepShape {
             widest: widest(spec),
             experts: spec.mlps.iter().find_map(MlpSpec::experts).copied(),
             logit_copies_bytes: n_logit_copies * spec.vocab_size * size_of::<f32>(),
+            choice_bytes: match placement.device.is_gpu() {
+                true => spec.vocab_size * CHOICE_BYTES_PER_LOGIT,
+                false => 0,
+            },
             dtype,
             weights,
             ops: match (placement.device, placement.cpu_ops) {
@@ -123,7 +129,10 @@ impl StepShape {
                 let behind_layers = product([step.n_tokens, hidden]).saturating_add(chosen);
                 product([step.n_tokens, row_bytes]).max(behind_layers)
             }
-            OpsShape::Stock(stock) => stock.bytes(step).saturating_add(chosen),
+            OpsShape::Stock(stock) => stock
+                .bytes(step)
+                .saturating_add(chosen)
+                .saturating_add(self.choice_bytes),
         };
         layers
             .saturating_add(tokens)

@@ -16,6 +16,7 @@ use self::draft::DraftModel;
 use self::pace::{Costs, Pace};
 use super::cancel::Cancel;
 use super::context::Context;
+use super::sampling::{Chooser, choose};
 use crate::error::{Error, Result};
 use crate::sample::{Logits, Proposal, Sampler};
 
@@ -34,6 +35,13 @@ pub struct Speculation<'a> {
     pub ngram: usize,
     /// Tokens guessed at a time, at most; 0 means `MOST_DRAFTED`.
     pub n_draft: usize,
+}
+
+impl Speculation<'_> {
+    /// Whether there is anything that guesses.
+    pub(super) fn guesses(&self) -> bool {
+        self.draft.is_some() || self.ngram > 0
+    }
 }
 
 /// What became of guesses.
@@ -57,6 +65,7 @@ pub(super) struct Speculator<'a> {
     guessed: VecDeque<Proposal>,
     /// Of the logits in front of them.
     row: usize,
+    chooser: Chooser,
     counts: DraftCounts,
 }
 
@@ -94,13 +103,14 @@ impl<'a> Speculator<'a> {
             guesses: Guesses::new(context, sampler, sequence, speculation)?,
             guessed: VecDeque::new(),
             row: 0,
+            chooser: Chooser::Sampler,
             counts: DraftCounts::default(),
         })
     }
 
-    /// Whether there is anything that guesses.
-    pub fn guesses(&self) -> bool {
-        self.guesses.lookup.is_some() || self.guesses.draft.is_some()
+    /// Of guesses the sampler decides in any case.
+    pub fn chosen_by(self, chooser: Chooser) -> Speculator<'a> {
+        Speculator { chooser, ..self }
     }
 
     /// Tokens of the sequence that are certain.
@@ -114,11 +124,11 @@ impl<'a> Speculator<'a> {
 
     /// The next token.
     pub fn sample(&mut self, context: &mut Context, sampler: &mut Sampler) -> Result<i32> {
-        let logits = Logits::F32(context.logits(self.row)?);
-        let token = match self.guessed.front() {
-            Some(guess) => sampler.sample_expecting(logits, guess)?,
-            None => sampler.sample(logits)?,
+        let Some(guess) = self.guessed.front() else {
+            return choose(self.chooser, sampler, context, self.row);
         };
+        let logits = Logits::F32(context.logits(self.row)?);
+        let token = sampler.sample_expecting(logits, guess)?;
         sampler.accept(token);
         if self.is_guessed(token) {
             self.counts.n_accepted += 1;

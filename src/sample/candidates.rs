@@ -27,14 +27,14 @@ fn by_rank(a: &Candidate, b: &Candidate) -> Ordering {
     by_logit.then(a.id.cmp(&b.id))
 }
 
-/// Keeps the `k` first by rank, in that order; 0 keeps all. The candidates come
-/// in the order of their ids.
+/// Keeps the `k` first by rank, in that order; 0, and as many as the vocabulary has or
+/// more, leave all as they are. The candidates come in the order of their ids.
 ///
 /// One pass: what isn't above the k-th best so far is passed over, and the few
 /// others gather at the front, where they are thinned out now and then.
-pub fn keep_top_k(candidates: &mut Vec<Candidate>, k: usize) {
+pub fn keep_top_k(candidates: &mut Vec<Candidate>, k: usize, vocab_size: usize) {
     const ROOM: usize = 1024;
-    if k == 0 || k >= candidates.len() {
+    if k == 0 || k >= vocab_size {
         return;
     }
     let mut n_gathered = 0;
@@ -53,8 +53,10 @@ pub fn keep_top_k(candidates: &mut Vec<Candidate>, k: usize) {
         }
     }
     candidates.truncate(n_gathered);
-    candidates.select_nth_unstable_by(k - 1, by_rank);
-    candidates.truncate(k);
+    if k < n_gathered {
+        candidates.select_nth_unstable_by(k - 1, by_rank);
+        candidates.truncate(k);
+    }
     candidates.sort_unstable_by(by_rank);
 }
 
@@ -210,9 +212,22 @@ mod tests {
                 (0..5000).map(|id| Candidate::new(id, logit(id))).collect();
             let mut sorted = kept.clone();
             sorted.sort_by(by_rank);
-            keep_top_k(&mut kept, k);
+            keep_top_k(&mut kept, k, 5000);
             assert_eq!(kept, sorted[..k]);
         }
+    }
+
+    #[test]
+    fn top_k_ranks_what_is_there_but_not_a_whole_vocabulary() {
+        let some: Vec<Candidate> = (0..4).map(|id| Candidate::new(id, id as f32)).collect();
+        let ids = |k, vocab_size| {
+            let mut kept = some.clone();
+            keep_top_k(&mut kept, k, vocab_size);
+            kept.iter().map(|one| one.id).collect::<Vec<_>>()
+        };
+        assert_eq!(ids(4, 9), [3, 2, 1, 0]);
+        assert_eq!(ids(8, 9), [3, 2, 1, 0]);
+        assert_eq!(ids(9, 9), [0, 1, 2, 3]);
     }
 
     #[test]

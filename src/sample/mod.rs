@@ -25,5 +25,5 @@ pub mod speculative;
 
 pub use params::SamplerParams;
 pub(crate) use sampler::nothing_to_choose;
-pub use sampler::{Logits, Sampler};
+pub use sampler::{Logits, Sampler, Units};
 pub use speculative::Proposal;

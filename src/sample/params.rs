@@ -53,7 +53,8 @@ impl SamplerParams {
         Ok(())
     }
 
-    pub(super) fn has_penalties(&self) -> bool {
+    /// Whether what was chosen before changes logits.
+    pub fn has_penalties(&self) -> bool {
         self.repetition_window > 0
             && (self.repetition_factor() != 1.0
                 || self.presence_penalty != 0.0

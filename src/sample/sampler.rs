@@ -77,11 +77,6 @@ impl Sampler {
         &self.params
     }
 
-    /// Whether it takes the largest logit of each row, whatever came before.
-    pub fn takes_largest(&self) -> bool {
-        self.params.temperature == 0.0 && !self.params.has_penalties()
-    }
-
     /// The next token for this row. It does not become part of the history:
     /// tell [`accept`](Self::accept) which token was really used.
     ///
@@ -170,6 +165,21 @@ impl Sampler {
         self.history.push(token);
     }
 
+    /// The numbers that draws will take from the generator, from the next one on. They
+    /// are for choosing elsewhere; [`accept_drawn`](Self::accept_drawn) takes them.
+    pub fn upcoming_units(&self) -> Units {
+        Units(self.rng.clone())
+    }
+
+    /// Records a token that was chosen elsewhere, above temperature 0 with the
+    /// generator's next number.
+    pub fn accept_drawn(&mut self, token: i32) {
+        if !self.is_greedy() {
+            self.rng.next_u64();
+        }
+        self.accept(token);
+    }
+
     /// Goes back to the seed and an empty history.
     pub fn reset(&mut self) {
         self.rng = Rng::from_seed(self.params.seed);
@@ -191,7 +201,7 @@ impl Sampler {
         }
         // Scaling by the temperature keeps the ranking, so top-k may come first
         // and leave less to weigh.
-        candidates::keep_top_k(all, self.params.top_k as usize);
+        candidates::keep_top_k(all, self.params.top_k as usize, logits.len());
         candidates::weigh(all, self.params.temperature);
         candidates::keep_top_p(all, self.params.top_p);
         candidates::keep_min_p(all, self.params.min_p);
@@ -227,6 +237,18 @@ fn check_length(logits: Logits<'_>) -> Result<()> {
             "this row has {} logits, more than token ids can number",
             logits.len()
         ))),
+    }
+}
+
+/// What a sampler's generator gives, without end; the sampler's own stays where it is.
+#[derive(Clone, Debug)]
+pub struct Units(Rng);
+
+impl Iterator for Units {
+    type Item = f64;
+
+    fn next(&mut self) -> Option<f64> {
+        Some(self.0.next_unit())
     }
 }
 

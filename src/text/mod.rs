@@ -15,6 +15,7 @@ pub mod detokenizer;
 pub mod stop;
 pub mod tokenizer;
 
+mod growth;
 mod pieces;
 
 pub use chat::ChatTemplate;

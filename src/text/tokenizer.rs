@@ -9,6 +9,7 @@ use std::sync::OnceLock;
 use tokenizers::{AddedToken, AddedVocabulary, Encoding, Model, OffsetType, PreTokenizer, Token};
 
 use super::config::{SpecialToken, TokenizerConfig};
+use super::growth::Growths;
 use super::pieces::{PieceBytes, PieceRules, byte_level_bytes};
 use crate::error::{Error, Result, ResultExt};
 
@@ -44,6 +45,7 @@ pub struct TokenInfo {
 /// A checkpoint's tokenizer. It never changes; share it between threads.
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
+    growths: Growths,
     /// The added tokens of `inner`, but blind for special ones.
     plain_vocabulary: AddedVocabulary,
     rules: PieceRules,
@@ -74,15 +76,17 @@ impl Tokenizer {
     }
 
     /// # Errors
-    /// `Format` if the bytes aren't a `tokenizer.json`.
+    /// `Format` if the bytes aren't a `tokenizer.json`; `Unsupported` if it could make
+    /// too much of its own tokens.
     pub fn from_bytes(json: &[u8], config: &TokenizerConfig) -> Result<Self> {
-        let build = || Self::build(json, config);
+        let growths = Growths::of_tokenizer(json)?;
+        let build = || Self::build(json, growths, config);
         let mut tokenizer = guarded("this tokenizer cannot be used", build)?;
         tokenizer.apply_overrides(config);
         Ok(tokenizer)
     }
 
-    fn build(json: &[u8], config: &TokenizerConfig) -> tokenizers::Result<Self> {
+    fn build(json: &[u8], growths: Growths, config: &TokenizerConfig) -> tokenizers::Result<Self> {
         let mut inner = tokenizers::Tokenizer::from_bytes(json)?;
         inner.with_truncation(None)?;
         inner.with_padding(None);
@@ -102,6 +106,7 @@ impl Tokenizer {
         }
         let (prefix, suffix) = affixes(&inner)?;
         Ok(Self {
+            growths,
             plain_vocabulary,
             rules: PieceRules::of(inner.get_decoder()),
             prefix,
@@ -142,9 +147,10 @@ impl Tokenizer {
 
     /// # Errors
     /// `Format` if the tokenizer's own rules fail on this text; `Unsupported` if
-    /// the text spells a special token that this vocabulary cannot write as
-    /// ordinary tokens and `parse_special` is off.
+    /// they could make too much of it, or if the text spells a special token that
+    /// this vocabulary cannot write as ordinary tokens and `parse_special` is off.
     pub fn encode(&self, text: &str, flags: EncodeFlags) -> Result<Vec<i32>> {
+        self.growths.encoding.ensure_bounded(text.len())?;
         let encoding = guarded("this text cannot be encoded", || {
             if flags.parse_special {
                 self.inner.encode_fast(text, false)
@@ -293,6 +299,8 @@ impl Tokenizer {
         if pieces.is_empty() {
             return Ok(String::new());
         }
+        let bytes = pieces.iter().map(String::len).sum();
+        self.growths.decoding.ensure_bounded(bytes)?;
         match self.inner.get_decoder() {
             Some(decoder) => guarded("these tokens cannot be decoded", || decoder.decode(pieces)),
             None => Ok(pieces.join(" ")),

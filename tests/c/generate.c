@@ -265,6 +265,50 @@ static void a_generation_that_takes_too_long_keeps_its_tokens(umrt_ctx *ctx) {
   CHECK_TEXT(undisturbed.text, out.text);
 }
 
+/* The operations of GPUs, on the CPU. */
+static void tokens_are_the_same_wherever_they_are_chosen(void) {
+  umrt_model *stock;
+  umrt_model_params model_params = UMRT_MODEL_PARAMS_INIT;
+  model_params.cpu_ops = UMRT_CPU_OPS_STOCK;
+  CHECK_OK(umrt_model_open(CHAT_MODEL, &model_params, &stock));
+  umrt_ctx *ctx = new_context(stock, 0);
+  const token_list prompt = read_ids(CHAT_JSON, "prompt_ids");
+  umrt_generate_params params = of_tokens(&prompt, 24);
+  umrt_sampler_params sampling = UMRT_SAMPLER_PARAMS_INIT;
+  params.sampling = &sampling;
+  for (int warm = 0; warm < 2; warm++) {
+    collected outs[3] = {{.n_calls = 0}};
+    sampling.temperature = warm ? 0.9f : 0.0f;
+    sampling.top_p = 0.95f;
+    sampling.seed = 7;
+    const uint32_t devices[] = {UMRT_DEVICE_AUTO, UMRT_DEVICE_CPU, UMRT_DEVICE_GPU};
+    for (int i = 0; i < 3; i++) {
+      CHECK_OK(umrt_seq_trim(ctx, 0, 0));
+      params.sampling_device = devices[i];
+      generate(ctx, &params, &outs[i]);
+    }
+    CHECK_TEXT(outs[1].text, outs[0].text);
+    CHECK_TEXT(outs[1].text, outs[2].text);
+  }
+  sampling.presence_penalty = 0.5f;
+  sampling.repetition_window = 16;
+  CHECK_FAILS(UMRT_UNSUPPORTED, "presence_penalty",
+              umrt_generate(ctx, &params, NULL, NULL, NULL, NULL));
+  umrt_ctx_free(ctx);
+  umrt_model_free(stock);
+}
+
+static void only_what_computes_on_a_gpu_chooses_there(umrt_ctx *ctx) {
+  const token_list prompt = read_ids(CHAT_JSON, "prompt_ids");
+  umrt_generate_params params = of_tokens(&prompt, 4);
+  params.sampling_device = UMRT_DEVICE_GPU;
+  CHECK_FAILS(UMRT_UNSUPPORTED, "computes on the CPU",
+              umrt_generate(ctx, &params, NULL, NULL, NULL, NULL));
+  params.sampling_device = 3;
+  CHECK_FAILS(UMRT_INVALID_ARGUMENT, "sampling_device 3",
+              umrt_generate(ctx, &params, NULL, NULL, NULL, NULL));
+}
+
 int main(void) {
   model = open_model(CHAT_MODEL);
   umrt_ctx *ctx = new_context(model, 0);
@@ -277,6 +321,8 @@ int main(void) {
   samplers_go_on_between_calls(ctx);
   cancelling_leaves_a_usable_context(ctx);
   a_generation_that_takes_too_long_keeps_its_tokens(ctx);
+  tokens_are_the_same_wherever_they_are_chosen();
+  only_what_computes_on_a_gpu_chooses_there(ctx);
   umrt_ctx_free(ctx);
   umrt_model_free(model);
   return check_summary(__FILE__);

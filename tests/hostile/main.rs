@@ -5,6 +5,7 @@
 //! - `mutate`: damage
 //! - `layouts`: the same checkpoint in other files, and others in similar ones
 //! - `bounds`: what is larger than anything may be
+//! - `growth`: templates and tokenizers that make much of little
 //!
 //! `UMRT_HOSTILE_SECONDS` says how long each target is tried instead of a few times.
 //! `cargo xtask fuzz` does the same guided by coverage. Input that did harm goes to
@@ -13,6 +14,7 @@
 mod bounds;
 #[path = "../common/mod.rs"]
 mod common;
+mod growth;
 mod layouts;
 mod mutate;
 mod targets;
@@ -25,6 +27,12 @@ use common::random;
 use common::random::Random;
 use mutate::mutate;
 use targets::{TARGETS, Target};
+
+/// That of the library for C, which holds templates to their bound.
+#[cfg(not(feature = "capi"))]
+#[global_allocator]
+static ALLOCATOR: umrt::memory::EmergencyAllocator =
+    umrt::memory::EmergencyAllocator(std::alloc::System);
 
 const ROUNDS: usize = 150;
 const LIMIT_INPUT_BYTES: usize = 64 << 10;

@@ -1,12 +1,14 @@
-//! Decoding one step ahead gives what decoding step by step gives.
+//! Tokens that are chosen where the logits are, one step ahead where that is possible,
+//! are those that the sampler chooses step by step.
 
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
 
 use umrt::error::Status;
 use umrt::mlx::CpuOps;
 use umrt::runtime::{
-    Ahead, Cancel, Context, ContextOptions, Flow, GenerateOptions, Generated, Prompt, Speculation,
-    StopReason, generate,
+    Cancel, Context, ContextOptions, Flow, GenerateOptions, Generated, Overflow, Prompt, Request,
+    SamplingDevice, Scheduler, SchedulerOptions, Speculation, StopReason, generate,
 };
 use umrt::sample::{Sampler, SamplerParams};
 
@@ -34,12 +36,54 @@ struct Left {
     logits: Vec<f32>,
 }
 
+fn greedy() -> Sampler {
+    Sampler::new(SamplerParams::default()).expect("greedy")
+}
+
+/// Each stage for itself, and all of them.
+fn drawing() -> [SamplerParams; 5] {
+    let warm = SamplerParams {
+        temperature: 0.9,
+        seed: 3,
+        ..SamplerParams::default()
+    };
+    [
+        warm.clone(),
+        SamplerParams {
+            top_k: 20,
+            ..warm.clone()
+        },
+        SamplerParams {
+            top_p: 0.9,
+            ..warm.clone()
+        },
+        SamplerParams {
+            min_p: 0.05,
+            ..warm.clone()
+        },
+        SamplerParams {
+            top_k: 40,
+            top_p: 0.95,
+            min_p: 0.02,
+            ..warm
+        },
+    ]
+}
+
 fn run(context: &mut Context, options: &GenerateOptions<'_>, most_texts: usize) -> Left {
-    let mut sampler = Sampler::new(SamplerParams::default()).expect("greedy");
+    run_with(context, &mut greedy(), options, most_texts)
+}
+
+fn run_with(
+    context: &mut Context,
+    sampler: &mut Sampler,
+    options: &GenerateOptions<'_>,
+    most_texts: usize,
+) -> Left {
     let (mut tokens, mut text) = (Vec::new(), String::new());
     let generated = generate(
         context,
-        &mut sampler,
+        sampler,
         options,
         Speculation::default(),
         None,
@@ -62,36 +106,50 @@ fn run(context: &mut Context, options: &GenerateOptions<'_>, most_texts: usize) 
     }
 }
 
-fn options(ahead: Ahead) -> GenerateOptions<'static> {
+fn options(sampling_device: SamplingDevice) -> GenerateOptions<'static> {
     GenerateOptions {
         prompt: Prompt::Text("Once upon a time"),
         sequence: 1,
         max_tokens: 40,
         stop: &[],
         ignore_end: true,
-        ahead,
+        sampling_device,
     }
 }
 
 /// Both ways, each in a context of its own that then goes on by itself.
 #[track_caller]
 fn assert_same(n_ctx: usize, most_texts: usize, change: impl Fn(&mut GenerateOptions<'_>)) -> Left {
-    let [by_step, ahead] = [Ahead::Never, Ahead::Always].map(|ahead| {
+    assert_same_with(&SamplerParams::default(), n_ctx, most_texts, change)
+}
+
+#[track_caller]
+fn assert_same_with(
+    params: &SamplerParams,
+    n_ctx: usize,
+    most_texts: usize,
+    change: impl Fn(&mut GenerateOptions<'_>),
+) -> Left {
+    let [by_step, ahead] = [SamplingDevice::Cpu, SamplingDevice::Gpu].map(|device| {
         let mut context = context(n_ctx);
-        let mut options = options(ahead);
+        let mut options = options(device);
         change(&mut options);
-        let left = run(&mut context, &options, most_texts);
+        let mut sampler = Sampler::new(params.clone()).expect("valid");
+        let left = run_with(&mut context, &mut sampler, &options, most_texts);
+        // The generator has given what the tokens took and nothing more.
+        let next_units: Vec<f64> = sampler.upcoming_units().take(2).collect();
         context.trim(1, left.length - 3).expect("long enough");
         let behind = eval(&mut context, &[7, 8]);
-        (left, behind, context.perf().n_decode_tokens)
+        let n_decoded = context.perf().n_decode_tokens;
+        (left, behind, (n_decoded, next_units))
     });
-    let ((left, behind, n_decoded), (expected, expected_behind, n_expected)) = (ahead, by_step);
+    let ((left, behind, state), (expected, expected_behind, expected_state)) = (ahead, by_step);
     assert_eq!(left.tokens, expected.tokens);
     assert_eq!(left.text, expected.text);
     assert_eq!(left.length, expected.length);
     assert_eq!(left.generated.stop_reason, expected.generated.stop_reason);
     assert_eq!(left.generated.n_tokens, expected.generated.n_tokens);
-    assert_eq!(n_decoded, n_expected);
+    assert_eq!(state, expected_state);
     assert_identical(&left.logits, &expected.logits);
     assert_identical(&behind, &expected_behind);
     left
@@ -140,7 +198,7 @@ fn a_cancellation_keeps_what_was_finished() {
     let result = generate(
         &mut context,
         &mut sampler,
-        &options(Ahead::Always),
+        &options(SamplingDevice::Gpu),
         Speculation::default(),
         Some(&cancel),
         Some(&mut |_, _| {
@@ -153,7 +211,11 @@ fn a_cancellation_keeps_what_was_finished() {
     );
     assert_fails(result, Status::Cancelled, &["cancelled"]);
     let length = context.sequence_length(1).expect("there");
-    let by_step = run(&mut self::context(0), &options(Ahead::Never), usize::MAX);
+    let by_step = run(
+        &mut self::context(0),
+        &options(SamplingDevice::Cpu),
+        usize::MAX,
+    );
     assert!(length >= 4 && length < by_step.length, "{length}");
     context.trim(1, length - 1).expect("kept");
     cancel.reset();
@@ -161,7 +223,7 @@ fn a_cancellation_keeps_what_was_finished() {
         &mut context,
         &GenerateOptions {
             prompt: Prompt::Tokens(&[9]),
-            ..options(Ahead::Always)
+            ..options(SamplingDevice::Gpu)
         },
         3,
     );
@@ -169,33 +231,158 @@ fn a_cancellation_keeps_what_was_finished() {
 }
 
 #[test]
-fn what_is_not_greedy_is_decoded_step_by_step() {
-    let sampled = |ahead| {
-        let params = SamplerParams {
-            temperature: 0.8,
-            seed: 3,
-            ..SamplerParams::default()
+fn draws_are_those_of_the_sampler() {
+    for params in drawing() {
+        let left = assert_same_with(&params, 0, usize::MAX, |_| ());
+        assert_eq!(left.generated.n_tokens, 40, "{params:?}");
+    }
+}
+
+#[test]
+fn draws_that_end_early_take_no_more_numbers_than_tokens() {
+    let [params, ..] = drawing();
+    let left = assert_same_with(&params, 0, 5, |_| ());
+    assert_eq!(left.tokens.len(), 5);
+    let left = assert_same_with(&params, 24, usize::MAX, |_| ());
+    assert_eq!(left.generated.stop_reason, StopReason::ContextFull);
+}
+
+#[test]
+fn contexts_that_cannot_run_ahead_choose_the_same_tokens() {
+    let chosen = |device, options: ContextOptions, params: &SamplerParams| {
+        let model = open_with(&bundled(), CpuOps::Stock);
+        let options = ContextOptions {
+            n_sequences: 2,
+            ..options
         };
-        let mut sampler = Sampler::new(params).expect("valid");
-        let mut tokens = Vec::new();
-        let mut context = context(0);
-        let options = GenerateOptions {
-            max_tokens: 12,
-            ..options(ahead)
-        };
-        generate(
+        let mut context = context_of(&model, options);
+        let mut sampler = Sampler::new(params.clone()).expect("valid");
+        run_with(
             &mut context,
             &mut sampler,
-            &options,
-            Speculation::default(),
-            None,
-            Some(&mut |_, token| {
-                tokens.push(token);
-                Flow::Continue
-            }),
+            &self::options(device),
+            usize::MAX,
         )
-        .expect("a generation");
-        tokens
+        .tokens
     };
-    assert_eq!(sampled(Ahead::Always), sampled(Ahead::Never));
+    let shifting = ContextOptions {
+        n_ctx: 24,
+        overflow: Overflow::Shift { n_keep: 4 },
+        ..ContextOptions::default()
+    };
+    let cached = ContextOptions {
+        prefix_cache: true,
+        ..ContextOptions::default()
+    };
+    let [warm, .., all] = drawing();
+    for (options, params) in [
+        (shifting, SamplerParams::default()),
+        (shifting, all),
+        (cached, warm),
+    ] {
+        let expected = chosen(SamplingDevice::Cpu, options, &params);
+        assert_eq!(
+            chosen(SamplingDevice::Gpu, options, &params),
+            expected,
+            "{options:?}"
+        );
+        assert_eq!(expected.len(), 40);
+    }
+}
+
+fn refused(context: &mut Context, params: SamplerParams, ngram: usize) -> umrt::error::Result<()> {
+    let speculation = Speculation {
+        ngram,
+        ..Speculation::default()
+    };
+    let mut sampler = Sampler::new(params).expect("valid");
+    let options = options(SamplingDevice::Gpu);
+    generate(context, &mut sampler, &options, speculation, None, None).map(drop)
+}
+
+#[test]
+fn what_cannot_be_done_there_is_refused_by_name_before_anything_is_computed() {
+    let mut context = context(0);
+    let penalized = SamplerParams {
+        frequency_penalty: 0.5,
+        repetition_window: 8,
+        ..SamplerParams::default()
+    };
+    assert_fails(
+        refused(&mut context, penalized, 0),
+        Status::Unsupported,
+        &["frequency_penalty", "sampling_device"],
+    );
+    assert_fails(
+        refused(&mut context, SamplerParams::default(), 3),
+        Status::Unsupported,
+        &["guesses", "sampling_device"],
+    );
+    let mut on_cpu = context_of(
+        &open_with(&bundled(), CpuOps::Kernels),
+        ContextOptions {
+            n_sequences: 2,
+            ..ContextOptions::default()
+        },
+    );
+    assert_fails(
+        refused(&mut on_cpu, SamplerParams::default(), 0),
+        Status::Unsupported,
+        &["computes on the CPU", "sampling_device"],
+    );
+    for context in [context, on_cpu] {
+        assert_eq!(context.sequence_length(1).expect("there"), 0);
+    }
+}
+
+/// What requests of one scheduler gave, and the first one's error.
+fn scheduled(cpu_ops: CpuOps, device: SamplingDevice) -> umrt::error::Result<Vec<Vec<i32>>> {
+    let options = ContextOptions {
+        n_sequences: 2,
+        ..ContextOptions::default()
+    };
+    let mut context = context_of(&open_with(&bundled(), cpu_ops), options);
+    let mut scheduler = Scheduler::new(&context, SchedulerOptions::default());
+    let heard: Vec<_> = drawing()
+        .into_iter()
+        .chain([SamplerParams::default()])
+        .map(|params| {
+            let heard = Arc::new(Mutex::new(Vec::new()));
+            let receiver = heard.clone();
+            let request = Request {
+                options: GenerateOptions {
+                    sequence: 0,
+                    max_tokens: 12,
+                    ..self::options(device)
+                },
+                keeps_sequence: false,
+                sampler: Arc::new(Mutex::new(Sampler::new(params).expect("valid"))),
+                cancel: None,
+                receive: Some(Box::new(move |_, token| {
+                    receiver.lock().expect("one at a time").push(token);
+                    Flow::Continue
+                })),
+                finished: None,
+            };
+            scheduler.requests().submit(request).map(|_| heard)
+        })
+        .collect::<umrt::error::Result<_>>()?;
+    while scheduler.step(&mut context, None)?.n_active() > 0 {}
+    let taken = heard
+        .iter()
+        .map(|tokens| tokens.lock().expect("over").clone());
+    Ok(taken.collect())
+}
+
+#[test]
+fn requests_beside_others_choose_the_same_tokens() {
+    let expected = scheduled(CpuOps::Stock, SamplingDevice::Cpu).expect("texts");
+    let found = scheduled(CpuOps::Stock, SamplingDevice::Gpu).expect("texts");
+    assert_eq!(found, expected);
+    assert!(expected.iter().all(|tokens| tokens.len() >= 6));
+    assert_fails(
+        scheduled(CpuOps::Kernels, SamplingDevice::Gpu),
+        Status::Unsupported,
+        &["computes on the CPU"],
+    );
 }

@@ -6,8 +6,8 @@ use umrt::error::Status;
 use umrt::kv::KvType;
 use umrt::mlx::CpuOps;
 use umrt::runtime::{
-    Ahead, Context, ContextOptions, Flow, GenerateOptions, Model, Prompt, Speculation, generate,
-    memory_stats,
+    Context, ContextOptions, Flow, GenerateOptions, Model, Prompt, SamplingDevice, Speculation,
+    generate, memory_stats,
 };
 use umrt::sample::{Sampler, SamplerParams};
 
@@ -220,7 +220,7 @@ fn prompts_begin_with_what_is_known() {
             max_tokens: 4,
             stop: &[],
             ignore_end: true,
-            ahead: Ahead::Auto,
+            sampling_device: SamplingDevice::Auto,
         };
         let mut sampler = Sampler::new(SamplerParams::default()).expect("a sampler");
         let mut text = String::new();

@@ -6,8 +6,8 @@ use umrt::decoder::Precision;
 use umrt::error::Status;
 use umrt::mlx::CpuOps;
 use umrt::runtime::{
-    Ahead, Cancel, Context, ContextOptions, Flow, GenerateOptions, Model, ModelOptions, Prompt,
-    Request, RequestResult, Requests, Scheduler, SchedulerOptions, Speculation, StopReason,
+    Cancel, Context, ContextOptions, Flow, GenerateOptions, Model, ModelOptions, Prompt, Request,
+    RequestResult, Requests, SamplingDevice, Scheduler, SchedulerOptions, Speculation, StopReason,
     generate,
 };
 use umrt::sample::{Sampler, SamplerParams};
@@ -85,7 +85,7 @@ impl Job {
             max_tokens: self.max_tokens,
             stop: &[],
             ignore_end: true,
-            ahead: Ahead::Auto,
+            sampling_device: SamplingDevice::Auto,
         }
     }
 

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use umrt::decoder::Precision;
 use umrt::error::{Result, Status};
 use umrt::runtime::{
-    Ahead, Cancel, Context, ContextOptions, Flow, GenerateOptions, Generated, Model, ModelOptions,
-    Prompt, Speculation, StopReason, generate,
+    Cancel, Context, ContextOptions, Flow, GenerateOptions, Generated, Model, ModelOptions, Prompt,
+    SamplingDevice, Speculation, StopReason, generate,
 };
 use umrt::sample::{Sampler, SamplerParams};
 
@@ -53,7 +53,7 @@ fn wish(max_tokens: usize) -> Wish<'static> {
             max_tokens,
             stop: &[],
             ignore_end: true,
-            ahead: Ahead::Auto,
+            sampling_device: SamplingDevice::Auto,
         },
         sampling: SamplerParams::default(),
     }

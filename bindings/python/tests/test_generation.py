@@ -11,6 +11,7 @@ import pytest
 
 import umrt
 from umrt import StopReason
+from umrt._generation import SamplingDevice
 
 
 def request(expected_chat: Any) -> dict[str, Any]:
@@ -217,6 +218,33 @@ def test_seeds_decide(context: umrt.Context) -> None:
         assert first != text_of(sampler=sampler), "the sampler goes on"
 
 
+def test_tokens_are_the_same_wherever_they_are_chosen(chat_folder: Any) -> None:
+    # The operations of GPUs, on the CPU.
+    with (
+        umrt.Model.open(chat_folder, cpu_ops="stock") as model,
+        model.context() as context,
+    ):
+
+        def text_of(device: SamplingDevice, **sampling: Any) -> str:
+            context.trim(0, 0)
+            return context.generate(
+                "a", max_tokens=24, sampling_device=device, **sampling
+            ).text()
+
+        warm = {"temperature": 0.9, "top_k": 50, "seed": 7}
+        for sampling in ({}, warm):
+            expected = text_of("cpu", **sampling)
+            assert text_of("gpu", **sampling) == expected
+            assert text_of("auto", **sampling) == expected
+        with pytest.raises(umrt.UnsupportedError, match="presence_penalty"):
+            text_of("gpu", presence_penalty=0.5, repetition_window=8)
+
+
+def test_only_what_computes_on_a_gpu_chooses_there(context: umrt.Context) -> None:
+    with pytest.raises(umrt.UnsupportedError, match="computes on the CPU"):
+        context.generate("a", sampling_device="gpu").text()
+
+
 def test_sequences_are_separate(chat_model: umrt.Model) -> None:
     with chat_model.context(n_seq=2) as context:
         context.generate("Hello", max_tokens=5, seq=1, ignore_end=True).text()
@@ -237,6 +265,7 @@ def test_sequences_are_separate(chat_model: umrt.Model) -> None:
         ({"prompt": "a", "sampler": 1}, TypeError, "sampler must be a Sampler"),
         ({"prompt": "a", "cancel": 1}, TypeError, "cancel must be a Cancel"),
         ({"prompt": "a", "tools": []}, ValueError, "only for messages"),
+        ({"prompt": "a", "sampling_device": "tpu"}, ValueError, "sampling_device is"),
     ],
 )
 def test_wrong_arguments_are_refused_at_once(

@@ -13,7 +13,12 @@ from ._arguments import Tokens
 from ._async import asynchronous
 from ._cancel import Cancel, optional_cancel
 from ._context_info import KvType, Overflow, Perf, context_params, perf_from
-from ._generation import GenerateOptions, Generation, generate_params
+from ._generation import (
+    GenerateOptions,
+    Generation,
+    SamplingDevice,
+    generate_params,
+)
 from ._handle import Handle, model_handle
 from ._logits import LogitsCalls
 from ._measures import MeasureCalls
@@ -236,6 +241,7 @@ class Context(LogitsCalls, MeasureCalls):
         ngram: int = 0,
         cancel: Cancel | None = None,
         timeout: float | None = None,
+        sampling_device: SamplingDevice = "auto",
     ) -> Generation:
         """Appends a prompt to a sequence, samples token by token and gives text as
         it becomes certain:
@@ -266,6 +272,12 @@ class Context(LogitsCalls, MeasureCalls):
         - `timeout`: seconds from the first piece's beginning, the time between pieces
           included, after which it is stopped; the iteration raises
           DeadlineExceededError. None: it has all the time it needs.
+        - `sampling_device`: where tokens are chosen. "auto": on the GPU where the model
+          computes there, but for penalties and guesses; "cpu": always on the CPU;
+          "gpu": on the GPU, where penalties and guesses raise UnsupportedError, as all
+          does if the model computes on the CPU. The tokens are the same: at temperature
+          0 exactly, above unless a draw is within 2e-6 of the probability that decides
+          between two. cpu_ops="stock", which are the operations of GPUs, count as one.
 
         Guesses change how fast tokens come and not which: at temperature 0 none,
         above none of their probabilities, though a seed gives other tokens.
@@ -273,8 +285,8 @@ class Context(LogitsCalls, MeasureCalls):
         Whatever ends it early, all finished tokens stay in the sequence. The
         token sampled last is not in it.
 
-        The iteration raises InvalidArgumentError, NotFoundError (no tokenizer or
-        chat template), FormatError (they are broken), NoSpaceError (the prompt
+        The iteration raises InvalidArgumentError, UnsupportedError (see
+        `sampling_device`), NotFoundError (no tokenizer or chat template), FormatError (they are broken), NoSpaceError (the prompt
         does not fit), BusyError, CancelledError, DeadlineExceededError,
         OutOfMemoryError, BackendError.
         """
@@ -298,6 +310,7 @@ class Context(LogitsCalls, MeasureCalls):
             ignore_end=ignore_end,
             sampler=sampler,
             timeout=timeout,
+            sampling_device=sampling_device,
         )
         params.seq = _arguments.i32("seq", seq)
         params.n_draft = _arguments.u32("n_draft", n_draft)

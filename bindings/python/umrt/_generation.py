@@ -11,7 +11,7 @@ import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 from . import _arguments, _ffi
 from ._arguments import Tokens
@@ -257,6 +257,15 @@ class Generation(Closing, Iterator[str]):
         self._run.close()
 
 
+SamplingDevice = Literal["auto", "cpu", "gpu"]
+
+_SAMPLING_DEVICES: dict[SamplingDevice, int] = {
+    "auto": _ffi.DEVICE_AUTO,
+    "cpu": _ffi.DEVICE_CPU,
+    "gpu": _ffi.DEVICE_GPU,
+}
+
+
 class GenerateOptions(TypedDict, total=False):
     """The keywords of `Context.generate` that say what to generate; see there."""
 
@@ -278,6 +287,7 @@ class GenerateOptions(TypedDict, total=False):
     ignore_end: bool
     sampler: Sampler | None
     timeout: float | None
+    sampling_device: SamplingDevice
 
 
 def generate_params(
@@ -292,6 +302,7 @@ def generate_params(
     ignore_end: bool = False,
     sampler: Sampler | None = None,
     timeout: float | None = None,
+    sampling_device: SamplingDevice = "auto",
     **sampling: Any,
 ) -> _ffi.GenerateParams:
     """Checks the arguments of `Context.generate`; `sampler` and the sequence are left
@@ -318,6 +329,9 @@ def generate_params(
         n_stop=len(stops),
         sampling=ctypes.pointer(sampler_params(chosen)),
         deadline_ms=_arguments.milliseconds("timeout", timeout),
+        sampling_device=_arguments.choice(
+            "sampling_device", sampling_device, _SAMPLING_DEVICES
+        ),
     )
     if prompt is not None:
         params.prompt = _arguments.utf8_without_nul("prompt", prompt)

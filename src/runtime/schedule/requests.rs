@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use crate::error::{Error, Result};
 use crate::runtime::batch::ensure_known;
 use crate::runtime::generate::{Continuation, prompt_tokens};
-use crate::runtime::{Cancel, Context, Flow, GenerateOptions, Model, StopReason};
+use crate::runtime::{Cancel, Context, Flow, GenerateOptions, Model, SamplingDevice, StopReason};
 use crate::sample::Sampler;
 
 /// Gets a request's text, on the thread of the step.
@@ -106,6 +106,7 @@ struct OwnSequence {
 /// What a request has from its beginning to its end.
 pub(super) struct Parts {
     pub continuation: Continuation,
+    pub sampling_device: SamplingDevice,
     pub sampler: Arc<Mutex<Sampler>>,
     pub receive: Receiver,
     pub finished: Option<Finished>,
@@ -164,6 +165,7 @@ impl Requests {
 
     fn prepare(&self, request: Request<'_>) -> Result<Waiting> {
         let options = &request.options;
+        options.sampling_device.ensure_there(&self.model)?;
         let text = self.model.text();
         let prompt = prompt_tokens(text, options.prompt, true)?;
         ensure_known(&prompt, self.model.decoder().spec().vocab_size)?;
@@ -187,6 +189,7 @@ impl Requests {
             arrived: Instant::now(),
             parts: Parts {
                 continuation: Continuation::new(&self.model, options, has_receiver)?,
+                sampling_device: options.sampling_device,
                 sampler: request.sampler,
                 receive: request
                     .receive

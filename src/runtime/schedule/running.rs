@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::requests::{Ended, Parts, RequestResult, Waiting};
 use crate::error::{Error, Result, Status};
-use crate::runtime::generate::choose;
+use crate::runtime::sampling::choose;
 use crate::runtime::{Context, StopReason};
 
 pub(super) struct Running {
@@ -111,7 +111,11 @@ impl Running {
 
     fn choose(&self, context: &Context, row: usize) -> Result<i32> {
         match self.parts.sampler.try_lock() {
-            Ok(mut sampler) => choose(&mut sampler, context, row),
+            Ok(mut sampler) => {
+                let device = self.parts.sampling_device;
+                let chooser = device.chooser(context.model(), &sampler, false)?;
+                choose(chooser, &mut sampler, context, row)
+            }
             Err(TryLockError::WouldBlock) => Err(Error::busy(format!(
                 "another call is using the sampler of request {}; give each request its own",
                 self.id

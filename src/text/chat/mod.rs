@@ -3,17 +3,19 @@
 //! A template sees what transformers gives it: the same variables, Python's way
 //! of writing values, and the functions that published templates call.
 //!
-//! It is a program from the checkpoint's author. Its steps, its recursion and
-//! its output are limited, which stops a runaway one. What it keeps in variables
-//! on the way is not: a template made to exhaust memory can do so.
+//! It is a program from the checkpoint's author. Its steps, its recursion, its output
+//! and, with the library's allocator, what it keeps in variables are limited.
 
 mod clock;
 mod continuation;
 mod generation;
 mod python;
 mod request;
+mod thread;
 
 use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::Serde;
@@ -34,18 +36,22 @@ const MAX_OWN_STEPS: u64 = 2_000_000;
 const MAX_STEPS_PER_REQUEST_BYTE: u64 = 1_000;
 /// Blocks, loops and macros inside of each other.
 const MAX_RECURSION: usize = 200;
-/// The recursion above takes 1 MiB in a debug build; freeing a list takes stack
-/// for each list inside of it.
-const STACK_BYTES: usize = 16 << 20;
 const MAX_OWN_BYTES: usize = 4 << 20;
 const MAX_BYTES_PER_REQUEST_BYTE: usize = 4;
 
 /// The name of the template for requests with tools, where there is one.
 const TOOL_USE: &str = "tool_use";
 
-/// A checkpoint's chat templates, compiled.
+/// A checkpoint's chat templates.
 #[derive(Debug)]
 pub struct ChatTemplate {
+    compiled: Arc<Compiled>,
+    /// A template that exceeds its memory keeps it for good, so it gets no second chance.
+    was_stopped: AtomicBool,
+}
+
+#[derive(Debug)]
+struct Compiled {
     env: Environment<'static>,
     templates: Vec<NamedTemplate>,
     /// `("bos_token", "<s>")` and so on: variables of every rendering.
@@ -60,12 +66,23 @@ impl ChatTemplate {
         if templates.is_empty() {
             return Err(Error::format("this checkpoint has no chat template"));
         }
-        let env = on_own_stack(|| compile(templates))?;
+        let source_bytes = templates.iter().map(|template| template.source.len()).sum();
+        let owned = templates.to_vec();
+        let env = thread::run(source_bytes, move || compile(&owned))?.ok_or_else(|| {
+            Error::format(format!(
+                "the chat templates of this checkpoint take more than {} bytes in memory; give \
+                 prompts as text or tokens",
+                thread::most_bytes(source_bytes)
+            ))
+        })?;
         let owned = |&(key, content): &(&str, &str)| (key.to_owned(), content.to_owned());
         Ok(Self {
-            env,
-            templates: templates.to_vec(),
-            special_tokens: special_tokens.iter().map(owned).collect(),
+            compiled: Arc::new(Compiled {
+                env,
+                templates: templates.to_vec(),
+                special_tokens: special_tokens.iter().map(owned).collect(),
+            }),
+            was_stopped: AtomicBool::new(false),
         })
     }
 
@@ -98,18 +115,38 @@ impl ChatTemplate {
     /// # Errors
     /// As for [`render`](Self::render).
     pub fn render_at(&self, request_json: &str, now: CivilTime) -> Result<String> {
-        on_own_stack(|| {
-            let request = Request::from_json(request_json)?;
-            let template = self.select(&request)?;
-            if let Some(continuation) = &request.continuation {
-                continuation.check_template(&template.source)?;
-            }
-            let rendered = self.run(template, request.variables, now, request_json.len())?;
-            match request.continuation {
-                Some(continuation) => continuation.cut(rendered),
-                None => Ok(rendered),
-            }
+        if self.was_stopped.load(Ordering::Relaxed) {
+            return Err(stopped(request_json.len()));
+        }
+        let (compiled, request) = (self.compiled.clone(), request_json.to_owned());
+        let rendered = thread::run(request.len(), move || compiled.render(&request, now))?;
+        rendered.ok_or_else(|| {
+            self.was_stopped.store(true, Ordering::Relaxed);
+            stopped(request_json.len())
         })
+    }
+}
+
+fn stopped(request_bytes: usize) -> Error {
+    Error::format(format!(
+        "a chat template of this checkpoint keeps more than {} bytes in variables for a request \
+         of {request_bytes} bytes; give the prompt as text or tokens",
+        thread::most_bytes(request_bytes)
+    ))
+}
+
+impl Compiled {
+    fn render(&self, request_json: &str, now: CivilTime) -> Result<String> {
+        let request = Request::from_json(request_json)?;
+        let template = self.select(&request)?;
+        if let Some(continuation) = &request.continuation {
+            continuation.check_template(&template.source)?;
+        }
+        let rendered = self.run(template, request.variables, now, request_json.len())?;
+        match request.continuation {
+            Some(continuation) => continuation.cut(rendered),
+            None => Ok(rendered),
+        }
     }
 
     fn run(
@@ -174,24 +211,6 @@ impl ChatTemplate {
             .map(|template| format!("{:?}", template.name));
         names.collect::<Vec<_>>().join(", ")
     }
-}
-
-/// The engine recurses as deeply as a template is nested, and a program's
-/// threads may have little stack: 512 KiB on macOS, 128 KiB with musl.
-fn on_own_stack<T: Send>(run: impl FnOnce() -> Result<T> + Send) -> Result<T> {
-    std::thread::scope(|scope| {
-        let thread = std::thread::Builder::new()
-            .name("umrt-chat".into())
-            .stack_size(STACK_BYTES)
-            .spawn_scoped(scope, run)
-            .map_err(|error| {
-                Error::out_of_memory(format!(
-                    "cannot start a thread for the chat template: {error}"
-                ))
-            })?;
-        let panicked = |_| Error::internal("the template engine panicked on this chat template");
-        thread.join().map_err(panicked)?
-    })
 }
 
 fn compile(templates: &[NamedTemplate]) -> Result<Environment<'static>> {

@@ -48,7 +48,7 @@ class GenerateParams(Struct):
         ("n_draft", c_uint32),
         ("ngram", c_uint32),
         ("deadline_ms", c_uint32),
-        ("reserved", c_uint32),
+        ("sampling_device", c_uint32),
     ]
 
 

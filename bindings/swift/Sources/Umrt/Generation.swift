@@ -83,11 +83,17 @@ extension Context {
     ///   - ignoresEnd: Go on behind the token that ends a text.
     ///   - sampler: Goes on with this sampler.
     ///   - timeout: After which it is stopped; nil: it has all the time it needs.
+    ///   - samplingDevice: Where tokens are chosen. `.automatic`: on the GPU where the model
+    ///     computes there, but for penalties; `.cpu`: always on the CPU; `.gpu`: on the GPU,
+    ///     where penalties are `.unsupported`, as all is if the model computes on the CPU.
+    ///     The tokens are the same: at temperature 0 exactly, above unless a draw is within
+    ///     2e-6 of the probability that decides between two.
     ///   - onEnd: Hears what the generation did, on the context's thread, before the
     ///     stream ends; not if it failed or was cancelled.
-    /// - Returns: A stream that throws `UmrtError` with `.invalidArgument`, `.notFound` (no
-    ///   tokenizer or chat template), `.format` (they are broken), `.noSpace` (the prompt
-    ///   does not fit), `.deadlineExceeded`, `.outOfMemory` or `.backend`.
+    /// - Returns: A stream that throws `UmrtError` with `.invalidArgument`, `.unsupported` (see
+    ///   `samplingDevice`), `.notFound` (no tokenizer or chat template), `.format` (they are
+    ///   broken), `.noSpace` (the prompt does not fit), `.deadlineExceeded`, `.outOfMemory` or
+    ///   `.backend`.
     public func generate(
         _ prompt: Prompt,
         maxTokens: Int = 0,
@@ -97,11 +103,13 @@ extension Context {
         ignoresEnd: Bool = false,
         sampler: Sampler? = nil,
         timeout: Duration? = nil,
+        samplingDevice: Model.Device = .automatic,
         onEnd: (@Sendable (GenerationResult) -> Void)? = nil
     ) -> AsyncThrowingStream<String, any Error> {
         let request = GenerationRequest(
             prompt, maxTokens: maxTokens, sampling: sampling, stop: stop,
-            sequence: sequence, ignoresEnd: ignoresEnd, sampler: sampler, timeout: timeout)
+            sequence: sequence, ignoresEnd: ignoresEnd, sampler: sampler, timeout: timeout,
+            samplingDevice: samplingDevice)
         let (stream, pieces) = AsyncThrowingStream<String, any Error>.makeStream()
         do {
             let cancel = try Cancel()
@@ -135,11 +143,13 @@ extension Context {
         sequence: Int = 0,
         ignoresEnd: Bool = false,
         sampler: Sampler? = nil,
-        timeout: Duration? = nil
+        timeout: Duration? = nil,
+        samplingDevice: Model.Device = .automatic
     ) async throws -> Completion {
         let request = GenerationRequest(
             prompt, maxTokens: maxTokens, sampling: sampling, stop: stop,
-            sequence: sequence, ignoresEnd: ignoresEnd, sampler: sampler, timeout: timeout)
+            sequence: sequence, ignoresEnd: ignoresEnd, sampler: sampler, timeout: timeout,
+            samplingDevice: samplingDevice)
         return try await worker.run { cancel in
             var text = ""
             let result = try request.run(in: self.handle, cancel) { text += $0 }

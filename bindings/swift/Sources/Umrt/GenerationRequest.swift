@@ -10,6 +10,8 @@ public struct GenerationRequest: Sendable {
     public var sampler: Sampler?
     /// After which it ends with `.deadlineExceeded`; nil: it has all the time it needs.
     public var timeout: Duration?
+    /// Where tokens are chosen; see `Context.generate`.
+    public var samplingDevice: Model.Device
     var sequence = 0
 
     public init(
@@ -19,7 +21,8 @@ public struct GenerationRequest: Sendable {
         stop: [String] = [],
         ignoresEnd: Bool = false,
         sampler: Sampler? = nil,
-        timeout: Duration? = nil
+        timeout: Duration? = nil,
+        samplingDevice: Model.Device = .automatic
     ) {
         self.prompt = prompt
         self.maxTokens = maxTokens
@@ -28,15 +31,18 @@ public struct GenerationRequest: Sendable {
         self.ignoresEnd = ignoresEnd
         self.sampler = sampler
         self.timeout = timeout
+        self.samplingDevice = samplingDevice
     }
 
     init(
         _ prompt: Prompt, maxTokens: Int, sampling: Sampling, stop: [String],
-        sequence: Int, ignoresEnd: Bool, sampler: Sampler?, timeout: Duration?
+        sequence: Int, ignoresEnd: Bool, sampler: Sampler?, timeout: Duration?,
+        samplingDevice: Model.Device
     ) {
         self.init(
             prompt, maxTokens: maxTokens, sampling: sampling, stop: stop,
-            ignoresEnd: ignoresEnd, sampler: sampler, timeout: timeout)
+            ignoresEnd: ignoresEnd, sampler: sampler, timeout: timeout,
+            samplingDevice: samplingDevice)
         self.sequence = sequence
     }
 
@@ -58,6 +64,7 @@ public struct GenerationRequest: Sendable {
         params.seq = Int32(clamping: sequence)
         params.flags = ignoresEnd ? UInt32(UMRT_GENERATE_IGNORE_END) : 0
         params.deadline_ms = try milliseconds("timeout", timeout)
+        params.sampling_device = samplingDevice.rawValue
         var sampling = try sampling.native()
         let stop = try stop.map { try cText("a stop string", $0) }
         try withUnsafePointer(to: &sampling) { sampling in

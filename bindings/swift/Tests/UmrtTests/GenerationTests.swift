@@ -103,6 +103,33 @@ extension UmrtTests {
             #expect(try await context.length() == 24)
         }
 
+        /// By the operations of GPUs, on the CPU.
+        @Test func tokensAreTheSameWhereverTheyAreChosen() async throws {
+            var options = Model.Options()
+            options.cpuOperations = .stock
+            let context = try await Model.open(talesPath, options: options).makeContext()
+            for sampling in [Sampling.greedy, Sampling(temperature: 0.9, topK: 50, seed: 7)] {
+                var texts = Set<String>()
+                for device in [Model.Device.automatic, .cpu, .gpu] {
+                    let completion = try await context.complete(
+                        "Once upon a time", maxTokens: 16, sampling: sampling,
+                        samplingDevice: device)
+                    texts.insert(completion.text)
+                    try await context.trim(keeping: 0)
+                }
+                #expect(texts.count == 1)
+            }
+        }
+
+        @Test func onlyWhatComputesOnAGPUChoosesThere() async throws {
+            let context = try await Model.open(talesPath).makeContext()
+            await #expect {
+                _ = try await context.complete("Once", samplingDevice: .gpu)
+            } throws: {
+                ($0 as? UmrtError)?.status == .unsupported
+            }
+        }
+
         @Test func generationsOfManyContextsRunAtOnce() async throws {
             let model = try await Model.open(talesPath)
             let texts = try await withThrowingTaskGroup(of: String.self) { group in
