@@ -144,7 +144,7 @@ fn a_text_may_be_cut_into_steps_anywhere() {
 #[test]
 fn an_evaluation_that_is_stopped_in_the_middle_leaves_no_trace() {
     in_all_ways(|model| {
-        let (prompt, long) = (tokens(1, 20), tokens(2, 512));
+        let (prompt, long) = (tokens(1, 20), tokens(2, 256));
         let mut context = several(model, 1);
         eval(&mut context, &prompt);
         let before = saved(&mut context, 0);
@@ -154,9 +154,9 @@ fn an_evaluation_that_is_stopped_in_the_middle_leaves_no_trace() {
         let whole = began.elapsed();
 
         let mut n_in_the_middle = 0;
-        for part in 0..16 {
+        for part in 0..8 {
             let n_done = context.perf().n_prefill_tokens;
-            let cancel = Cancel::new().or_at(Instant::now() + whole * part / 16);
+            let cancel = Cancel::new().or_at(Instant::now() + whole * part / 8);
             if context.eval(&Batch::of(&long), Some(&cancel)).is_ok() {
                 break;
             }
@@ -339,9 +339,8 @@ fn states_are_planned_counted_and_given_back() {
         context.fork(0, 1).expect("a fork");
         assert_eq!(before(&context), first + state, "shared");
         for sequence in 0..3 {
-            for _ in 0..28 {
-                append(&mut context, sequence, &text);
-            }
+            append(&mut context, sequence, &tokens(2, 280));
+            append(&mut context, sequence, &[1]);
         }
         assert!(before(&context) <= context.planned_bytes().kv);
         for sequence in 0..3 {
