@@ -432,7 +432,7 @@ inline T umrt_initialized() {
  * The oldest tokens behind the first `n_keep` are removed as by `umrt_seq_shift`: half of
  * them at a time, so that it costs next to nothing for each token. If the evaluation
  * fails afterwards, they stay removed. Tokens that would not even fit behind the first
- * `n_keep` are refused.
+ * `n_keep` are refused. UNSUPPORTED for models with recurrent layers.
  */
 #define UMRT_OVERFLOW_SHIFT 1
 
@@ -1120,7 +1120,8 @@ typedef struct {
    * Nonzero: blocks of 256 tokens that sequences complete, and all that they give
    * up, are kept in the model's prefix cache (`umrt_model_prefix_cache_set`), and the
    * prompts of `umrt_generate` begin with what is found there; `umrt_seq_reuse_prefix`
-   * does so for `umrt_eval`. Default: neither.
+   * does so for `umrt_eval`. UNSUPPORTED for models with recurrent layers, whose
+   * states belong to all tokens in front of them. Default: neither.
    */
   uint32_t prefix_cache;
   /**
@@ -1397,7 +1398,8 @@ typedef struct {
    */
   uint64_t kv_bytes_per_token;
   /**
-   * Keys and values of all sequences when full, in whole blocks.
+   * Keys and values of all sequences when full, in whole blocks, and the states of
+   * recurrent layers.
    */
   uint64_t kv_bytes;
   /**
@@ -2347,7 +2349,8 @@ void umrt_detok_free(umrt_detok *detok);
  *
  * Returns INVALID_ARGUMENT (`n_threads` above 1024, an unknown `kv_type`, a
  * `pressure_kv_type` that takes no less memory), UNSUPPORTED (one of both whose groups the
- * model's heads do not divide into; `pressure_kv_type` with MLX's operations),
+ * model's heads do not divide into; `pressure_kv_type` with MLX's operations;
+ * `prefix_cache` and `UMRT_OVERFLOW_SHIFT` with recurrent layers),
  * OVER_BUDGET (full sequences would take more than is left; the message says how
  * much is missing and what would fit), BACKEND. Any thread.
  */
@@ -2413,7 +2416,13 @@ umrt_status umrt_seq_fork(umrt_ctx *ctx, int32_t from, int32_t to);
  * Keeps the first `keep` tokens of a sequence and forgets the rest. Memory for 256
  * tokens is given back where none of them is left; with 0 all of it.
  *
- * Returns INVALID_ARGUMENT (no such sequence, or it holds fewer), BUSY. Any thread.
+ * Models with recurrent layers (`lfm2`) keep states instead of keys and values there,
+ * and those of earlier tokens are gone: their sequences can be cut to 0, to all that
+ * they hold, and to what they held in front of the last evaluation, as long as they are
+ * in memory. Fork or save them where you may want to come back to.
+ *
+ * Returns INVALID_ARGUMENT (no such sequence, or it holds fewer), UNSUPPORTED (a place
+ * without states; nothing has changed), BUSY. Any thread.
  */
 umrt_status umrt_seq_trim(umrt_ctx *ctx, int32_t seq, uint32_t keep);
 
@@ -2530,7 +2539,7 @@ umrt_status umrt_seq_load_from_buffer(umrt_ctx *ctx,
  * `KVCache` and `QuantizedKVCache` are read, by a context whose `kv_type` (or
  * `pressure_kv_type`) stores numbers in the same way. Returns INVALID_ARGUMENT (no such
  * sequence, other tokens than the file has, another model or type), UNSUPPORTED (another
- * kind of cache, several sequences, latent attention), and as `umrt_seq_load` does. Any
+ * kind of cache, several sequences, latent attention, recurrent layers), and as `umrt_seq_load` does. Any
  * thread.
  */
 umrt_status umrt_seq_import_mlx(umrt_ctx *ctx,
@@ -2545,7 +2554,7 @@ umrt_status umrt_seq_import_mlx(umrt_ctx *ctx,
  * such files, and nothing says which model it was; `umrt_seq_save` is better for umrt
  * itself. Takes the sequence's memory once more for a moment.
  *
- * Returns UNSUPPORTED (latent attention), and as `umrt_seq_save` does. Any thread.
+ * Returns UNSUPPORTED (latent attention, recurrent layers), and as `umrt_seq_save` does. Any thread.
  */
 umrt_status umrt_seq_export_mlx(const umrt_ctx *ctx,
                                 int32_t seq,
@@ -2596,6 +2605,10 @@ umrt_status umrt_model_prefix_cache_set(const umrt_model *model, uint64_t max_by
  * from those of one evaluation from the beginning by as much as those of another
  * `prefill_chunk` would. Tokens computed with other adapters are not reused.
  *
+ * Sequences of models with recurrent layers can be cut in few places (`umrt_seq_trim`):
+ * they keep what they hold if the tokens begin with all of it, or else what is in front
+ * of the last such place, which may be nothing.
+ *
  * With our own kernels this takes no memory but that of the last block, as for a fork;
  * with MLX's operations, as on a GPU, it copies.
  *
@@ -2620,8 +2633,9 @@ umrt_status umrt_seq_reuse_prefix(umrt_ctx *ctx,
  * memory but for blocks that are shared; with MLX's operations, as on a GPU, the
  * sequence's size twice for a moment.
  *
- * Returns INVALID_ARGUMENT (no such sequence, or it holds fewer tokens), OUT_OF_MEMORY
- * (the sequence is as before), BUSY. Any thread.
+ * Returns INVALID_ARGUMENT (no such sequence, or it holds fewer tokens), UNSUPPORTED
+ * (learned positions, recurrent layers), OUT_OF_MEMORY (the sequence is as before), BUSY.
+ * Any thread.
  */
 umrt_status umrt_seq_shift(umrt_ctx *ctx, int32_t seq, uint32_t from, uint32_t drop);
 
@@ -2847,7 +2861,8 @@ umrt_status umrt_sample(umrt_ctx *ctx, umrt_sampler *sampler, size_t row, int32_
  * at; not with a prefix cache or `UMRT_OVERFLOW_SHIFT`, which do something in between.
  *
  * Returns INVALID_ARGUMENT (also a draft model of another vocabulary: the message
- * names the difference), UNSUPPORTED (see `sampling_device`), NOT_FOUND (no tokenizer or chat template), FORMAT (they are
+ * names the difference), UNSUPPORTED (see `sampling_device`; a draft model with
+ * recurrent layers), NOT_FOUND (no tokenizer or chat template), FORMAT (they are
  * broken), NO_SPACE (the prompt does not fit), OVER_BUDGET (no room for the logits of
  * guesses), BUSY, CANCELLED, DEADLINE_EXCEEDED, OUT_OF_MEMORY, BACKEND. Any thread.
  */

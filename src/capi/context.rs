@@ -41,7 +41,7 @@ pub const UMRT_OVERFLOW_REFUSE: u32 = 0;
 /// The oldest tokens behind the first `n_keep` are removed as by `umrt_seq_shift`: half of
 /// them at a time, so that it costs next to nothing for each token. If the evaluation
 /// fails afterwards, they stay removed. Tokens that would not even fit behind the first
-/// `n_keep` are refused.
+/// `n_keep` are refused. UNSUPPORTED for models with recurrent layers.
 pub const UMRT_OVERFLOW_SHIFT: u32 = 1;
 
 /// For `umrt_ctx_new`. 0 means the default.
@@ -72,7 +72,8 @@ pub struct umrt_ctx_params {
     /// Nonzero: blocks of 256 tokens that sequences complete, and all that they give
     /// up, are kept in the model's prefix cache (`umrt_model_prefix_cache_set`), and the
     /// prompts of `umrt_generate` begin with what is found there; `umrt_seq_reuse_prefix`
-    /// does so for `umrt_eval`. Default: neither.
+    /// does so for `umrt_eval`. UNSUPPORTED for models with recurrent layers, whose
+    /// states belong to all tokens in front of them. Default: neither.
     pub prefix_cache: u32,
     /// What happens when tokens do not fit behind a sequence, `UMRT_OVERFLOW_*`.
     pub overflow: u32,
@@ -177,7 +178,8 @@ c_structs!(
 ///
 /// Returns INVALID_ARGUMENT (`n_threads` above 1024, an unknown `kv_type`, a
 /// `pressure_kv_type` that takes no less memory), UNSUPPORTED (one of both whose groups the
-/// model's heads do not divide into; `pressure_kv_type` with MLX's operations),
+/// model's heads do not divide into; `pressure_kv_type` with MLX's operations;
+/// `prefix_cache` and `UMRT_OVERFLOW_SHIFT` with recurrent layers),
 /// OVER_BUDGET (full sequences would take more than is left; the message says how
 /// much is missing and what would fit), BACKEND. Any thread.
 ///
@@ -416,7 +418,13 @@ pub unsafe extern "C" fn umrt_seq_fork(ctx: *mut umrt_ctx, from: i32, to: i32) -
 /// Keeps the first `keep` tokens of a sequence and forgets the rest. Memory for 256
 /// tokens is given back where none of them is left; with 0 all of it.
 ///
-/// Returns INVALID_ARGUMENT (no such sequence, or it holds fewer), BUSY. Any thread.
+/// Models with recurrent layers (`lfm2`) keep states instead of keys and values there,
+/// and those of earlier tokens are gone: their sequences can be cut to 0, to all that
+/// they hold, and to what they held in front of the last evaluation, as long as they are
+/// in memory. Fork or save them where you may want to come back to.
+///
+/// Returns INVALID_ARGUMENT (no such sequence, or it holds fewer), UNSUPPORTED (a place
+/// without states; nothing has changed), BUSY. Any thread.
 ///
 /// # Safety
 /// `ctx` is NULL or a live handle.

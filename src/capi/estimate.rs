@@ -44,7 +44,8 @@ pub struct umrt_memory_estimate {
     pub weights_other_bytes: u64,
     /// Keys and values of one token.
     pub kv_bytes_per_token: u64,
-    /// Keys and values of all sequences when full, in whole blocks.
+    /// Keys and values of all sequences when full, in whole blocks, and the states of
+    /// recurrent layers.
     pub kv_bytes: u64,
     /// Two rows for each sequence: the last ones, and those that replace them.
     pub logits_bytes: u64,

@@ -49,6 +49,10 @@ pub unsafe extern "C" fn umrt_model_prefix_cache_set(
 /// from those of one evaluation from the beginning by as much as those of another
 /// `prefill_chunk` would. Tokens computed with other adapters are not reused.
 ///
+/// Sequences of models with recurrent layers can be cut in few places (`umrt_seq_trim`):
+/// they keep what they hold if the tokens begin with all of it, or else what is in front
+/// of the last such place, which may be nothing.
+///
 /// With our own kernels this takes no memory but that of the last block, as for a fork;
 /// with MLX's operations, as on a GPU, it copies.
 ///
@@ -87,8 +91,9 @@ pub unsafe extern "C" fn umrt_seq_reuse_prefix(
 /// memory but for blocks that are shared; with MLX's operations, as on a GPU, the
 /// sequence's size twice for a moment.
 ///
-/// Returns INVALID_ARGUMENT (no such sequence, or it holds fewer tokens), OUT_OF_MEMORY
-/// (the sequence is as before), BUSY. Any thread.
+/// Returns INVALID_ARGUMENT (no such sequence, or it holds fewer tokens), UNSUPPORTED
+/// (learned positions, recurrent layers), OUT_OF_MEMORY (the sequence is as before), BUSY.
+/// Any thread.
 ///
 /// # Safety
 /// `ctx` is NULL or a live handle.

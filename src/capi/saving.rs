@@ -137,7 +137,7 @@ pub unsafe extern "C" fn umrt_seq_load_from_buffer(
 /// `KVCache` and `QuantizedKVCache` are read, by a context whose `kv_type` (or
 /// `pressure_kv_type`) stores numbers in the same way. Returns INVALID_ARGUMENT (no such
 /// sequence, other tokens than the file has, another model or type), UNSUPPORTED (another
-/// kind of cache, several sequences, latent attention), and as `umrt_seq_load` does. Any
+/// kind of cache, several sequences, latent attention, recurrent layers), and as `umrt_seq_load` does. Any
 /// thread.
 ///
 /// # Safety
@@ -168,7 +168,7 @@ pub unsafe extern "C" fn umrt_seq_import_mlx(
 /// such files, and nothing says which model it was; `umrt_seq_save` is better for umrt
 /// itself. Takes the sequence's memory once more for a moment.
 ///
-/// Returns UNSUPPORTED (latent attention), and as `umrt_seq_save` does. Any thread.
+/// Returns UNSUPPORTED (latent attention, recurrent layers), and as `umrt_seq_save` does. Any thread.
 ///
 /// # Safety
 /// As for `umrt_seq_save`.

@@ -12,7 +12,7 @@ use self::bases::{
 };
 use self::latent::{DEEPSEEK, DEEPSEEK_V2, GLM4_MOE_LITE, MINICPM3, YOUTU};
 use self::old::{GPT_BIGCODE, GPT_NEOX, GPT2};
-use self::recurrent::LFM2;
+use self::recurrent::{LFM2, LFM2_MOE};
 use self::renamed::{EXAONE, INTERNLM2, MIMO, MINICPM, QWEN2_VL, QWEN3_VL};
 use super::family::{
     AttentionNames, Cap, ExpertNames, ExpertsForm, Family, Fixed, Flag, Fused, JoinedNames,
@@ -210,6 +210,7 @@ pub const FAMILIES: &[Family] = &[
             mlp: MlpNames {
                 gate_up: Fused::Separate(["", "mlp.fc1"]),
                 down: "mlp.fc2",
+                ..LLAMA_NAMES.mlp
             },
             ..LLAMA_NAMES
         },
@@ -396,6 +397,7 @@ pub const FAMILIES: &[Family] = &[
     MINICPM,
     MIMO,
     LFM2,
+    LFM2_MOE,
     QWEN2_VL,
     QWEN3_VL,
     GPT2,
@@ -418,6 +420,7 @@ pub const FAMILIES: &[Family] = &[
             mlp: MlpNames {
                 gate_up: Fused::Separate(["", "mlp.c_fc"]),
                 down: "mlp.c_proj",
+                ..LLAMA_NAMES.mlp
             },
             ..LLAMA_NAMES
         },

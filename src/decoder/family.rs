@@ -179,6 +179,8 @@ pub struct RouterForm {
     pub group_best: Option<usize>,
     /// The tensor that is added to scores before they are compared.
     pub corrections: Option<&'static str>,
+    /// The key without which there is none.
+    pub corrections_if: Option<&'static str>,
 }
 
 /// Whether the shares of a token's experts are made to add up to 1.
@@ -301,6 +303,8 @@ pub struct MlpNames {
     /// The first is not there without a gate.
     pub gate_up: Fused<2>,
     pub down: &'static str,
+    /// Gate, up and down as mlx-lm calls them, if otherwise.
+    pub converted: Option<[&'static str; 3]>,
 }
 
 /// Matrices with the same input.

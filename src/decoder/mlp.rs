@@ -1,7 +1,7 @@
 //! Feed-forward networks: config.json -> [`MlpSpec`] of each layer.
 
 use super::family::{ExpertNames, ExpertsForm, Family, Normalized, RouterForm, SharedForm};
-use super::spec::{flag, hidden_size, size};
+use super::spec::{default, flag, hidden_size, size};
 use crate::checkpoint::Config;
 use crate::error::{Error, Result};
 use crate::mlx::{Activation, Gate, Groups, Routing, Scores};
@@ -108,7 +108,7 @@ pub fn from_config(config: &Config, family: &Family, n_layers: usize) -> Result<
         return Ok(vec![dense()?; n_layers]);
     };
     let experts = experts(config, form, activation)?;
-    let is_sparse = sparse_layers(config, n_layers)?;
+    let is_sparse = sparse_layers(config, family, n_layers)?;
     let of_layer = |is_sparse: bool| match is_sparse {
         true => Ok(MlpSpec::Experts(Box::new(experts))),
         false => dense(),
@@ -156,7 +156,10 @@ fn experts(config: &Config, form: &ExpertsForm, activation: Activation) -> Resul
             None => Gate::Times(activation),
         },
         shared: shared.transpose()?.flatten(),
-        corrections: form.router.corrections,
+        corrections: match form.router.corrections_if {
+            Some(key) if !config.opt_bool(key)?.unwrap_or(true) => None,
+            _ => form.router.corrections,
+        },
         names: form.names,
     })
 }
@@ -245,9 +248,9 @@ fn configured(config: &Config, gate: Gate) -> Result<Gate> {
 }
 
 /// Which layers have experts: those that `mlp_layer_types` names; or each
-/// `decoder_sparse_step`-th, but for `mlp_only_layers`; or from `first_k_dense_replace`
-/// on each `moe_layer_freq`-th.
-fn sparse_layers(config: &Config, n_layers: usize) -> Result<Vec<bool>> {
+/// `decoder_sparse_step`-th, but for `mlp_only_layers`; or from `first_k_dense_replace` or
+/// `num_dense_layers` on each `moe_layer_freq`-th.
+fn sparse_layers(config: &Config, family: &Family, n_layers: usize) -> Result<Vec<bool>> {
     if let Some(types) = config.opt_strs("mlp_layer_types")? {
         return match types.len() == n_layers {
             true => Ok(types.into_iter().map(|kind| kind == "sparse").collect()),
@@ -257,7 +260,9 @@ fn sparse_layers(config: &Config, n_layers: usize) -> Result<Vec<bool>> {
     let step = config.opt_usize("decoder_sparse_step", 1..=1 << 12)?;
     let dense = config.opt_usizes("mlp_only_layers", 0..=1 << 12)?;
     let (step, dense) = (step.unwrap_or(1), dense.unwrap_or_default());
-    let first = config.opt_usize("first_k_dense_replace", 0..=1 << 12)?;
+    const N_DENSE: [&str; 2] = ["first_k_dense_replace", "num_dense_layers"];
+    let first = config.opt_usize(N_DENSE, 0..=1 << 12)?;
+    let first = first.or(default(family, N_DENSE[1]));
     let frequency = config.opt_usize("moe_layer_freq", 1..=1 << 12)?;
     let (first, frequency) = (first.unwrap_or(0), frequency.unwrap_or(1));
     let is_sparse = |layer: usize| {

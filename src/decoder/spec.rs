@@ -298,7 +298,7 @@ pub(super) fn hidden_size(config: &Config, family: &Family) -> Result<usize> {
     size(config, family, ["hidden_size", "n_embd"], 1 << 20)
 }
 
-fn default(family: &Family, key: &str) -> Option<usize> {
+pub(super) fn default(family: &Family, key: &str) -> Option<usize> {
     let entry = family.defaults.iter().find(|(name, _)| *name == key);
     entry.map(|(_, size)| *size)
 }

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use super::family::{Fused, QkNorm};
+use super::family::{Fused, MlpNames, QkNorm};
 use super::latent::LatentWeights;
 use super::loader::{Loader, Place};
 use super::mlp::{DenseForm, DenseSpec, ExpertsSpec, MlpSpec};
@@ -299,7 +299,7 @@ impl Layer<'_, '_> {
     }
 
     fn dense(&mut self, dense: &DenseSpec) -> Result<MlpWeights> {
-        let (names, hidden) = (&self.spec.names.mlp, self.spec.hidden_size);
+        let (names, hidden) = (self.mlp_names(), self.spec.hidden_size);
         let (inner, bias) = (dense.intermediate_size, dense.has_bias);
         let down = self.matrix(names.down, [hidden, inner], bias)?;
         if let (DenseForm::Plain(activation), Fused::Separate([_, up])) =
@@ -313,6 +313,20 @@ impl Layer<'_, '_> {
         }
         let [gate, up] = self.fused(names.gate_up, [inner; 2], hidden, bias)?;
         Ok(MlpWeights::Gated(GatedLinears { gate, up, down }))
+    }
+
+    /// Those that the layer has of a dense network's.
+    fn mlp_names(&self) -> MlpNames {
+        let names = self.spec.names.mlp;
+        let is_converted = |[_, _, down]: &[&str; 3]| self.loader.has_module(&self.name(down));
+        match names.converted.filter(is_converted) {
+            Some([gate, up, down]) => MlpNames {
+                gate_up: Fused::Separate([gate, up]),
+                down,
+                ..names
+            },
+            None => names,
+        }
     }
 
     /// The activation with the parameters that the layer has for it.

@@ -16,6 +16,7 @@ mod limits;
 mod misaligned;
 mod operations;
 mod prefixes;
+mod recurrent;
 mod saving;
 mod scheduling;
 mod scoring;

@@ -128,7 +128,7 @@ def separate_experts(state: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         if not stacked:
             separate[name] = value
             continue
-        if before.endswith("block_sparse_moe"):
+        if before.endswith(("block_sparse_moe", "feed_forward")):
             short = {"gate_proj": "w1", "up_proj": "w3", "down_proj": "w2"}
             module, _, kind = linear.partition(".")
             linear = f"{short[module]}.{kind}"
@@ -143,12 +143,20 @@ def published_names(family: str, state: dict[str, np.ndarray]) -> dict[str, np.n
         name: value.swapaxes(1, 2) if name.endswith("conv.weight") else value
         for name, value in state.items()
     }
+    if family == "lfm2_moe":
+        return {_published_lfm2(name): value for name, value in state.items()}
     if family != "gpt_neox":
         return state
     renamed = (re.sub(r"^model\.h\.", "gpt_neox.layers.", name) for name in state)
     renamed = (re.sub(r"^model\.embed_out", "embed_out", name) for name in renamed)
     renamed = (re.sub(r"^model\.", "gpt_neox.", name) for name in renamed)
     return dict(zip(renamed, state.values(), strict=True))
+
+
+def _published_lfm2(name: str) -> str:
+    """mlx-lm renames the projections of dense networks."""
+    short = {"gate_proj": "w1", "up_proj": "w3", "down_proj": "w2"}
+    return re.sub(r"(feed_forward)\.(\w+_proj)", lambda m: f"{m[1]}.{short[m[2]]}", name)
 
 
 def join_heads(state: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -53,7 +53,12 @@ class SequenceCalls(ContextCalls):
         Memory for 256 tokens is given back where none of them is left; with 0 all
         of it.
 
-        Raises InvalidArgumentError (no such sequence, or it holds fewer).
+        Sequences of models with recurrent layers (`lfm2`) can be cut to 0, to all that
+        they hold, and to what they held in front of the last evaluation: the states of
+        earlier tokens are gone. Fork or save them where you may want to come back to.
+
+        Raises InvalidArgumentError (no such sequence, or it holds fewer),
+        UnsupportedError (a place without states; nothing has changed).
         """
         seq, keep = _arguments.i32("seq", seq), _arguments.u32("keep", keep)
         self._call(_ffi.lib.umrt_seq_trim, seq, keep)
@@ -66,7 +71,8 @@ class SequenceCalls(ContextCalls):
         Keys are rounded once more to the type of the cache, for each shift.
 
         Raises InvalidArgumentError (no such sequence, or it holds fewer tokens),
-        OutOfMemoryError (the sequence is as before), BusyError.
+        UnsupportedError (learned positions, recurrent layers), OutOfMemoryError (the
+        sequence is as before), BusyError.
         """
         seq = _arguments.i32("seq", seq)
         first, drop = _arguments.u32("start", start), _arguments.u32("n", n)

@@ -33,6 +33,7 @@ pub const LLAMA_NAMES: Names = Names {
     mlp: MlpNames {
         gate_up: Fused::Separate(["mlp.gate_proj", "mlp.up_proj"]),
         down: "mlp.down_proj",
+        converted: None,
     },
     may_be_transposed: false,
 };
@@ -119,6 +120,7 @@ pub const QWEN_EXPERTS: ExpertsForm = ExpertsForm {
         scale: None,
         group_best: None,
         corrections: None,
+        corrections_if: None,
     },
     shared: None,
     bias: false,
@@ -158,6 +160,7 @@ pub const DEEPSEEK_EXPERTS: ExpertsForm = ExpertsForm {
         scale: Some("routed_scaling_factor"),
         group_best: Some(2),
         corrections: Some("mlp.gate.e_score_correction_bias"),
+        corrections_if: None,
     },
     shared: Some(SharedForm {
         intermediate_size: "moe_intermediate_size",

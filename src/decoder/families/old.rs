@@ -38,6 +38,7 @@ pub const GPT2: Family = Family {
         mlp: MlpNames {
             gate_up: Fused::Separate(["", "mlp.c_fc"]),
             down: "mlp.c_proj",
+            ..LLAMA_NAMES.mlp
         },
         may_be_transposed: true,
         ..LLAMA_NAMES
@@ -93,6 +94,7 @@ pub const GPT_NEOX: Family = Family {
         mlp: MlpNames {
             gate_up: Fused::Separate(["", "mlp.dense_h_to_4h"]),
             down: "mlp.dense_4h_to_h",
+            ..LLAMA_NAMES.mlp
         },
         ..LLAMA_NAMES
     },

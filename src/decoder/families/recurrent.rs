@@ -1,10 +1,10 @@
 //! Families with layers whose past is a state of fixed size.
 
 use super::super::family::{
-    AttentionNames, Family, Fused, MlpForm, MlpNames, Names, QkNorm, RecurrentForm,
-    RecurrentLayers, RecurrentMixer, RopeForm,
+    AttentionNames, ExpertNames, ExpertsForm, Family, Fused, MlpForm, MlpNames, Names, QkNorm,
+    RecurrentForm, RecurrentLayers, RecurrentMixer, RopeForm, RouterForm,
 };
-use super::bases::{LLAMA, LLAMA_NAMES, PLAIN, RMS_1E5};
+use super::bases::{DEEPSEEK_EXPERTS, LLAMA, LLAMA_NAMES, PLAIN, QWEN_EXPERTS, RMS_1E5};
 
 /// Gated convolutions over a few tokens, and attention in some layers.
 pub const LFM2: Family = Family {
@@ -47,8 +47,53 @@ pub const LFM2: Family = Family {
         mlp: MlpNames {
             gate_up: Fused::Separate(["feed_forward.w1", "feed_forward.w3"]),
             down: "feed_forward.w2",
+            ..LLAMA_NAMES.mlp
         },
         ..LLAMA_NAMES
     },
     ..PLAIN
+};
+
+/// With experts behind the first layers.
+pub const LFM2_MOE: Family = Family {
+    model_types: &["lfm2_moe"],
+    defaults: &[
+        ("vocab_size", 65_536),
+        ("hidden_size", 2048),
+        ("intermediate_size", 7168),
+        ("num_hidden_layers", 32),
+        ("num_attention_heads", 32),
+        ("num_key_value_heads", 8),
+        ("max_position_embeddings", 128_000),
+        ("num_dense_layers", 2),
+    ],
+    mlp: LLAMA.mlp,
+    experts: Some(ExpertsForm {
+        router: RouterForm {
+            group_best: None,
+            corrections: Some("feed_forward.expert_bias"),
+            corrections_if: Some("use_expert_bias"),
+            ..DEEPSEEK_EXPERTS.router
+        },
+        names: ExpertNames {
+            router: "feed_forward.gate",
+            stacked: "feed_forward.switch_mlp",
+            separate: "feed_forward.experts",
+            linears: ["w1", "w3", "w2"],
+            joined: None,
+        },
+        ..QWEN_EXPERTS
+    }),
+    names: Names {
+        mlp: MlpNames {
+            converted: Some([
+                "feed_forward.gate_proj",
+                "feed_forward.up_proj",
+                "feed_forward.down_proj",
+            ]),
+            ..LFM2.names.mlp
+        },
+        ..LFM2.names
+    },
+    ..LFM2
 };

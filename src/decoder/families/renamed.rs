@@ -24,6 +24,7 @@ pub const INTERNLM2: Family = Family {
         mlp: MlpNames {
             gate_up: Fused::Separate(["feed_forward.w1", "feed_forward.w3"]),
             down: "feed_forward.w2",
+            ..LLAMA_NAMES.mlp
         },
         ..LLAMA_NAMES
     },
@@ -52,6 +53,7 @@ pub const EXAONE: Family = Family {
         mlp: MlpNames {
             gate_up: Fused::Separate(["mlp.c_fc_0", "mlp.c_fc_1"]),
             down: "mlp.c_proj",
+            ..LLAMA_NAMES.mlp
         },
         ..LLAMA_NAMES
     },

@@ -166,9 +166,13 @@ mod tests {
 
     #[test]
     fn what_was_wrong_is_taken_back_and_not_counted() {
-        let path = fixtures()
-            .into_iter()
-            .find(|path| path.ends_with("llama3-f32"));
+        for name in ["llama3-f32", "lfm2-q4-g32-bf16"] {
+            take_back(name);
+        }
+    }
+
+    fn take_back(name: &str) {
+        let path = fixtures().into_iter().find(|path| path.ends_with(name));
         let model = Model::open(&path.expect("there"), ModelOptions::default()).expect("a model");
         let mut context = context(&model);
         context
@@ -185,5 +189,12 @@ mod tests {
         let perf = context.perf();
         assert_eq!((perf.n_decode_tokens, perf.n_prefill_tokens), (2, 3));
         assert_eq!((perf.n_drafted, perf.n_accepted), (3, 0));
+
+        let mut undisturbed = self::context(&model);
+        for tokens in [&[1, 2, 3][..], &[4], &[5], &[8]] {
+            undisturbed.eval(&Batch::of(tokens), None).expect("one");
+        }
+        context.eval(&Batch::of(&[8]), None).expect("an evaluation");
+        assert_eq!(bits(&context, 0), bits(&undisturbed, 0), "{name}");
     }
 }

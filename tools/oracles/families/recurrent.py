@@ -24,6 +24,23 @@ def _lfm2(hidden: int, intermediate: int, layers: str, **rest: Any) -> dict[str,
     )
 
 
+_EXPERTS: dict[str, Any] = {
+    "num_experts": 8,
+    "num_experts_per_tok": 3,
+    "moe_intermediate_size": 16,
+    "num_dense_layers": 1,
+    "routed_scaling_factor": 1.8,
+    "norm_topk_prob": True,
+    "use_expert_bias": True,
+}
+
+
+def _lfm2_moe(*sizes: Any, **rest: Any) -> dict[str, Any]:
+    config = _lfm2(*sizes, **_EXPERTS | rest)
+    del config["block_multiple_of"]
+    return config
+
+
 MODELS: tuple[ModelSpec, ...] = (
     ModelSpec(
         name="lfm2-f32",
@@ -64,5 +81,29 @@ MODELS: tuple[ModelSpec, ...] = (
         dtype="bfloat16",
         extra_keys={"block_dim": 64},
         quantization=Quantization(4, 32),
+    ),
+    ModelSpec(
+        name="lfm2-moe-f32",
+        family="lfm2_moe",
+        features=("short-conv", "experts", "sigmoid-router", "router-corrections"),
+        config=_lfm2_moe(32, 48, "cac"),
+        seed=603,
+    ),
+    ModelSpec(
+        name="lfm2-moe-q4-g32-bf16",
+        family="lfm2_moe",
+        features=("short-conv", "experts", "sigmoid-router", "conv-bias"),
+        config=_lfm2_moe(
+            *(32, 64, "acc"),
+            moe_intermediate_size=32,
+            num_experts=6,
+            conv_bias=True,
+            use_expert_bias=False,
+            norm_topk_prob=False,
+        ),
+        seed=604,
+        dtype="bfloat16",
+        quantization=Quantization(4, 32),
+        mlx_supports=False,
     ),
 )

@@ -101,19 +101,9 @@ def _generation(
         return context.generate(request, **settings)
     text = context.model.render_chat(request)
     tokens = context.model.tokenize(text, add_special=False, parse_special=True)
-    return context.generate(tokens=_new_part(context, tokens), **settings)
-
-
-def _new_part(context: Context, tokens: list[int]) -> list[int]:
-    """Keeps what the context holds of these tokens; returns the others, the last one
-    at least."""
-    n_kept = 0
-    for held, wanted in zip(context.tokens(), tokens[:-1]):
-        if held != wanted:
-            break
-        n_kept += 1
-    context.trim(0, n_kept)
-    return tokens[n_kept:]
+    # The sequence holds most of the conversation already.
+    n_kept = context.reuse_prefix(tokens)
+    return context.generate(tokens=tokens[n_kept:], **settings)
 
 
 def _stream(generation: Generation, is_json: bool) -> str:
