@@ -145,9 +145,10 @@ c_structs!(umrt_generate_params, umrt_generate_result);
 /// at; not with a prefix cache or `UMRT_OVERFLOW_SHIFT`, which do something in between.
 ///
 /// Returns INVALID_ARGUMENT (also a draft model of another vocabulary: the message
-/// names the difference), UNSUPPORTED (see `sampling_device`), NOT_FOUND (no tokenizer or chat template), FORMAT (they are
-/// broken), NO_SPACE (the prompt does not fit), OVER_BUDGET (no room for the logits of
-/// guesses), BUSY, CANCELLED, DEADLINE_EXCEEDED, OUT_OF_MEMORY, BACKEND. Any thread.
+/// names the difference), UNSUPPORTED (see `sampling_device`), NOT_FOUND (no tokenizer or
+/// chat template), FORMAT (they are broken), NO_SPACE (the prompt does not fit),
+/// OVER_BUDGET (no room for the logits of guesses), BUSY, CANCELLED, DEADLINE_EXCEEDED,
+/// OUT_OF_MEMORY, BACKEND. Any thread.
 ///
 /// # Safety
 /// `ctx` and `cancel` are NULL or live handles; `params` is NULL or a structure of
