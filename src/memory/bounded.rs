@@ -130,8 +130,10 @@ fn stop() {
         let watch = watch.as_ref();
         watch.inspect(|watch| watch.tell(State::Stopped)).is_some()
     });
-    while is_watched {
-        thread::park();
+    if is_watched {
+        loop {
+            thread::park();
+        }
     }
 }
 
