@@ -235,6 +235,79 @@ fn absurd_sizes_are_refused_before_anything_is_allocated() {
 }
 
 #[test]
+fn sizes_of_recurrent_layers_that_do_not_fit_are_named() {
+    const DELTA: &str = "qwen3-next-f32";
+    const SCAN: &str = "falcon-h1-f32";
+    #[rustfmt::skip]
+    let sizes = [
+        (DELTA, "linear_num_key_heads", json!(0)),
+        (DELTA, "linear_num_key_heads", json!(3)),
+        (DELTA, "linear_num_value_heads", json!(1 << 20)),
+        (DELTA, "linear_key_head_dim", json!(u64::MAX)),
+        (DELTA, "linear_value_head_dim", json!(0)),
+        (DELTA, "linear_conv_kernel_dim", json!(1)),
+        (DELTA, "linear_conv_kernel_dim", json!(9)),
+        (DELTA, "full_attention_interval", json!(0)),
+        (DELTA, "layer_types", json!(["linear_attention"])),
+        (SCAN, "mamba_n_heads", json!(0)),
+        (SCAN, "mamba_n_heads", json!(7)),
+        (SCAN, "mamba_n_groups", json!(3)),
+        (SCAN, "mamba_d_head", json!(9)),
+        (SCAN, "mamba_d_state", json!(1e300)),
+        (SCAN, "mamba_d_ssm", json!(63)),
+        (SCAN, "mamba_d_conv", json!(0)),
+        (SCAN, "ssm_multipliers", json!([1.0])),
+        (SCAN, "ssm_in_multiplier", json!(0)),
+        (SCAN, "mlp_multipliers", json!([1.0, 2.0, 3.0])),
+        (SCAN, "time_step_limit", json!([1.0, 0.5])),
+        (SCAN, "time_step_limit", json!("auto")),
+    ];
+    for (fixture, key, value) in sizes {
+        // Without the other key the interval would not be read.
+        let damaged = Damaged::copy_of(fixture);
+        let damaged = match key {
+            "full_attention_interval" => damaged.with_config("layer_types", Value::Null),
+            _ => damaged,
+        };
+        let damaged = damaged.with_config(key, value);
+        refused(damaged.path(), Status::Format, &["config.json"]);
+    }
+    // Sizes that are no nonsense, but not those of the tensors.
+    let others = [
+        (DELTA, "linear_key_head_dim", json!(4)),
+        (SCAN, "mamba_d_state", json!(16)),
+    ];
+    for (fixture, key, value) in others {
+        refused_config(
+            fixture,
+            key,
+            value,
+            Status::Format,
+            &["config.json implies"],
+        );
+    }
+    let unsupported = [
+        (
+            DELTA,
+            "layer_types",
+            json!(["mamba", "full_attention", "mamba"]),
+            "mamba",
+        ),
+        (SCAN, "mamba_proj_bias", json!(true), "mamba_proj_bias"),
+        (
+            SCAN,
+            "attention_bias",
+            json!(true),
+            "attention_in_multiplier",
+        ),
+        (SCAN, "hidden_act", json!("gelu"), "factor of gates"),
+    ];
+    for (fixture, key, value, part) in unsupported {
+        refused_config(fixture, key, value, Status::Unsupported, &[part]);
+    }
+}
+
+#[test]
 fn quantizations_that_mlx_does_not_have_are_refused() {
     for section in [
         json!({"group_size": 64, "bits": 7}),

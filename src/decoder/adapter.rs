@@ -301,27 +301,33 @@ fn in_mixer(spec: &DecoderSpec, layer: usize, name: &str) -> Option<Target> {
     let Some(recurrent) = spec.mixers[layer].recurrent() else {
         return in_attention(spec, layer, name);
     };
-    let (hidden, rows) = (spec.hidden_size, recurrent.row_columns());
-    let target = |place, outputs, inputs| Target {
-        place,
-        first_column: 0,
-        outputs,
-        inputs,
-    };
-    match recurrent.projection_names() {
-        [input, _] if name == input => Some(target(Place::QueryKeyValue(layer), rows, hidden)),
-        [_, output] if name == output => Some(target(
-            Place::Output(layer),
-            hidden,
-            recurrent.mixed_columns(),
-        )),
-        _ => None,
+    let hidden = spec.hidden_size;
+    if name == recurrent.output_name() {
+        return Some(Target {
+            place: Place::Output(layer),
+            first_column: 0,
+            outputs: hidden,
+            inputs: recurrent.mixed_columns(),
+        });
     }
+    let mut first_column = 0;
+    for (input, outputs) in recurrent.inputs() {
+        if name == input {
+            return Some(Target {
+                place: Place::QueryKeyValue(layer),
+                first_column,
+                outputs,
+                inputs: hidden,
+            });
+        }
+        first_column += outputs;
+    }
+    None
 }
 
 fn in_attention(spec: &DecoderSpec, layer: usize, name: &str) -> Option<Target> {
     let (names, hidden) = (&spec.names.attention, spec.hidden_size);
-    let queries = spec.n_heads * spec.head_dim;
+    let queries = spec.n_heads * spec.head_dim * if spec.gates_attention { 2 } else { 1 };
     let keys = spec.n_kv_heads * spec.head_dim;
     if name == names.output {
         return Some(Target {

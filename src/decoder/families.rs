@@ -7,12 +7,15 @@ mod recurrent;
 mod renamed;
 
 use self::bases::{
-    COHERE, DEEPSEEK_EXPERTS, FUSED_MLP, GEMMA, GEMMA2, GLM, GLM4, GRANITE, LAYER_NORM, LLAMA,
-    LLAMA_NAMES, MIXTRAL_EXPERTS, OLMO2, PLAIN, QWEN_EXPERTS, QWEN2, QWEN3, RMS_1E5,
+    COHERE, DEEPSEEK_EXPERTS, FUSED_MLP, GEMMA, GEMMA2, GLM, GLM4, GRANITE, GRANITE_EXPERTS,
+    LAYER_NORM, LLAMA, LLAMA_NAMES, MIXTRAL_EXPERTS, OLMO2, PLAIN, QWEN_EXPERTS, QWEN2, QWEN3,
+    RMS_1E5,
 };
 use self::latent::{DEEPSEEK, DEEPSEEK_V2, GLM4_MOE_LITE, MINICPM3, YOUTU};
 use self::old::{GPT_BIGCODE, GPT_NEOX, GPT2};
-use self::recurrent::{LFM2, LFM2_MOE};
+use self::recurrent::{
+    FALCON_H1, GRANITE_HYBRID, LFM2, LFM2_MOE, MAMBA2, QWEN3_5, QWEN3_5_MOE, QWEN3_NEXT,
+};
 use self::renamed::{EXAONE, INTERNLM2, MIMO, MINICPM, QWEN2_VL, QWEN3_VL};
 use super::family::{
     AttentionNames, Cap, ExpertNames, ExpertsForm, Family, Fixed, Flag, Fused, JoinedNames,
@@ -107,6 +110,7 @@ pub const FAMILIES: &[Family] = &[
                 intermediate_size: "shared_expert_intermediate_size",
                 count: None,
                 name: "mlp.shared_expert",
+                fused: None,
                 share_name: Some("mlp.shared_expert_gate"),
             }),
             ..QWEN_EXPERTS
@@ -250,6 +254,7 @@ pub const FAMILIES: &[Family] = &[
                     gate_up: "mlp.experts.gate_up_proj",
                     down: "mlp.experts.down_proj",
                     order: RowOrder::InTurn,
+                    by_input: true,
                 }),
                 ..QWEN_EXPERTS.names
             },
@@ -272,25 +277,7 @@ pub const FAMILIES: &[Family] = &[
     GRANITE,
     Family {
         model_types: &["granitemoe"],
-        experts: Some(ExpertsForm {
-            n_experts: &["num_local_experts"],
-            intermediate_size: "intermediate_size",
-            router: RouterForm {
-                normalized: Normalized::Always,
-                ..QWEN_EXPERTS.router
-            },
-            names: ExpertNames {
-                router: "block_sparse_moe.router.layer",
-                stacked: "block_sparse_moe.switch_mlp",
-                joined: Some(JoinedNames {
-                    gate_up: "block_sparse_moe.input_linear",
-                    down: "block_sparse_moe.output_linear",
-                    order: RowOrder::GateFirst,
-                }),
-                ..QWEN_EXPERTS.names
-            },
-            ..QWEN_EXPERTS
-        }),
+        experts: Some(GRANITE_EXPERTS),
         ..GRANITE
     },
     OLMO2,
@@ -398,6 +385,12 @@ pub const FAMILIES: &[Family] = &[
     MIMO,
     LFM2,
     LFM2_MOE,
+    QWEN3_NEXT,
+    QWEN3_5,
+    QWEN3_5_MOE,
+    FALCON_H1,
+    MAMBA2,
+    GRANITE_HYBRID,
     QWEN2_VL,
     QWEN3_VL,
     GPT2,

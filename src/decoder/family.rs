@@ -1,6 +1,7 @@
 //! [`Family`]: the features by which model families differ. `families` has the
 //! table.
 
+use super::recurrent::{DeltaInputs, ScanNames};
 use crate::mlx::{Activation, Gate, NormKind, Pairing, RowOrder, Scores};
 
 /// What distinguishes a family from the others.
@@ -19,6 +20,8 @@ pub struct Family {
     pub is_latent: bool,
     /// Some layers have a state instead of keys and values.
     pub recurrent: Option<RecurrentForm>,
+    /// Behind each head's query is a gate for what the head sees.
+    pub gates_attention: bool,
     pub qk_norm: QkNorm,
     /// The key without which there is none.
     pub qk_norm_if: Option<&'static str>,
@@ -94,14 +97,20 @@ pub enum Windows {
 pub struct RecurrentForm {
     pub mixer: RecurrentMixer,
     /// What `layer_types` calls them.
-    pub layer_type: &'static str,
+    pub layer_types: &'static [&'static str],
     pub layers: RecurrentLayers,
+    /// These layers attend as well, and both is added.
+    pub is_beside_attention: bool,
 }
 
 #[derive(Clone, Copy)]
 pub enum RecurrentMixer {
     /// Gated convolutions over a few tokens.
     ShortConv,
+    /// Heads that correct what they recall.
+    Delta(DeltaInputs),
+    /// Heads whose memories fade.
+    Scan(ScanForm),
 }
 
 /// Which layers are recurrent when config.json has no `layer_types`.
@@ -109,6 +118,40 @@ pub enum RecurrentMixer {
 pub enum RecurrentLayers {
     /// Those that this key does not list; without it none.
     Unlisted(&'static str),
+    /// All but each n-th; n is this key's value, or else this one.
+    ButEach(&'static str, usize),
+    All,
+}
+
+/// Selective state spaces.
+#[derive(Clone, Copy)]
+pub struct ScanForm {
+    pub keys: ScanKeys,
+    pub names: ScanNames,
+    /// When config.json does not say them.
+    pub n_groups: usize,
+    pub state_dim: usize,
+    /// The key without which there is no norm behind the memories; `None`: there is one.
+    pub norm_if: Option<&'static str>,
+    /// The key that may put the norm behind the gate; `None`: it is there.
+    pub norm_before_gate_if: Option<&'static str>,
+}
+
+/// Keys of config.json.
+#[derive(Clone, Copy)]
+pub struct ScanKeys {
+    pub n_heads: &'static str,
+    pub head_dim: &'static str,
+    pub n_groups: &'static str,
+    pub state_dim: &'static str,
+    /// Of the values of all heads together.
+    pub inner_size: Option<&'static str>,
+    /// How many hidden sizes they are, where that is not said.
+    pub expansion: &'static str,
+    pub taps: &'static str,
+    pub conv_bias: &'static str,
+    pub input_bias: &'static str,
+    pub output_bias: &'static str,
 }
 
 /// Rotary position embeddings.
@@ -136,6 +179,8 @@ pub enum RopeLayers {
     /// Those with a 1 in `no_rope_layers`, or all but each
     /// `no_rope_layer_interval`-th.
     Listed,
+    /// All, if this key has this value.
+    If(&'static str, &'static str),
     /// None.
     None,
 }
@@ -153,12 +198,20 @@ pub struct MlpForm {
     /// The intermediate size that config.json has is adjusted, as `block_auto_adjust_ff_dim`
     /// and what belongs to it say.
     pub is_adjusted: bool,
+    /// The key of the intermediate size, where it is not the usual one.
+    pub size_key: Option<&'static str>,
+    /// The key of factors of gates and of outputs.
+    pub factors_key: Option<&'static str>,
+    /// Layers have none.
+    pub is_absent: bool,
 }
 
 /// Mixtures of experts.
 #[derive(Clone, Copy)]
 pub struct ExpertsForm {
     pub n_experts: &'static [&'static str],
+    /// Without experts there is a dense network.
+    pub may_be_dense: bool,
     pub intermediate_size: &'static str,
     pub router: RouterForm,
     pub shared: Option<SharedForm>,
@@ -198,6 +251,8 @@ pub struct SharedForm {
     /// The key of the number of experts that are as one; 0: there is none.
     pub count: Option<&'static str>,
     pub name: &'static str,
+    /// Of the matrices, where gate and up are one.
+    pub fused: Option<[&'static str; 2]>,
     /// Of the projection to its share; `None`: the share is 1.
     pub share_name: Option<&'static str>,
 }
@@ -207,6 +262,8 @@ pub struct SharedForm {
 pub struct Scales {
     pub embedding: EmbeddingScale,
     pub residual: ResidualScale,
+    /// Inputs and outputs of mixers, and of feed-forward networks, have factors.
+    pub has_branch_factors: bool,
     pub attention: AttentionScale,
     pub logits: LogitScale,
     pub logit_cap: Option<Cap>,
@@ -240,6 +297,8 @@ pub enum AttentionScale {
     InverseRoot(&'static str, f32),
     /// This key's value, or else 1.
     Factor(&'static str),
+    /// `1 / sqrt(head_dim)` times this key's value and twice the second's.
+    Multiplied(&'static str, &'static str),
 }
 
 #[derive(Clone, Copy)]
@@ -336,4 +395,6 @@ pub struct JoinedNames {
     pub gate_up: &'static str,
     pub down: &'static str,
     pub order: RowOrder,
+    /// Where they have no suffix, they are stored by input.
+    pub by_input: bool,
 }

@@ -8,7 +8,9 @@ use super::attention::{Segment, StepPlaces, attend};
 use super::family::QkNorm;
 use super::mlp::{DenseForm, MlpSpec};
 use super::spec::DecoderSpec;
-use super::weights::{HeadProjections, LoadedBytes, Mixer, MlpWeights, NormWeights, Weights};
+use super::weights::{
+    Beside, HeadProjections, LoadedBytes, Mixer, MlpWeights, NormWeights, Weights,
+};
 use crate::checkpoint::{AdapterFiles, Checkpoint};
 use crate::error::Result;
 use crate::kernels::{RopeTable, Shift};
@@ -44,6 +46,7 @@ impl Decoder {
         progress: &mut dyn FnMut(usize, usize) -> Result<()>,
     ) -> Result<(Decoder, LoadedBytes)> {
         let (weights, bytes) = Weights::load(checkpoint, &spec, (stream, cpu_ops), progress)?;
+        let spec = spec.as_stored(checkpoint)?;
         let decoder = Decoder {
             dtype: match precision {
                 Precision::Native => spec.native_dtype(checkpoint)?,
@@ -115,12 +118,16 @@ impl Decoder {
                 &step,
                 rotation,
             )?;
-            if !wants_states && index + 1 == self.weights.layers.len() {
+            if !wants_states && index + 1 == self.weights.layers.len() && layer.beside.is_none() {
                 return Ok(mixed);
             }
             let norm = layer.after_attention.as_ref();
             let projection = (&layer.output, &updates.output[..]);
-            let sum = self.project_onto(ops, &hidden, &mixed, projection, norm)?;
+            let scale = self.spec.branch_scales.mixer;
+            let mut sum = self.project_onto(ops, &hidden, &mixed, projection, (norm, scale))?;
+            if let Some(beside) = &layer.beside {
+                sum = self.add_beside(ops, index, beside, (&hidden, &sum), segments, &step)?;
+            }
             let input = if self.spec.is_parallel { &hidden } else { &sum };
             hidden = self.mlp((ops, updates), index, input, &sum)?;
         }
@@ -190,6 +197,7 @@ impl Decoder {
     ) -> Result<Array> {
         let (spec, layer) = (&self.spec, &self.weights.layers[index]);
         let norm = layer.attention_norm.as_ref().map(|norm| self.norm(norm));
+        let mut gates = None;
         let (projected, [query_norm, key_norm]) = match &layer.mixer {
             Mixer::Recurrent(weights) => {
                 let projected = ops.project(hidden, norm, &weights.linears())?;
@@ -200,7 +208,13 @@ impl Decoder {
             Mixer::Heads(heads) => {
                 let linears: Vec<_> = heads.linears.iter().collect();
                 let projected = ops.project(hidden, norm, &linears)?;
-                let projected = ops.adapt(projected, hidden, norm, updates)?;
+                let mut projected = ops.adapt(projected, hidden, norm, updates)?;
+                if spec.gates_attention {
+                    let n_heads = (spec.n_heads, spec.n_kv_heads);
+                    let (others, rows, layer) =
+                        ops.apart_from_gates(projected, n_heads, spec.head_dim)?;
+                    (projected, gates) = (others, Some((rows, layer)));
+                }
                 self.normalize_heads(ops, heads, projected)?
             }
         };
@@ -222,10 +236,29 @@ impl Decoder {
         };
         let seen = attend(ops, &projected, &parameters, segments, step)?;
         drop(projected);
-        match &layer.mixer {
-            Mixer::Latent(weights) => weights.expand(ops, &seen),
-            Mixer::Heads(_) | Mixer::Recurrent(_) => Ok(seen),
+        match (&layer.mixer, gates) {
+            (Mixer::Latent(weights), _) => weights.expand(ops, &seen),
+            (_, Some((rows, gates))) => ops.gate_heads(&seen, &rows, &gates),
+            (_, None) => Ok(seen),
         }
+    }
+
+    /// `sum` plus what a recurrent mixer makes of the same `hidden` states as attention.
+    fn add_beside(
+        &self,
+        ops: &Ops,
+        index: usize,
+        beside: &Beside,
+        (hidden, sum): (&Array, &Array),
+        segments: &mut [Segment<'_>],
+        step: &StepPlaces,
+    ) -> Result<Array> {
+        let norm = self.weights.layers[index].attention_norm.as_ref();
+        let norm = norm.map(|norm| self.norm(norm));
+        let projected = ops.project(hidden, norm, &beside.mixer.linears())?;
+        let mixed = beside.mixer.mix(ops, index, &projected, segments, step)?;
+        let scale = self.spec.branch_scales.beside;
+        self.project_onto(ops, sum, &mixed, (&beside.output, &[]), (None, scale))
     }
 
     /// Normalizes rows of queries and keys; norms of single heads are left to
@@ -254,7 +287,7 @@ impl Decoder {
     ) -> Result<Array> {
         let layer = &self.weights.layers[index];
         let norm = layer.mlp_norm.as_ref().map(|norm| self.norm(norm));
-        let after = layer.after_mlp.as_ref();
+        let after = (layer.after_mlp.as_ref(), self.spec.branch_scales.mlp);
         match (&layer.mlp, &self.spec.mlps[index]) {
             (MlpWeights::Gated(weights), MlpSpec::Dense(dense)) => {
                 let DenseForm::Gated(gate) = dense.form else {
@@ -283,27 +316,29 @@ impl Decoder {
                     Some(norm) => ops.normalize(input, norm)?,
                     None => input.clone(),
                 };
-                if after.is_none() && self.spec.residual_scale == 1.0 {
+                if after.0.is_none() && self.spec.residual_scale * after.1 == 1.0 {
                     return ops.mix_experts(&input, experts, Some(residual));
                 }
                 let mixed = ops.mix_experts(&input, experts, None)?;
                 self.add_onto(ops, residual, &mixed, after)
             }
+            (MlpWeights::None, _) => Ok(residual.clone()),
             _ => unreachable!("loaded by its kind"),
         }
     }
 
-    /// `residual` plus a projection, perhaps normalized and scaled.
+    /// `residual` plus a projection, perhaps normalized, and scaled by its kind.
     fn project_onto(
         &self,
         ops: &Ops,
         residual: &Array,
         x: &Array,
         (linear, updates): (&Linear, &[LowRank]),
-        after: Option<&NormWeights>,
+        after: (Option<&NormWeights>, f32),
     ) -> Result<Array> {
         // Gains change the product, which must not be in a sum yet.
-        if after.is_none() && self.spec.residual_scale == 1.0 && !have_gains(updates) {
+        let is_plain = after.0.is_none() && self.spec.residual_scale * after.1 == 1.0;
+        if is_plain && !have_gains(updates) {
             let sum = ops.project_onto(residual, x, linear)?;
             return ops.adapt_one(sum, x, None, updates);
         }
@@ -317,10 +352,10 @@ impl Decoder {
         ops: &Ops,
         residual: &Array,
         x: &Array,
-        after: Option<&NormWeights>,
+        (after, scale): (Option<&NormWeights>, f32),
     ) -> Result<Array> {
         let after = after.map(|norm| self.norm(norm));
-        ops.add_onto(residual, x, after, self.spec.residual_scale)
+        ops.add_onto(residual, x, after, self.spec.residual_scale * scale)
     }
 
     fn norm<'a>(&self, weights: &'a NormWeights) -> Norm<'a> {

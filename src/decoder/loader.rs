@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::checkpoint::{self, Checkpoint, Mode, QuantSpec, TensorInfo};
 use crate::error::{Error, Result};
-use crate::kernels::BlockFormat;
+use crate::kernels::{BlockFormat, Floats};
 use crate::mlx::{
     Array, BlockWeight, CpuOps, Dtype, Linear, MappedArrays, QuantMode, QuantizedWeight, Stream,
     TensorView, TransposedWeight, Weight,
@@ -127,6 +127,15 @@ impl<'a> Loader<'a> {
         })
     }
 
+    /// `n` matrices in a tensor without a suffix.
+    pub fn bare_stack(&mut self, name: &str, n: usize, shape: [usize; 2]) -> Result<Linear> {
+        let values = self.of_type(name, &[n, shape[0], shape[1]], None, FLOATS)?;
+        Ok(Linear {
+            weight: Weight::Float(values),
+            bias: None,
+        })
+    }
+
     /// `n` matrices as OpenAI publishes them: mxfp4 in blocks of 32 codes, whose
     /// bytes are those of MLX's words.
     pub fn mxfp4_blocks(&mut self, module: &str, n: usize, shape: [usize; 2]) -> Result<Linear> {
@@ -213,13 +222,31 @@ impl<'a> Loader<'a> {
     /// The weights of convolutions of single channels, `[channels, taps]`: publishers have a
     /// dimension between them, mlx-lm behind them.
     pub fn taps(&mut self, name: &str, [channels, taps]: [usize; 2]) -> Result<Array> {
+        let (tensor, dtype) = self.checked_taps(name, [channels, taps])?;
+        self.array(tensor, tensor.offset, &[channels, taps], dtype)
+    }
+
+    fn checked_taps(
+        &self,
+        name: &str,
+        [channels, taps]: [usize; 2],
+    ) -> Result<(&'a TensorInfo, Dtype)> {
         let is_behind = self.checkpoint.required(name)?.shape.last() == Some(&1);
         let stored = match is_behind {
             true => [channels, taps, 1],
             false => [channels, 1, taps],
         };
-        let (tensor, dtype) = self.checked(name, &stored, FLOATS)?;
-        self.array(tensor, tensor.offset, &[channels, taps], dtype)
+        self.checked(name, &stored, FLOATS)
+    }
+
+    /// The same, each channel's times a factor.
+    pub fn scaled_taps(&mut self, name: &str, n_taps: usize, factors: &[f32]) -> Result<Array> {
+        let shape = [factors.len(), n_taps];
+        let (tensor, dtype) = self.checked_taps(name, shape)?;
+        let stored = Floats::new(dtype.float()?, self.checkpoint.tensor_bytes(tensor));
+        let value = |index: usize| stored.get(index) * factors[index / n_taps];
+        let values: Vec<f32> = (0..stored.len()).map(value).collect();
+        Array::from_f32(&values, &shape.map(|length| length as i32))
     }
 
     /// The only number of a tensor.

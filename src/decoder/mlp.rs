@@ -9,6 +9,7 @@ use crate::mlx::{Activation, Gate, Groups, Routing, Scores};
 /// One layer's feed-forward network.
 #[derive(Clone, Debug)]
 pub enum MlpSpec {
+    None,
     Dense(DenseSpec),
     Experts(Box<ExpertsSpec>),
 }
@@ -16,6 +17,7 @@ pub enum MlpSpec {
 impl MlpSpec {
     pub fn intermediate_size(&self) -> usize {
         match self {
+            MlpSpec::None => 0,
             MlpSpec::Dense(dense) => dense.intermediate_size,
             MlpSpec::Experts(experts) => experts.intermediate_size,
         }
@@ -23,7 +25,7 @@ impl MlpSpec {
 
     pub fn experts(&self) -> Option<&ExpertsSpec> {
         match self {
-            MlpSpec::Dense(_) => None,
+            MlpSpec::None | MlpSpec::Dense(_) => None,
             MlpSpec::Experts(experts) => Some(experts),
         }
     }
@@ -88,12 +90,16 @@ pub struct ExpertsSpec {
 pub struct SharedSpec {
     pub intermediate_size: usize,
     pub(super) name: &'static str,
+    pub(super) fused: Option<[&'static str; 2]>,
     pub(super) share_name: Option<&'static str>,
 }
 
 /// The networks of all layers.
 pub fn from_config(config: &Config, family: &Family, n_layers: usize) -> Result<Vec<MlpSpec>> {
-    let activation = activation(config, family)?;
+    if family.mlp.is_absent {
+        return Ok(vec![MlpSpec::None; n_layers]);
+    }
+    let activation = with_factor(activation(config, family)?, factors(config, family)?[0])?;
     let dense = || {
         Ok(MlpSpec::Dense(DenseSpec {
             intermediate_size: intermediate_size(config, family)?,
@@ -107,6 +113,9 @@ pub fn from_config(config: &Config, family: &Family, n_layers: usize) -> Result<
     let Some(form) = &family.experts else {
         return Ok(vec![dense()?; n_layers]);
     };
+    if form.may_be_dense && config.opt_usize(form.n_experts, 0..=1 << 16)? == Some(0) {
+        return Ok(vec![dense()?; n_layers]);
+    }
     let experts = experts(config, form, activation)?;
     let is_sparse = sparse_layers(config, family, n_layers)?;
     let of_layer = |is_sparse: bool| match is_sparse {
@@ -118,10 +127,35 @@ pub fn from_config(config: &Config, family: &Family, n_layers: usize) -> Result<
 
 fn intermediate_size(config: &Config, family: &Family) -> Result<usize> {
     const NAMES: [&str; 3] = ["block_ff_dim", "intermediate_size", "n_inner"];
+    if let Some(key) = family.mlp.size_key {
+        return size(config, family, key, 1 << 22);
+    }
     match family.mlp.widening {
         Some(factor) if !config.has(NAMES) => Ok(factor * hidden_size(config, family)?),
         _ if family.mlp.is_adjusted => adjusted(config, size(config, family, NAMES, 1 << 22)?),
         _ => size(config, family, NAMES, 1 << 22),
+    }
+}
+
+/// Of what goes into the gate, and of what comes out.
+pub(super) fn factors(config: &Config, family: &Family) -> Result<[f32; 2]> {
+    let Some(key) = family.mlp.factors_key else {
+        return Ok([1.0; 2]);
+    };
+    match config.opt_f64s(key, 1e-9..=1e9)?.as_deref() {
+        None => Ok([1.0; 2]),
+        Some(&[gate, down]) => Ok([gate as f32, down as f32]),
+        Some(_) => Err(config.unexpected(key, "two numbers")),
+    }
+}
+
+fn with_factor(activation: Activation, factor: f32) -> Result<Activation> {
+    match activation {
+        activation if factor == 1.0 => Ok(activation),
+        Activation::Silu => Ok(Activation::ScaledSilu { factor }),
+        _ => Err(Error::unsupported(
+            "config.json: a factor of gates with another activation than silu is not supported",
+        )),
     }
 }
 
@@ -231,6 +265,7 @@ fn shared_expert(config: &Config, form: &SharedForm) -> Result<Option<SharedSpec
     Ok(Some(SharedSpec {
         intermediate_size: count * config.usize(form.intermediate_size, SIZES)?,
         name: form.name,
+        fused: form.fused,
         share_name: form.share_name,
     }))
 }
@@ -279,7 +314,7 @@ pub const XIELU: Activation = Activation::Xielu {
     beta: 0.5,
 };
 
-fn activation(config: &Config, family: &Family) -> Result<Activation> {
+pub(super) fn activation(config: &Config, family: &Family) -> Result<Activation> {
     match config.opt_str(["hidden_activation", "hidden_act", "activation_function"])? {
         None => Ok(family.mlp.activation),
         Some("silu" | "swish") => Ok(Activation::Silu),

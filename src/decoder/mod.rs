@@ -33,5 +33,5 @@ pub use mlp::{DenseForm, ExpertsSpec, MlpSpec};
 pub use prefix::Prefix;
 pub use recurrent::{MixerSpec, RecurrentSpec};
 pub use rope::Rope;
-pub use spec::{DecoderSpec, model_types};
+pub use spec::{BranchScales, DecoderSpec, model_types};
 pub use weights::LoadedBytes;

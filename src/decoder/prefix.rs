@@ -1,10 +1,11 @@
 //! [`Prefix`]: where in a checkpoint's names the text model is.
 
 use super::family::Fused;
-use super::spec::DecoderSpec;
+use super::recurrent::{MixerSpec, RecurrentSpec};
+use super::spec::{BranchScales, DecoderSpec};
 use crate::checkpoint::{Dtype, Manifest, TensorInfo};
 use crate::error::{Error, Result};
-use crate::mlx;
+use crate::mlx::{self, NormKind};
 
 /// The type of activations that meet blocks of GGUF files: unlike float16 it has
 /// room for the largest of any model.
@@ -20,7 +21,7 @@ pub struct Prefix {
 
 /// Text models alone, as parts of others by mlx-lm and by transformers, and by older
 /// names.
-pub const PREFIXES: [Prefix; 6] = [
+pub const PREFIXES: [Prefix; 7] = [
     Prefix {
         model: "model.",
         head: "",
@@ -35,6 +36,10 @@ pub const PREFIXES: [Prefix; 6] = [
     },
     Prefix {
         model: "gpt_neox.",
+        head: "",
+    },
+    Prefix {
+        model: "backbone.",
         head: "",
     },
     Prefix {
@@ -82,6 +87,35 @@ impl Prefix {
 }
 
 impl DecoderSpec {
+    /// What the checkpoint has of it. Where mlx-lm turns the filters of convolutions, it
+    /// adds offsets of norms to their weights, and multiplies weights with some factors.
+    pub fn as_stored(mut self, manifest: &Manifest) -> Result<DecoderSpec> {
+        match self.turned_mixer(manifest) {
+            Some(RecurrentSpec::Delta(_)) => self.norm.kind = NormKind::Rms { offset: 0.0 },
+            Some(RecurrentSpec::Scan(scan))
+                if scan.has_factors() || self.branch_scales != BranchScales::ONES =>
+            {
+                return Err(Error::unsupported(
+                    "the weights are multiplied with some of config.json's multipliers, as mlx-lm \
+                     does it, and not with all; use the publisher's checkpoint",
+                ));
+            }
+            _ => {}
+        }
+        Ok(self)
+    }
+
+    /// The first recurrent mixer, if its convolution is stored as by mlx-lm.
+    fn turned_mixer(&self, manifest: &Manifest) -> Option<RecurrentSpec> {
+        let layers = Prefix::find(manifest, self).layers(manifest, self);
+        let recurrent = |mixer: &MixerSpec| mixer.recurrent().copied();
+        let mut mixers = self.mixers.iter().map(recurrent).enumerate();
+        let (index, mixer) = mixers.find_map(|(index, mixer)| Some((index, mixer?)))?;
+        let name = format!("{layers}.{index}.{}", mixer.taps_name());
+        let is_turned = manifest.tensor(&name)?.shape.last() == Some(&1);
+        is_turned.then_some(mixer)
+    }
+
     /// Whether the layers' matrices are stored by input, as the shape of the first one
     /// says.
     pub fn is_transposed(&self, manifest: &Manifest) -> bool {

@@ -2,18 +2,25 @@
 //! weights, and what the forward pass does with them.
 //!
 //! - `short_conv`: gated convolutions over a few tokens
+//! - `delta`: heads that correct what they recall
+//! - `scan`: heads whose memories fade
 
+mod delta;
+mod scan;
 mod short_conv;
 
 use super::attention::{Segment, StepPlaces};
 use super::family::{Family, RecurrentForm, RecurrentLayers, RecurrentMixer};
-use super::spec::DecoderSpec;
+use super::mlp;
+use super::spec::{self, DecoderSpec};
 use super::weights::Layer;
 use crate::checkpoint::Config;
 use crate::error::{Error, Result};
 use crate::kv::StateLayout;
 use crate::mlx::{Array, Linear, Ops, Projected};
 
+pub use self::delta::{DeltaInputs, DeltaSpec, DeltaWeights};
+pub use self::scan::{ScanNames, ScanSpec, ScanWeights};
 pub use self::short_conv::{ShortConvSpec, ShortConvWeights};
 
 /// What mixes the tokens of a layer.
@@ -21,28 +28,34 @@ pub use self::short_conv::{ShortConvSpec, ShortConvWeights};
 pub enum MixerSpec {
     Attention,
     Recurrent(RecurrentSpec),
+    /// Both at once, each by itself.
+    Both(RecurrentSpec),
 }
 
 /// A mixer that goes from one state to the next.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub enum RecurrentSpec {
     ShortConv(ShortConvSpec),
+    Delta(DeltaSpec),
+    Scan(ScanSpec),
 }
 
 /// From hidden states to what the mixer takes, and its own parameters.
 pub enum RecurrentWeights {
     ShortConv(ShortConvWeights),
+    Delta(DeltaWeights),
+    Scan(Box<ScanWeights>),
 }
 
 impl MixerSpec {
     pub fn attends(&self) -> bool {
-        matches!(self, MixerSpec::Attention)
+        !matches!(self, MixerSpec::Recurrent(_))
     }
 
     pub fn recurrent(&self) -> Option<&RecurrentSpec> {
         match self {
             MixerSpec::Attention => None,
-            MixerSpec::Recurrent(recurrent) => Some(recurrent),
+            MixerSpec::Recurrent(recurrent) | MixerSpec::Both(recurrent) => Some(recurrent),
         }
     }
 }
@@ -56,14 +69,26 @@ pub fn from_config(
     let Some(form) = &family.recurrent else {
         return Ok(vec![MixerSpec::Attention; n_layers]);
     };
+    let own = || {
+        let activation = mlp::activation(config, family)?;
+        Ok::<_, Error>((activation, spec::norm_eps(config, family)?))
+    };
     let recurrent = match form.mixer {
         RecurrentMixer::ShortConv => {
             RecurrentSpec::ShortConv(ShortConvSpec::from_config(config, hidden_size)?)
         }
+        RecurrentMixer::Delta(inputs) => {
+            RecurrentSpec::Delta(DeltaSpec::from_config(config, inputs, own()?)?)
+        }
+        RecurrentMixer::Scan(form) => {
+            let spec = ScanSpec::from_config(config, &form, hidden_size, own()?)?;
+            RecurrentSpec::Scan(spec)
+        }
     };
-    let mixer = |is_recurrent: bool| match is_recurrent {
-        true => MixerSpec::Recurrent(recurrent.clone()),
-        false => MixerSpec::Attention,
+    let mixer = |is_recurrent: bool| match (is_recurrent, form.is_beside_attention) {
+        (true, true) => MixerSpec::Both(recurrent),
+        (true, false) => MixerSpec::Recurrent(recurrent),
+        (false, _) => MixerSpec::Attention,
     };
     let layers = recurrent_layers(config, form, n_layers)?;
     Ok(layers.into_iter().map(mixer).collect())
@@ -72,10 +97,7 @@ pub fn from_config(
 /// Which layers are recurrent: those that `layer_types` names, or else as the form says.
 fn recurrent_layers(config: &Config, form: &RecurrentForm, n_layers: usize) -> Result<Vec<bool>> {
     let Some(types) = config.opt_strs("layer_types")? else {
-        let RecurrentLayers::Unlisted(key) = form.layers;
-        let attending = config.opt_usizes(key, 0..=n_layers - 1)?;
-        let is_unlisted = |layer| attending.as_ref().is_some_and(|all| !all.contains(&layer));
-        return Ok((0..n_layers).map(is_unlisted).collect());
+        return unlisted_layers(config, form.layers, n_layers);
     };
     if types.len() != n_layers {
         return Err(config.unexpected("layer_types", &format!("{n_layers} entries")));
@@ -84,7 +106,7 @@ fn recurrent_layers(config: &Config, form: &RecurrentForm, n_layers: usize) -> R
         .into_iter()
         .map(|layer_type| match layer_type {
             "full_attention" | "attention" => Ok(false),
-            own if own == form.layer_type => Ok(true),
+            own if form.layer_types.contains(&own) => Ok(true),
             other => Err(Error::unsupported(format!(
                 "config.json: layer type \"{other}\" is not supported"
             ))),
@@ -92,11 +114,30 @@ fn recurrent_layers(config: &Config, form: &RecurrentForm, n_layers: usize) -> R
         .collect()
 }
 
+fn unlisted_layers(config: &Config, layers: RecurrentLayers, n_layers: usize) -> Result<Vec<bool>> {
+    match layers {
+        RecurrentLayers::Unlisted(key) => {
+            let attending = config.opt_usizes(key, 0..=n_layers - 1)?;
+            let is_unlisted = |layer| attending.as_ref().is_some_and(|all| !all.contains(&layer));
+            Ok((0..n_layers).map(is_unlisted).collect())
+        }
+        RecurrentLayers::ButEach(key, absent) => {
+            let each = config.opt_usize(key, 1..=1 << 12)?.unwrap_or(absent);
+            Ok((1..=n_layers)
+                .map(|layer| !layer.is_multiple_of(each))
+                .collect())
+        }
+        RecurrentLayers::All => Ok(vec![true; n_layers]),
+    }
+}
+
 impl RecurrentSpec {
     /// Of the arrays that a layer's state consists of, all in float32.
     pub fn state_shapes(&self) -> Vec<Vec<usize>> {
         match self {
             RecurrentSpec::ShortConv(conv) => conv.state_shapes(),
+            RecurrentSpec::Delta(delta) => delta.state_shapes(),
+            RecurrentSpec::Scan(scan) => scan.state_shapes(),
         }
     }
 
@@ -104,6 +145,8 @@ impl RecurrentSpec {
     pub fn row_columns(&self) -> usize {
         match self {
             RecurrentSpec::ShortConv(conv) => conv.row_columns(),
+            RecurrentSpec::Delta(delta) => delta.row_columns(),
+            RecurrentSpec::Scan(scan) => scan.row_columns(),
         }
     }
 
@@ -111,6 +154,8 @@ impl RecurrentSpec {
     pub fn mixed_columns(&self) -> usize {
         match self {
             RecurrentSpec::ShortConv(conv) => conv.n_channels,
+            RecurrentSpec::Delta(delta) => delta.mixed_columns(),
+            RecurrentSpec::Scan(scan) => scan.mixed_columns(),
         }
     }
 
@@ -118,25 +163,81 @@ impl RecurrentSpec {
     pub fn stock_floats(&self) -> usize {
         match self {
             RecurrentSpec::ShortConv(conv) => conv.stock_floats(),
+            RecurrentSpec::Delta(delta) => delta.stock_floats(),
+            RecurrentSpec::Scan(scan) => scan.stock_floats(),
         }
     }
 
-    /// The names of the projections of its inputs and of its outputs.
-    pub(super) fn projection_names(&self) -> [&'static str; 2] {
+    /// What our kernels make of a token between its projections and what is mixed.
+    pub fn inner_columns(&self) -> usize {
         match self {
-            RecurrentSpec::ShortConv(_) => short_conv::PROJECTION_NAMES,
+            RecurrentSpec::ShortConv(_) => 0,
+            RecurrentSpec::Delta(delta) => delta.inner_columns(),
+            RecurrentSpec::Scan(scan) => scan.inner_columns(),
+        }
+    }
+
+    /// Buffers of a thread of our kernels, for sequences of up to so many tokens.
+    pub fn thread_bytes(&self, n_tokens: usize) -> usize {
+        match self {
+            RecurrentSpec::ShortConv(_) => 0,
+            RecurrentSpec::Delta(delta) => delta.thread_floats(n_tokens) * size_of::<f32>(),
+            RecurrentSpec::Scan(scan) => scan.thread_floats(n_tokens) * size_of::<f32>(),
+        }
+    }
+
+    /// The memories of a sequence that MLX's operations hold at a time.
+    pub fn stock_memory_bytes(&self) -> usize {
+        match self {
+            RecurrentSpec::ShortConv(_) => 0,
+            RecurrentSpec::Delta(delta) => delta.stock_memory_floats() * size_of::<f32>(),
+            RecurrentSpec::Scan(scan) => scan.stock_memory_floats() * size_of::<f32>(),
+        }
+    }
+
+    /// The projections of its inputs: their names, and how many outputs they have.
+    pub(super) fn inputs(&self) -> Vec<(&'static str, usize)> {
+        match self {
+            RecurrentSpec::ShortConv(conv) => vec![(short_conv::INPUT_NAME, conv.row_columns())],
+            RecurrentSpec::Delta(delta) => delta.input_names(),
+            RecurrentSpec::Scan(scan) => vec![scan.input()],
+        }
+    }
+
+    /// The name of the weights of its convolution.
+    pub(super) fn taps_name(&self) -> &'static str {
+        match self {
+            RecurrentSpec::ShortConv(_) => short_conv::TAPS_NAME,
+            RecurrentSpec::Delta(_) => delta::TAPS_NAME,
+            RecurrentSpec::Scan(scan) => scan.taps_name(),
+        }
+    }
+
+    /// The name of the projection of its outputs.
+    pub(super) fn output_name(&self) -> &'static str {
+        match self {
+            RecurrentSpec::ShortConv(_) => short_conv::OUTPUT_NAME,
+            RecurrentSpec::Delta(_) => delta::OUTPUT_NAME,
+            RecurrentSpec::Scan(scan) => scan.output_name(),
         }
     }
 
     pub(super) fn has_output_bias(&self) -> bool {
         match self {
             RecurrentSpec::ShortConv(conv) => conv.has_bias,
+            RecurrentSpec::Delta(_) => false,
+            RecurrentSpec::Scan(scan) => scan.has_output_bias(),
         }
     }
 
     pub(super) fn load(&self, layer: &mut Layer<'_, '_>) -> Result<RecurrentWeights> {
         match self {
             RecurrentSpec::ShortConv(conv) => conv.load(layer).map(RecurrentWeights::ShortConv),
+            RecurrentSpec::Delta(delta) => delta.load(layer).map(RecurrentWeights::Delta),
+            RecurrentSpec::Scan(scan) => {
+                let weights = scan.load(layer)?;
+                Ok(RecurrentWeights::Scan(Box::new(weights)))
+            }
         }
     }
 }
@@ -146,6 +247,8 @@ impl RecurrentWeights {
     pub fn linears(&self) -> Vec<&Linear> {
         match self {
             RecurrentWeights::ShortConv(conv) => vec![&conv.input],
+            RecurrentWeights::Delta(delta) => delta.linears(),
+            RecurrentWeights::Scan(scan) => scan.linears(),
         }
     }
 
@@ -161,6 +264,8 @@ impl RecurrentWeights {
     ) -> Result<Array> {
         match self {
             RecurrentWeights::ShortConv(conv) => conv.mix(ops, layer, projected, segments, step),
+            RecurrentWeights::Delta(delta) => delta.mix(ops, layer, projected, segments, step),
+            RecurrentWeights::Scan(scan) => scan.mix(ops, layer, projected, segments, step),
         }
     }
 }

@@ -165,6 +165,10 @@ fn rotating_layers(
     match form.layers {
         RopeLayers::All => Ok(vec![true; windows.len()]),
         RopeLayers::None => Ok(vec![false; windows.len()]),
+        RopeLayers::If(key, value) => {
+            let rotates = config.opt_str(key)? == Some(value);
+            Ok(vec![rotates; windows.len()])
+        }
         RopeLayers::Windowed => {
             let none = windows.iter().all(Option::is_none);
             Ok(windows.iter().map(|w| none || w.is_some()).collect())

@@ -32,6 +32,8 @@ pub struct DecoderSpec {
     pub latent: Option<LatentSpec>,
     /// By layer: what mixes its tokens.
     pub mixers: Vec<MixerSpec>,
+    /// Behind each head's query is a gate for what the head sees.
+    pub gates_attention: bool,
     pub norm: NormSpec,
     /// Attention and feed-forward network read the same input, not each other.
     pub is_parallel: bool,
@@ -62,9 +64,28 @@ pub struct DecoderSpec {
     pub embedding_scale: Option<f32>,
     /// Of what a block adds.
     pub residual_scale: f32,
+    /// Of what each kind of block adds, besides.
+    pub branch_scales: BranchScales,
     pub logit_scale: f32,
     pub logit_cap: Option<f32>,
     pub(super) names: Names,
+}
+
+/// Factors of what is added to the residual stream.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct BranchScales {
+    pub mixer: f32,
+    /// Of a recurrent mixer beside attention.
+    pub beside: f32,
+    pub mlp: f32,
+}
+
+impl BranchScales {
+    pub const ONES: BranchScales = BranchScales {
+        mixer: 1.0,
+        beside: 1.0,
+        mlp: 1.0,
+    };
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -116,12 +137,11 @@ impl DecoderSpec {
             head_dim,
             latent,
             mixers: recurrent::from_config(config, family, (n_layers, hidden_size))?,
+            gates_attention: family.gates_attention,
             norm: NormSpec {
                 kind: norm_kind(config, family)?,
                 has_bias: family.norm.has_bias,
-                eps: config
-                    .opt_f32(NORM_EPS_KEYS, 0.0..=1.0)?
-                    .unwrap_or(family.norm.eps),
+                eps: norm_eps(config, family)?,
             },
             is_parallel: flag(config, family.is_parallel)?,
             tied_embeddings: config
@@ -158,6 +178,7 @@ impl DecoderSpec {
                 .score_cap
                 .map_or(Ok(None), |bound| cap(config, bound))?,
             embedding_scale: embedding_scale(config, scales.embedding, hidden_size)?,
+            branch_scales: branch_scales(config, family)?,
             residual_scale: residual_scale(config, scales.residual, n_layers)?,
             logit_scale: logit_scale(config, scales.logits, hidden_size)?,
             logit_cap: scales
@@ -280,6 +301,11 @@ fn norm_kind(config: &Config, family: &Family) -> Result<NormKind> {
     })
 }
 
+pub(super) fn norm_eps(config: &Config, family: &Family) -> Result<f32> {
+    let eps = config.opt_f32(NORM_EPS_KEYS, 0.0..=1.0)?;
+    Ok(eps.unwrap_or(family.norm.eps))
+}
+
 /// A size that config.json has, or else the family.
 pub(super) fn size(
     config: &Config,
@@ -354,7 +380,33 @@ fn attention_scale(config: &Config, scale: AttentionScale, head_dim: usize) -> R
         AttentionScale::HeadDim => Ok((head_dim as f32).powf(-0.5)),
         AttentionScale::InverseRoot(key, absent) => Ok(factor(config, key, absent)?.powf(-0.5)),
         AttentionScale::Factor(key) => factor(config, key, 1.0),
+        AttentionScale::Multiplied(once, twice) => {
+            let input = factor(config, twice, 1.0)?;
+            let factors = factor(config, once, 1.0)? * input * input;
+            Ok((head_dim as f32).powf(-0.5) * factors)
+        }
     }
+}
+
+/// Where inputs of attention have a factor, its scale has that of queries and keys, and
+/// what it adds that of values.
+fn branch_scales(config: &Config, family: &Family) -> Result<BranchScales> {
+    const INPUT: &str = "attention_in_multiplier";
+    if !family.scales.has_branch_factors {
+        return Ok(BranchScales::ONES);
+    }
+    let input = factor(config, INPUT, 1.0)?;
+    if input != 1.0 && flag(config, family.qkv_bias)? {
+        return Err(Error::unsupported(format!(
+            "config.json: {INPUT} {input} with attention_bias is not supported"
+        )));
+    }
+    let [_, mlp] = mlp::factors(config, family)?;
+    Ok(BranchScales {
+        mixer: input * factor(config, "attention_out_multiplier", 1.0)?,
+        beside: factor(config, "ssm_out_multiplier", 1.0)?,
+        mlp,
+    })
 }
 
 fn embedding_scale(

@@ -8,7 +8,7 @@ use super::latent::LatentWeights;
 use super::loader::{Loader, Place};
 use super::mlp::{DenseForm, DenseSpec, ExpertsSpec, MlpSpec};
 use super::prefix::Prefix;
-use super::recurrent::{MixerSpec, RecurrentWeights};
+use super::recurrent::{MixerSpec, RecurrentSpec, RecurrentWeights};
 use super::spec::DecoderSpec;
 use crate::checkpoint::Checkpoint;
 use crate::error::Result;
@@ -21,6 +21,8 @@ use crate::mlx::{
 pub struct LayerWeights {
     pub attention_norm: Option<NormWeights>,
     pub mixer: Mixer,
+    /// What works beside attention.
+    pub beside: Option<Beside>,
     /// `[n_heads]`
     pub sinks: Option<Array>,
     /// Of what the mixer gives.
@@ -29,6 +31,12 @@ pub struct LayerWeights {
     pub mlp_norm: Option<NormWeights>,
     pub mlp: MlpWeights,
     pub after_mlp: Option<NormWeights>,
+}
+
+/// A recurrent mixer with its projection to the residual stream.
+pub struct Beside {
+    pub mixer: RecurrentWeights,
+    pub output: Linear,
 }
 
 /// From hidden states to what mixes tokens: to queries, keys and values, or to what goes
@@ -52,6 +60,7 @@ pub struct NormWeights {
 }
 
 pub enum MlpWeights {
+    None,
     Gated(GatedLinears),
     Plain {
         up: Linear,
@@ -170,10 +179,15 @@ impl Layer<'_, '_> {
             attention_norm: self.norm(names.attention_norm)?,
             mixer: match (mixer, &spec.latent) {
                 (MixerSpec::Recurrent(recurrent), _) => Mixer::Recurrent(recurrent.load(self)?),
-                (MixerSpec::Attention, Some(latent)) => {
-                    Mixer::Latent(Box::new(LatentWeights::load(self, latent)?))
-                }
-                (MixerSpec::Attention, None) => Mixer::Heads(self.heads()?),
+                (_, Some(latent)) => Mixer::Latent(Box::new(LatentWeights::load(self, latent)?)),
+                (_, None) => Mixer::Heads(self.heads()?),
+            },
+            beside: match mixer {
+                MixerSpec::Both(recurrent) => Some(Beside {
+                    mixer: recurrent.load(self)?,
+                    output: self.recurrent_output(recurrent)?,
+                }),
+                MixerSpec::Attention | MixerSpec::Recurrent(_) => None,
             },
             sinks: match spec.has_sinks && mixer.attends() {
                 true => Some(self.loader.vector(&sinks, spec.n_heads)?),
@@ -183,6 +197,7 @@ impl Layer<'_, '_> {
             after_attention: self.norm(names.after_attention)?,
             mlp_norm: self.norm(names.mlp_norm)?,
             mlp: match &spec.mlps[index] {
+                MlpSpec::None => MlpWeights::None,
                 MlpSpec::Dense(dense) => self.dense(dense)?,
                 MlpSpec::Experts(experts) => {
                     let experts = self.experts(experts)?;
@@ -198,23 +213,25 @@ impl Layer<'_, '_> {
     fn output(&mut self, mixer: &MixerSpec) -> Result<Linear> {
         let (spec, hidden) = (self.spec, self.spec.hidden_size);
         match mixer {
-            MixerSpec::Attention => {
+            MixerSpec::Attention | MixerSpec::Both(_) => {
                 let shape = [hidden, spec.attended_columns()];
                 self.matrix(spec.names.attention.output, shape, spec.output_bias)
             }
-            MixerSpec::Recurrent(recurrent) => {
-                let [_, output] = recurrent.projection_names();
-                let shape = [hidden, recurrent.mixed_columns()];
-                self.matrix(output, shape, recurrent.has_output_bias())
-            }
+            MixerSpec::Recurrent(recurrent) => self.recurrent_output(recurrent),
         }
+    }
+
+    fn recurrent_output(&mut self, recurrent: &RecurrentSpec) -> Result<Linear> {
+        let shape = [self.spec.hidden_size, recurrent.mixed_columns()];
+        self.matrix(recurrent.output_name(), shape, recurrent.has_output_bias())
     }
 
     fn heads(&mut self) -> Result<HeadProjections> {
         let (spec, names) = (self.spec, &self.spec.names.attention);
         let queries = spec.n_heads * spec.head_dim;
         let keys = spec.n_kv_heads * spec.head_dim;
-        let (rows, hidden) = ([queries, keys, keys], spec.hidden_size);
+        let projected = queries * if spec.gates_attention { 2 } else { 1 };
+        let (rows, hidden) = ([projected, keys, keys], spec.hidden_size);
         Ok(HeadProjections {
             linears: match names.query_key_value {
                 Fused::ByHead(name) => {
@@ -358,7 +375,10 @@ impl Layer<'_, '_> {
             let share = share.map(|name| self.matrix(name, [1, hidden], false));
             Ok(SharedExpert {
                 share: share.transpose()?,
-                weights: self.gated(&module, STACKED_NAMES, inner, false, None)?,
+                weights: match shared.fused {
+                    None => self.gated(&module, STACKED_NAMES, inner, false, None)?,
+                    Some(names) => self.fused_gated(names, inner)?,
+                },
             })
         });
         let corrections = experts.corrections.map(|name| {
@@ -403,14 +423,15 @@ impl Layer<'_, '_> {
         };
         let (gate_up, down) = (self.name(names.gate_up), self.name(names.down));
         let has_blocks = self.loader.has_blocks(&gate_up);
-        let is_transposed = self.loader.has_tensor(&gate_up);
-        if !has_blocks && !is_transposed && !self.loader.has_module(&gate_up) {
+        let is_bare = self.loader.has_tensor(&gate_up);
+        if !has_blocks && !is_bare && !self.loader.has_module(&gate_up) {
             return Ok(None);
         }
         let (n, hidden) = (experts.n_experts, self.spec.hidden_size);
         let inner = experts.intermediate_size;
-        let mut linear = |module: &str, shape| match (has_blocks, is_transposed) {
+        let mut linear = |module: &str, shape| match (has_blocks, is_bare) {
             (true, _) => self.loader.mxfp4_blocks(module, n, shape),
+            (false, true) if !names.by_input => self.loader.bare_stack(module, n, shape),
             (false, true) => self.loader.transposed_stack(module, n, shape),
             (false, false) => {
                 let place = Place::stacked(module, n, shape);
@@ -422,6 +443,18 @@ impl Layer<'_, '_> {
             down: linear(&down, [hidden, inner])?,
             order: names.order,
         }))
+    }
+
+    /// Matrices of which gate and up are one.
+    fn fused_gated(
+        &mut self,
+        [gate_up, down]: [&'static str; 2],
+        inner: usize,
+    ) -> Result<GatedLinears> {
+        let hidden = self.spec.hidden_size;
+        let [gate, up] = self.fused(Fused::Together(gate_up), [inner; 2], hidden, false)?;
+        let down = self.matrix(down, [hidden, inner], false)?;
+        Ok(GatedLinears { gate, up, down })
     }
 
     /// The matrices of one expert, or of `n_stacked`.

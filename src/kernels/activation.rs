@@ -13,6 +13,10 @@ use super::share::share_rows;
 pub enum Activation {
     /// `x * sigmoid(x)`
     Silu,
+    /// The same of `factor * x`.
+    ScaledSilu { factor: f32 },
+    /// `1 / (1 + e^-x)`
+    Sigmoid,
     /// `x * (1 + erf(x / sqrt 2)) / 2` (Hendrycks and Gimpel, 2016).
     Gelu,
     /// Its approximation with tanh.
@@ -69,6 +73,11 @@ impl Activation {
     pub(super) fn of<V: Lanes>(self, x: V) -> V {
         match self {
             Activation::Silu => x * sigmoid(x),
+            Activation::ScaledSilu { factor } => {
+                let x = x * V::splat(factor);
+                x * sigmoid(x)
+            }
+            Activation::Sigmoid => sigmoid(x),
             Activation::Gelu => x * normal_cdf(x),
             Activation::GeluTanh => {
                 // (1 + tanh(z)) / 2 is sigmoid(2 z), without the cancellation.

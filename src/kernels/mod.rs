@@ -74,7 +74,9 @@ pub use norm::{Norm, normalize_parts};
 pub use pool::Pool;
 pub use quantized::{BlockFormat, Format, QuantizedRows, quantize, quantize_small_floats};
 pub use recurrent::{
-    MOST_TAPS, ShortConv, StateLayout, StateMemory, StatePart, StateSegment, short_conv,
+    DeltaShape, DeltaStep, GatedNorm, GroupNorm, HeadParts, MOST_TAPS, PartPlace, ScanShape,
+    ScanStep, ShortConv, StateLayout, StateMemory, StatePart, StateSegment, gated_delta, regroup,
+    selective_scan, short_conv,
 };
 pub use residual::add_onto;
 pub use rope::{Pairing, RopeTable};

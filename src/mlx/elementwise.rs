@@ -63,6 +63,11 @@ impl Ops {
     fn activation_f32(&self, activation: Activation, x: &Array) -> Result<Array> {
         match activation {
             Activation::Silu => self.multiply(x, &self.sigmoid(x)?),
+            Activation::ScaledSilu { factor } => {
+                let x = self.multiply(x, &scalar(factor)?)?;
+                self.multiply(&x, &self.sigmoid(&x)?)
+            }
+            Activation::Sigmoid => self.sigmoid(x),
             Activation::Gelu => {
                 let scaled = self.multiply(x, &scalar(0.5_f32.sqrt())?)?;
                 let erf = self.unary(sys::mlx_erf, &scaled)?;

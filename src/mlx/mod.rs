@@ -11,8 +11,9 @@
 //!   products with weights, norms, mixtures of experts, attention and its cache;
 //!   `stock_experts`, `stock_attention`, `stock_capped`: those of MLX's operations
 //! - `cached`: the arrays of such a cache, and their bytes
-//! - `recurrent`: mixers whose past is a state of fixed size; `stock_recurrent`: by MLX's
-//!   operations
+//! - `recurrent`, `gated_delta`, `selective_scan`: mixers whose past is a state of fixed
+//!   size; `stock_recurrent`, `stock_memories`: by MLX's operations; `head_parts`: where
+//!   the parts of heads are, and their gates
 //! - `latent`: what latent attention does around its cache
 //! - `low_rank`: [`LowRank`], what adapters add to projections; [`Gains`], what they multiply
 //!   them with
@@ -36,6 +37,8 @@ mod elementwise;
 mod error;
 mod experts;
 mod gains;
+mod gated_delta;
+mod head_parts;
 mod inputs;
 mod latent;
 mod lost;
@@ -49,9 +52,11 @@ mod projections;
 mod quantized;
 mod recurrent;
 mod rotation;
+mod selective_scan;
 mod stock_attention;
 mod stock_capped;
 mod stock_experts;
+mod stock_memories;
 mod stock_recurrent;
 mod stream;
 mod visible;
@@ -70,6 +75,8 @@ pub use device::{Device, DeviceFacts, device_facts, gpu_available, gpu_count, wh
 pub(crate) use error::failing_at;
 pub use experts::{ExpertWeights, Experts, GatedLinears, JoinedLinears, RowOrder, SharedExpert};
 pub use gains::Gains;
+pub use gated_delta::DeltaLayer;
+pub use head_parts::{GateLayer, GroupNormLayer};
 pub use latent::{HeadLinears, LatentHeads};
 pub use low_rank::LowRank;
 pub use mapped::{MappedArrays, TensorView, maps_in_place};
@@ -83,4 +90,5 @@ pub use projections::{Linear, Projected, TransposedWeight, Weight};
 pub use quantized::{BlockWeight, QuantMode, QuantizedWeight};
 pub use recurrent::{ConvLayer, StepStates};
 pub use rotation::{Rope, Rotation};
+pub use selective_scan::ScanLayer;
 pub use stream::{Stream, version};

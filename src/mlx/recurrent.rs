@@ -22,6 +22,15 @@ impl StepStates {
     pub(crate) fn new(layout: Arc<StateLayout>, segments: Vec<StateSegment>) -> StepStates {
         StepStates { layout, segments }
     }
+
+    /// Where a part of a layer's states begins.
+    pub(super) fn first(&self, layer: usize, part: usize) -> usize {
+        self.layout.layers()[layer][part].first
+    }
+
+    pub(super) fn segments(&self) -> &[StateSegment] {
+        &self.segments
+    }
 }
 
 /// A causal convolution of each channel with itself over a few tokens. Inputs are columns
@@ -68,7 +77,7 @@ impl Ops {
             ..
         } = conv;
         let columns = rows.dim(1) as usize;
-        let state = states.layout.layers()[layer][0].first;
+        let state = states.first(layer, 0);
         let (dtype, float) = (rows.dtype()?, float_of(rows)?);
         let made = [rows.dim(0), n_channels as i32];
         let body = move |inputs: &[&[u8]], out: &mut [u8]| {

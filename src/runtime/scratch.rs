@@ -9,8 +9,8 @@ mod stock;
 
 use self::stock::StockShape;
 use crate::decoder::{
-    AdaptedColumns, DecoderSpec, DenseForm, ExpertsSpec, LatentSpec, MixerSpec, MlpSpec, QkNorm,
-    RecurrentSpec,
+    AdaptedColumns, BranchScales, DecoderSpec, DenseForm, ExpertsSpec, LatentSpec, MixerSpec,
+    MlpSpec, QkNorm, RecurrentSpec,
 };
 use crate::kernels::{AttentionShape, Float, MixtureShape, ProductShape, Stored};
 use crate::mlx::{CHOICE_BYTES_PER_LOGIT, CpuOps, Device, Dtype};
@@ -27,6 +27,7 @@ pub(super) struct StepShape {
     n_kv_heads: usize,
     head_dim: usize,
     latent: Option<LatentSpec>,
+    recurrent: Option<RecurrentSpec>,
     n_ropes: usize,
     /// Of any matrix that is multiplied with.
     widest: usize,
@@ -83,6 +84,7 @@ impl StepShape {
             n_kv_heads: spec.n_kv_heads,
             head_dim: spec.head_dim,
             latent: spec.latent,
+            recurrent: spec.recurrent().next().copied(),
             n_ropes: spec.ropes.len(),
             widest: widest(spec),
             experts: spec.mlps.iter().find_map(MlpSpec::experts).copied(),
@@ -181,6 +183,7 @@ impl StepShape {
             float,
         });
         let latent = self.latent.map_or(0, |l| l.shape.thread_bytes(n_tokens));
+        let recurrent = self.recurrent.map_or(0, |r| r.thread_bytes(n_tokens));
         let rotations = product([self.n_ropes, n_tokens, self.head_dim, size_of::<f32>()]);
         product_shape
             .scratch_bytes()
@@ -190,13 +193,15 @@ impl StepShape {
             .saturating_add(product([self.n_threads, product_shape.thread_bytes()]))
             .saturating_add(product([self.n_threads, attention.thread_bytes()]))
             .saturating_add(product([self.n_threads, latent]))
+            .saturating_add(product([self.n_threads, recurrent]))
     }
 }
 
 /// Arrays that adding a block's output to the residual stream makes: the product
 /// adds by itself unless there is something in between.
 fn n_sums(spec: &DecoderSpec, has_norm_after: bool) -> usize {
-    match has_norm_after || spec.residual_scale != 1.0 {
+    let has_factors = spec.branch_scales != BranchScales::ONES;
+    match has_norm_after || spec.residual_scale != 1.0 || has_factors {
         true => 2,
         false => 1,
     }
@@ -216,7 +221,10 @@ fn layer_row_bytes(spec: &DecoderSpec, mixer: &MixerSpec, mlp: &MlpSpec, element
     let (mixing, mixed) = match mixer.recurrent() {
         Some(recurrent) => {
             let mixed = recurrent.mixed_columns();
-            (recurrent.row_columns() + mixed, mixed)
+            (
+                recurrent.row_columns() + recurrent.inner_columns() + mixed,
+                mixed,
+            )
         }
         None => (attention_columns(spec), spec.attended_columns()),
     };
@@ -224,6 +232,7 @@ fn layer_row_bytes(spec: &DecoderSpec, mixer: &MixerSpec, mlp: &MlpSpec, element
     let sums = |has_norm_after| n_sums(spec, has_norm_after) * hidden;
     let behind_mixer = hidden + mixed + sums(spec.has_norm_after_attention());
     let mlp = match mlp {
+        MlpSpec::None => 0,
         MlpSpec::Dense(dense) => {
             let n_inner = match dense.form {
                 DenseForm::Gated(_) => 1,
@@ -246,9 +255,14 @@ fn layer_row_bytes(spec: &DecoderSpec, mixer: &MixerSpec, mlp: &MlpSpec, element
 fn attention_columns(spec: &DecoderSpec) -> usize {
     let (projected, attended) = (spec.row_columns(), spec.attended_columns());
     let Some(latent) = &spec.latent else {
-        return match spec.qk_norm {
+        let columns = match spec.qk_norm {
             QkNorm::Rows => projected + projected.max(attended),
             _ => projected + attended,
+        };
+        return match spec.gates_attention {
+            // With the rows that have the gates, and what goes through them.
+            true => columns + projected + 2 * attended,
+            false => columns,
         };
     };
     let shape = &latent.shape;

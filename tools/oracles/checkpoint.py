@@ -102,10 +102,27 @@ def wrap(source: Path, target: Path, wrapping: Wrapping) -> None:
             return wrapping.model + name.removeprefix("model.")
         return wrapping.head + name
 
-    tensors = {
-        wrapped(name): tensor for name, tensor in load_file(source / "model.safetensors").items()
-    }
+    tensors = load_file(source / "model.safetensors")
+    if wrapping.joins_experts:
+        tensors = _joined_experts(tensors)
+    tensors = {wrapped(name): tensor for name, tensor in tensors.items()}
     save_file(tensors, target / "model.safetensors", metadata={"format": "pt"})
+
+
+def _joined_experts(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    joined = {name: tensor for name, tensor in tensors.items() if ".experts." not in name}
+    for name in tensors:
+        module, found, _ = name.partition(".experts.0.gate_proj.weight")
+        if not found:
+            continue
+        n_experts = sum(name.startswith(f"{module}.experts.") for name in tensors) // 3
+        gate, up, down = (
+            torch.stack([tensors[f"{module}.experts.{i}.{kind}.weight"] for i in range(n_experts)])
+            for kind in ("gate_proj", "up_proj", "down_proj")
+        )
+        joined[f"{module}.experts.gate_up_proj"] = torch.cat([gate, up], dim=1)
+        joined[f"{module}.experts.down_proj"] = down
+    return joined
 
 
 def rename_tensors(
@@ -140,11 +157,13 @@ def separate_experts(state: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 def published_names(family: str, state: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """By transformers' names, and with its order of dimensions, where mlx-lm has others."""
     state = {
-        name: value.swapaxes(1, 2) if name.endswith("conv.weight") else value
+        name: value.swapaxes(1, 2) if re.search(r"conv(1d)?\.weight$", name) else value
         for name, value in state.items()
     }
     if family == "lfm2_moe":
         return {_published_lfm2(name): value for name, value in state.items()}
+    if family in ("qwen3_next", "qwen3_5_text"):
+        return dict(_published_delta(name, value) for name, value in state.items())
     if family != "gpt_neox":
         return state
     renamed = (re.sub(r"^model\.h\.", "gpt_neox.layers.", name) for name in state)
@@ -157,6 +176,14 @@ def _published_lfm2(name: str) -> str:
     """mlx-lm renames the projections of dense networks."""
     short = {"gate_proj": "w1", "up_proj": "w3", "down_proj": "w2"}
     return re.sub(r"(feed_forward)\.(\w+_proj)", lambda m: f"{m[1]}.{short[m[2]]}", name)
+
+
+def _published_delta(name: str, value: np.ndarray) -> tuple[str, np.ndarray]:
+    """mlx-lm has norms with the 1 that publishers leave out."""
+    name = name.removeprefix("language_model.")
+    if name.endswith("norm.weight") and "linear_attn" not in name:
+        return name, value - 1.0
+    return name, value
 
 
 def join_heads(state: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

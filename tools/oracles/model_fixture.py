@@ -114,7 +114,7 @@ def write_model(spec: ModelSpec, folder: Path, scratch: Path) -> Path:
     """Fills `folder`; returns a folder with the same weights in a form that transformers reads."""
     if spec.chat is not None:
         write_chat_files(spec.chat, folder)
-    if spec.wrapping is not None:
+    if spec.wrapping is not None and spec.quantization is None:
         write_checkpoint(spec, scratch / "text")
         wrap(scratch / "text", folder, spec.wrapping)
         return scratch / "text"
@@ -127,13 +127,17 @@ def write_model(spec: ModelSpec, folder: Path, scratch: Path) -> Path:
         if spec.mxfp4_experts:
             pack_experts(folder)
         return folder
-    source, exact = scratch / "source", scratch / "dequantized"
-    write_checkpoint(spec, source)
+    text, exact = scratch / "text", scratch / "dequantized"
+    write_checkpoint(spec, text)
     if spec.family == "gpt_oss":
-        rename_tensors(source, split_experts)
+        rename_tensors(text, split_experts)
+    source = text
+    if spec.wrapping is not None:
+        source = scratch / "source"
+        wrap(text, source, spec.wrapping)
     quantize_checkpoint(source, folder, spec.quantization)
     exact.mkdir()
-    shutil.copy(source / "config.json", exact)
+    shutil.copy(text / "config.json", exact)
     values = published_names(spec.family, join_heads(dequantized_state(folder)))
     as_published = {"gpt_oss": join_experts, "granitemoe": halved_experts}
     values = as_published.get(spec.family, separate_experts)(values)

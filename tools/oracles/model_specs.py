@@ -45,12 +45,15 @@ class Chat:
 @dataclass(frozen=True)
 class Wrapping:
     """How a multimodal checkpoint has a text model in it: what its types are called, and what comes
-    before the names of tensors of the model, instead of "model.", and of the output projection."""
+    before the names of tensors of the model, instead of "model.", and of the output projection.
+
+    `joins_experts`: the matrices of all experts are one, those of gate and up as well."""
 
     model_type: str
     text_type: str
     model: str
     head: str
+    joins_experts: bool = False
 
 
 @dataclass(frozen=True)

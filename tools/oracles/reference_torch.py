@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -110,7 +111,10 @@ class TorchReference:
         return sorted({tensor_kind(name) for name, _ in named_tensors(self._model)})
 
     def _step(self, ids: list[int], cache: DynamicCache) -> np.ndarray:
-        output = self._model(torch.tensor([ids]), past_key_values=cache, use_cache=True)
+        # What models without attention call it.
+        is_renamed = "cache_params" in inspect.signature(self._model.forward).parameters
+        name = "cache_params" if is_renamed else "past_key_values"
+        output = self._model(torch.tensor([ids]), **{name: cache}, use_cache=True)
         return output.logits[0].float().numpy()
 
 

@@ -59,7 +59,8 @@ def _config_mistakes(folder: Path, grows: bool) -> dict[str, dict[str, Any]]:
         for key, mistake in _MISTAKES.items()
         if getattr(config, key, None) is not None and key not in _ignored(config)
     }
-    mistakes |= _rope_mistakes(getattr(config, "rope_parameters", None) or {}, grows)
+    if getattr(config, "position_embedding_type", "rope") == "rope":
+        mistakes |= _rope_mistakes(getattr(config, "rope_parameters", None) or {}, grows)
     if (getattr(config, "n_group", None) or 1) > 1:
         mistakes["topk_group"] = {"topk_group": config.topk_group + 1}
     layer_types = getattr(config, "layer_types", None)
@@ -83,7 +84,8 @@ _OF_EXPERTS = ("num_experts_per_tok", "norm_topk_prob", "routed_scaling_factor")
 
 def _ignored(config: Any) -> tuple[str, ...]:
     n_dense = getattr(config, "first_k_dense_replace", None) or 0
-    of_experts = _OF_EXPERTS if n_dense >= config.num_hidden_layers else ()
+    has_none = getattr(config, "num_local_experts", None) == 0
+    of_experts = _OF_EXPERTS if has_none or n_dense >= config.num_hidden_layers else ()
     return (*_IGNORED.get(config.model_type, ()), *of_experts)
 
 

@@ -56,12 +56,12 @@ fn linears_at(weights: &Weights, place: Place) -> Vec<&Linear> {
         Place::GateUp(layer) => match &weights.layers[layer].mlp {
             MlpWeights::Gated(gated) => vec![&gated.gate, &gated.up],
             MlpWeights::Plain { up, .. } => vec![up],
-            MlpWeights::Experts(_) => Vec::new(),
+            MlpWeights::Experts(_) | MlpWeights::None => Vec::new(),
         },
         Place::Down(layer) => match &weights.layers[layer].mlp {
             MlpWeights::Gated(gated) => vec![&gated.down],
             MlpWeights::Plain { down, .. } => vec![down],
-            MlpWeights::Experts(_) => Vec::new(),
+            MlpWeights::Experts(_) | MlpWeights::None => Vec::new(),
         },
     }
 }

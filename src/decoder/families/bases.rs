@@ -2,10 +2,10 @@
 
 use super::super::family::{
     AttentionNames, AttentionScale, Cap, EmbeddingScale, ExpertNames, ExpertsForm, Family, Fixed,
-    Flag, Fused, LogitScale, MlpForm, MlpNames, Names, NormForm, Normalized, QkNorm, ResidualScale,
-    RopeForm, RopeLayers, RouterForm, Scales, SharedForm, Windows,
+    Flag, Fused, JoinedNames, LogitScale, MlpForm, MlpNames, Names, NormForm, Normalized, QkNorm,
+    ResidualScale, RopeForm, RopeLayers, RouterForm, Scales, SharedForm, Windows,
 };
-use crate::mlx::{Activation, NormKind, Pairing, Scores};
+use crate::mlx::{Activation, NormKind, Pairing, RowOrder, Scores};
 
 const ATTENTION_BIAS: Flag = Flag::Configured("attention_bias", false);
 
@@ -52,6 +52,7 @@ pub const LLAMA: Family = Family {
     head_bias: Flag::Never,
     is_latent: false,
     recurrent: None,
+    gates_attention: false,
     qk_norm: QkNorm::None,
     qk_norm_if: None,
     defaults: &[],
@@ -70,11 +71,15 @@ pub const LLAMA: Family = Family {
         gelu: Activation::Gelu,
         widening: None,
         is_adjusted: false,
+        size_key: None,
+        factors_key: None,
+        is_absent: false,
     },
     experts: None,
     scales: Scales {
         embedding: EmbeddingScale::One,
         residual: ResidualScale::One,
+        has_branch_factors: false,
         attention: AttentionScale::HeadDim,
         logits: LogitScale::One,
         logit_cap: None,
@@ -113,6 +118,7 @@ pub const QWEN3: Family = Family {
 
 pub const QWEN_EXPERTS: ExpertsForm = ExpertsForm {
     n_experts: &["num_experts", "num_local_experts"],
+    may_be_dense: false,
     intermediate_size: "moe_intermediate_size",
     router: RouterForm {
         scores: Scores::Softmax,
@@ -166,6 +172,7 @@ pub const DEEPSEEK_EXPERTS: ExpertsForm = ExpertsForm {
         intermediate_size: "moe_intermediate_size",
         count: Some("n_shared_experts"),
         name: "mlp.shared_experts",
+        fused: None,
         share_name: None,
     }),
     ..QWEN_EXPERTS
@@ -245,6 +252,27 @@ pub const GRANITE: Family = Family {
         ..LLAMA.scales
     },
     ..LLAMA
+};
+
+pub const GRANITE_EXPERTS: ExpertsForm = ExpertsForm {
+    n_experts: &["num_local_experts"],
+    intermediate_size: "intermediate_size",
+    router: RouterForm {
+        normalized: Normalized::Always,
+        ..QWEN_EXPERTS.router
+    },
+    names: ExpertNames {
+        router: "block_sparse_moe.router.layer",
+        stacked: "block_sparse_moe.switch_mlp",
+        joined: Some(JoinedNames {
+            gate_up: "block_sparse_moe.input_linear",
+            down: "block_sparse_moe.output_linear",
+            order: RowOrder::GateFirst,
+            by_input: false,
+        }),
+        ..QWEN_EXPERTS.names
+    },
+    ..QWEN_EXPERTS
 };
 
 pub const OLMO2: Family = Family {

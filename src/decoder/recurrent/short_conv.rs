@@ -26,7 +26,9 @@ pub struct ShortConvWeights {
     bias: Option<Array>,
 }
 
-pub const PROJECTION_NAMES: [&str; 2] = ["conv.in_proj", "conv.out_proj"];
+pub const INPUT_NAME: &str = "conv.in_proj";
+pub const TAPS_NAME: &str = "conv.conv.weight";
+pub const OUTPUT_NAME: &str = "conv.out_proj";
 
 impl ShortConvSpec {
     pub fn from_config(config: &Config, hidden_size: usize) -> Result<ShortConvSpec> {
@@ -57,10 +59,10 @@ impl ShortConvSpec {
         let n = self.n_channels;
         let input = [self.row_columns(), layer.spec.hidden_size];
         let bias = layer.name("conv.conv.bias");
-        let weight = layer.name("conv.conv.weight");
+        let weight = layer.name(TAPS_NAME);
         Ok(ShortConvWeights {
             n_channels: n,
-            input: layer.matrix(PROJECTION_NAMES[0], input, self.has_bias)?,
+            input: layer.matrix(INPUT_NAME, input, self.has_bias)?,
             weight: layer.loader.taps(&weight, [n, self.n_taps])?,
             bias: match self.has_bias {
                 true => Some(layer.loader.vector(&bias, n)?),

@@ -4,8 +4,10 @@ use super::*;
 use crate::kernels::testing::{FLOATS, Packed, assert_all_close, normal_cdf_f64, values};
 use crate::kernels::{Float, Level, Pool};
 
-const ACTIVATIONS: [Activation; 6] = [
+const ACTIVATIONS: [Activation; 8] = [
     Activation::Silu,
+    Activation::ScaledSilu { factor: 0.7 },
+    Activation::Sigmoid,
     Activation::Gelu,
     Activation::GeluTanh,
     Activation::Relu,
@@ -17,6 +19,8 @@ const ACTIVATIONS: [Activation; 6] = [
 fn reference(activation: Activation, x: f64) -> f64 {
     match activation {
         Activation::Silu => x / (1.0 + (-x).exp()),
+        Activation::ScaledSilu { factor } => reference(Activation::Silu, f64::from(factor) * x),
+        Activation::Sigmoid => 1.0 / (1.0 + (-x).exp()),
         Activation::Gelu => x * normal_cdf_f64(x),
         Activation::GeluTanh => {
             let z = (2.0 / std::f64::consts::PI).sqrt() * (x + 0.044_715 * x.powi(3));

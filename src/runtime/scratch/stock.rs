@@ -24,6 +24,8 @@ pub(super) struct StockShape {
     attended_columns: usize,
     /// Of a token in a recurrent layer, besides.
     recurrent_bytes: usize,
+    /// Of a sequence in a recurrent layer.
+    memory_bytes: usize,
     element: usize,
     device: Device,
     has_score_cap: bool,
@@ -40,7 +42,8 @@ impl StockShape {
         let mlps = spec.mlps.iter();
         let mlp_bytes: Vec<usize> = mlps.map(|mlp| mlp_bytes(spec, mlp, element)).collect();
         let largest = |of: fn(&RecurrentSpec) -> usize| spec.recurrent().map(of).max().unwrap_or(0);
-        let row_columns = spec.row_columns() + latent_columns(spec);
+        let gates = if spec.gates_attention { 2 } else { 0 } * spec.attended_columns();
+        let row_columns = spec.row_columns() + latent_columns(spec) + gates;
         let attended_columns = spec.attended_columns() + seen_columns(spec);
         Self {
             n_layers: spec.n_layers,
@@ -51,6 +54,7 @@ impl StockShape {
             row_columns: row_columns.max(largest(RecurrentSpec::row_columns)),
             attended_columns: attended_columns.max(largest(RecurrentSpec::mixed_columns)),
             recurrent_bytes: largest(RecurrentSpec::stock_floats) * size_of::<f32>(),
+            memory_bytes: largest(RecurrentSpec::stock_memory_bytes),
             element,
             device,
             has_score_cap: spec.score_cap.is_some(),
@@ -83,6 +87,7 @@ impl StockShape {
             columns * self.element + mlp_bytes + recurrent_bytes,
         ])
         .saturating_add(product([n_layers, self.score_bytes(step)]))
+        .saturating_add(product([n_layers, step.n_sequences, self.memory_bytes]))
     }
 
     /// What a layer's attention makes of each token.
@@ -132,6 +137,7 @@ fn mlp_bytes(spec: &DecoderSpec, mlp: &MlpSpec, element: usize) -> usize {
     let hidden = spec.hidden_size;
     let sums = 2 * n_sums(spec, spec.has_norm_after_mlp()) * hidden * element;
     match mlp {
+        MlpSpec::None => 0,
         MlpSpec::Dense(dense) => {
             let gate = match dense.form {
                 DenseForm::Gated(gate) => gate,

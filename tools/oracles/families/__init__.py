@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from families import dense, experts, gemma, gpt, gpt_oss, latent, recurrent, renamed
+from families import dense, experts, gemma, gpt, gpt_oss, hybrid, latent, recurrent, renamed
 from model_specs import ModelSpec
 
 FAMILY_MODELS: tuple[ModelSpec, ...] = (
@@ -14,4 +14,5 @@ FAMILY_MODELS: tuple[ModelSpec, ...] = (
     *gpt.MODELS,
     *renamed.MODELS,
     *recurrent.MODELS,
+    *hybrid.MODELS,
 )
