@@ -13,6 +13,7 @@ mod pieces;
 mod plan;
 mod recipe;
 mod settings;
+mod turned;
 
 use std::path::Path;
 use std::sync::Arc;

@@ -133,6 +133,15 @@ fn convert(
             level.convert(Floats::new(from, source), FloatsMut::new(float, &mut cast));
             to.write(0, piece.rows.start * cast.len() / piece.rows.len(), &cast)
         }
+        Form::Raised { from, to: float } => {
+            let mut raised = Floats::new(from, source).to_vec();
+            raised.iter_mut().for_each(|value| *value += 1.0);
+            level.round(&mut raised, from);
+            let mut cast = vec![0; raised.len() * float.bytes()];
+            let rounded = FloatsMut::new(float, &mut cast);
+            level.convert(Floats::from(&raised[..]), rounded);
+            to.write(0, piece.rows.start * cast.len() / piece.rows.len(), &cast)
+        }
         Form::Quantized { from, float, spec } => {
             let rows = Floats::new(from, source);
             let mut parts = QuantizedPiece::new(spec, float, output.columns(), piece.rows.len());

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use super::recipe::Choice;
+use super::turned::Turned;
 use crate::checkpoint::{Checkpoint, Dtype, Mode, QuantSpec, TensorInfo};
 use crate::decoder::{DecoderSpec, Prefix};
 use crate::error::{Error, Result};
@@ -20,6 +21,8 @@ pub struct Output {
     /// Of the source's elements.
     pub dtype: Dtype,
     pub parts: Vec<Part>,
+    /// A 1 is added to its values.
+    pub is_raised: bool,
     pub form: Form,
 }
 
@@ -35,6 +38,11 @@ pub struct Part {
 pub enum Form {
     Same,
     Cast {
+        from: Float,
+        to: Float,
+    },
+    /// With a 1 added in the source's type.
+    Raised {
         from: Float,
         to: Float,
     },
@@ -81,7 +89,7 @@ impl Output {
     pub fn quantized(&self) -> Option<QuantSpec> {
         match self.form {
             Form::Quantized { spec, .. } => Some(spec),
-            Form::Same | Form::Cast { .. } => None,
+            Form::Same | Form::Cast { .. } | Form::Raised { .. } => None,
         }
     }
 
@@ -97,7 +105,7 @@ impl Output {
         let columns = self.columns();
         let Form::Quantized { float, spec, .. } = self.form else {
             let dtype = match self.form {
-                Form::Cast { to, .. } => dtype_of(to),
+                Form::Cast { to, .. } | Form::Raised { to, .. } => dtype_of(to),
                 _ => self.dtype,
             };
             return vec![of(self.name.clone(), dtype, columns)];
@@ -135,7 +143,8 @@ impl Plan {
             let Some(name) = names.kept(&tensor.name) else {
                 continue;
             };
-            if is_transposed || is_transposed_stack(&name, tensor) {
+            let halves = joined(&name, tensor, spec.has_joined_rows());
+            if is_transposed || (halves.is_none() && is_transposed_stack(&name, tensor)) {
                 return Err(Error::unsupported(format!(
                     "{} has matrices stored by input, where the values of a row's groups are not \
                      next to each other; quantize it with mlx-lm, whose copies are read",
@@ -144,7 +153,7 @@ impl Plan {
             }
             if let Some((stacked, index)) = expert(&name) {
                 experts.entry(stacked).or_default().insert(index, tensor);
-            } else if let Some(halves) = joined(&name, tensor) {
+            } else if let Some(halves) = halves {
                 plan.outputs.extend(halves);
             } else {
                 plan.outputs.push(whole(name, tensor));
@@ -153,7 +162,9 @@ impl Plan {
         for (name, tensors) in experts {
             plan.outputs.push(stacked(name, &tensors)?);
         }
+        let turned = Turned::of(spec, checkpoint);
         for output in &mut plan.outputs {
+            turned.apply(output);
             output.form = form(output, choice);
         }
         if plan.outputs.iter().all(|out| out.quantized().is_none()) {
@@ -189,6 +200,7 @@ fn form(output: &Output, choice: &Choice) -> Form {
             float: to,
             spec,
         },
+        None if output.is_raised => Form::Raised { from, to },
         None if from == to => Form::Same,
         None => Form::Cast { from, to },
     }
@@ -248,6 +260,7 @@ impl<'a> Names<'a> {
 fn whole(name: String, tensor: &TensorInfo) -> Output {
     Output {
         name,
+        is_raised: false,
         shape: tensor.shape.clone(),
         dtype: tensor.dtype,
         parts: vec![Part {
@@ -296,20 +309,26 @@ fn stacked(name: String, tensors: &BTreeMap<usize, &TensorInfo>) -> Result<Outpu
         shape,
         dtype: first.dtype,
         parts: tensors.values().map(part).collect(),
+        is_raised: false,
         form: Form::Same,
     })
 }
 
-/// Experts whose gate and up are halves of one matrix, apart.
-fn joined(name: &str, tensor: &TensorInfo) -> Option<Vec<Output>> {
+/// Experts whose gate and up are halves of one matrix, apart. Where names have no suffix,
+/// the matrix is by output only if `has_rows` says so.
+fn joined(name: &str, tensor: &TensorInfo, has_rows: bool) -> Option<Vec<Output>> {
     let [n, rows, _] = tensor.shape[..] else {
         return None;
     };
-    if let Some(module) = name.strip_suffix(".output_linear.weight") {
+    let module_of = |suffix, bare| match name.strip_suffix(suffix) {
+        None if has_rows => name.strip_suffix(bare),
+        found => found,
+    };
+    if let Some(module) = module_of(".output_linear.weight", ".experts.down_proj") {
         let name = format!("{module}.switch_mlp.down_proj.weight");
         return Some(vec![whole(name, tensor)]);
     }
-    let module = name.strip_suffix(".input_linear.weight")?;
+    let module = module_of(".input_linear.weight", ".experts.gate_up_proj")?;
     if n == 0 || !rows.is_multiple_of(2) {
         return None;
     }
@@ -381,14 +400,14 @@ mod tests {
     #[test]
     fn halves_of_joined_experts_are_the_rows_of_gate_and_up() {
         let tensor = tensor(&[2, 6, 8]);
-        let halves = joined("m.input_linear.weight", &tensor).unwrap();
+        let halves = joined("m.input_linear.weight", &tensor, false).unwrap();
         let starts =
             |output: &Output| -> Vec<_> { output.parts.iter().map(|part| part.start).collect() };
         assert_eq!(halves[0].name, "m.switch_mlp.gate_proj.weight");
         assert_eq!(halves[0].shape, [2, 3, 8]);
         assert_eq!(starts(&halves[0]), [100, 196]);
         assert_eq!(starts(&halves[1]), [148, 244]);
-        assert!(joined("m.input_linear.weight", &self::tensor(&[6, 8])).is_none());
+        assert!(joined("m.input_linear.weight", &self::tensor(&[6, 8]), false).is_none());
     }
 
     #[test]

@@ -60,12 +60,12 @@ const EXCEPTIONS: &[Exception] = &[
         treatment: Treatment::Float,
     },
     Exception {
-        model_types: &["qwen3_moe", "qwen3_next"],
+        model_types: &["qwen3_moe", "qwen3_next", "qwen3_5_moe", "qwen3_5_moe_text"],
         suffixes: &["mlp.gate"],
         treatment: Treatment::EightBits,
     },
     Exception {
-        model_types: &["qwen3_next"],
+        model_types: &["qwen3_next", "qwen3_5_moe", "qwen3_5_moe_text"],
         suffixes: &["shared_expert_gate"],
         treatment: Treatment::EightBits,
     },
@@ -80,7 +80,7 @@ const EXCEPTIONS: &[Exception] = &[
         treatment: Treatment::EightBits,
     },
     Exception {
-        model_types: &["granitemoe"],
+        model_types: &["granitemoe", "granitemoehybrid"],
         suffixes: &["block_sparse_moe.router.layer"],
         treatment: Treatment::EightBits,
     },
@@ -109,6 +109,9 @@ const EIGHT_BITS: QuantSpec = QuantSpec {
 
 /// Names of floats that keep their type, whatever the others are converted to.
 const UNCONVERTED: [&str; 2] = ["e_score_correction_bias", "expert_bias"];
+
+/// Families whose rates do as well.
+const RATES_KEPT: [&str; 4] = ["qwen3_5", "qwen3_5_text", "qwen3_5_moe", "qwen3_5_moe_text"];
 
 /// The decisions about one checkpoint.
 pub struct Choice {
@@ -141,7 +144,9 @@ impl Choice {
 
     /// The type that floats of this name are converted to.
     pub fn float_of(&self, name: &str) -> Option<Float> {
-        let is_kept = UNCONVERTED.iter().any(|kept| name.contains(kept));
+        let keeps_rates = RATES_KEPT.contains(&self.model_type.as_str());
+        let is_kept = UNCONVERTED.iter().any(|kept| name.contains(kept))
+            || (keeps_rates && name.ends_with("A_log"));
         self.float.filter(|_| !is_kept)
     }
 

@@ -110,7 +110,7 @@ pub enum RecurrentMixer {
     /// Heads that correct what they recall.
     Delta(DeltaInputs),
     /// Heads whose memories fade.
-    Scan(ScanForm),
+    Scan(&'static ScanForm),
 }
 
 /// Which layers are recurrent when config.json has no `layer_types`.
@@ -344,6 +344,8 @@ pub struct Names {
     pub after_mlp: Option<&'static str>,
     pub attention: AttentionNames,
     pub mlp: MlpNames,
+    /// By mlx-lm, where it has others.
+    pub mlp_by_mlx: Option<MlpNames>,
     /// Publishers have the layers' matrices by input.
     pub may_be_transposed: bool,
 }

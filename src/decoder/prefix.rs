@@ -1,6 +1,7 @@
 //! [`Prefix`]: where in a checkpoint's names the text model is.
 
 use super::family::Fused;
+use super::mlp::MlpSpec;
 use super::recurrent::{MixerSpec, RecurrentSpec};
 use super::spec::{BranchScales, DecoderSpec};
 use crate::checkpoint::{Dtype, Manifest, TensorInfo};
@@ -105,15 +106,49 @@ impl DecoderSpec {
         Ok(self)
     }
 
+    /// Whether mlx-lm would turn the filters of convolutions and nothing else in their
+    /// layers. (Where weights would be multiplied, its copies are not read.)
+    pub fn has_unturned_filters(&self, manifest: &Manifest) -> bool {
+        let has_factors = |mixer| match mixer {
+            RecurrentSpec::Scan(scan) => scan.has_factors(),
+            RecurrentSpec::ShortConv(_) | RecurrentSpec::Delta(_) => false,
+        };
+        match self.first_recurrent(manifest) {
+            Some((mixer, is_turned)) => {
+                !is_turned && !has_factors(mixer) && self.branch_scales == BranchScales::ONES
+            }
+            None => false,
+        }
+    }
+
+    /// Whether publishers leave out a 1 of norms that mlx-lm has in them.
+    pub fn has_unraised_norms(&self) -> bool {
+        let is_delta = |mixer: &RecurrentSpec| matches!(mixer, RecurrentSpec::Delta(_));
+        self.norm.kind == NormKind::Rms { offset: 1.0 } && self.recurrent().any(is_delta)
+    }
+
+    /// Whether all experts are in one tensor by output, where their names have no suffix.
+    pub fn has_joined_rows(&self) -> bool {
+        let experts = self.mlps.iter().find_map(MlpSpec::experts);
+        let joined = experts.and_then(|experts| experts.names.joined);
+        joined.is_some_and(|joined| !joined.by_input)
+    }
+
     /// The first recurrent mixer, if its convolution is stored as by mlx-lm.
     fn turned_mixer(&self, manifest: &Manifest) -> Option<RecurrentSpec> {
+        let (mixer, is_turned) = self.first_recurrent(manifest)?;
+        is_turned.then_some(mixer)
+    }
+
+    /// The first recurrent mixer, and whether its convolution is stored as by mlx-lm.
+    fn first_recurrent(&self, manifest: &Manifest) -> Option<(RecurrentSpec, bool)> {
         let layers = Prefix::find(manifest, self).layers(manifest, self);
         let recurrent = |mixer: &MixerSpec| mixer.recurrent().copied();
         let mut mixers = self.mixers.iter().map(recurrent).enumerate();
         let (index, mixer) = mixers.find_map(|(index, mixer)| Some((index, mixer?)))?;
         let name = format!("{layers}.{index}.{}", mixer.taps_name());
         let is_turned = manifest.tensor(&name)?.shape.last() == Some(&1);
-        is_turned.then_some(mixer)
+        Some((mixer, is_turned))
     }
 
     /// Whether the layers' matrices are stored by input, as the shape of the first one

@@ -81,7 +81,7 @@ pub fn from_config(
             RecurrentSpec::Delta(DeltaSpec::from_config(config, inputs, own()?)?)
         }
         RecurrentMixer::Scan(form) => {
-            let spec = ScanSpec::from_config(config, &form, hidden_size, own()?)?;
+            let spec = ScanSpec::from_config(config, form, hidden_size, own()?)?;
             RecurrentSpec::Scan(spec)
         }
     };

@@ -202,11 +202,18 @@ def join_heads(state: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def halved_experts(state: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Stacked experts by mlx-lm's names as Granite has them, gate and up in one."""
+    """Stacked experts, and networks of all tokens, by mlx-lm's names as Granite has them, gate and
+    up in one."""
     joined: dict[str, np.ndarray] = {}
     for name, value in state.items():
         before, stacked, linear = name.partition(".switch_mlp.")
-        if not stacked:
+        layer, dense, kind = name.partition(".mlp.")
+        if dense and kind == "gate_proj.weight":
+            up = state[f"{layer}.mlp.up_proj.weight"]
+            joined[f"{layer}.shared_mlp.input_linear.weight"] = np.concatenate([value, up])
+        elif dense and kind == "down_proj.weight":
+            joined[f"{layer}.shared_mlp.output_linear.weight"] = value
+        elif not stacked and not dense:
             joined[name] = value
         elif linear == "gate_proj.weight":
             up = state[f"{before}.switch_mlp.up_proj.weight"]

@@ -139,7 +139,11 @@ def write_model(spec: ModelSpec, folder: Path, scratch: Path) -> Path:
     exact.mkdir()
     shutil.copy(text / "config.json", exact)
     values = published_names(spec.family, join_heads(dequantized_state(folder)))
-    as_published = {"gpt_oss": join_experts, "granitemoe": halved_experts}
+    as_published = {
+        "gpt_oss": join_experts,
+        "granitemoe": halved_experts,
+        "granitemoehybrid": halved_experts,
+    }
     values = as_published.get(spec.family, separate_experts)(values)
     state = {name: torch.from_numpy(np.ascontiguousarray(v)) for name, v in values.items()}
     save_torch(state, exact / "model.safetensors", metadata={"format": "pt"})

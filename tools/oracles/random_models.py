@@ -38,9 +38,15 @@ _SWITCHES = {
 }
 _FACTORS = {
     *("embedding_multiplier", "residual_multiplier", "attention_multiplier", "logits_scaling"),
+    *("attention_in_multiplier", "attention_out_multiplier", "key_multiplier"),
+    *("lm_head_multiplier", "ssm_in_multiplier", "ssm_out_multiplier"),
     *("logit_scale", "routed_scaling_factor", "query_pre_attn_scalar"),
     *("attn_logit_softcapping", "final_logit_softcapping"),
 }
+_INTERMEDIATE_SIZES = (
+    *("intermediate_size", "moe_intermediate_size", "shared_expert_intermediate_size"),
+    "shared_intermediate_size",
+)
 _EXPERT_COUNTS = ("num_local_experts", "num_experts")
 _DTYPES = ("float32", "float16", "bfloat16")
 # Greedy tokens are compared as long as the best logit leads by this part of the logits' range.
@@ -131,6 +137,7 @@ def mutated(draw: Drawing, base: ModelSpec, name: str) -> ModelSpec:
     if config.get("sliding_window") is not None:
         config["sliding_window"] = draw.whole(1, 24)
     change_experts(draw, config)
+    change_memories(draw, config)
     config["rope_parameters"] = drawn_rope(draw, base, config)
     return replace(
         base,
@@ -149,6 +156,9 @@ def mutated(draw: Drawing, base: ModelSpec, name: str) -> ModelSpec:
 def drawn_quantization(draw: Drawing, base: ModelSpec) -> Quantization | None:
     if base.mxfp4_experts or base.family == "gpt_oss":
         return base.quantization
+    # mlx-lm does not know the first by this name, and takes factors into weights of the other.
+    if base.family in ("qwen3_5_text", "falcon_h1"):
+        return None
     if base.wrapping is not None or base.published_as is not None or draw.one_of(False, True):
         return None
     mode = draw.one_of("affine", "affine", "affine", "mxfp4", "mxfp8", "nvfp4")
@@ -173,7 +183,7 @@ def change_sizes(draw: Drawing, config: Config, unit: int) -> None:
     config["num_attention_heads"] = n_heads
     config["num_key_value_heads"] = n_kv_heads
     config["vocab_size"] = draw.whole(48, 160)
-    for key in ("intermediate_size", "moe_intermediate_size", "shared_expert_intermediate_size"):
+    for key in _INTERMEDIATE_SIZES:
         if key in config:
             config[key] = unit * draw.whole(1, 4)
 
@@ -189,9 +199,28 @@ def change_layers(draw: Drawing, config: Config) -> None:
 
 def change_experts(draw: Drawing, config: Config) -> None:
     for key in _EXPERT_COUNTS:
-        if key in config:
+        if config.get(key):
             config[key] = draw.whole(2, 8)
             config["num_experts_per_tok"] = draw.whole(1, config[key])
+
+
+def change_memories(draw: Drawing, config: Config) -> None:
+    if "linear_num_key_heads" in config:
+        config["linear_num_key_heads"] = draw.whole(1, 3)
+        config["linear_num_value_heads"] = config["linear_num_key_heads"] * draw.whole(1, 3)
+        config["linear_key_head_dim"] = draw.whole(4, 40)
+        # Whole groups of 64 where the heads' output is quantized.
+        config["linear_value_head_dim"] = draw.one_of(32, 64)
+        config["linear_conv_kernel_dim"] = draw.whole(2, 8)
+    if "mamba_n_heads" in config:
+        inner = config["hidden_size"] * config["mamba_expand"]
+        config["mamba_n_groups"] = draw.one_of(1, 2)
+        config["mamba_n_heads"] = config["mamba_n_groups"] * draw.one_of(1, 2, 4)
+        config["mamba_d_head"] = inner // config["mamba_n_heads"]
+        config["mamba_d_state"] = draw.whole(4, 40)
+        config["mamba_d_conv"] = draw.whole(2, 8)
+        if "mamba_d_ssm" in config:
+            config["mamba_d_ssm"] = inner
 
 
 def drawn_rope(draw: Drawing, base: ModelSpec, config: Config) -> Config:

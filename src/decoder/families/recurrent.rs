@@ -215,7 +215,7 @@ pub const FALCON_H1: Family = Family {
     model_types: &["falcon_h1"],
     norm: RMS_1E5,
     recurrent: Some(RecurrentForm {
-        mixer: RecurrentMixer::Scan(ScanForm {
+        mixer: RecurrentMixer::Scan(&ScanForm {
             keys: ScanKeys {
                 inner_size: Some("mamba_d_ssm"),
                 output_bias: "projectors_bias",
@@ -257,7 +257,7 @@ pub const MAMBA2: Family = Family {
     model_types: &["mamba2"],
     norm: RMS_1E5,
     recurrent: Some(RecurrentForm {
-        mixer: RecurrentMixer::Scan(ScanForm {
+        mixer: RecurrentMixer::Scan(&ScanForm {
             keys: ScanKeys {
                 n_heads: "num_heads",
                 head_dim: "head_dim",
@@ -317,7 +317,7 @@ pub const GRANITE_HYBRID: Family = Family {
     model_types: &["granitemoehybrid"],
     mlp_bias: Flag::Never,
     recurrent: Some(RecurrentForm {
-        mixer: RecurrentMixer::Scan(MAMBA),
+        mixer: RecurrentMixer::Scan(&MAMBA),
         layer_types: &["linear_attention", "mamba"],
         layers: RecurrentLayers::All,
         is_beside_attention: false,
@@ -346,6 +346,7 @@ pub const GRANITE_HYBRID: Family = Family {
             gate_up: Fused::Together("shared_mlp.input_linear"),
             down: "shared_mlp.output_linear",
         },
+        mlp_by_mlx: Some(LLAMA_NAMES.mlp),
         ..LLAMA_NAMES
     },
     ..GRANITE
