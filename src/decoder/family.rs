@@ -344,8 +344,6 @@ pub struct Names {
     pub after_mlp: Option<&'static str>,
     pub attention: AttentionNames,
     pub mlp: MlpNames,
-    /// By mlx-lm, where it has others.
-    pub mlp_by_mlx: Option<MlpNames>,
     /// Publishers have the layers' matrices by input.
     pub may_be_transposed: bool,
 }

@@ -315,14 +315,6 @@ impl Layer<'_, '_> {
             .unwrap_or_else(|_| unreachable!("N were made")))
     }
 
-    /// The names that the checkpoint has.
-    fn mlp_names(&self) -> MlpNames {
-        let names = &self.spec.names;
-        let by_mlx = names.mlp_by_mlx;
-        let has = |names: &MlpNames| self.loader.has_module(&self.name(names.down));
-        by_mlx.filter(has).unwrap_or(names.mlp)
-    }
-
     fn dense(&mut self, dense: &DenseSpec) -> Result<MlpWeights> {
         let (names, hidden) = (self.mlp_names(), self.spec.hidden_size);
         let (inner, bias) = (dense.intermediate_size, dense.has_bias);

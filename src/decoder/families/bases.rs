@@ -35,7 +35,6 @@ pub const LLAMA_NAMES: Names = Names {
         down: "mlp.down_proj",
         converted: None,
     },
-    mlp_by_mlx: None,
     may_be_transposed: false,
 };
 

@@ -246,6 +246,7 @@ pub const FALCON_H1: Family = Family {
         mlp: MlpNames {
             gate_up: Fused::Separate(["feed_forward.gate_proj", "feed_forward.up_proj"]),
             down: "feed_forward.down_proj",
+            ..LLAMA_NAMES.mlp
         },
         ..LLAMA_NAMES
     },
@@ -345,8 +346,8 @@ pub const GRANITE_HYBRID: Family = Family {
         mlp: MlpNames {
             gate_up: Fused::Together("shared_mlp.input_linear"),
             down: "shared_mlp.output_linear",
+            converted: Some(["mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"]),
         },
-        mlp_by_mlx: Some(LLAMA_NAMES.mlp),
         ..LLAMA_NAMES
     },
     ..GRANITE
