@@ -10,7 +10,7 @@ use super::family::Fused;
 use super::loader::{FLOATS, mlx_dtype};
 use super::mlp::{DenseForm, MlpSpec};
 use super::prefix::{PREFIXES, Prefix};
-use super::recurrent::RecurrentSpec;
+use super::recurrent::{MixerSpec, RecurrentSpec};
 use super::spec::DecoderSpec;
 use super::weights::{LoadedBytes, Weights};
 use crate::checkpoint::{AdapterFiles, AdapterFormat, AdapterPair, TensorInfo};
@@ -298,7 +298,8 @@ fn unknown(spec: &DecoderSpec, module: &str) -> Error {
 }
 
 fn in_mixer(spec: &DecoderSpec, layer: usize, name: &str) -> Option<Target> {
-    let Some(recurrent) = spec.mixers[layer].recurrent() else {
+    // Beside attention, recurrent mixers stay as they are.
+    let MixerSpec::Recurrent(recurrent) = &spec.mixers[layer] else {
         return in_attention(spec, layer, name);
     };
     let hidden = spec.hidden_size;

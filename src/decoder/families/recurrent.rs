@@ -8,7 +8,8 @@ use super::super::family::{
 };
 use super::super::recurrent::{DeltaInputs, ScanNames};
 use super::bases::{
-    DEEPSEEK_EXPERTS, GRANITE, GRANITE_EXPERTS, LLAMA, LLAMA_NAMES, PLAIN, QWEN_EXPERTS, QWEN3, RMS_1E5,
+    DEEPSEEK_EXPERTS, GRANITE, GRANITE_EXPERTS, LLAMA, LLAMA_NAMES, PLAIN, QWEN_EXPERTS, QWEN3,
+    RMS_1E5,
 };
 use crate::mlx::{NormKind, RowOrder};
 
