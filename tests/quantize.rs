@@ -140,6 +140,35 @@ fn tensors_and_settings_are_those_of_mlx_lm() {
     );
 }
 
+#[test]
+fn models_with_memories_compute_nearly_the_same_when_they_are_quantized() {
+    let parent = tempfile::tempdir().expect("a directory");
+    let tokens: Vec<i32> = (3..40).collect();
+    for source in [
+        "qwen3-next-f32",
+        "qwen3-5-moe-f32",
+        "falcon-h1-f32",
+        "mamba2-f32",
+        "granite-hybrid-f32",
+    ] {
+        let settings = QuantizeSettings {
+            bits: Some(8),
+            group_size: Some(32),
+            ..QuantizeSettings::default()
+        };
+        let target = parent.path().join(source);
+        quantized(source, &target, &settings).expect("a copy");
+        let [exact, found] = [model(source), target].map(|path| {
+            let model = open(&path);
+            eval(&mut context(&model), &tokens)
+        });
+        let largest = exact.iter().fold(0_f32, |most, x| most.max(x.abs()));
+        let differences = exact.iter().zip(&found).map(|(a, b)| (a - b).abs());
+        let relative = differences.fold(0_f32, f32::max) / largest;
+        assert!(relative < 0.1, "{source}: {relative}");
+    }
+}
+
 fn entries(directory: &Path) -> Vec<String> {
     let entries = fs::read_dir(directory).expect("a directory");
     let names = entries.map(|entry| entry.expect("an entry").file_name());
