@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import array
+import shutil
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -132,6 +134,20 @@ def test_wrong_messages_are_explained(chat_model: umrt.Model) -> None:
         chat_model.render_chat([{"role": "user", "content": {1}}])
     with pytest.raises(ValueError):
         chat_model.render_chat([{"role": "user", "content": float("nan")}])
+
+
+def test_a_template_made_to_exhaust_memory_is_an_error(
+    chat_folder: Path, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(chat_folder, tmp_path / "model")
+    doubled = "{% set x = x ~ x %}" * 60
+    source = "{% set x = 'aaaaaaaa' %}" + doubled
+    (folder / "chat_template.jinja").write_text(source, encoding="utf-8")
+    with umrt.Model.open(folder) as model:
+        for _ in range(2):
+            with pytest.raises(umrt.FormatError, match="keeps more than"):
+                model.render_chat([{"role": "user", "content": "Hello"}])
+        assert model.detokenize(model.tokenize("goes on", add_special=False))
 
 
 def test_a_stream_of_tokens_gives_whole_characters(chat_model: umrt.Model) -> None:
