@@ -270,13 +270,17 @@ impl RecurrentWeights {
     }
 }
 
+/// From a sequence's rows and a layer's states to what comes of the rows, and the states
+/// behind them.
+type Advance<'a> = dyn Fn(&Array, Vec<Array>) -> Result<(Array, Vec<Array>)> + 'a;
+
 /// By MLX's operations: what `advance` makes of each sequence's rows and states.
 fn mix_each(
     ops: &Ops,
     layer: usize,
     rows: &Array,
     (segments, step): (&mut [Segment<'_>], &StepPlaces),
-    advance: &dyn Fn(&Array, Vec<Array>) -> Result<(Array, Vec<Array>)>,
+    advance: &Advance<'_>,
 ) -> Result<Array> {
     let mut outputs = Vec::with_capacity(segments.len());
     for (segment, place) in segments.iter_mut().zip(step.places()) {

@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use super::state::StateSegment;
 use crate::kernels::activation::Activation;
+use crate::kernels::float::Float;
 use crate::kernels::floats::{Floats, FloatsMut};
 use crate::kernels::lanes::{Kernel, Lanes};
 use crate::kernels::level::Level;
@@ -82,28 +83,48 @@ pub unsafe fn short_conv(
     out: FloatsMut<'_>,
 ) {
     conv.check(segments, out.len());
-    let (level, float) = (Level::detect(), out.float());
-    let out = Output::new(out.into_bytes());
+    let level = Level::detect();
+    let results = Results {
+        float: out.float(),
+        n_channels: conv.n_channels,
+        out: Output::new(out.into_bytes()),
+    };
     let pieces: Vec<_> = segments.iter().flat_map(|one| pieces(conv, one)).collect();
     pool.run(pieces.len(), &|index| {
         let (segment, channels) = &pieces[index];
         for first in channels.clone().step_by(BLOCK) {
             let channels = first..(first + BLOCK).min(channels.end);
-            let write = |row: usize, fill: &mut dyn FnMut(FloatsMut<'_>)| {
-                let start = row * conv.n_channels;
-                let bytes = (start + channels.start) * float.bytes()
-                    ..(start + channels.end) * float.bytes();
-                // SAFETY: these channels of the row belong to this piece.
-                fill(FloatsMut::new(float, unsafe { out.part(bytes) }));
-            };
-            // SAFETY: these channels of the segment's state belong to this piece, which
-            // takes them once; the rest is the caller's.
-            let mut state = unsafe { take(conv, segment, &channels) };
-            let mut block = Block::new(level, conv, channels.clone(), &state);
-            block.go_through(segment, &write);
-            block.leave(segment.n_tokens, &mut state);
+            // SAFETY: these channels of the segment's rows and state belong to this piece,
+            // which takes them once; the rest is the caller's.
+            unsafe {
+                let mut state = take(conv, segment, &channels);
+                let mut block = Block::new(level, conv, channels, &state);
+                block.go_through(segment, &results);
+                block.leave(segment.n_tokens, &mut state);
+            }
         }
     });
+}
+
+/// Where the results of all pieces go.
+struct Results<'a> {
+    float: Float,
+    n_channels: usize,
+    out: Output<'a, u8>,
+}
+
+impl Results<'_> {
+    /// The place of some channels of a row.
+    ///
+    /// # Safety
+    /// Nobody else has it as long as the result is there.
+    unsafe fn row(&self, row: usize, channels: &Range<usize>) -> FloatsMut<'_> {
+        let start = row * self.n_channels;
+        let place = |channel: usize| (start + channel) * self.float.bytes();
+        let bytes = place(channels.start)..place(channels.end);
+        // SAFETY: the caller's.
+        FloatsMut::new(self.float, unsafe { self.out.part(bytes) })
+    }
 }
 
 /// Parts of the channels of a segment.
@@ -122,6 +143,7 @@ fn pieces<'a>(
 ///
 /// # Safety
 /// As for [`StateSegment::take`].
+#[expect(clippy::mut_from_ref, reason = "the caller sees to it")]
 unsafe fn take<'a>(
     conv: &ShortConv<'_>,
     segment: &'a StateSegment,
@@ -180,12 +202,9 @@ impl<'a> Block<'a> {
         }
     }
 
-    /// `write` gives the place of a row's results.
-    fn go_through(
-        &mut self,
-        segment: &StateSegment,
-        write: &dyn Fn(usize, &mut dyn FnMut(FloatsMut<'_>)),
-    ) {
+    /// # Safety
+    /// The block's channels of the segment's rows are nobody else's.
+    unsafe fn go_through(&mut self, segment: &StateSegment, results: &Results<'_>) {
         let conv = self.conv;
         for token in 0..segment.n_tokens {
             let row = segment.first_row + token;
@@ -194,20 +213,17 @@ impl<'a> Block<'a> {
                 let (_, from) = columns.split_at(first + self.channels.start);
                 from.split_at(self.channels.len()).0
             };
-            let gates = conv.gates.map(|gates| gates.map(part));
-            let input = part(conv.input);
-            write(row, &mut |out| {
-                self.level.run(Token {
-                    token,
-                    n_taps: self.n_taps,
-                    input,
-                    gates,
-                    weight: &self.weight,
-                    bias: &self.bias,
-                    activation: conv.activation,
-                    window: &mut self.window,
-                    out,
-                });
+            self.level.run(Token {
+                token,
+                n_taps: self.n_taps,
+                input: part(conv.input),
+                gates: conv.gates.map(|gates| gates.map(part)),
+                weight: &self.weight,
+                bias: &self.bias,
+                activation: conv.activation,
+                window: &mut self.window,
+                // SAFETY: the caller's.
+                out: unsafe { results.row(row, &self.channels) },
             });
         }
     }

@@ -200,6 +200,6 @@ fn a_layout_puts_the_parts_of_all_layers_one_behind_the_other() {
     let ranges = |layer: &[StatePart]| layer.iter().map(StatePart::range).collect::<Vec<_>>();
     assert!(layout.layers()[0].is_empty());
     assert_eq!(ranges(&layout.layers()[1]), [0..10, 10..13]);
-    assert_eq!(ranges(&layout.layers()[2]), [13..17]);
+    assert_eq!(layout.layers()[2][0].range(), 13..17);
     assert_eq!(layout.bytes(), 17 * 4);
 }
