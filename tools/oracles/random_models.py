@@ -139,6 +139,7 @@ def mutated(draw: Drawing, base: ModelSpec, name: str) -> ModelSpec:
     change_experts(draw, config)
     change_memories(draw, config)
     config["rope_parameters"] = drawn_rope(draw, base, config)
+    may_be_sharded = quantization is None and base.wrapping is None
     return replace(
         base,
         name=name,
@@ -147,7 +148,7 @@ def mutated(draw: Drawing, base: ModelSpec, name: str) -> ModelSpec:
         dtype=draw.one_of(*_DTYPES),
         quantization=quantization,
         chat=None,
-        max_shard_size=draw.one_of("1GB", "64KB") if quantization is None else "1GB",
+        max_shard_size=draw.one_of("1GB", "64KB") if may_be_sharded else "1GB",
         extra_tensors={},
         extra_keys=base.extra_keys if "num_experts" not in base.extra_keys else {},
     )
