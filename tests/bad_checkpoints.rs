@@ -21,6 +21,7 @@ use umrt::runtime::{Batch, Context, ContextOptions, inspect};
 
 const FLOATS: &str = "llama3-f32";
 const TIED: &str = "llama3-tied-bf16";
+const RECURRENT: &str = "lfm2-f32";
 const QUANTIZED: &str = "llama3-q4-g64-f16";
 const MXFP4: &str = "qwen3-mxfp4-bf16";
 const PROMPT: [i32; 4] = [1, 2, 3, 4];
@@ -305,6 +306,62 @@ fn sizes_of_recurrent_layers_that_do_not_fit_are_named() {
     for (fixture, key, value, part) in unsupported {
         refused_config(fixture, key, value, Status::Unsupported, &[part]);
     }
+}
+
+#[test]
+fn recurrent_layers_that_make_no_sense_are_refused() {
+    #[rustfmt::skip]
+    let values = [
+        ("conv_L_cache", json!(0)),
+        ("conv_L_cache", json!(1)),
+        ("conv_L_cache", json!(9)),
+        ("conv_L_cache", json!(1_u64 << 60)),
+        ("conv_L_cache", json!("three")),
+        ("conv_bias", json!(3)),
+        ("layer_types", json!(["conv"])),
+        ("layer_types", json!([1, 2, 3, 4, 5])),
+        ("block_ffn_dim_multiplier", json!(0)),
+        ("block_ffn_dim_multiplier", json!(1e30)),
+        ("block_ffn_dim_multiplier", json!("NaN")),
+        ("block_multiple_of", json!(0)),
+        ("block_multiple_of", json!(1_u64 << 63)),
+        ("intermediate_size", json!(1 << 22)),
+    ];
+    for (key, value) in values {
+        refused_config(RECURRENT, key, value, Status::Format, &["config.json"]);
+    }
+    let other = json!(["conv", "mamba", "conv", "conv", "full_attention"]);
+    let part = &["layer type \"mamba\""];
+    refused_config(RECURRENT, "layer_types", other, Status::Unsupported, part);
+    let listed = |attending: Value| {
+        Damaged::copy_of(RECURRENT)
+            .with_config("layer_types", json!(null))
+            .with_config("full_attn_idxs", attending)
+    };
+    for attending in [json!([1, 5]), json!([-1]), json!([0.5]), json!("all")] {
+        let damaged = listed(attending);
+        refused(damaged.path(), Status::Format, &["full_attn_idxs"]);
+    }
+    // As the checkpoint has them.
+    let prompt = [1, 2, 3];
+    let listed = listed(json!([1, 4]));
+    let found = eval(&mut context(&open(listed.path())), &prompt);
+    let expected = eval(&mut context(&open_fixture(RECURRENT)), &prompt);
+    assert_identical(&found, &expected);
+
+    let name = "model.layers.0.conv.conv.weight";
+    for shape in [
+        json!([32, 3, 3]),
+        json!([32, 3]),
+        json!([1, 32, 3]),
+        json!([96]),
+    ] {
+        let damaged = Damaged::copy_of(RECURRENT)
+            .with_weights(|weights| weights.entry(name)["shape"] = shape);
+        refused(damaged.path(), Status::Format, &[name]);
+    }
+    let damaged = Damaged::copy_of(RECURRENT).with_weights(|weights| weights.remove(name));
+    refused(damaged.path(), Status::Format, &[name, "model.safetensors"]);
 }
 
 #[test]

@@ -69,7 +69,14 @@ const LATENT: Form = Form::Latent(Latent {
 });
 
 /// Forms of layers that `RandomModel` does not have.
-const OTHER_FORMS: [Form; 5] = [MIXTURE, Form::Gemma2, Form::Phi, Form::Olmo2, LATENT];
+const OTHER_FORMS: [Form; 6] = [
+    MIXTURE,
+    Form::Gemma2,
+    Form::Phi,
+    Form::Olmo2,
+    LATENT,
+    Form::ShortConv(2),
+];
 
 /// What one evaluation took.
 struct Measured {
@@ -97,7 +104,8 @@ fn measure(context: &mut Context, vocab_size: usize, n: usize) -> Measured {
     for sequence in 0..n_sequences {
         context.trim(sequence as i32, 0).expect("a sequence");
     }
-    append(context, n_ctx);
+    append(context, n_ctx - n);
+    append(context, n);
     for sequence in 0..n_sequences {
         context
             .trim(sequence as i32, n_ctx - n)

@@ -20,6 +20,8 @@ pub enum Form {
     Mixture(Mixture),
     /// Attention over latent vectors.
     Latent(Latent),
+    /// Short convolutions, and attention in each so-many-th layer.
+    ShortConv(usize),
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -97,6 +99,15 @@ impl RandomFamily {
                 config["qk_rope_head_dim"] = json!(latent.rotated_dim);
                 config["v_head_dim"] = json!(latent.value_dim);
             }
+            Form::ShortConv(each) => {
+                let kind = |layer| match attends(layer, each) {
+                    true => "full_attention",
+                    false => "conv",
+                };
+                config["model_type"] = json!("lfm2");
+                config["block_auto_adjust_ff_dim"] = json!(false);
+                config["layer_types"] = (0..self.shape.n_layers).map(kind).collect();
+            }
         }
         config
     }
@@ -115,6 +126,7 @@ impl RandomFamily {
             Form::Olmo2 => self.make_olmo2(&mut shapes),
             Form::Mixture(mixture) => self.make_mixture(&mut shapes, &mixture),
             Form::Latent(latent) => self.make_latent(&mut shapes, &latent),
+            Form::ShortConv(each) => self.make_short_conv(&mut shapes, each),
         }
         shapes
     }
@@ -176,6 +188,43 @@ impl RandomFamily {
             let named = |(module, shape)| (format!("self_attn.{module}.weight"), shape);
             tensors.into_iter().map(named).collect()
         });
+    }
+
+    fn make_short_conv(&self, shapes: &mut Shapes, each: usize) {
+        const NAMES: [(&str, &str); 7] = [
+            ("model.norm", "model.embedding_norm"),
+            ("input_layernorm", "operator_norm"),
+            ("post_attention_layernorm", "ffn_norm"),
+            ("self_attn.o_proj", "self_attn.out_proj"),
+            ("mlp.gate_proj", "feed_forward.w1"),
+            ("mlp.up_proj", "feed_forward.w3"),
+            ("mlp.down_proj", "feed_forward.w2"),
+        ];
+        for (name, _) in shapes.iter_mut() {
+            for (from, to) in NAMES {
+                *name = name.replace(from, to);
+            }
+        }
+        let RandomModel {
+            hidden_size,
+            head_dim,
+            n_layers,
+            ..
+        } = self.shape;
+        for layer in 0..n_layers {
+            let prefix = format!("model.layers.{layer}");
+            let mut add = |name: &str, shape| shapes.push((format!("{prefix}.{name}"), shape));
+            if attends(layer, each) {
+                add("self_attn.q_layernorm.weight", vec![head_dim]);
+                add("self_attn.k_layernorm.weight", vec![head_dim]);
+                continue;
+            }
+            add("conv.in_proj.weight", vec![3 * hidden_size, hidden_size]);
+            add("conv.out_proj.weight", vec![hidden_size, hidden_size]);
+            add("conv.conv.weight", vec![hidden_size, 1, 3]);
+            let attention = format!("{prefix}.self_attn");
+            shapes.retain(|(name, _)| !name.starts_with(&attention));
+        }
     }
 
     /// Everything has a bias.
@@ -240,6 +289,10 @@ impl RandomFamily {
             shapes.push(named(&share, [1, hidden_size]));
         }
     }
+}
+
+fn attends(layer: usize, each: usize) -> bool {
+    (layer + 1).is_multiple_of(each)
 }
 
 fn named<const N: usize>(name: &str, shape: [usize; N]) -> (String, Vec<usize>) {

@@ -17,9 +17,11 @@ use umrt::runtime::{
 use umrt::sample::{Sampler, SamplerParams};
 
 use crate::common::process::isolated;
+use crate::common::random_family::{Form, RandomFamily};
+use crate::common::random_model::RandomModel;
 use crate::common::{
     append, assert_close, assert_fails, assert_identical, context_of, eval, eval_all, fixture,
-    open_fixture, rows, token_ids,
+    open_fixture, open_with, rows, token_ids,
 };
 
 const FIXTURES: [&str; 3] = ["lfm2-f32", "lfm2-bias-bf16", "lfm2-q4-g32-bf16"];
@@ -363,6 +365,27 @@ fn states_are_planned_counted_and_given_back() {
     let per_token = model.info().spec.kv_elements_per_token() * 2;
     let state = state_bytes(&model);
     assert_eq!(estimated(2) - estimated(1), 256 * per_token + 2 * state);
+}
+
+#[test]
+fn a_model_without_attention_has_sequences_of_states_alone() {
+    let family = RandomFamily {
+        shape: RandomModel::default(),
+        form: Form::ShortConv(usize::MAX),
+    };
+    let directory = family.write();
+    for cpu_ops in BOTH {
+        let model = open_with(directory.path(), cpu_ops);
+        let mut context = several(&model, 2);
+        assert_eq!(context.kv_bytes_per_token(), 0);
+        append(&mut context, 0, &tokens(1, 300));
+        context.fork(0, 1).expect("a fork");
+        let bytes = saved(&mut context, 0);
+        let expected = append(&mut context, 0, &[1, 2]);
+        assert_identical(&append(&mut context, 1, &[1, 2]), &expected);
+        context.load_from(1, &bytes).expect("loaded");
+        assert_identical(&append(&mut context, 1, &[1, 2]), &expected);
+    }
 }
 
 fn greedy() -> Sampler {

@@ -34,7 +34,7 @@ Config = dict[str, Any]
 
 _SWITCHES = {
     *("attention_bias", "attention_out_bias", "mlp_bias", "use_bias", "use_qkv_bias"),
-    *("tie_word_embeddings", "norm_topk_prob", "use_qk_norm"),
+    *("tie_word_embeddings", "norm_topk_prob", "use_qk_norm", "conv_bias", "use_expert_bias"),
 }
 _FACTORS = {
     *("embedding_multiplier", "residual_multiplier", "attention_multiplier", "logits_scaling"),
@@ -138,6 +138,8 @@ def mutated(draw: Drawing, base: ModelSpec, name: str) -> ModelSpec:
         config["sliding_window"] = draw.whole(1, 24)
     change_experts(draw, config)
     change_memories(draw, config)
+    if "conv_L_cache" in config:
+        config["conv_L_cache"] = draw.whole(2, 6)
     config["rope_parameters"] = drawn_rope(draw, base, config)
     may_be_sharded = quantization is None and base.wrapping is None
     return replace(
@@ -150,8 +152,21 @@ def mutated(draw: Drawing, base: ModelSpec, name: str) -> ModelSpec:
         chat=None,
         max_shard_size=draw.one_of("1GB", "64KB") if may_be_sharded else "1GB",
         extra_tensors={},
-        extra_keys=base.extra_keys if "num_experts" not in base.extra_keys else {},
+        extra_keys=extra_keys(base, config),
     )
+
+
+def extra_keys(base: ModelSpec, config: Config) -> Config:
+    """What config.json says besides, of the sizes and layers that were drawn."""
+    if "num_experts" in base.extra_keys:
+        return {}
+    kinds = config.get("layer_types", [])
+    drawn = {
+        "block_dim": config["hidden_size"],
+        "block_ff_dim": config.get("intermediate_size"),
+        "full_attn_idxs": [layer for layer, kind in enumerate(kinds) if kind == "full_attention"],
+    }
+    return {key: drawn.get(key, value) for key, value in base.extra_keys.items()}
 
 
 def drawn_quantization(draw: Drawing, base: ModelSpec) -> Quantization | None:
