@@ -11,7 +11,7 @@ import pytest
 
 import umrt
 from umrt import StopReason
-from umrt._generation import SamplingDevice
+from umrt._request import SamplingDevice
 
 
 def request(expected_chat: Any) -> dict[str, Any]:

@@ -13,16 +13,12 @@ from ._arguments import Tokens
 from ._async import asynchronous
 from ._cancel import Cancel, optional_cancel
 from ._context_info import KvType, Overflow, Perf, context_params, perf_from
-from ._generation import (
-    GenerateOptions,
-    Generation,
-    SamplingDevice,
-    generate_params,
-)
+from ._generation import Generation
 from ._handle import Handle, model_handle
 from ._logits import LogitsCalls
 from ._measures import MeasureCalls
 from ._memory import ContextMemory, Diagnosis, diagnosis_from, from_info
+from ._request import GenerateOptions, SamplingDevice, generate_params
 from ._sampling import Sampler
 from ._scheduler import ManyGenerations
 from ._worker import run_interruptibly, signals_come_here

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, SupportsIndex
 
 from . import _arguments, _ffi, errors
 from ._cancel import Cancel, optional_cancel
-from ._generation import GenerateOptions, GenerationResult, StopReason, generate_params
+from ._generation import GenerationResult, StopReason
 from ._handle import Closeable, Closing, Handle
+from ._request import GenerateOptions, generate_params
 from ._text import decode
 from ._worker import run_interruptibly, signals_come_here
 from .errors import InvalidArgumentError, NotFoundError, UmrtError
