@@ -12,7 +12,7 @@ use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_m
 use umrt::kernels::{
     Activation, AttentionStep, CacheBlock, CacheFormat, CacheLayout, Finish, Float, Floats,
     FloatsMut, Format, Gate, LayerShape, Level, Matrix, Norm, Pairing, Pool, Projection,
-    QuantizedRows, RopeTable, Rows, Segment, attention, float_rows, gather, linear,
+    QuantizedRows, RopeTable, RowContents, Rows, Segment, attention, float_rows, gather, linear,
 };
 
 /// Tokens of a step: decoding, a small batch, a prompt.
@@ -250,6 +250,8 @@ fn attention_over_caches(criterion: &mut Criterion) {
             let width = (N_HEADS + 2 * layer.n_kv_heads) * 64;
             let rows = bytes(n_sequences * n_tokens * width * 2);
             let step = AttentionStep {
+                contents: RowContents::All,
+                value_norm: None,
                 rows: Floats::new(Float::Bf16, &rows),
                 rows_by_head: false,
                 values_in_keys: None,

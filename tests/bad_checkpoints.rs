@@ -570,3 +570,61 @@ proptest! {
         prop_assert_eq!(uses_of(damaged.path()), 0);
     }
 }
+
+#[test]
+fn heads_and_shared_layers_that_make_no_sense_are_named() {
+    let (format, unsupported) = (Status::Format, Status::Unsupported);
+    let sliding = json!(["full_attention", "sliding_attention"].repeat(3));
+    let by_layer = |value: Value| json!({ "1": value });
+    for (key, value, status, parts) in [
+        ("num_kv_shared_layers", json!(6), format, "0 to 5"),
+        ("num_kv_shared_layers", json!(5), format, "layer 1"),
+        ("layer_types", sliding, unsupported, "ends with"),
+        ("per_layer_config", json!({ "6": {} }), format, "layers"),
+        (
+            "per_layer_config",
+            by_layer(json!({ "head_dim": 7 })),
+            format,
+            "even",
+        ),
+        (
+            "per_layer_config",
+            by_layer(json!({ "num_key_value_heads": 9 })),
+            format,
+            "num_key_value_heads",
+        ),
+        (
+            "per_layer_config",
+            by_layer(json!({ "num_attention_heads": 1 })),
+            unsupported,
+            "num_attention_heads",
+        ),
+        (
+            "hidden_size_per_layer_input",
+            json!(-8),
+            format,
+            "hidden_size_per_layer_input",
+        ),
+        (
+            "hidden_size_per_layer_input",
+            json!(16),
+            format,
+            "embed_tokens_per_layer",
+        ),
+        (
+            "vocab_size_per_layer_input",
+            json!(65),
+            format,
+            "embed_tokens_per_layer",
+        ),
+        (
+            "use_bidirectional_attention",
+            json!("all"),
+            unsupported,
+            "use_bidirectional_attention",
+        ),
+        ("enable_moe_block", json!(true), format, "num_experts"),
+    ] {
+        refused_config("gemma4-f32", key, value, status, &[parts]);
+    }
+}

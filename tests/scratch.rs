@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::thread;
 
 use common::process::{give_back_large_blocks, isolated, peak_growth};
-use common::random_family::{Form, Latent, Mixture, RandomFamily};
+use common::random_family::{Form, Latent, Mixture, RandomFamily, Shared};
 use common::random_model::RandomModel;
 use common::{context_of, open, token_ids};
 use umrt::checkpoint::Dtype;
@@ -66,6 +66,12 @@ const LATENT: Form = Form::Latent(Latent {
     plain_dim: 64,
     rotated_dim: 32,
     value_dim: 64,
+});
+
+const SHARED: Form = Form::Shared(Shared {
+    n_shared: 1,
+    columns: 256,
+    long_head_dim: 128,
 });
 
 /// Forms of layers that `RandomModel` does not have.
@@ -231,7 +237,7 @@ fn layers_of_other_forms_take_what_is_predicted() {
 #[test]
 fn stock_operations_take_no_more_than_predicted() {
     isolated("stock_operations_take_no_more_than_predicted", || {
-        for form in [Form::Llama].into_iter().chain(OTHER_FORMS) {
+        for form in [Form::Llama, SHARED].into_iter().chain(OTHER_FORMS) {
             for dtype in [Dtype::F16, Dtype::F32] {
                 assert_stock_steps_fit(&RandomFamily {
                     shape: RandomModel {

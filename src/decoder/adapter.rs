@@ -137,11 +137,12 @@ impl Adapted {
     }
 
     pub fn columns(&self, spec: &DecoderSpec, dtype: Dtype, by_kernels: bool) -> AdaptedColumns {
+        let recurrent = spec.recurrent().map(RecurrentSpec::row_columns);
+        let row_columns = recurrent.max().unwrap_or(0).max(spec.widest_rows());
         let wide = size_of::<f32>() / dtype.bytes();
         let of_layer = |layer: &LayerUpdates| {
-            let recurrent = spec.recurrent().map(RecurrentSpec::row_columns);
             let widths = [
-                recurrent.max().unwrap_or(0).max(spec.row_columns()),
+                row_columns,
                 spec.hidden_size,
                 4 * spec.intermediate_size,
                 spec.hidden_size,
@@ -328,20 +329,20 @@ fn in_mixer(spec: &DecoderSpec, layer: usize, name: &str) -> Option<Target> {
 
 fn in_attention(spec: &DecoderSpec, layer: usize, name: &str) -> Option<Target> {
     let (names, hidden) = (&spec.names.attention, spec.hidden_size);
-    let queries = spec.n_heads * spec.head_dim * if spec.gates_attention { 2 } else { 1 };
-    let keys = spec.n_kv_heads * spec.head_dim;
+    let [queries, keys, values] = spec.heads[layer].columns();
+    let queries = queries * if spec.gates_attention { 2 } else { 1 };
     if name == names.output {
         return Some(Target {
             place: Place::Output(layer),
             first_column: 0,
             outputs: hidden,
-            inputs: spec.attended_columns(),
+            inputs: spec.attended_columns(layer),
         });
     }
     if spec.latent.is_some() {
         return None;
     }
-    let found = in_fused(names.query_key_value, name, [queries, keys, keys]);
+    let found = in_fused(names.query_key_value, name, [queries, keys, values]);
     found.map(|(first_column, outputs)| Target {
         place: Place::QueryKeyValue(layer),
         first_column,

@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use crate::error::Result;
 use crate::kv::Sequence;
-use crate::mlx::{Array, AttentionLayer, Ops, Place, Projected, StepBlocks, StepStates};
+use crate::mlx::{
+    Array, AttentionLayer, Ops, Place, Projected, RowContents, StepBlocks, StepStates,
+};
 
 /// The next tokens of one sequence.
 pub struct Segment<'a> {
@@ -93,9 +95,12 @@ pub fn attend(
     let mut outputs = Vec::with_capacity(segments.len());
     for (segment, &place) in segments.iter_mut().zip(&step.places) {
         let format = segment.cache.shape().layout().format();
-        let cache = segment.cache.update(layer.index, |cache| {
-            ops.extend_cache(parts, layer, place, format, cache)
-        })?;
+        let cache = segment
+            .cache
+            .update(layer.index, |cache| match layer.contents {
+                RowContents::Queries => Ok(cache),
+                _ => ops.extend_cache(parts, layer, place, format, cache),
+            })?;
         outputs.push(ops.attend(&parts[0], layer, place, format, cache)?);
     }
     match outputs.len() {

@@ -1,6 +1,8 @@
 //! The table of families: each row says how it differs from another.
 
 mod bases;
+mod experts;
+mod gemma;
 mod latent;
 mod old;
 mod recurrent;
@@ -11,8 +13,10 @@ use self::bases::{
     LAYER_NORM, LLAMA, LLAMA_NAMES, MIXTRAL_EXPERTS, OLMO2, PLAIN, QWEN_EXPERTS, QWEN2, QWEN3,
     RMS_1E5,
 };
+use self::experts::MINIMAX_M2;
+use self::gemma::{GEMMA3N, GEMMA4};
 use self::latent::{DEEPSEEK, DEEPSEEK_V2, GLM4_MOE_LITE, MINICPM3, YOUTU};
-use self::old::{GPT_BIGCODE, GPT_NEOX, GPT2};
+use self::old::{GPT_BIGCODE, GPT_J, GPT_NEOX, GPT2};
 use self::recurrent::{
     FALCON_H1, GRANITE_HYBRID, LFM2, LFM2_MOE, MAMBA2, QWEN3_5, QWEN3_5_MOE, QWEN3_NEXT,
 };
@@ -160,6 +164,10 @@ pub const FAMILIES: &[Family] = &[
         fixed: &[("use_bidirectional_attention", Fixed::False)],
         ..GEMMA2
     },
+    GEMMA3N,
+    GEMMA4,
+    MINIMAX_M2,
+    GPT_J,
     Family {
         model_types: &["vaultgemma"],
         names: Names {

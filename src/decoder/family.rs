@@ -22,6 +22,7 @@ pub struct Family {
     pub recurrent: Option<RecurrentForm>,
     /// Behind each head's query is a gate for what the head sees.
     pub gates_attention: bool,
+    pub heads: HeadsForm,
     pub qk_norm: QkNorm,
     /// The key without which there is none.
     pub qk_norm_if: Option<&'static str>,
@@ -32,11 +33,17 @@ pub struct Family {
     pub rope: RopeForm,
     pub mlp: MlpForm,
     pub experts: Option<ExpertsForm>,
+    /// Beside the dense network of each layer, if this key says so.
+    pub experts_beside: Option<(&'static str, ExpertsForm)>,
     pub scales: Scales,
     /// When config.json has no `tie_word_embeddings`.
     pub is_tied: bool,
     /// Each head has a score that takes part in the softmax without a value.
     pub has_sinks: bool,
+    /// Tokens have several states, of which layers update one.
+    pub alternates: bool,
+    /// Each layer has inputs of its own.
+    pub has_layer_inputs: bool,
     pub names: Names,
     /// Keys of config.json whose values, other than these, change the
     /// architecture in ways that this version lacks.
@@ -59,6 +66,28 @@ pub enum Flag {
     Always,
     /// As this key says, or else as given here.
     Configured(&'static str, bool),
+}
+
+/// How layers differ in their heads from what config.json says of all.
+#[derive(Clone, Copy)]
+pub struct HeadsForm {
+    /// Of layers without windows.
+    pub full: Option<FullHeads>,
+    /// The key of how many of the last layers see the keys and values of others.
+    pub shared: Option<&'static str>,
+    /// Values are normalized, too, without a weight.
+    pub value_norm: bool,
+}
+
+/// The keys of what such layers have.
+#[derive(Clone, Copy)]
+pub struct FullHeads {
+    /// And what its absence means.
+    pub head_dim: (&'static str, usize),
+    /// Where values are keys.
+    pub n_kv_heads: &'static str,
+    /// Whether keys, before they are normalized and rotated, are the values.
+    pub values_are_keys: &'static str,
 }
 
 /// How queries and keys are normalized before they are rotated.
@@ -162,10 +191,15 @@ pub struct RopeForm {
     pub theta: f64,
     /// The part of a head that rotates, when config.json doesn't say it.
     pub share: f64,
+    /// The key of how many dimensions that is.
+    pub dims: Option<&'static str>,
     pub layers: RopeLayers,
     /// Layers with windows rotate unscaled, with the base that this key or else
     /// this value says.
     pub local: Option<(&'static str, f64)>,
+    /// Without `rope_parameters`: the part of a head that rotates with the wavelengths of
+    /// the whole.
+    pub proportional: Option<f64>,
     /// `yarn` is another name of `longrope`.
     pub yarn_is_longrope: bool,
 }
@@ -193,6 +227,11 @@ pub struct MlpForm {
     pub activation: Activation,
     /// What "gelu" means.
     pub gelu: Activation,
+    /// The key that says whether the networks of layers that see others' keys and
+    /// values are twice as wide.
+    pub doubled_if_shared: Option<&'static str>,
+    /// Gates may be cut off where `activation_sparsity_pattern` says so.
+    pub may_be_sparse: bool,
     /// When config.json has no intermediate size, it is so many hidden sizes.
     pub widening: Option<usize>,
     /// The intermediate size that config.json has is adjusted, as `block_auto_adjust_ff_dim`
@@ -291,6 +330,7 @@ pub enum ResidualScale {
 
 #[derive(Clone, Copy)]
 pub enum AttentionScale {
+    One,
     /// `1 / sqrt(head_dim)`
     HeadDim,
     /// `1 / sqrt` of this key's value, or else of this one.
@@ -324,6 +364,8 @@ pub enum Fixed {
     False,
     True,
     Null,
+    /// Anything but this.
+    Not(&'static str),
 }
 
 /// Names of modules, below the model or the layer they belong to.
@@ -342,6 +384,8 @@ pub struct Names {
     pub after_attention: Option<&'static str>,
     pub mlp_norm: Option<&'static str>,
     pub after_mlp: Option<&'static str>,
+    /// Of a tensor of one number, which a layer's result is multiplied with.
+    pub layer_factor: Option<&'static str>,
     pub attention: AttentionNames,
     pub mlp: MlpNames,
     /// Publishers have the layers' matrices by input.

@@ -104,16 +104,32 @@ impl Decoder {
             .map(|rope| ops.rotation(rope, step.positions()))
             .collect();
         let mut hidden = self.embed(ops, tokens, &step)?;
-        for (index, layer) in self.weights.layers.iter().enumerate() {
+        let inputs = self.weights.layer_inputs.as_ref();
+        let inputs =
+            inputs.map(|made| made.of_tokens(ops, &self.spec, (tokens, &hidden), self.dtype));
+        let inputs = inputs.transpose()?;
+        if let Some(altup) = &self.weights.altup {
+            hidden = altup.spread(ops, &hidden)?;
+        }
+        for index in 0..self.weights.layers.len() {
             if index > 0 {
                 after_layer(&hidden)?;
             }
             let rotation = self.spec.layer_ropes[index].map(|rope| &rotations[rope]);
             let updates = adapted.layer(index);
+            let layer = &self.weights.layers[index];
+            let (predicted, state) = match &layer.altup {
+                Some(altup) => {
+                    let [predicted, state] = altup.predict(ops, &hidden, |norm| self.norm(norm))?;
+                    drop(hidden);
+                    (Some(predicted), state)
+                }
+                None => (None, hidden),
+            };
             let mixed = self.mix(
                 (ops, &updates.query_key_value),
                 index,
-                &hidden,
+                &state,
                 segments,
                 &step,
                 rotation,
@@ -121,17 +137,68 @@ impl Decoder {
             if !wants_states && index + 1 == self.weights.layers.len() && layer.beside.is_none() {
                 return Ok(mixed);
             }
-            let norm = layer.after_attention.as_ref();
-            let projection = (&layer.output, &updates.output[..]);
-            let scale = self.spec.branch_scales.mixer;
-            let mut sum = self.project_onto(ops, &hidden, &mixed, projection, (norm, scale))?;
-            if let Some(beside) = &layer.beside {
-                sum = self.add_beside(ops, index, beside, (&hidden, &sum), segments, &step)?;
-            }
-            let input = if self.spec.is_parallel { &hidden } else { &sum };
-            hidden = self.mlp((ops, updates), index, input, &sum)?;
+            let updated =
+                self.behind_mixer((ops, updates), index, (state, mixed), (segments, &step))?;
+            hidden = self.behind_mlp(ops, index, (updated, predicted), inputs.as_ref())?;
         }
-        Ok(hidden)
+        match &self.weights.altup {
+            Some(altup) => altup.merge(ops, &hidden),
+            None => Ok(hidden),
+        }
+    }
+
+    /// What a layer makes of what its mixer gave, up to the feed-forward network.
+    fn behind_mixer(
+        &self,
+        (ops, updates): (&Ops, &LayerUpdates),
+        index: usize,
+        (hidden, mixed): (Array, Array),
+        (segments, step): (&mut [Segment<'_>], &StepPlaces),
+    ) -> Result<Array> {
+        let layer = &self.weights.layers[index];
+        let norm = layer.after_attention.as_ref();
+        let projection = (&layer.output, &updates.output[..]);
+        let scale = self.spec.branch_scales.mixer;
+        let mut sum = self.project_onto(ops, &hidden, &mixed, projection, (norm, scale))?;
+        if let Some(beside) = &layer.beside {
+            sum = self.add_beside(ops, index, beside, (&hidden, &sum), segments, step)?;
+        }
+        if let (Some(altup), Some(norm)) = (&layer.altup, &layer.attention_norm) {
+            let normalized = ops.normalize(&hidden, self.norm(norm))?;
+            let norm = self.norm(altup.residual_norm());
+            let residual = altup.residual(ops, &normalized, norm)?;
+            sum = ops.add_onto(&sum, &residual, None, 1.0)?;
+            sum = ops.scaled(&sum, 0.5_f32.sqrt())?;
+        }
+        let input = if self.spec.is_parallel { &hidden } else { &sum };
+        self.mlp((ops, updates), index, input, &sum)
+    }
+
+    /// The layer's result with its own input.
+    fn behind_mlp(
+        &self,
+        ops: &Ops,
+        index: usize,
+        (mut hidden, predicted): (Array, Option<Array>),
+        inputs: Option<&Array>,
+    ) -> Result<Array> {
+        let layer = &self.weights.layers[index];
+        if let (Some(gate), Some(inputs), Some(spec)) =
+            (&layer.input_gate, inputs, &self.spec.layer_inputs)
+        {
+            let open = |state: &Array| gate.open(ops, state, (spec, inputs, index));
+            let norm = self.norm(&gate.norm);
+            if let (Some(altup), Some(predicted)) = (&layer.altup, predicted) {
+                let states = altup.correct(ops, (&predicted, &hidden), |norm| self.norm(norm))?;
+                drop((predicted, hidden));
+                return altup.let_in(ops, &states, norm, open);
+            }
+            hidden = ops.add_onto(&hidden, &open(&hidden)?, Some(norm), 1.0)?;
+        }
+        match layer.factor {
+            1.0 => Ok(hidden),
+            factor => ops.scaled(&hidden, factor),
+        }
     }
 
     fn embed(&self, ops: &Ops, tokens: &Array, step: &StepPlaces) -> Result<Array> {
@@ -197,6 +264,7 @@ impl Decoder {
     ) -> Result<Array> {
         let (spec, layer) = (&self.spec, &self.weights.layers[index]);
         let norm = layer.attention_norm.as_ref().map(|norm| self.norm(norm));
+        let heads = &spec.heads[index];
         let mut gates = None;
         let (projected, [query_norm, key_norm]) = match &layer.mixer {
             Mixer::Recurrent(weights) => {
@@ -205,28 +273,30 @@ impl Decoder {
                 return weights.mix(ops, index, &projected, segments, step);
             }
             Mixer::Latent(weights) => (weights.project(ops, hidden, norm)?, [None; 2]),
-            Mixer::Heads(heads) => {
-                let linears: Vec<_> = heads.linears.iter().collect();
+            Mixer::Heads(weights) => {
+                let linears: Vec<_> = weights.linears.iter().collect();
                 let projected = ops.project(hidden, norm, &linears)?;
                 let mut projected = ops.adapt(projected, hidden, norm, updates)?;
                 if spec.gates_attention {
-                    let n_heads = (spec.n_heads, spec.n_kv_heads);
+                    let n_heads = (heads.n_heads, heads.n_kv_heads);
                     let (others, rows, layer) =
-                        ops.apart_from_gates(projected, n_heads, spec.head_dim)?;
+                        ops.apart_from_gates(projected, n_heads, heads.head_dim)?;
                     (projected, gates) = (others, Some((rows, layer)));
                 }
-                self.normalize_heads(ops, heads, projected)?
+                self.normalize_heads(ops, weights, projected)?
             }
         };
         let parameters = AttentionLayer {
-            index,
-            n_heads: spec.n_heads,
-            n_kv_heads: spec.n_kv_heads,
-            head_dim: spec.head_dim,
+            index: heads.cache_layer,
+            contents: heads.contents,
+            n_heads: heads.n_heads,
+            n_kv_heads: heads.n_kv_heads,
+            head_dim: heads.head_dim,
             rows_by_head: spec.has_rows_by_head(),
             values_in_keys: spec.latent.map(|latent| latent.shape.rank),
             query_norm,
             key_norm,
+            value_norm: spec.value_norm.then(|| self.norm_of(None)),
             rotation,
             scale: spec.attention_scale_of(index),
             position_scale: spec.position_scale,
@@ -293,9 +363,17 @@ impl Decoder {
                 let DenseForm::Gated(gate) = dense.form else {
                     unreachable!("loaded by its form")
                 };
+                let gate = (gate, dense.cutoff);
                 let gated = gated(ops, input, norm, gate, weights, &updates.gate_up)?;
                 let down = (&weights.down, &updates.down[..]);
-                self.project_onto(ops, residual, &gated, down, after)
+                let Some(beside) = &layer.experts_beside else {
+                    return self.project_onto(ops, residual, &gated, down, after);
+                };
+                let dense = self.project_and_adapt(ops, &gated, down)?;
+                drop(gated);
+                let sum = beside.add_onto(ops, (&dense, input), |norm| self.norm(norm))?;
+                drop(dense);
+                self.add_onto(ops, residual, &sum, after)
             }
             (
                 MlpWeights::Plain {
@@ -317,9 +395,9 @@ impl Decoder {
                     None => input.clone(),
                 };
                 if after.0.is_none() && self.spec.residual_scale * after.1 == 1.0 {
-                    return ops.mix_experts(&input, experts, Some(residual));
+                    return ops.mix_experts((&input, &input), experts, Some(residual));
                 }
-                let mixed = ops.mix_experts(&input, experts, None)?;
+                let mixed = ops.mix_experts((&input, &input), experts, None)?;
                 self.add_onto(ops, residual, &mixed, after)
             }
             (MlpWeights::None, _) => Ok(residual.clone()),
@@ -342,9 +420,18 @@ impl Decoder {
             let sum = ops.project_onto(residual, x, linear)?;
             return ops.adapt_one(sum, x, None, updates);
         }
-        let product = ops.project_one(x, None, linear, self.dtype)?;
-        let product = ops.adapt_one(product, x, None, updates)?;
+        let product = self.project_and_adapt(ops, x, (linear, updates))?;
         self.add_onto(ops, residual, &product, after)
+    }
+
+    fn project_and_adapt(
+        &self,
+        ops: &Ops,
+        x: &Array,
+        (linear, updates): (&Linear, &[LowRank]),
+    ) -> Result<Array> {
+        let product = ops.project_one(x, None, linear, self.dtype)?;
+        ops.adapt_one(product, x, None, updates)
     }
 
     fn add_onto(
@@ -360,9 +447,16 @@ impl Decoder {
 
     fn norm<'a>(&self, weights: &'a NormWeights) -> Norm<'a> {
         Norm {
-            kind: self.spec.norm.kind,
-            weight: &weights.weight,
             bias: weights.bias.as_ref(),
+            ..self.norm_of(Some(&weights.weight))
+        }
+    }
+
+    fn norm_of<'a>(&self, weight: Option<&'a Array>) -> Norm<'a> {
+        Norm {
+            kind: self.spec.norm.kind,
+            weight,
+            bias: None,
             eps: self.spec.norm.eps,
         }
     }
@@ -381,15 +475,19 @@ fn gated(
     ops: &Ops,
     x: &Array,
     norm: Option<Norm<'_>>,
-    gate: Gate,
+    (gate, cutoff): (Gate, Option<f32>),
     weights: &GatedLinears,
     updates: &[LowRank],
 ) -> Result<Array> {
-    if updates.is_empty() {
+    if updates.is_empty() && cutoff.is_none() {
         return ops.project_gated(x, norm, gate, &weights.gate, &weights.up);
     }
     let projected = ops.project(x, norm, &[&weights.gate, &weights.up])?;
-    ops.gate(gate, &ops.adapt(projected, x, norm, updates)?)
+    let projected = ops.adapt(projected, x, norm, updates)?;
+    match cutoff {
+        Some(cutoff) => ops.gate_sparsely(gate, cutoff, &projected),
+        None => ops.gate(gate, &projected),
+    }
 }
 
 /// A rotation in contexts of any length, as MLX's arrays for that of the last one.

@@ -4,7 +4,7 @@
 use super::family::Family;
 use super::loader::Place;
 use super::rope;
-use super::spec::{DecoderSpec, hidden_size};
+use super::spec::hidden_size;
 use super::weights::{Layer, NormWeights};
 use crate::checkpoint::Config;
 use crate::error::Result;
@@ -92,7 +92,7 @@ const EPS: f32 = 1e-6;
 fn norm(weights: &NormWeights) -> Norm<'_> {
     Norm {
         kind: NormKind::Rms { offset: 0.0 },
-        weight: &weights.weight,
+        weight: Some(&weights.weight),
         bias: None,
         eps: EPS,
     }
@@ -211,22 +211,4 @@ fn heads(layer: &mut Layer<'_, '_>, shape: &LatentShape) -> Result<[HeadLinears;
             by_input: false,
         },
     ])
-}
-
-impl DecoderSpec {
-    /// What attention takes of a token: queries, keys and values.
-    pub fn row_columns(&self) -> usize {
-        match &self.latent {
-            Some(latent) => latent.shape.row_columns(),
-            None => (self.n_heads + 2 * self.n_kv_heads) * self.head_dim,
-        }
-    }
-
-    /// What the output projection takes of a token.
-    pub fn attended_columns(&self) -> usize {
-        let value_dim = self
-            .latent
-            .map_or(self.head_dim, |latent| latent.shape.value_dim);
-        self.n_heads * value_dim
-    }
 }

@@ -1,10 +1,11 @@
 //! Feed-forward networks: config.json -> [`MlpSpec`] of each layer.
 
 use super::family::{ExpertNames, ExpertsForm, Family, Normalized, RouterForm, SharedForm};
+use super::heads::HeadsSpec;
 use super::spec::{default, flag, hidden_size, size};
 use crate::checkpoint::Config;
 use crate::error::{Error, Result};
-use crate::mlx::{Activation, Gate, Groups, Routing, Scores};
+use crate::mlx::{Activation, Gate, Groups, Routing, RowContents, Scores};
 
 /// One layer's feed-forward network.
 #[derive(Clone, Debug)]
@@ -63,6 +64,9 @@ pub struct DenseSpec {
     pub intermediate_size: usize,
     pub has_bias: bool,
     pub form: DenseForm,
+    /// Gates lose so many standard deviations of a row beyond its mean, and what is left
+    /// below 0.
+    pub cutoff: Option<f32>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -95,14 +99,23 @@ pub struct SharedSpec {
 }
 
 /// The networks of all layers.
-pub fn from_config(config: &Config, family: &Family, n_layers: usize) -> Result<Vec<MlpSpec>> {
+pub fn from_config(config: &Config, family: &Family, heads: &[HeadsSpec]) -> Result<Vec<MlpSpec>> {
+    let n_layers = heads.len();
     if family.mlp.is_absent {
         return Ok(vec![MlpSpec::None; n_layers]);
     }
     let activation = with_factor(activation(config, family)?, factors(config, family)?[0])?;
-    let dense = || {
+    let doubled = family.mlp.doubled_if_shared;
+    let doubled = doubled.map(|key| config.opt_bool(key)).transpose()?;
+    let is_doubled = doubled.flatten().unwrap_or(false);
+    let cutoffs = cutoffs(config, family, n_layers)?;
+    let dense = |layer: usize| {
+        let is_shared = heads[layer].contents == RowContents::Queries;
+        let factor = if is_doubled && is_shared { 2 } else { 1 };
+        let sizes = intermediate_sizes(config, family, n_layers)?;
         Ok(MlpSpec::Dense(DenseSpec {
-            intermediate_size: intermediate_size(config, family)?,
+            intermediate_size: factor * sizes[layer],
+            cutoff: cutoffs[layer],
             has_bias: flag(config, family.mlp_bias)?,
             form: match family.mlp.is_gated {
                 true => DenseForm::Gated(Gate::Times(activation)),
@@ -111,18 +124,69 @@ pub fn from_config(config: &Config, family: &Family, n_layers: usize) -> Result<
         }))
     };
     let Some(form) = &family.experts else {
-        return Ok(vec![dense()?; n_layers]);
+        return (0..n_layers).map(dense).collect();
     };
     if form.may_be_dense && config.opt_usize(form.n_experts, 0..=1 << 16)? == Some(0) {
-        return Ok(vec![dense()?; n_layers]);
+        return (0..n_layers).map(dense).collect();
     }
     let experts = experts(config, form, activation)?;
     let is_sparse = sparse_layers(config, family, n_layers)?;
-    let of_layer = |is_sparse: bool| match is_sparse {
+    let of_layer = |(layer, is_sparse)| match is_sparse {
         true => Ok(MlpSpec::Experts(Box::new(experts))),
-        false => dense(),
+        false => dense(layer),
     };
-    is_sparse.into_iter().map(of_layer).collect()
+    is_sparse.into_iter().enumerate().map(of_layer).collect()
+}
+
+/// Of dense networks, by layer.
+fn intermediate_sizes(config: &Config, family: &Family, n_layers: usize) -> Result<Vec<usize>> {
+    const KEY: &str = "intermediate_size";
+    if config.get(KEY).is_some_and(serde_json::Value::is_array) {
+        let sizes = config.opt_usizes(KEY, SIZES)?.unwrap_or_default();
+        return match sizes.len() == n_layers {
+            true => Ok(sizes),
+            false => Err(config.unexpected(KEY, "one number, or one for each layer")),
+        };
+    }
+    Ok(vec![intermediate_size(config, family)?; n_layers])
+}
+
+/// By layer, of the shares of gates that are to be closed.
+fn cutoffs(config: &Config, family: &Family, n_layers: usize) -> Result<Vec<Option<f32>>> {
+    const KEY: &str = "activation_sparsity_pattern";
+    // What layers have where the pattern is left out.
+    const USUAL: (usize, f64) = (10, 0.95);
+    if !family.mlp.may_be_sparse {
+        return Ok(vec![None; n_layers]);
+    }
+    let shares = match config.opt_f64s(KEY, 0.0..=0.999_999)? {
+        Some(shares) if shares.len() == n_layers => shares,
+        Some(_) => return Err(config.unexpected(KEY, "one number for each layer")),
+        None => {
+            let n_sparse = if n_layers > USUAL.0 { USUAL.0 } else { 0 };
+            let share = |layer| if layer < n_sparse { USUAL.1 } else { 0.0 };
+            (0..n_layers).map(share).collect()
+        }
+    };
+    let cutoff = |share: f64| (share > 0.0).then(|| normal_quantile(share) as f32);
+    Ok(shares.into_iter().map(cutoff).collect())
+}
+
+/// Where the normal distribution reaches `share`: by Newton's method on the series
+/// `1/2 + density(x) * (x + x^3 / 3 + x^5 / 15 + ...)`.
+fn normal_quantile(share: f64) -> f64 {
+    let mut x = 0.0_f64;
+    for _ in 0..60 {
+        let density = (-0.5 * x * x).exp() / std::f64::consts::TAU.sqrt();
+        let (mut term, mut sum) = (x, x);
+        for odd in (3..400).step_by(2) {
+            term *= x * x / f64::from(odd);
+            sum += term;
+        }
+        let step = (0.5 + density * sum - share) / density;
+        x -= step.clamp(-1.0, 1.0);
+    }
+    x
 }
 
 fn intermediate_size(config: &Config, family: &Family) -> Result<usize> {
@@ -177,7 +241,11 @@ fn adjusted(config: &Config, size: usize) -> Result<usize> {
     }
 }
 
-fn experts(config: &Config, form: &ExpertsForm, activation: Activation) -> Result<ExpertsSpec> {
+pub(super) fn experts(
+    config: &Config,
+    form: &ExpertsForm,
+    activation: Activation,
+) -> Result<ExpertsSpec> {
     let n_experts = config.usize(form.n_experts, 1..=1 << 16)?;
     let shared = form.shared.map(|shared| shared_expert(config, &shared));
     Ok(ExpertsSpec {
@@ -205,6 +273,7 @@ fn routing(config: &Config, form: &RouterForm, n_experts: usize) -> Result<Routi
         "num_experts_per_tok",
         "num_experts_per_token",
         "experts_per_token",
+        "top_k_experts",
     ];
     let n_chosen = config.usize(keys, 1..=n_experts)?;
     let scale = form.scale.map(|key| config.opt_f32(key, 1e-9..=1e9));
@@ -328,5 +397,23 @@ pub(super) fn activation(config: &Config, family: &Family) -> Result<Activation>
             "config.json: hidden_act \"{other}\" is not supported; this version has silu, gelu, \
              gelu_pytorch_tanh, relu and relu2"
         ))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::normal_quantile;
+
+    #[test]
+    fn quantiles_are_those_of_the_normal_distribution() {
+        for (share, expected) in [
+            (0.5, 0.0),
+            (0.95, 1.644_853_626_951_472_2),
+            (0.999_999, 4.753_424_308_822_899),
+            (0.001, -3.090_232_306_167_813),
+        ] {
+            let found = normal_quantile(share);
+            assert!((found - expected).abs() < 1e-9, "{share}: {found}");
+        }
     }
 }

@@ -5,17 +5,25 @@
 //! - `rope`: rotary position embeddings
 //! - `weights`: the checkpoint's tensors, mapped in place by `loader`; `prefix` finds them
 //! - `adapter`: what LoRA adapters add to projections
+//! - `heads`: which heads each layer has, and whose keys and values they see
 //! - `latent`: attention whose keys and values are products of latent vectors
 //! - `recurrent`: layers whose past is a state of fixed size
+//! - `altup`: several states of each token, of which layers update one
+//! - `beside`: mixtures of experts beside dense networks
+//! - `layer_inputs`: narrow embeddings of tokens for each layer
 //! - `attention`: a step's tokens over the caches of their sequences
 //! - `forward`: tokens -> hidden states -> logits, as MLX graphs
 
 mod adapter;
+mod altup;
 mod attention;
+mod beside;
 mod families;
 mod family;
 mod forward;
+mod heads;
 mod latent;
+mod layer_inputs;
 mod loader;
 mod mlp;
 mod prefix;
@@ -25,10 +33,13 @@ mod spec;
 mod weights;
 
 pub use adapter::{Adapted, AdaptedColumns};
+pub use altup::AltUpSpec;
 pub use attention::Segment;
 pub use family::QkNorm;
 pub use forward::{Decoder, Precision};
+pub use heads::HeadsSpec;
 pub use latent::LatentSpec;
+pub use layer_inputs::LayerInputsSpec;
 pub use mlp::{DenseForm, ExpertsSpec, MlpSpec};
 pub use prefix::Prefix;
 pub use recurrent::{MixerSpec, RecurrentSpec};

@@ -159,7 +159,7 @@ impl DecoderSpec {
         };
         let layers = Prefix::find(manifest, self).layers(manifest, self);
         let tensor = manifest.tensor(&format!("{layers}.0.{name}.weight"));
-        let by_input = [self.hidden_size, self.row_columns()];
+        let by_input = [self.hidden_size, self.row_columns(0)];
         let is_by_input = |tensor: &TensorInfo| tensor.shape[..] == by_input;
         self.names.may_be_transposed && tensor.is_some_and(is_by_input)
     }

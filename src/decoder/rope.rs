@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use self::scaling::{Growth, Scaling};
 use super::family::{RopeForm, RopeLayers};
 use crate::checkpoint::Config;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::mlx::{Pairing, PositionScale};
 
 /// How positions rotate queries and keys.
@@ -46,11 +46,11 @@ pub(super) struct Ropes {
 }
 
 /// Reads `rope_parameters`, perhaps by layer type, or the older `rope_theta` and
-/// `rope_scaling`. `windows` are those of the layers.
+/// `rope_scaling`. `dims` are those of a head that may rotate, by layer, as `windows` are.
 pub(super) fn from_config(
     config: &Config,
     form: &RopeForm,
-    head_dim: usize,
+    dims: &[usize],
     windows: &[Option<usize>],
 ) -> Result<Ropes> {
     let rotates = rotating_layers(config, form, windows)?;
@@ -69,6 +69,12 @@ pub(super) fn from_config(
         ..*form
     };
     let parameters = config.opt_object(["rope_parameters", "rope_scaling"])?;
+    let dims_of = |slides: bool| {
+        let mut layers = dims.iter().zip(windows);
+        let found = layers.find(|(_, window)| window.is_some() == slides);
+        found.map_or(dims[0], |(dim, _)| *dim)
+    };
+    let (full_dim, sliding_dim) = (dims_of(false), dims_of(true));
     let by_type = |layer_type: &str| match &parameters {
         Some(parameters) => parameters.opt_object(layer_type),
         None => Ok(None),
@@ -76,12 +82,12 @@ pub(super) fn from_config(
     let (full, sliding) = (by_type("full_attention")?, by_type("sliding_attention")?);
     let is_by_type = full.is_some() || sliding.is_some();
     let main_section = if is_by_type { full } else { parameters.clone() };
-    let main = rope(config, main_section.as_ref(), form, head_dim)?;
+    let main = rope(config, main_section.as_ref(), form, full_dim)?;
     let local = match (form.local, sliding) {
-        (_, Some(sliding)) => Some(rope(config, Some(&sliding), form, head_dim)?),
+        (_, Some(sliding)) => Some(rope(config, Some(&sliding), form, sliding_dim)?),
         (Some((key, absent)), None) => {
             let theta = config.opt_f64(key, THETAS)?.unwrap_or(absent);
-            let dims = rotated_dims(config, None, form, head_dim)?;
+            let dims = rotated_dims(config, None, form, sliding_dim)?;
             Some(Rope::new(form, theta, dims, &Scaling::None))
         }
         (None, None) => None,
@@ -130,12 +136,38 @@ fn rope(
         Some(theta) => theta,
         None => config.opt_f64(keys, THETAS)?.unwrap_or(form.theta),
     };
+    if let Some(rotating) = proportional_pairs(section, form, head_dim)? {
+        let scaling = Scaling::Proportional { rotating };
+        return Ok(Rope::new(form, theta, head_dim, &scaling));
+    }
     let dims = rotated_dims(config, section, form, head_dim)?;
     let scaling = match section {
         Some(section) => Scaling::read(config, section, form, theta, dims)?,
         None => Scaling::None,
     };
     Ok(Rope::new(form, theta, dims, &scaling))
+}
+
+/// The pairs that rotate where all of a head's dimensions count for the wavelengths,
+/// whatever part of it rotates.
+fn proportional_pairs(
+    section: Option<&Config>,
+    form: &RopeForm,
+    head_dim: usize,
+) -> Result<Option<usize>> {
+    let share = match section {
+        Some(section) if section.opt_str(["rope_type", "type"])? == Some("proportional") => {
+            if section.opt_f64("factor", 1e-6..=1e6)?.unwrap_or(1.0) != 1.0 {
+                let message = section.unexpected("factor", "1 where the RoPE type is proportional");
+                return Err(Error::unsupported(message.message().to_owned()));
+            }
+            let share = section.opt_f64("partial_rotary_factor", 0.0..=1.0)?;
+            Some(share.unwrap_or(1.0))
+        }
+        Some(_) => None,
+        None => form.proportional,
+    };
+    Ok(share.map(|share| (share * head_dim as f64 / 2.0) as usize))
 }
 
 /// How many dimensions of a head rotate.
@@ -146,6 +178,13 @@ fn rotated_dims(
     head_dim: usize,
 ) -> Result<usize> {
     let keys = ["partial_rotary_factor", "rotary_pct", "rope_pct"];
+    if let Some(dims) = form.dims.filter(|key| config.has(*key)) {
+        let n = config.usize(dims, 2..=head_dim)?;
+        return match n % 2 {
+            0 => Ok(n),
+            _ => Err(config.unexpected(dims, "an even number")),
+        };
+    }
     let place = section
         .filter(|section| section.has(keys))
         .unwrap_or(config);

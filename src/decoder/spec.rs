@@ -1,18 +1,21 @@
 //! config.json -> [`DecoderSpec`]: a model family is data, not code.
 
+use super::altup::AltUpSpec;
+use super::beside;
 use super::families::FAMILIES;
 use super::family::{
     AttentionScale, Cap, EmbeddingScale, Family, Fixed, Flag, Fused, LogitScale, Names, QkNorm,
     ResidualScale, Windows,
 };
+use super::heads::{self, HeadsSpec, head_dim, n_kv_heads};
 use super::latent::LatentSpec;
-use super::mlp::{self, MlpSpec};
+use super::layer_inputs::LayerInputsSpec;
+use super::mlp::{self, ExpertsSpec, MlpSpec};
 use super::recurrent::{self, MixerSpec};
 use super::rope::{self, Rope};
 use crate::checkpoint::{Config, Keys};
 use crate::error::{Error, Result};
-use crate::kv::LayerShape;
-use crate::mlx::{NormKind, PositionScale};
+use crate::mlx::{NormKind, PositionScale, RowContents};
 
 /// A decoder-only transformer, completely described.
 #[derive(Clone, Debug)]
@@ -26,8 +29,12 @@ pub struct DecoderSpec {
     pub n_heads: usize,
     pub n_kv_heads: usize,
     /// Of queries and keys as attention sees them, and of values unless there are
-    /// latent vectors.
+    /// latent vectors. As most layers have it, as are the numbers of heads.
     pub head_dim: usize,
+    /// By layer.
+    pub heads: Vec<HeadsSpec>,
+    /// Values are normalized, too, without a weight.
+    pub value_norm: bool,
     /// Keys and values are products of latent vectors, which are what is cached.
     pub latent: Option<LatentSpec>,
     /// By layer: what mixes its tokens.
@@ -35,6 +42,8 @@ pub struct DecoderSpec {
     /// Behind each head's query is a gate for what the head sees.
     pub gates_attention: bool,
     pub norm: NormSpec,
+    pub altup: Option<AltUpSpec>,
+    pub layer_inputs: Option<LayerInputsSpec>,
     /// Attention and feed-forward network read the same input, not each other.
     pub is_parallel: bool,
     /// The output projection is the embedding table.
@@ -53,6 +62,8 @@ pub struct DecoderSpec {
     pub windows: Vec<Option<usize>>,
     /// By layer: its feed-forward network.
     pub mlps: Vec<MlpSpec>,
+    /// Beside the dense networks of all layers.
+    pub experts_beside: Option<ExpertsSpec>,
     pub has_sinks: bool,
     /// Of queries times keys.
     pub attention_scale: f32,
@@ -116,10 +127,26 @@ impl DecoderSpec {
             Some(latent) => latent.shape.key_dim(),
             None => head_dim(config, family, hidden_size, n_heads)?,
         };
-        let rotated_dim = latent.map_or(head_dim, |latent| latent.shape.rotated_dim);
+        let n_kv_heads = match latent {
+            Some(_) => 1,
+            None => n_kv_heads(config, family, n_heads)?,
+        };
         let windows = windows(config, family, n_layers)?;
-        let ropes = rope::from_config(config, &family.rope, rotated_dim, &windows)?;
-        let mlps = mlp::from_config(config, family, n_layers)?;
+        let usual = HeadsSpec {
+            n_heads,
+            n_kv_heads,
+            head_dim,
+            contents: RowContents::All,
+            cache_layer: 0,
+        };
+        let heads = heads::from_config(config, &family.heads, usual, &windows)?;
+        let rotated_dim = |heads: &HeadsSpec| match &latent {
+            Some(latent) => latent.shape.rotated_dim,
+            None => heads.head_dim,
+        };
+        let rotated_dims: Vec<_> = heads.iter().map(rotated_dim).collect();
+        let ropes = rope::from_config(config, &family.rope, &rotated_dims, &windows)?;
+        let mlps = mlp::from_config(config, family, &heads)?;
         let dense = |mlp: &MlpSpec| matches!(mlp, MlpSpec::Dense(_));
         let typical = mlps.iter().find(|mlp| dense(mlp)).unwrap_or(&mlps[0]);
         let scales = &family.scales;
@@ -130,11 +157,10 @@ impl DecoderSpec {
             intermediate_size: typical.intermediate_size(),
             vocab_size: size(config, family, "vocab_size", 1 << 24)?,
             n_heads,
-            n_kv_heads: match latent {
-                Some(_) => 1,
-                None => n_kv_heads(config, family, n_heads)?,
-            },
+            n_kv_heads,
             head_dim,
+            heads,
+            value_norm: family.heads.value_norm,
             latent,
             mixers: recurrent::from_config(config, family, (n_layers, hidden_size))?,
             gates_attention: family.gates_attention,
@@ -143,6 +169,8 @@ impl DecoderSpec {
                 has_bias: family.norm.has_bias,
                 eps: norm_eps(config, family)?,
             },
+            altup: AltUpSpec::from_config(config, family, hidden_size)?,
+            layer_inputs: LayerInputsSpec::from_config(config, family)?,
             is_parallel: flag(config, family.is_parallel)?,
             tied_embeddings: config
                 .opt_bool(["tie_embedding", "tie_word_embeddings"])?
@@ -165,6 +193,7 @@ impl DecoderSpec {
             layer_ropes: ropes.by_layer,
             windows,
             mlps,
+            experts_beside: beside::from_config(config, family)?,
             has_sinks: family.has_sinks,
             attention_scale: match &latent {
                 Some(latent) => latent.attention_scale(config)?,
@@ -217,33 +246,6 @@ impl DecoderSpec {
     pub fn has_norm_after_mlp(&self) -> bool {
         self.names.after_mlp.is_some()
     }
-
-    /// What each layer caches of a token.
-    pub fn cache_layers(&self) -> Vec<LayerShape> {
-        let attending = LayerShape {
-            n_kv_heads: self.n_kv_heads,
-            key_dim: self.head_dim,
-            value_dim: if self.latent.is_some() {
-                0
-            } else {
-                self.head_dim
-            },
-        };
-        let of_layer = |mixer: &MixerSpec| match mixer.attends() {
-            true => attending,
-            false => LayerShape::NOTHING,
-        };
-        self.mixers.iter().map(of_layer).collect()
-    }
-
-    /// Elements of keys and values that one token adds over all layers.
-    pub fn kv_elements_per_token(&self) -> usize {
-        let layers = self.cache_layers();
-        let elements = layers
-            .iter()
-            .map(|l| l.n_kv_heads * (l.key_dim + l.value_dim));
-        elements.sum()
-    }
 }
 
 /// What `model_type` may be.
@@ -284,6 +286,7 @@ fn check_fixed(config: &Config, family: &Family) -> Result<()> {
             Fixed::False if config.opt_bool(*key)?.unwrap_or(false) => "false",
             Fixed::True if !config.opt_bool(*key)?.unwrap_or(true) => "true",
             Fixed::Null if config.has(*key) => "null",
+            Fixed::Not(name) if config.opt_str(*key)? == Some(*name) => "another value",
             _ => continue,
         };
         let message = config.unexpected(*key, expected).message().to_owned();
@@ -329,40 +332,6 @@ pub(super) fn default(family: &Family, key: &str) -> Option<usize> {
     entry.map(|(_, size)| *size)
 }
 
-fn head_dim(config: &Config, family: &Family, hidden: usize, n_heads: usize) -> Result<usize> {
-    const LARGEST: usize = 1 << 12;
-    if let Some(head_dim) = config.opt_usize("head_dim", 2..=LARGEST)? {
-        return match head_dim % 2 {
-            0 => Ok(head_dim),
-            _ => Err(config.unexpected("head_dim", "an even number")),
-        };
-    }
-    if let Some(head_dim) = default(family, "head_dim") {
-        return Ok(head_dim);
-    }
-    if !hidden.is_multiple_of(2 * n_heads) || hidden / n_heads > LARGEST {
-        return Err(config.unexpected(
-            "num_attention_heads",
-            &format!("heads of an even length up to {LARGEST} that make up hidden_size {hidden}"),
-        ));
-    }
-    Ok(hidden / n_heads)
-}
-
-fn n_kv_heads(config: &Config, family: &Family, n_heads: usize) -> Result<usize> {
-    let n_kv_heads = config
-        .opt_usize("num_key_value_heads", 1..=n_heads)?
-        .or(default(family, "num_key_value_heads"))
-        .unwrap_or(n_heads);
-    if !n_heads.is_multiple_of(n_kv_heads) {
-        return Err(config.unexpected(
-            "num_key_value_heads",
-            &format!("a divisor of num_attention_heads {n_heads}"),
-        ));
-    }
-    Ok(n_kv_heads)
-}
-
 pub(super) fn flag(config: &Config, flag: Flag) -> Result<bool> {
     match flag {
         Flag::Never => Ok(false),
@@ -377,6 +346,7 @@ fn factor(config: &Config, key: &str, absent: f32) -> Result<f32> {
 
 fn attention_scale(config: &Config, scale: AttentionScale, head_dim: usize) -> Result<f32> {
     match scale {
+        AttentionScale::One => Ok(1.0),
         AttentionScale::HeadDim => Ok((head_dim as f32).powf(-0.5)),
         AttentionScale::InverseRoot(key, absent) => Ok(factor(config, key, absent)?.powf(-0.5)),
         AttentionScale::Factor(key) => factor(config, key, 1.0),

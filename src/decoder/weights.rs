@@ -3,8 +3,12 @@
 
 use std::sync::Arc;
 
+use super::altup::{AltUp, LayerAltUp};
+use super::beside::ExpertsBeside;
 use super::family::{Fused, MlpNames, QkNorm};
+use super::heads::HeadsSpec;
 use super::latent::LatentWeights;
+use super::layer_inputs::{LayerGate, LayerInputs};
 use super::loader::{Loader, Place};
 use super::mlp::{DenseForm, DenseSpec, ExpertsSpec, MlpSpec};
 use super::prefix::Prefix;
@@ -30,7 +34,12 @@ pub struct LayerWeights {
     pub after_attention: Option<NormWeights>,
     pub mlp_norm: Option<NormWeights>,
     pub mlp: MlpWeights,
+    pub experts_beside: Option<ExpertsBeside>,
     pub after_mlp: Option<NormWeights>,
+    pub altup: Option<LayerAltUp>,
+    pub input_gate: Option<LayerGate>,
+    /// What the layer's result is multiplied with.
+    pub factor: f32,
 }
 
 /// A recurrent mixer with its projection to the residual stream.
@@ -75,6 +84,8 @@ pub struct Weights {
     pub embedding: Linear,
     /// What is added to it, `[max_context, hidden_size]`.
     pub positions: Option<Linear>,
+    pub altup: Option<AltUp>,
+    pub layer_inputs: Option<LayerInputs>,
     pub layers: Vec<LayerWeights>,
     pub final_norm: NormWeights,
     /// `None`: tied to the embedding.
@@ -112,6 +123,8 @@ impl Weights {
             loader.matrix(&Place::whole(&module, table), false)
         });
         let positions = positions.transpose()?;
+        let altup = AltUp::load(&mut loader, prefix.model, spec)?;
+        let layer_inputs = LayerInputs::load(&mut loader, prefix.model, spec)?;
         let is_transposed = spec.is_transposed(checkpoint);
         let mut layers = Vec::with_capacity(spec.n_layers);
         for index in 0..spec.n_layers {
@@ -139,6 +152,8 @@ impl Weights {
         let weights = Weights {
             embedding,
             positions,
+            altup,
+            layer_inputs,
             layers,
             final_norm,
             head,
@@ -150,6 +165,15 @@ impl Weights {
     pub fn head(&self) -> &Linear {
         self.head.as_ref().unwrap_or(&self.embedding)
     }
+}
+
+/// A norm without a bias.
+pub(super) fn plain_norm(
+    loader: &mut Loader<'_>,
+    module: &str,
+    length: usize,
+) -> Result<NormWeights> {
+    norm(loader, module, false, length)
 }
 
 fn norm(loader: &mut Loader<'_>, module: &str, bias: bool, length: usize) -> Result<NormWeights> {
@@ -180,7 +204,7 @@ impl Layer<'_, '_> {
             mixer: match (mixer, &spec.latent) {
                 (MixerSpec::Recurrent(recurrent), _) => Mixer::Recurrent(recurrent.load(self)?),
                 (_, Some(latent)) => Mixer::Latent(Box::new(LatentWeights::load(self, latent)?)),
-                (_, None) => Mixer::Heads(self.heads()?),
+                (_, None) => Mixer::Heads(self.heads(&spec.heads[index])?),
             },
             beside: match mixer {
                 MixerSpec::Both(recurrent) => Some(Beside {
@@ -190,10 +214,10 @@ impl Layer<'_, '_> {
                 MixerSpec::Attention | MixerSpec::Recurrent(_) => None,
             },
             sinks: match spec.has_sinks && mixer.attends() {
-                true => Some(self.loader.vector(&sinks, spec.n_heads)?),
+                true => Some(self.loader.vector(&sinks, spec.heads[index].n_heads)?),
                 false => None,
             },
-            output: self.output(mixer)?,
+            output: self.output(index)?,
             after_attention: self.norm(names.after_attention)?,
             mlp_norm: self.norm(names.mlp_norm)?,
             mlp: match &spec.mlps[index] {
@@ -205,16 +229,29 @@ impl Layer<'_, '_> {
                     MlpWeights::Experts(Arc::new(experts))
                 }
             },
+            experts_beside: match &spec.experts_beside {
+                Some(experts) => Some(ExpertsBeside::load(self, experts, stream)?),
+                None => None,
+            },
             after_mlp: self.norm(names.after_mlp)?,
+            altup: LayerAltUp::load(self)?,
+            input_gate: LayerGate::load(self)?,
+            factor: match names.layer_factor {
+                Some(name) => {
+                    let name = self.name(name);
+                    self.loader.scalar(&name)?
+                }
+                None => 1.0,
+            },
         })
     }
 
-    /// The projection behind the mixer.
-    fn output(&mut self, mixer: &MixerSpec) -> Result<Linear> {
+    /// The projection behind the mixer of layer `index`.
+    fn output(&mut self, index: usize) -> Result<Linear> {
         let (spec, hidden) = (self.spec, self.spec.hidden_size);
-        match mixer {
+        match &spec.mixers[index] {
             MixerSpec::Attention | MixerSpec::Both(_) => {
-                let shape = [hidden, spec.attended_columns()];
+                let shape = [hidden, spec.attended_columns(index)];
                 self.matrix(spec.names.attention.output, shape, spec.output_bias)
             }
             MixerSpec::Recurrent(recurrent) => self.recurrent_output(recurrent),
@@ -226,22 +263,30 @@ impl Layer<'_, '_> {
         self.matrix(recurrent.output_name(), shape, recurrent.has_output_bias())
     }
 
-    fn heads(&mut self) -> Result<HeadProjections> {
+    fn heads(&mut self, heads: &HeadsSpec) -> Result<HeadProjections> {
         let (spec, names) = (self.spec, &self.spec.names.attention);
-        let queries = spec.n_heads * spec.head_dim;
-        let keys = spec.n_kv_heads * spec.head_dim;
-        let projected = queries * if spec.gates_attention { 2 } else { 1 };
-        let (rows, hidden) = ([projected, keys, keys], spec.hidden_size);
+        let hidden = spec.hidden_size;
+        let mut rows = heads.columns();
+        let queries = rows[0];
+        rows[0] *= if spec.gates_attention { 2 } else { 1 };
         Ok(HeadProjections {
             linears: match names.query_key_value {
                 Fused::ByHead(name) => {
                     let shape = [rows.iter().sum(), hidden];
                     vec![self.matrix(name, shape, spec.qkv_bias)?]
                 }
+                Fused::Separate(names) => {
+                    let all = names.into_iter().zip(rows).filter(|(_, rows)| *rows > 0);
+                    all.map(|(name, rows)| self.matrix(name, [rows, hidden], spec.qkv_bias))
+                        .collect::<Result<_>>()?
+                }
                 fused => self.fused(fused, rows, hidden, spec.qkv_bias)?.into(),
             },
-            query_norm: self.head_norm(names.query_norm, queries)?,
-            key_norm: self.head_norm(names.key_norm, keys)?,
+            query_norm: self.head_norm(names.query_norm, heads, queries)?,
+            key_norm: match rows[1] {
+                0 => None,
+                keys => self.head_norm(names.key_norm, heads, keys)?,
+            },
         })
     }
 
@@ -252,7 +297,7 @@ impl Layer<'_, '_> {
     /// A norm without a bias.
     pub fn plain_norm(&mut self, module: &str, length: usize) -> Result<NormWeights> {
         let module = self.name(module);
-        norm(self.loader, &module, false, length)
+        plain_norm(self.loader, &module, length)
     }
 
     fn norm(&mut self, module: Option<&str>) -> Result<Option<NormWeights>> {
@@ -265,10 +310,15 @@ impl Layer<'_, '_> {
     }
 
     /// The norm of `width` values in heads, if there is one.
-    fn head_norm(&mut self, module: &str, width: usize) -> Result<Option<NormWeights>> {
+    fn head_norm(
+        &mut self,
+        module: &str,
+        heads: &HeadsSpec,
+        width: usize,
+    ) -> Result<Option<NormWeights>> {
         let length = match self.spec.qk_norm {
             QkNorm::None => return Ok(None),
-            QkNorm::Heads => self.spec.head_dim,
+            QkNorm::Heads => heads.head_dim,
             QkNorm::Rows => width,
         };
         self.plain_norm(module, length).map(Some)
@@ -364,7 +414,7 @@ impl Layer<'_, '_> {
         })
     }
 
-    fn experts(&mut self, experts: &ExpertsSpec) -> Result<Experts> {
+    pub fn experts(&mut self, experts: &ExpertsSpec) -> Result<Experts> {
         let (names, hidden) = (&experts.names, self.spec.hidden_size);
         let n = experts.n_experts;
         let weights = self.routed(experts)?;
@@ -390,6 +440,8 @@ impl Layer<'_, '_> {
             shared: shared.transpose()?,
             weights,
             router: self.matrix(names.router, [n, hidden], experts.has_bias)?,
+            logit_factor: 1.0,
+            share_factors: None,
             routing: experts.routing,
             gate: experts.gate,
         })

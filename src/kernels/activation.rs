@@ -147,6 +147,51 @@ impl Gate {
         });
     }
 
+    /// As `joined_rows`, where gates lose `cutoff` standard deviations of their row beyond
+    /// its mean, and what is left below 0 (Gemma 3n).
+    pub fn sparse_rows(
+        self,
+        pool: &Pool,
+        both: Floats<'_>,
+        cutoff: f32,
+        columns: usize,
+        y: FloatsMut<'_>,
+    ) {
+        assert_eq!(both.len(), 2 * y.len());
+        let level = Level::detect();
+        share_rows(pool, [y], columns, &|row, [y]| {
+            let (gate, up) = both.row(row, 2 * columns).split_at(columns);
+            let mut gates = vec![0.0_f32; columns];
+            level.convert(gate, FloatsMut::from(&mut gates[..]));
+            let n = columns as f64;
+            let mean = gates.iter().map(|x| f64::from(*x)).sum::<f64>() / n;
+            let squares = gates.iter().map(|x| (f64::from(*x) - mean).powi(2));
+            let deviation = (squares.sum::<f64>() / n).sqrt();
+            let least = (mean + deviation * f64::from(cutoff)) as f32;
+            gates.iter_mut().for_each(|x| *x = (*x - least).max(0.0));
+            self.row(level, Floats::from(&gates[..]), up, y);
+        });
+    }
+
+    /// As `rows`, where what goes through is `first..first + columns` of rows of `width`.
+    pub fn part_rows(
+        self,
+        pool: &Pool,
+        gate: Floats<'_>,
+        (up, width, first): (Floats<'_>, usize, usize),
+        columns: usize,
+        y: FloatsMut<'_>,
+    ) {
+        assert!(gate.len() == y.len() && first + columns <= width);
+        assert_eq!(up.len() * columns, y.len() * width);
+        let level = Level::detect();
+        share_rows(pool, [y], columns, &|row, [y]| {
+            let (_, behind) = up.row(row, width).split_at(first);
+            let (up, _) = behind.split_at(columns);
+            self.row(level, gate.row(row, columns), up, y);
+        });
+    }
+
     #[inline(always)]
     fn of<V: Lanes>(self, gate: V, up: V) -> V {
         match self {

@@ -23,6 +23,7 @@
 
 mod activation;
 mod aligned;
+mod altup;
 mod attention;
 mod cache;
 mod convert;
@@ -52,7 +53,10 @@ mod testing;
 mod threads;
 
 pub use activation::{Activation, Gate};
-pub use attention::{AttentionShape, AttentionStep, PositionScale, Segment, attention};
+pub use altup::{LEAST_SQUARE, States};
+pub use attention::{
+    AttentionShape, AttentionStep, PositionScale, RowContents, Segment, attention,
+};
 pub use cache::{
     CacheBlock, CacheFormat, CacheLayout, CacheRows, LayerLayout, LayerShape, PartLayout,
     RowsLayout, Shift, shift_tokens,
@@ -78,7 +82,7 @@ pub use recurrent::{
     ScanStep, ShortConv, StateLayout, StateMemory, StatePart, StateSegment, gated_delta, regroup,
     selective_scan, short_conv,
 };
-pub use residual::add_onto;
+pub use residual::{add_onto, scale};
 pub use rope::{Pairing, RopeTable};
 pub use stop::{Stop, StopCause, StopPlace};
 pub use threads::default_threads;

@@ -1,4 +1,4 @@
-//! The addition of a block's output to the residual stream.
+//! The addition of a block's output to the residual stream, and its scaling.
 
 use super::floats::{Floats, FloatsMut};
 use super::level::Level;
@@ -30,6 +30,21 @@ pub fn add_onto(
         }
         level.add_scaled(&mut sums, &addends, factor);
         level.convert(Floats::from(&sums[..]), out);
+    });
+}
+
+/// `out = factor * x` for rows of `columns`.
+///
+/// # Panics
+/// If the lengths differ.
+pub fn scale(pool: &Pool, x: Floats<'_>, factor: f32, columns: usize, out: FloatsMut<'_>) {
+    assert_eq!(x.len(), out.len());
+    let level = Level::detect();
+    share_rows(pool, [out], columns, &|row, [out]| {
+        let mut values = vec![0.0; columns];
+        level.convert(x.row(row, columns), FloatsMut::from(&mut values[..]));
+        values.iter_mut().for_each(|value| *value *= factor);
+        level.convert(Floats::from(&values[..]), out);
     });
 }
 
@@ -74,5 +89,14 @@ mod tests {
             }
             assert_all_close(&out, &expected, (1e-6, 1e-5));
         }
+    }
+
+    #[test]
+    fn rows_are_scaled() {
+        let x = Packed::of(Float::Bf16, 1, &values(1, 12));
+        let mut out = Packed::unset(Float::Bf16, 1, 12);
+        scale(&Pool::new(1), x.floats(), -1.5, 4, out.floats_mut());
+        let expected: Vec<f64> = x.f64s().iter().map(|x| -1.5 * x).collect();
+        assert_all_close(&out, &expected, (1e-6, 1e-5));
     }
 }

@@ -12,13 +12,16 @@ use super::primitive::kernel;
 use super::rotation::Rotation;
 use crate::error::Result;
 use crate::kernels::{
-    self, AttentionStep, CacheBlock, CacheLayout, LayerShape, PositionScale, Segment,
+    self, AttentionStep, CacheBlock, CacheLayout, LayerShape, PositionScale, RowContents, Segment,
 };
 
 /// One layer's attention.
 #[derive(Clone, Copy)]
 pub struct AttentionLayer<'a> {
+    /// Of the caches' layers, the one whose keys and values are seen.
     pub index: usize,
+    /// What is projected.
+    pub contents: RowContents,
     pub n_heads: usize,
     pub n_kv_heads: usize,
     /// Of queries and keys, and of values that the cache has.
@@ -31,6 +34,7 @@ pub struct AttentionLayer<'a> {
     /// Of single heads, before they are rotated.
     pub query_norm: Option<Norm<'a>>,
     pub key_norm: Option<Norm<'a>>,
+    pub value_norm: Option<Norm<'a>>,
     /// `None`: positions do not matter.
     pub rotation: Option<&'a Rotation<'a>>,
     /// Scores are `scale * query . key`.
@@ -122,7 +126,7 @@ fn one_token_each(sequences: &[(Place, SequenceBlocks)]) -> Vec<Vec<Segment>> {
 
 impl Ops {
     /// Stores the tokens' keys and values in the blocks, and gives what their
-    /// queries see there. `rows` are queries, keys and values next to each other;
+    /// queries see there. `rows` are queries, keys and values next to each other, or some of these;
     /// the result is `[rows, n_heads * value_dim]`.
     ///
     /// # Panics
@@ -137,12 +141,14 @@ impl Ops {
         let blocks = blocks.clone();
         let (index, cache) = (layer.index, layer.cached());
         let (n_heads, rows_by_head) = (layer.n_heads, layer.rows_by_head);
+        let contents = layer.contents;
         let values_in_keys = layer.values_in_keys;
         let value_dim = values_in_keys.unwrap_or(cache.value_dim);
         let mut inputs = Inputs::default();
         let projected = inputs.floats(rows)?;
         let mut norm = |norm: Option<_>| norm.map(|norm| inputs.norm(norm)).transpose();
         let (query_norm, key_norm) = (norm(layer.query_norm)?, norm(layer.key_norm)?);
+        let value_norm = norm(layer.value_norm)?;
         let sinks = layer.sinks.map(|sinks| inputs.floats(sinks)).transpose()?;
         let &AttentionLayer {
             scale,
@@ -162,6 +168,7 @@ impl Ops {
                 let sinks = sinks.map(|sinks| sinks.of(inputs).to_vec());
                 let step = AttentionStep {
                     rows: projected.of(inputs),
+                    contents,
                     rows_by_head,
                     n_heads,
                     layer: index,
@@ -169,6 +176,7 @@ impl Ops {
                     values_in_keys,
                     query_norm: query_norm.map(|norm| norm.of(inputs)),
                     key_norm: key_norm.map(|norm| norm.of(inputs)),
+                    value_norm: value_norm.map(|norm| norm.of(inputs)),
                     table: table.as_deref(),
                     window,
                     scale,

@@ -60,6 +60,10 @@ pub struct Experts {
     pub weights: ExpertWeights,
     pub shared: Option<SharedExpert>,
     pub routing: Routing,
+    /// Of what the router gives.
+    pub logit_factor: f32,
+    /// `[n]`, of the shares of experts that were chosen.
+    pub share_factors: Option<Array>,
     pub gate: Gate,
 }
 
@@ -177,9 +181,9 @@ impl Experts {
             let mut arrays = linear.weight.parts().into_iter().chain(&linear.bias);
             arrays.try_for_each(&mut need)?;
         }
-        if let Some(corrections) = &self.corrections {
-            float_of(corrections)?;
-            need(corrections)?;
+        for values in self.corrections.iter().chain(&self.share_factors) {
+            float_of(values)?;
+            need(values)?;
         }
         stream.eval(pending.iter().copied())?;
         for array in pending {
@@ -190,21 +194,33 @@ impl Experts {
         Ok(())
     }
 
-    pub(super) fn corrections(&self) -> Option<Vec<f32>> {
-        let corrections = self.corrections.as_ref()?;
-        let float = float_of(corrections).expect("checked by `prepare`");
-        Some(Floats::new(float, part_of(corrections, 0, 1)).to_vec())
+    /// What is chosen by rows of the router's logits.
+    pub(super) fn chooser(&self) -> impl Fn(&[f32]) -> Vec<Choice> + '_ {
+        let values = |values: &Array| {
+            let float = float_of(values).expect("checked by `prepare`");
+            Floats::new(float, part_of(values, 0, 1)).to_vec()
+        };
+        let corrections = self.corrections.as_ref().map(values);
+        let factors = self.share_factors.as_ref().map(values);
+        move |logits| {
+            let logits: Vec<f32> = logits.iter().map(|x| x * self.logit_factor).collect();
+            let mut choices = self.routing.choose(&logits, corrections.as_deref());
+            for choice in &mut choices {
+                choice.share *= factors.as_ref().map_or(1.0, |all| all[choice.expert]);
+            }
+            choices
+        }
     }
 
     /// By row: the experts that it goes through, the shared one behind the others.
     pub(super) fn choices(&self, logits: Floats<'_>, n_rows: usize) -> Vec<Vec<Choice>> {
         let n_experts = self.router.outputs() as usize;
         let columns = logits.len() / n_rows.max(1);
-        let corrections = self.corrections();
+        let choose = self.chooser();
         let row = |row: usize| {
             let logits = logits.row(row, columns).to_vec();
             let (routed, share) = logits.split_at(n_experts);
-            let mut choices = self.routing.choose(routed, corrections.as_deref());
+            let mut choices = choose(routed);
             choices.extend(self.shared.iter().map(|_| Choice {
                 expert: n_experts,
                 share: share.first().map_or(1.0, |x| 1.0 / (1.0 + (-x).exp())),
@@ -232,30 +248,31 @@ impl Experts {
 }
 
 impl Ops {
-    /// What the experts make of `x`, `[n, columns]`, plus `addend`.
+    /// What the experts that are chosen by `routed` make of `x`, `[n, columns]`, plus
+    /// `addend`.
     pub fn mix_experts(
         &self,
-        x: &Array,
+        (routed, x): (&Array, &Array),
         experts: &Arc<Experts>,
         addend: Option<&Array>,
     ) -> Result<Array> {
         match self.pool() {
-            Some(pool) => self.kernel_mixture(pool, x, experts, addend),
-            None => self.stock_mixture(x, experts, addend),
+            Some(pool) => self.kernel_mixture(pool, (routed, x), experts, addend),
+            None => self.stock_mixture((routed, x), experts, addend),
         }
     }
 
     fn kernel_mixture(
         &self,
         pool: &Arc<Pool>,
-        x: &Array,
+        (routed, x): (&Array, &Array),
         experts: &Arc<Experts>,
         addend: Option<&Array>,
     ) -> Result<Array> {
         let shared = experts.shared.as_ref();
         let share = shared.and_then(|shared| shared.share.as_ref());
         let routers: Vec<_> = std::iter::once(&experts.router).chain(share).collect();
-        let logits = self.project_joined(pool, x, &routers, Dtype::F32)?;
+        let logits = self.project_joined(pool, routed, &routers, Dtype::F32)?;
         let mut inputs = Inputs::default();
         let (rows, logits) = (inputs.floats(x)?, inputs.floats(&logits)?);
         let addend = addend.map(|addend| inputs.floats(addend)).transpose()?;

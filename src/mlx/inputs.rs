@@ -22,7 +22,7 @@ pub(super) struct Input {
 #[derive(Clone, Copy)]
 pub(super) struct NormInput {
     kind: NormKind,
-    weight: Input,
+    weight: Option<Input>,
     bias: Option<Input>,
     eps: f32,
 }
@@ -68,7 +68,7 @@ impl<'a> Inputs<'a> {
     pub fn norm(&mut self, norm: Norm<'a>) -> Result<NormInput> {
         Ok(NormInput {
             kind: norm.kind,
-            weight: self.floats(norm.weight)?,
+            weight: norm.weight.map(|weight| self.floats(weight)).transpose()?,
             bias: norm.bias.map(|bias| self.floats(bias)).transpose()?,
             eps: norm.eps,
         })
@@ -120,7 +120,8 @@ impl Input {
 impl NormInput {
     pub fn of<'a>(self, inputs: &[&'a [u8]]) -> kernels::Norm<'a> {
         let bias = self.bias.map(|bias| bias.of(inputs));
-        self.kind.kernel(self.weight.of(inputs), bias, self.eps)
+        let weight = self.weight.map(|weight| weight.of(inputs));
+        self.kind.kernel(weight, bias, self.eps)
     }
 }
 

@@ -14,7 +14,7 @@ use super::ops::Ops;
 use super::primitive::kernel;
 use super::projections::Projected;
 use crate::error::Result;
-use crate::kernels::{self, Factor, FloatsMut, Gate, Pool};
+use crate::kernels::{self, Factor, FloatsMut, Pool};
 
 /// A low-rank update of some columns of what was projected.
 #[derive(Clone)]
@@ -90,25 +90,6 @@ impl Ops {
         let x = self.stock_input(x, norm)?;
         let mut parts = self.stock_adapt(vec![y], &x, updates)?;
         Ok(parts.remove(0))
-    }
-
-    /// The second of two equally wide projections through the gate of the first.
-    pub fn gate(&self, function: Gate, projected: &Projected) -> Result<Array> {
-        let both = match projected {
-            Projected::Separate(parts) => return self.stock_gate(function, &parts[0], &parts[1]),
-            Projected::Joined(both) => both,
-        };
-        let pool = self.pool().expect("our kernels joined them").clone();
-        let mut inputs = Inputs::default();
-        let rows = inputs.floats(both)?;
-        let (dtype, float) = (both.dtype()?, float_of(both)?);
-        let columns = both.dim(1) as usize / 2;
-        let body = move |inputs: &[&[u8]], out: &mut [u8]| {
-            let out = FloatsMut::new(float, out);
-            function.joined_rows(&pool, rows.of(inputs), columns, out);
-        };
-        let shape = [both.dim(0), columns as i32];
-        kernel(self.stream(), inputs.as_slice(), &shape, dtype, body)
     }
 
     fn kernel_adapt(

@@ -7,7 +7,7 @@
 //!   NVIDIA's; `lost`: GPUs that failed for good
 //! - `stream`: [`Stream`], where work runs, and the evaluation boundary
 //! - `ops`: [`Ops`], the operations the decoder is made of
-//! - `projections`, `norms`, `experts`, `attention`: those that our kernels fuse:
+//! - `projections`, `norms`, `experts`, `attention`, `gates`: those that our kernels fuse:
 //!   products with weights, norms, mixtures of experts, attention and its cache;
 //!   `stock_experts`, `stock_attention`, `stock_capped`: those of MLX's operations
 //! - `cached`: the arrays of such a cache, and their bytes
@@ -25,6 +25,7 @@
 //! - `bridge`, `primitive`: the two C++ files, for what mlx-c does not offer:
 //!   arrays over foreign memory, and kernels of ours as nodes of the graph
 
+mod altup;
 mod array;
 mod attention;
 mod bridge;
@@ -38,6 +39,7 @@ mod error;
 mod experts;
 mod gains;
 mod gated_delta;
+mod gates;
 mod head_parts;
 mod inputs;
 mod latent;
@@ -62,8 +64,10 @@ mod stream;
 mod visible;
 
 pub use crate::kernels::{
-    Activation, Gate, Groups, LatentShape, Pairing, PositionScale, Routing, Scores,
+    Activation, Gate, Groups, LatentShape, Pairing, PositionScale, Routing, RowContents, Scores,
+    States,
 };
+pub use altup::Coefficients;
 pub use array::{Array, Dtype};
 pub use attention::{AttentionLayer, Place, SequenceBlocks, StepBlocks};
 pub use cached::{CachedArrays, cached_bytes, cached_from_bytes};

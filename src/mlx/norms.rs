@@ -15,7 +15,8 @@ use crate::kernels::{self, Activation, Floats, FloatsMut};
 #[derive(Clone, Copy)]
 pub struct Norm<'a> {
     pub kind: NormKind,
-    pub weight: &'a Array,
+    /// `None`: 1, whatever is added to weights.
+    pub weight: Option<&'a Array>,
     /// Layer norms may have one.
     pub bias: Option<&'a Array>,
     pub eps: f32,
@@ -32,11 +33,10 @@ pub enum NormKind {
 impl NormKind {
     pub(super) fn kernel<'a>(
         self,
-        weight: Floats<'a>,
+        weight: Option<Floats<'a>>,
         bias: Option<Floats<'a>>,
         eps: f32,
     ) -> kernels::Norm<'a> {
-        let weight = Some(weight);
         match self {
             NormKind::Rms { offset } => kernels::Norm::Rms {
                 weight,
@@ -70,7 +70,8 @@ impl Ops {
         kernel(self.stream(), inputs.as_slice(), x.shape(), dtype, body)
     }
 
-    /// `residual + factor * norm(x)`
+    /// `residual + factor * norm(x)`. A norm that is shorter than the rows is for their
+    /// pieces.
     pub fn add_onto(
         &self,
         residual: &Array,
@@ -83,8 +84,8 @@ impl Ops {
         };
         let mut inputs = Inputs::default();
         let (sums, addends) = (inputs.floats(residual)?, inputs.floats(x)?);
+        let (pool, columns) = (pool.clone(), piece_columns(x, norm));
         let norm = norm.map(|norm| inputs.norm(norm)).transpose()?;
-        let (pool, columns) = (pool.clone(), x.dim(1) as usize);
         let (dtype, float) = (residual.dtype()?, float_of(residual)?);
         let body = move |inputs: &[&[u8]], out: &mut [u8]| {
             let rows = (sums.of(inputs), addends.of(inputs));
@@ -105,11 +106,30 @@ impl Ops {
     ) -> Result<Array> {
         let wide = |x: &Array| self.astype(x, Dtype::F32);
         let addend = match norm {
-            Some(norm) => self.stock_norm(&wide(x)?, norm)?,
+            Some(norm) => {
+                let pieces = self.reshape(&wide(x)?, &[-1, piece_columns(x, Some(norm)) as i32])?;
+                self.reshape(&self.stock_norm(&pieces, norm)?, x.shape())?
+            }
             None => wide(x)?,
         };
         let addend = self.multiply(&addend, &scalar(factor)?)?;
         self.astype(&self.add(&wide(residual)?, &addend)?, residual.dtype()?)
+    }
+
+    /// `x * factor`
+    pub fn scaled(&self, x: &Array, factor: f32) -> Result<Array> {
+        let Some(pool) = self.pool() else {
+            return self.scale(x, factor);
+        };
+        let mut inputs = Inputs::default();
+        let rows = inputs.floats(x)?;
+        let (pool, columns) = (pool.clone(), x.dim(1) as usize);
+        let (dtype, float) = (x.dtype()?, float_of(x)?);
+        let body = move |inputs: &[&[u8]], out: &mut [u8]| {
+            let out = FloatsMut::new(float, out);
+            kernels::scale(&pool, rows.of(inputs), factor, columns, out);
+        };
+        kernel(self.stream(), inputs.as_slice(), x.shape(), dtype, body)
     }
 
     /// Normalizes the first parts of what was projected, each by its norm.
@@ -133,7 +153,8 @@ impl Ops {
         let rows = inputs.floats(&x)?;
         let mut parts = Vec::new();
         for norm in norms.into_iter().flatten() {
-            parts.push((norm.weight.dim(0) as usize, inputs.norm(norm)?));
+            let length = norm.weight.map_or(0, |weight| weight.dim(0));
+            parts.push((length as usize, inputs.norm(norm)?));
         }
         let pool = self.pool().expect("our kernels are in use").clone();
         let (float, columns) = (float_of(&x)?, x.dim(1) as usize);
@@ -163,35 +184,42 @@ impl Ops {
     }
 
     pub(super) fn stock_norm(&self, x: &Array, norm: Norm<'_>) -> Result<Array> {
-        match norm.kind {
-            NormKind::Rms { offset: 0.0 } => self.rms_norm(x, norm.weight, norm.eps),
-            NormKind::Layer { offset: 0.0 } => self.layer_norm(x, norm.weight, norm),
-            NormKind::Rms { offset } | NormKind::Layer { offset } => {
+        let (NormKind::Rms { offset } | NormKind::Layer { offset }) = norm.kind;
+        let apply = |x: &Array, weight: Option<&Array>| match norm.kind {
+            NormKind::Rms { .. } => self.rms_norm(x, weight, norm.eps),
+            NormKind::Layer { .. } => self.layer_norm(x, weight, norm),
+        };
+        match norm.weight {
+            Some(weight) if offset != 0.0 => {
                 // A sum in 16 bits would round the weight.
-                let weight = self.add(&self.astype(norm.weight, Dtype::F32)?, &scalar(offset)?)?;
-                let wide = self.astype(x, Dtype::F32)?;
-                let normalized = match norm.kind {
-                    NormKind::Rms { .. } => self.rms_norm(&wide, &weight, norm.eps),
-                    NormKind::Layer { .. } => self.layer_norm(&wide, &weight, norm),
-                };
+                let weight = self.add(&self.astype(weight, Dtype::F32)?, &scalar(offset)?)?;
+                let normalized = apply(&self.astype(x, Dtype::F32)?, Some(&weight));
                 self.astype(&normalized?, x.dtype()?)
             }
+            weight => apply(x, weight),
         }
     }
 
-    fn layer_norm(&self, x: &Array, weight: &Array, norm: Norm<'_>) -> Result<Array> {
+    fn layer_norm(&self, x: &Array, weight: Option<&Array>, norm: Norm<'_>) -> Result<Array> {
         Array::build(|out| {
-            let bias = norm.bias.map_or(NULL, Array::raw);
+            let [weight, bias] = [weight, norm.bias].map(|part| part.map_or(NULL, Array::raw));
             let stream = self.stream().raw();
             // SAFETY: live handles or null; mlx-c keeps references of its own.
-            unsafe { sys::mlx_fast_layer_norm(out, x.raw(), weight.raw(), bias, norm.eps, stream) }
+            unsafe { sys::mlx_fast_layer_norm(out, x.raw(), weight, bias, norm.eps, stream) }
         })
     }
 
-    fn rms_norm(&self, x: &Array, weight: &Array, eps: f32) -> Result<Array> {
+    fn rms_norm(&self, x: &Array, weight: Option<&Array>, eps: f32) -> Result<Array> {
+        let weight = weight.map_or(NULL, Array::raw);
         Array::build(|out| {
             // SAFETY: as above.
-            unsafe { sys::mlx_fast_rms_norm(out, x.raw(), weight.raw(), eps, self.stream().raw()) }
+            unsafe { sys::mlx_fast_rms_norm(out, x.raw(), weight, eps, self.stream().raw()) }
         })
     }
+}
+
+/// How long the pieces of a row are that the norm is for.
+fn piece_columns(x: &Array, norm: Option<Norm<'_>>) -> usize {
+    let weight = norm.and_then(|norm| norm.weight);
+    weight.map_or(x.dim(1), |weight| weight.dim(0)) as usize
 }

@@ -210,6 +210,23 @@ impl Ops {
         self.astype(&self.scale(&rows, scale)?, dtype)
     }
 
+    /// The tokens, i32 `[n]`, with 0 in place of those from `n_tokens` on.
+    pub fn tokens_below(&self, tokens: &Array, n_tokens: usize) -> Result<Array> {
+        if self.pool.is_none() {
+            let bound = Array::from_i32(&[n_tokens as i32], &[])?;
+            let is_below = self.binary(sys::mlx_less, tokens, &bound)?;
+            return self.multiply(tokens, &self.astype(&is_below, Dtype::I32)?);
+        }
+        let body = move |inputs: &[&[u8]], out: &mut [u8]| {
+            let all = ids(inputs[0]).into_iter().zip(out.as_chunks_mut::<4>().0);
+            all.for_each(|(id, out)| {
+                let below = if (id as usize) < n_tokens { id } else { 0 };
+                *out = below.to_ne_bytes();
+            });
+        };
+        kernel(&self.stream, &[tokens], tokens.shape(), Dtype::I32, body)
+    }
+
     /// Those rows of a matrix of floats.
     pub fn rows(&self, x: &Array, indices: &Array) -> Result<Array> {
         match &self.pool {

@@ -13,7 +13,7 @@ use super::ops::{NULL, Ops, some};
 use super::quantized::{QuantMode, QuantizedWeight};
 use super::visible::Visible;
 use crate::error::Result;
-use crate::kernels::{CacheFormat, PositionScale, RowsLayout};
+use crate::kernels::{CacheFormat, PositionScale, RowContents, RowsLayout};
 
 impl Ops {
     /// Arrays for `capacity` tokens that begin with what `old` ones hold.
@@ -80,9 +80,12 @@ impl Ops {
         };
         let new_keys = self.rotated(heads(1)?, layer, layer.key_norm, place)?;
         let new_keys = self.stored(new_keys, format)?;
-        let new_values = match layer.values_in_keys {
-            Some(_) => Vec::new(),
-            None => self.stored(heads(2)?, format)?,
+        let new_values = match (layer.values_in_keys, layer.contents) {
+            (Some(_), _) => Vec::new(),
+            (None, RowContents::WithoutValues) => {
+                self.stored(self.normalized(heads(1)?, layer.value_norm)?, format)?
+            }
+            (None, _) => self.stored(self.normalized(heads(2)?, layer.value_norm)?, format)?,
         };
         Ok([
             self.overwrite(keys, &new_keys, place.start)?,
@@ -201,12 +204,16 @@ impl Ops {
         norm: Option<Norm<'_>>,
         place: Place,
     ) -> Result<Array> {
-        let heads = match norm {
-            Some(norm) => self.stock_norm(&heads, norm)?,
-            None => heads,
-        };
+        let heads = self.normalized(heads, norm)?;
         match layer.rotation {
             Some(rotation) => self.rotate(&heads, rotation.rope, place.start as i32),
+            None => Ok(heads),
+        }
+    }
+
+    fn normalized(&self, heads: Array, norm: Option<Norm<'_>>) -> Result<Array> {
+        match norm {
+            Some(norm) => self.stock_norm(&heads, norm),
             None => Ok(heads),
         }
     }

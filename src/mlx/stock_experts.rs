@@ -16,11 +16,11 @@ use crate::kernels::{Choice, Gate, Routing};
 impl Ops {
     pub(super) fn stock_mixture(
         &self,
-        x: &Array,
+        (routed, x): (&Array, &Array),
         experts: &Experts,
         addend: Option<&Array>,
     ) -> Result<Array> {
-        let logits = self.astype(&self.stock_linear(x, &experts.router)?, Dtype::F32)?;
+        let logits = self.astype(&self.stock_linear(routed, &experts.router)?, Dtype::F32)?;
         let routed = match &experts.weights {
             ExpertWeights::Stacked(stacks) => {
                 let gated = |x: &Array, chosen: &Array| {
@@ -100,6 +100,10 @@ impl Ops {
                 Array::from_f32(&shares, &shape)?,
             ));
         }
+        let logits = &match experts.logit_factor {
+            1.0 => logits.clone(),
+            factor => self.scale(logits, factor)?,
+        };
         let negative = self.unary(sys::mlx_negative, logits)?;
         let order = Array::build(|out| {
             let stream = self.stream().raw();
@@ -111,7 +115,13 @@ impl Ops {
             true => self.softmax(&self.take_along_rows(logits, &chosen)?)?,
             false => self.take_along_rows(&self.softmax(logits)?, &chosen)?,
         };
-        Ok((chosen, shares))
+        match &experts.share_factors {
+            Some(factors) => {
+                let factors = self.astype(&self.take_rows(factors, &chosen)?, Dtype::F32)?;
+                Ok((chosen, self.multiply(&shares, &factors)?))
+            }
+            None => Ok((chosen, shares)),
+        }
     }
 
     /// `x W^T + b` with the chosen of stacked weights: `[n, n_chosen, 1, outputs]`.
@@ -231,10 +241,8 @@ impl Ops {
     /// The choices of all rows, one after the other.
     fn evaluated_routes(&self, logits: &Array, experts: &Experts) -> Result<Vec<Choice>> {
         self.stream().eval([logits])?;
-        let corrections = experts.corrections();
         let rows = logits.as_f32()?.chunks_exact(logits.dim(1) as usize);
-        let choose = |logits| experts.routing.choose(logits, corrections.as_deref());
-        Ok(rows.flat_map(choose).collect())
+        Ok(rows.flat_map(experts.chooser()).collect())
     }
 
     pub(super) fn take_along_rows(&self, x: &Array, indices: &Array) -> Result<Array> {

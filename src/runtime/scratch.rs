@@ -9,7 +9,7 @@ mod stock;
 
 use self::stock::StockShape;
 use crate::decoder::{
-    AdaptedColumns, BranchScales, DecoderSpec, DenseForm, ExpertsSpec, LatentSpec, MixerSpec,
+    AdaptedColumns, BranchScales, DecoderSpec, DenseForm, ExpertsSpec, HeadsSpec, LatentSpec,
     MlpSpec, QkNorm, RecurrentSpec,
 };
 use crate::kernels::{AttentionShape, Float, MixtureShape, ProductShape, Stored};
@@ -23,9 +23,8 @@ pub(super) const LAYERWISE_FROM: usize = 16;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct StepShape {
     hidden: usize,
-    n_heads: usize,
-    n_kv_heads: usize,
-    head_dim: usize,
+    /// Of layers with the usual heads, and of the one with the longest.
+    heads: [HeadsSpec; 2],
     latent: Option<LatentSpec>,
     recurrent: Option<RecurrentSpec>,
     n_ropes: usize,
@@ -80,14 +79,15 @@ impl StepShape {
             usize::from(spec.logit_scale != 1.0) + usize::from(spec.logit_cap.is_some());
         Self {
             hidden: spec.hidden_size,
-            n_heads: spec.n_heads,
-            n_kv_heads: spec.n_kv_heads,
-            head_dim: spec.head_dim,
+            heads: kinds_of_heads(spec),
             latent: spec.latent,
             recurrent: spec.recurrent().next().copied(),
             n_ropes: spec.ropes.len(),
             widest: widest(spec),
-            experts: spec.mlps.iter().find_map(MlpSpec::experts).copied(),
+            experts: match spec.experts_beside {
+                Some(experts) => Some(experts),
+                None => spec.mlps.iter().find_map(MlpSpec::experts).copied(),
+            },
             logit_copies_bytes: n_logit_copies * spec.vocab_size * size_of::<f32>(),
             choice_bytes: match placement.device.is_gpu() {
                 true => spec.vocab_size * CHOICE_BYTES_PER_LOGIT,
@@ -166,14 +166,19 @@ impl StepShape {
             activations: float,
             weights: self.weights,
         };
-        let attention = AttentionShape {
+        let attentions = self.heads.map(|heads| AttentionShape {
             n_tokens,
             n_sequences: step.n_sequences,
             n_positions: step.n_positions,
-            n_heads: self.n_heads,
-            n_kv_heads: self.n_kv_heads,
-            head_dim: self.head_dim,
+            n_heads: heads.n_heads,
+            n_kv_heads: heads.n_kv_heads,
+            head_dim: heads.head_dim,
+        });
+        let largest = |bytes: fn(&AttentionShape) -> usize| {
+            let all = attentions.iter().map(bytes);
+            all.max().unwrap_or(0)
         };
+        let head_dim = self.heads[1].head_dim;
         let mixture = self.experts.map(|experts| MixtureShape {
             n_rows: n_tokens,
             columns: self.hidden,
@@ -184,14 +189,17 @@ impl StepShape {
         });
         let latent = self.latent.map_or(0, |l| l.shape.thread_bytes(n_tokens));
         let recurrent = self.recurrent.map_or(0, |r| r.thread_bytes(n_tokens));
-        let rotations = product([self.n_ropes, n_tokens, self.head_dim, size_of::<f32>()]);
+        let rotations = product([self.n_ropes, n_tokens, head_dim, size_of::<f32>()]);
         product_shape
             .scratch_bytes()
-            .saturating_add(attention.scratch_bytes())
+            .saturating_add(largest(AttentionShape::scratch_bytes))
             .saturating_add(mixture.map_or(0, |mixture| mixture.scratch_bytes()))
             .saturating_add(rotations)
             .saturating_add(product([self.n_threads, product_shape.thread_bytes()]))
-            .saturating_add(product([self.n_threads, attention.thread_bytes()]))
+            .saturating_add(product([
+                self.n_threads,
+                largest(AttentionShape::thread_bytes),
+            ]))
             .saturating_add(product([self.n_threads, latent]))
             .saturating_add(product([self.n_threads, recurrent]))
     }
@@ -207,18 +215,40 @@ fn n_sums(spec: &DecoderSpec, has_norm_after: bool) -> usize {
     }
 }
 
-/// The most that the forward pass holds of each token in any of its layers.
+/// Heads of the first layer, and those of the layer with the longest ones.
+fn kinds_of_heads(spec: &DecoderSpec) -> [HeadsSpec; 2] {
+    let longest = spec.heads.iter().max_by_key(|heads| heads.head_dim);
+    [spec.heads[0], *longest.unwrap_or(&spec.heads[0])]
+}
+
+/// The most that the forward pass holds of each token: in any layer, beside the inputs of
+/// all of them, or when these are made of two more arrays.
 fn kernel_row_bytes(spec: &DecoderSpec, element: usize) -> usize {
-    let layers = spec.mixers.iter().zip(&spec.mlps);
-    let bytes = layers.map(|(mixer, mlp)| layer_row_bytes(spec, mixer, mlp, element));
-    bytes.max().unwrap_or(0)
+    let layers = (0..spec.n_layers).map(|layer| layer_row_bytes(spec, layer, element));
+    let inputs = inputs_columns(spec) * element;
+    let making = match inputs {
+        0 => 0,
+        _ => spec.hidden_size * element + 2 * inputs,
+    };
+    let states = spec.altup.map_or(0, |altup| altup.states.width()) * element;
+    let moving = match states {
+        0 => 0,
+        _ => 2 * states + 3 * spec.hidden_size * element,
+    };
+    inputs + (states + layers.max().unwrap_or(0)).max(moving).max(making)
+}
+
+/// Inputs of a token, of all layers together.
+fn inputs_columns(spec: &DecoderSpec) -> usize {
+    let columns = spec.layer_inputs.map(|inputs| inputs.columns);
+    spec.n_layers * columns.unwrap_or(0)
 }
 
 /// In the mixer, behind it, or in the feed-forward network, when what the mixer gave is
 /// still there.
-fn layer_row_bytes(spec: &DecoderSpec, mixer: &MixerSpec, mlp: &MlpSpec, element: usize) -> usize {
+fn layer_row_bytes(spec: &DecoderSpec, layer: usize, element: usize) -> usize {
     let hidden = spec.hidden_size * element;
-    let (mixing, mixed) = match mixer.recurrent() {
+    let (mixing, mixed) = match spec.mixers[layer].recurrent() {
         Some(recurrent) => {
             let mixed = recurrent.mixed_columns();
             (
@@ -226,15 +256,16 @@ fn layer_row_bytes(spec: &DecoderSpec, mixer: &MixerSpec, mlp: &MlpSpec, element
                 mixed,
             )
         }
-        None => (attention_columns(spec), spec.attended_columns()),
+        None => (attention_columns(spec, layer), spec.attended_columns(layer)),
     };
     let (in_mixer, mixed) = (hidden + mixing * element, mixed * element);
     let sums = |has_norm_after| n_sums(spec, has_norm_after) * hidden;
     let behind_mixer = hidden + mixed + sums(spec.has_norm_after_attention());
-    let mlp = match mlp {
+    let mlp = match &spec.mlps[layer] {
         MlpSpec::None => 0,
         MlpSpec::Dense(dense) => {
             let n_inner = match dense.form {
+                DenseForm::Gated(_) if dense.cutoff.is_some() => 3,
                 DenseForm::Gated(_) => 1,
                 DenseForm::Plain(_) => 2,
             };
@@ -247,13 +278,29 @@ fn layer_row_bytes(spec: &DecoderSpec, mixer: &MixerSpec, mlp: &MlpSpec, element
             normalized + hidden + routes.max(sum)
         }
     };
-    let in_mlp = hidden + mixed + hidden + mlp;
-    in_mixer.max(behind_mixer).max(in_mlp)
+    // The dense network's result, twice, or with what goes to router and experts.
+    let beside = spec.experts_beside.map(|experts| {
+        let routes = experts.router_outputs() * size_of::<f32>();
+        3 * hidden + hidden + routes.max(hidden)
+    });
+    // The learned residual, and what it is made of.
+    let learned = spec.altup.map_or(0, |_| 4 * hidden);
+    let behind_mixer = behind_mixer + learned;
+    let in_mlp = hidden + mixed + hidden + mlp.max(beside.unwrap_or(0));
+    let with_input = spec.layer_inputs.map(|inputs| {
+        let let_in = hidden.max(inputs.columns * element);
+        2 * hidden + let_in + inputs.columns * element
+    });
+    in_mixer
+        .max(behind_mixer)
+        .max(in_mlp)
+        .max(with_input.unwrap_or(0))
 }
 
 /// The most that attention holds of a token beside the hidden state.
-fn attention_columns(spec: &DecoderSpec) -> usize {
-    let (projected, attended) = (spec.row_columns(), spec.attended_columns());
+fn attention_columns(spec: &DecoderSpec, layer: usize) -> usize {
+    let projected = spec.row_columns(layer);
+    let attended = spec.attended_columns(layer);
     let Some(latent) = &spec.latent else {
         let columns = match spec.qk_norm {
             QkNorm::Rows => projected + projected.max(attended),
@@ -277,9 +324,10 @@ fn attention_columns(spec: &DecoderSpec) -> usize {
 
 /// Rows of the widest matrix that a layer's activations are multiplied with.
 fn widest(spec: &DecoderSpec) -> usize {
-    let inner = spec.mlps.iter().map(MlpSpec::widest);
+    let beside = spec.experts_beside.iter().map(ExpertsSpec::widest);
+    let inner = spec.mlps.iter().map(MlpSpec::widest).chain(beside);
     let mixed = spec.recurrent().map(RecurrentSpec::mixed_columns);
-    let outer = spec.hidden_size.max(spec.attended_columns());
+    let outer = spec.hidden_size.max(spec.widest_attended());
     let outer = outer.max(mixed.max().unwrap_or(0));
     let compressed = spec
         .latent

@@ -22,6 +22,9 @@ pub enum Form {
     Latent(Latent),
     /// Short convolutions, and attention in each so-many-th layer.
     ShortConv(usize),
+    /// The last layers see the keys and values of those in front of them; all have inputs
+    /// of their own.
+    Shared(Shared),
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -42,6 +45,15 @@ impl Latent {
         rotated_dim: 32,
         value_dim: 20,
     };
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct Shared {
+    pub n_shared: usize,
+    /// Of a layer's inputs.
+    pub columns: usize,
+    /// Of layers without windows.
+    pub long_head_dim: usize,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -108,6 +120,21 @@ impl RandomFamily {
                 config["block_auto_adjust_ff_dim"] = json!(false);
                 config["layer_types"] = (0..self.shape.n_layers).map(kind).collect();
             }
+            Form::Shared(shared) => {
+                let name = |layer| match self.slides(&shared, layer) {
+                    true => "sliding_attention",
+                    false => "full_attention",
+                };
+                let types: Vec<_> = (0..self.shape.n_layers).map(name).collect();
+                config["model_type"] = json!("gemma4_text");
+                config["layer_types"] = json!(types);
+                config["sliding_window"] = json!(64);
+                config["num_kv_shared_layers"] = json!(shared.n_shared);
+                config["hidden_size_per_layer_input"] = json!(shared.columns);
+                config["vocab_size_per_layer_input"] = json!(self.shape.vocab_size);
+                config["global_head_dim"] = json!(shared.long_head_dim);
+                config["use_double_wide_mlp"] = json!(true);
+            }
         }
         config
     }
@@ -127,8 +154,73 @@ impl RandomFamily {
             Form::Mixture(mixture) => self.make_mixture(&mut shapes, &mixture),
             Form::Latent(latent) => self.make_latent(&mut shapes, &latent),
             Form::ShortConv(each) => self.make_short_conv(&mut shapes, each),
+            Form::Shared(shared) => self.make_shared(&mut shapes, &shared),
         }
         shapes
+    }
+
+    /// Every other layer has a window, if there are two that have own keys; the last one
+    /// has none.
+    fn slides(&self, shared: &Shared, layer: usize) -> bool {
+        let n_layers = self.shape.n_layers;
+        n_layers - shared.n_shared > 1 && (n_layers - layer).is_multiple_of(2)
+    }
+
+    fn make_shared(&self, shapes: &mut Shapes, shared: &Shared) {
+        let RandomModel {
+            hidden_size: hidden,
+            n_layers,
+            n_heads,
+            n_kv_heads,
+            intermediate_size,
+            ..
+        } = self.shape;
+        let outer = |name: &String| !name.contains(".layers.") && !name.contains("lm_head");
+        shapes.retain(|(name, _)| outer(name));
+        let width = n_layers * shared.columns;
+        shapes.extend([
+            named(
+                "model.embed_tokens_per_layer.weight",
+                [self.shape.vocab_size, width],
+            ),
+            named("model.per_layer_model_projection.weight", [width, hidden]),
+            named("model.per_layer_projection_norm.weight", [shared.columns]),
+        ]);
+        for layer in 0..n_layers {
+            let dim = match self.slides(shared, layer) {
+                true => self.shape.head_dim,
+                false => shared.long_head_dim,
+            };
+            let is_shared = layer + shared.n_shared >= n_layers;
+            let inner = intermediate_size * if is_shared { 2 } else { 1 };
+            let (queries, keys) = (n_heads * dim, n_kv_heads * dim);
+            let mut tensors = vec![
+                ("input_layernorm", vec![hidden]),
+                ("post_attention_layernorm", vec![hidden]),
+                ("pre_feedforward_layernorm", vec![hidden]),
+                ("post_feedforward_layernorm", vec![hidden]),
+                ("self_attn.q_proj", vec![queries, hidden]),
+                ("self_attn.q_norm", vec![dim]),
+                ("self_attn.o_proj", vec![hidden, queries]),
+                ("mlp.gate_proj", vec![inner, hidden]),
+                ("mlp.up_proj", vec![inner, hidden]),
+                ("mlp.down_proj", vec![hidden, inner]),
+                ("per_layer_input_gate", vec![shared.columns, hidden]),
+                ("per_layer_projection", vec![hidden, shared.columns]),
+                ("post_per_layer_input_norm", vec![hidden]),
+            ];
+            if !is_shared {
+                tensors.extend([
+                    ("self_attn.k_proj", vec![keys, hidden]),
+                    ("self_attn.v_proj", vec![keys, hidden]),
+                    ("self_attn.k_norm", vec![dim]),
+                ]);
+            }
+            let prefix = format!("model.layers.{layer}");
+            let named = |(module, shape)| (format!("{prefix}.{module}.weight"), shape);
+            shapes.extend(tensors.into_iter().map(named));
+            shapes.push((format!("{prefix}.layer_scalar"), vec![1]));
+        }
     }
 
     fn add_to_layers(

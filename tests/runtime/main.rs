@@ -20,6 +20,7 @@ mod recurrent;
 mod saving;
 mod scheduling;
 mod scoring;
+mod shared_layers;
 mod shifts;
 mod speculation;
 mod threads;

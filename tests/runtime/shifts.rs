@@ -10,7 +10,7 @@ use umrt::kv::KvType;
 use umrt::mlx::CpuOps;
 use umrt::runtime::{Context, ContextOptions, Model, Overflow};
 
-use crate::common::random_family::{Form, Latent, RandomFamily};
+use crate::common::random_family::{Form, Latent, RandomFamily, Shared};
 use crate::common::random_model::{RandomModel, write_random};
 use crate::common::{
     append, assert_fails, assert_identical, context_of, open_with, relative_difference, token_ids,
@@ -108,6 +108,23 @@ fn latent_keys_turn_in_their_rotated_part() {
         form: Form::Latent(latent),
     };
     check_shifts("latent", family.write().path(), &SPANS);
+}
+
+/// Of two layers the second one sees the keys of the first.
+#[test]
+fn shared_keys_turn_once() {
+    let family = RandomFamily {
+        shape: RandomModel {
+            n_layers: 2,
+            ..SHAPE
+        },
+        form: Form::Shared(Shared {
+            n_shared: 1,
+            columns: 16,
+            long_head_dim: 64,
+        }),
+    };
+    check_shifts("shared", family.write().path(), &SPANS);
 }
 
 /// Where tokens are removed, and how many.

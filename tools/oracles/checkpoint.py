@@ -48,6 +48,8 @@ def random_tensor(seed: int, name: str, shape: tuple[int, ...]) -> np.ndarray:
         return rng.uniform(0.5, 1.5, shape).astype(np.float32)
     if name.endswith("bias"):
         return rng.normal(0.0, 0.3, shape).astype(np.float32)
+    if name.endswith(("layer_scalar", "router.scale", "per_expert_scale")):
+        return rng.uniform(0.5, 1.5, shape).astype(np.float32)
     if ".act_fn." in name:
         return rng.uniform(0.3, 1.2, shape).astype(np.float32)
     # GPT-2 stores matrices by input.

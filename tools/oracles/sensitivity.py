@@ -75,7 +75,10 @@ def _config_mistakes(folder: Path, grows: bool) -> dict[str, dict[str, Any]]:
 _IGNORED = {
     "deepseek_v2": ("norm_topk_prob",),
     "gemma3_text": ("attn_logit_softcapping",),
+    # It cannot be without.
+    "gemma3n_text": ("final_logit_softcapping",),
     "minicpm3": ("logits_scaling",),
+    "minimax_m2": ("router_jitter_noise",),
     "mixtral": ("norm_topk_prob",),
     "phimoe": ("num_experts_per_tok",),
 }

@@ -2,8 +2,9 @@
 
 use super::super::family::{
     AttentionNames, AttentionScale, Cap, EmbeddingScale, ExpertNames, ExpertsForm, Family, Fixed,
-    Flag, Fused, JoinedNames, LogitScale, MlpForm, MlpNames, Names, NormForm, Normalized, QkNorm,
-    ResidualScale, RopeForm, RopeLayers, RouterForm, Scales, SharedForm, Windows,
+    Flag, Fused, HeadsForm, JoinedNames, LogitScale, MlpForm, MlpNames, Names, NormForm,
+    Normalized, QkNorm, ResidualScale, RopeForm, RopeLayers, RouterForm, Scales, SharedForm,
+    Windows,
 };
 use crate::mlx::{Activation, NormKind, Pairing, RowOrder, Scores};
 
@@ -19,6 +20,7 @@ pub const LLAMA_NAMES: Names = Names {
     after_attention: None,
     mlp_norm: Some("post_attention_layernorm"),
     after_mlp: None,
+    layer_factor: None,
     attention: AttentionNames {
         query_key_value: Fused::Separate([
             "self_attn.q_proj",
@@ -53,6 +55,11 @@ pub const LLAMA: Family = Family {
     is_latent: false,
     recurrent: None,
     gates_attention: false,
+    heads: HeadsForm {
+        full: None,
+        shared: None,
+        value_norm: false,
+    },
     qk_norm: QkNorm::None,
     qk_norm_if: None,
     defaults: &[],
@@ -61,14 +68,18 @@ pub const LLAMA: Family = Family {
         pairing: Pairing::Halves,
         theta: 10_000.0,
         share: 1.0,
+        dims: None,
         layers: RopeLayers::All,
         local: None,
+        proportional: None,
         yarn_is_longrope: false,
     },
     mlp: MlpForm {
         is_gated: true,
         activation: Activation::Silu,
         gelu: Activation::Gelu,
+        doubled_if_shared: None,
+        may_be_sparse: false,
         widening: None,
         is_adjusted: false,
         size_key: None,
@@ -76,6 +87,7 @@ pub const LLAMA: Family = Family {
         is_absent: false,
     },
     experts: None,
+    experts_beside: None,
     scales: Scales {
         embedding: EmbeddingScale::One,
         residual: ResidualScale::One,
@@ -87,6 +99,8 @@ pub const LLAMA: Family = Family {
     },
     is_tied: false,
     has_sinks: false,
+    alternates: false,
+    has_layer_inputs: false,
     names: LLAMA_NAMES,
     fixed: &[],
 };

@@ -4,7 +4,7 @@ use super::super::family::{
     AttentionNames, Family, Fixed, Flag, Fused, MlpForm, MlpNames, Names, RopeForm, RopeLayers,
 };
 use super::bases::{LAYER_NORM, LLAMA, LLAMA_NAMES};
-use crate::mlx::Activation;
+use crate::mlx::{Activation, Pairing};
 
 pub const GPT2: Family = Family {
     model_types: &["gpt2"],
@@ -99,4 +99,36 @@ pub const GPT_NEOX: Family = Family {
         ..LLAMA_NAMES
     },
     ..LLAMA
+};
+
+pub const GPT_J: Family = Family {
+    model_types: &["gptj"],
+    is_parallel: Flag::Always,
+    qkv_bias: Flag::Never,
+    output_bias: Flag::Never,
+    head_bias: Flag::Always,
+    rope: RopeForm {
+        pairing: Pairing::Neighbours,
+        dims: Some("rotary_dim"),
+        ..LLAMA.rope
+    },
+    is_tied: false,
+    names: Names {
+        positions: None,
+        mlp_norm: GPT2.names.attention_norm,
+        attention: AttentionNames {
+            query_key_value: Fused::Separate(["attn.q_proj", "attn.k_proj", "attn.v_proj"]),
+            output: "attn.out_proj",
+            ..LLAMA_NAMES.attention
+        },
+        mlp: MlpNames {
+            gate_up: Fused::Separate(["", "mlp.fc_in"]),
+            down: "mlp.fc_out",
+            ..LLAMA_NAMES.mlp
+        },
+        may_be_transposed: false,
+        ..GPT2.names
+    },
+    fixed: &[],
+    ..GPT2
 };

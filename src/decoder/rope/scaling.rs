@@ -35,6 +35,10 @@ pub enum Scaling {
         magnitude: f64,
         long: Option<(usize, Box<Scaling>)>,
     },
+    /// Pairs behind the first `rotating` stay as they are.
+    Proportional {
+        rotating: usize,
+    },
     /// "Dynamic NTK": the base grows with contexts that are longer than the trained one.
     Dynamic(Growth),
 }
@@ -91,7 +95,7 @@ impl Scaling {
             })),
             other => Err(Error::unsupported(format!(
                 "config.json: RoPE type \"{}\" is not supported; this version has default, \
-                 linear, llama3, yarn, longrope and dynamic",
+                 linear, llama3, yarn, longrope, dynamic and proportional",
                 other.unwrap_or("(none)")
             ))),
         }
@@ -103,6 +107,8 @@ impl Scaling {
             Scaling::None | Scaling::Dynamic(_) => wavelength,
             Scaling::LongRope { factors, .. } => wavelength * factors[pair],
             Scaling::Linear { factor } => wavelength * factor,
+            Scaling::Proportional { rotating } if pair < *rotating => wavelength,
+            Scaling::Proportional { .. } => f64::INFINITY,
             &Scaling::Llama3 {
                 factor,
                 low_freq_factor,

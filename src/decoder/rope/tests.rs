@@ -5,8 +5,10 @@ const FORM: RopeForm = RopeForm {
     pairing: Pairing::Halves,
     theta: 10_000.0,
     share: 1.0,
+    dims: None,
     layers: RopeLayers::All,
     local: None,
+    proportional: None,
     yarn_is_longrope: false,
 };
 
@@ -17,7 +19,7 @@ fn ropes(
     windows: &[Option<usize>],
 ) -> Result<Ropes> {
     let config = Config::parse(config.to_string().as_bytes(), "config.json")?;
-    from_config(&config, &form, head_dim, windows)
+    from_config(&config, &form, &vec![head_dim; windows.len()], windows)
 }
 
 fn rope(config: serde_json::Value) -> Result<Rope> {

@@ -194,3 +194,55 @@ fn shared_rows_equal_single_ones() {
     Activation::Silu.row(Level::detect(), gate, FloatsMut::from(&mut expected[..]));
     assert_eq!(ungated, expected);
 }
+
+#[test]
+fn gates_below_the_cutoff_are_closed() {
+    let (n_rows, columns) = (3, 37);
+    let both = values(5, n_rows * 2 * columns);
+    let function = Gate::Times(Activation::GeluTanh);
+    let mut found = vec![0.0; n_rows * columns];
+    let out = FloatsMut::from(&mut found[..]);
+    function.sparse_rows(&Pool::new(2), Floats::from(&both[..]), 0.6, columns, out);
+    let mut n_closed = 0;
+    for (row, found) in both.chunks(2 * columns).zip(found.chunks(columns)) {
+        let (gate, up) = row.split_at(columns);
+        let n = columns as f64;
+        let mean = gate.iter().map(|x| f64::from(*x)).sum::<f64>() / n;
+        let squares = gate.iter().map(|x| (f64::from(*x) - mean).powi(2));
+        let least = mean + 0.6 * (squares.sum::<f64>() / n).sqrt();
+        for ((gate, up), found) in gate.iter().zip(up).zip(found) {
+            let open = (f64::from(*gate) - least).max(0.0);
+            let expected = reference(Activation::GeluTanh, open) * f64::from(*up);
+            assert!(
+                (f64::from(*found) - expected).abs() < 1e-6,
+                "{found} {expected}"
+            );
+            n_closed += usize::from(open == 0.0);
+        }
+    }
+    assert!(n_closed > n_rows * columns / 2);
+}
+
+#[test]
+fn what_goes_through_may_be_a_part_of_wider_rows() {
+    let (n_rows, columns, width, first) = (4, 9, 30, 13);
+    let (gate, wide) = (values(1, n_rows * columns), values(2, n_rows * width));
+    let part: Vec<f32> = wide
+        .chunks(width)
+        .flat_map(|row| row[first..first + columns].to_vec())
+        .collect();
+    let function = Gate::Times(Activation::Silu);
+    let (pool, gate) = (Pool::new(2), Floats::from(&gate[..]));
+    let [mut found, mut expected] = [(); 2].map(|()| vec![0.0; gate.len()]);
+    let wide = (Floats::from(&wide[..]), width, first);
+    function.part_rows(&pool, gate, wide, columns, FloatsMut::from(&mut found[..]));
+    let part = Floats::from(&part[..]);
+    function.rows(
+        &pool,
+        gate,
+        part,
+        columns,
+        FloatsMut::from(&mut expected[..]),
+    );
+    assert_eq!(found, expected);
+}

@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 
-use super::{Attention, AttentionStep};
+use super::{Attention, AttentionStep, RowContents};
 use crate::kernels::floats::{Floats, FloatsMut};
 use crate::kernels::level::Level;
 use crate::kernels::norm::Norm;
@@ -33,11 +33,19 @@ impl<'a> AttentionStep<'a> {
 
     fn value(&self, level: Level, row: usize, kv_head: usize, out: FloatsMut<'_>) {
         let dim = self.cache.value_dim;
+        let n_before = match self.contents {
+            RowContents::WithoutValues => self.n_heads,
+            _ => self.n_heads + self.n_kv_heads(),
+        };
         let first = match self.rows_by_head {
             true => (kv_head + 1) * self.columns_by_head() - dim,
-            false => (self.n_heads + self.n_kv_heads()) * self.key_dim() + kv_head * dim,
+            false => n_before * self.key_dim() + kv_head * dim,
         };
-        level.convert(self.column(row, first, dim), out);
+        let value = self.column(row, first, dim);
+        match self.value_norm {
+            Some(norm) => norm.row(level, value, out),
+            None => level.convert(value, out),
+        }
     }
 
     /// Of a key-value head: its queries, key and value.

@@ -59,8 +59,10 @@ const ALONE_PRODUCTS: usize = 1 << 19;
 #[derive(Clone, Copy)]
 pub struct AttentionStep<'a> {
     /// `[n_rows, (n_heads + n_kv_heads) * key_dim + n_kv_heads * value_dim]`: a
-    /// token's queries, its keys and the values that the cache has.
+    /// token's queries, its keys and the values that the cache has; or the first of
+    /// these.
     pub rows: Floats<'a>,
+    pub contents: RowContents,
     /// Those of a key-value head next to each other: its queries, its key, its value.
     pub rows_by_head: bool,
     /// A multiple of the cache's heads; consecutive heads share one of these.
@@ -73,6 +75,7 @@ pub struct AttentionStep<'a> {
     /// Of single heads, before they are rotated.
     pub query_norm: Option<Norm<'a>>,
     pub key_norm: Option<Norm<'a>>,
+    pub value_norm: Option<Norm<'a>>,
     /// Of each row's position; `None`: positions do not matter.
     pub table: Option<&'a RopeTable>,
     /// How many positions a query sees at most, the last of them its own.
@@ -85,6 +88,17 @@ pub struct AttentionStep<'a> {
     pub soft_cap: Option<f32>,
     /// One score per head that takes part in the softmax without a value.
     pub sinks: Option<&'a [f32]>,
+}
+
+/// What rows consist of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RowContents {
+    /// Queries, keys, and the values that the cache has.
+    All,
+    /// Queries, and keys that are values as well, before they are normalized and rotated.
+    WithoutValues,
+    /// Queries. Keys and values are those that another layer stored in the same step.
+    Queries,
 }
 
 /// A factor that grows with the logarithm of a position (Llama 4):
@@ -142,8 +156,18 @@ impl<'a> AttentionStep<'a> {
 
     /// Of a row.
     fn width(&self) -> usize {
-        let cached_values = self.n_kv_heads() * self.cache.value_dim;
-        (self.n_heads + self.n_kv_heads()) * self.key_dim() + cached_values
+        let values = self.n_kv_heads() * self.cache.value_dim;
+        let keys = self.n_kv_heads() * self.key_dim();
+        let queries = self.n_heads * self.key_dim();
+        match self.contents {
+            RowContents::All => queries + keys + values,
+            RowContents::WithoutValues => queries + keys,
+            RowContents::Queries => queries,
+        }
+    }
+
+    fn stores(&self) -> bool {
+        self.contents != RowContents::Queries
     }
 
     fn check(&self, segments: &[Segment]) {
@@ -152,6 +176,9 @@ impl<'a> AttentionStep<'a> {
         assert!(self.key_dim() > 0 && self.value_dim() > 0 && self.window != Some(0));
         let fits = |value_dim| value_dim <= self.key_dim() && self.cache.value_dim == 0;
         assert!(self.values_in_keys.is_none_or(fits));
+        assert!(!self.rows_by_head || self.contents == RowContents::All);
+        let has_values = self.contents != RowContents::WithoutValues;
+        assert!(has_values || self.cache.value_dim == self.key_dim());
         assert!(self.rows.len().is_multiple_of(self.width()));
         assert!(self.sinks.is_none_or(|sinks| sinks.len() == self.n_heads));
         let n_rows = self.rows.len() / self.width();

@@ -174,6 +174,7 @@ impl Case {
         let shape = &self.shape;
         AttentionStep {
             rows: self.rows.floats(),
+            contents: RowContents::All,
             rows_by_head: false,
             n_heads: shape.n_heads(),
             layer: 1,
@@ -181,6 +182,7 @@ impl Case {
             values_in_keys: shape.values_in_keys.then_some(shape.value_dim),
             query_norm: None,
             key_norm: None,
+            value_norm: None,
             table: None,
             window: shape.window,
             position_scale: None,

@@ -80,7 +80,10 @@ impl<'a> Work<'a> {
 
     /// Its tokens' keys and values.
     pub fn stores(&'a self) -> impl Iterator<Item = Unit<'a>> {
-        let n_tokens = self.job.segment.n_tokens;
+        let n_tokens = match self.job.step.stores() {
+            true => self.job.segment.n_tokens,
+            false => 0,
+        };
         let firsts = (0..n_tokens).step_by(STORED_TOKENS);
         firsts
             .map(move |first| Unit::Store(&self.job, first..(first + STORED_TOKENS).min(n_tokens)))
@@ -99,7 +102,7 @@ impl<'a> Work<'a> {
     /// As for [`Unit::run`].
     unsafe fn attend(&self, level: Level, tile: usize, cut: usize, results: &Results<'_>) {
         let piece = self.plan.piece(&self.job, tile, cut);
-        if self.stores_itself() {
+        if self.stores_itself() && self.job.step.stores() {
             let start = piece.positions.start.max(self.job.segment.start);
             let new = start..piece.positions.end.max(start);
             // SAFETY: the caller's; no other piece has these positions of this head.

@@ -3,8 +3,8 @@
 //! exist at once, but for elementwise ones, which write over inputs that nobody else
 //! needs. It is a bound.
 
-use super::{LAYERWISE_FROM, StepSize, n_sums, product};
-use crate::decoder::{DecoderSpec, DenseForm, MlpSpec, RecurrentSpec};
+use super::{LAYERWISE_FROM, StepSize, inputs_columns, n_sums, product};
+use crate::decoder::{DecoderSpec, DenseForm, ExpertsSpec, MlpSpec, RecurrentSpec};
 use crate::kernels::{Activation, Gate};
 use crate::mlx::Device;
 
@@ -17,8 +17,8 @@ pub(super) struct StockShape {
     n_layers: usize,
     hidden: usize,
     n_heads: usize,
-    n_kv_heads: usize,
-    head_dim: usize,
+    /// The most that a layer caches of a token: keys, or values.
+    key_columns: usize,
     /// Of a token: what attention takes, and what it and what is behind it give.
     row_columns: usize,
     attended_columns: usize,
@@ -35,6 +35,8 @@ pub(super) struct StockShape {
     /// those of all layers that are scheduled together.
     mlp_bytes: usize,
     mlps_bytes: usize,
+    /// The inputs of all layers, and what they are made of in float32.
+    inputs_bytes: usize,
 }
 
 impl StockShape {
@@ -42,15 +44,17 @@ impl StockShape {
         let mlps = spec.mlps.iter();
         let mlp_bytes: Vec<usize> = mlps.map(|mlp| mlp_bytes(spec, mlp, element)).collect();
         let largest = |of: fn(&RecurrentSpec) -> usize| spec.recurrent().map(of).max().unwrap_or(0);
-        let gates = if spec.gates_attention { 2 } else { 0 } * spec.attended_columns();
-        let row_columns = spec.row_columns() + latent_columns(spec) + gates;
-        let attended_columns = spec.attended_columns() + seen_columns(spec);
+        let attended = spec.widest_attended();
+        let gates = if spec.gates_attention { 2 } else { 0 } * attended;
+        let row_columns = spec.widest_rows() + latent_columns(spec) + gates;
+        let attended_columns = attended + seen_columns(spec);
+        let heads = spec.heads.iter();
+        let key_columns = heads.map(|heads| heads.n_kv_heads * heads.head_dim);
         Self {
             n_layers: spec.n_layers,
             hidden: spec.hidden_size,
             n_heads: spec.n_heads,
-            n_kv_heads: spec.n_kv_heads,
-            head_dim: spec.head_dim,
+            key_columns: key_columns.max().unwrap_or(0),
             row_columns: row_columns.max(largest(RecurrentSpec::row_columns)),
             attended_columns: attended_columns.max(largest(RecurrentSpec::mixed_columns)),
             recurrent_bytes: largest(RecurrentSpec::stock_floats) * size_of::<f32>(),
@@ -61,6 +65,7 @@ impl StockShape {
             n_sums: n_sums(spec, spec.has_norm_after_attention()),
             mlp_bytes: largest_group(&mlp_bytes, 1),
             mlps_bytes: largest_group(&mlp_bytes, LAYERS_AHEAD),
+            inputs_bytes: inputs_columns(spec) * (4 * element + 3 * size_of::<f32>()),
         }
     }
 
@@ -82,12 +87,10 @@ impl StockShape {
         };
         let columns = self.hidden + n_layers * self.attention_columns(step.n_sequences);
         let recurrent_bytes = n_layers * self.recurrent_bytes;
-        product([
-            step.n_tokens,
-            columns * self.element + mlp_bytes + recurrent_bytes,
-        ])
-        .saturating_add(product([n_layers, self.score_bytes(step)]))
-        .saturating_add(product([n_layers, step.n_sequences, self.memory_bytes]))
+        let bytes = columns * self.element + mlp_bytes + recurrent_bytes + self.inputs_bytes;
+        product([step.n_tokens, bytes])
+            .saturating_add(product([n_layers, self.score_bytes(step)]))
+            .saturating_add(product([n_layers, step.n_sequences, self.memory_bytes]))
     }
 
     /// What a layer's attention makes of each token.
@@ -106,10 +109,7 @@ impl StockShape {
         }
         let wide = size_of::<f32>();
         let (per_position, cached) = match self.has_score_cap {
-            true => (
-                (self.n_heads + 1) * wide + 1,
-                2 * self.n_kv_heads * self.head_dim * wide,
-            ),
+            true => ((self.n_heads + 1) * wide + 1, 2 * self.key_columns * wide),
             false => (self.n_heads * self.element + 1, 0),
         };
         product([step.n_tokens, step.n_positions, per_position])
@@ -135,7 +135,17 @@ fn seen_columns(spec: &DecoderSpec) -> usize {
 /// What a feed-forward network makes of each token.
 fn mlp_bytes(spec: &DecoderSpec, mlp: &MlpSpec, element: usize) -> usize {
     let hidden = spec.hidden_size;
-    let sums = 2 * n_sums(spec, spec.has_norm_after_mlp()) * hidden * element;
+    let inputs = spec.layer_inputs.map_or(0, |inputs| {
+        inputs.columns * (2 * element + 3 * size_of::<f32>()) + 8 * hidden * element
+    });
+    let sums = 2 * n_sums(spec, spec.has_norm_after_mlp()) * hidden * element + inputs;
+    let states = spec.altup.map_or(0, |altup| altup.states.width());
+    let sums = sums + 12 * states * size_of::<f32>();
+    let beside = spec.experts_beside;
+    let sums = sums
+        + beside.map_or(0, |experts| {
+            experts_bytes(hidden, &experts, element) + 8 * hidden * size_of::<f32>()
+        });
     match mlp {
         MlpSpec::None => 0,
         MlpSpec::Dense(dense) => {
@@ -143,21 +153,25 @@ fn mlp_bytes(spec: &DecoderSpec, mlp: &MlpSpec, element: usize) -> usize {
                 DenseForm::Gated(gate) => gate,
                 DenseForm::Plain(activation) => Gate::Times(activation),
             };
-            sums + dense.intermediate_size * gate_bytes(gate, element)
+            let cut = dense.cutoff.map_or(0, |_| 5 * size_of::<f32>());
+            sums + dense.intermediate_size * (gate_bytes(gate, element) + cut)
         }
-        MlpSpec::Experts(experts) => {
-            let inner = |intermediate: usize| intermediate * gate_bytes(experts.gate, element);
-            // Rows of each expert, its results, and those times their shares.
-            let wide = size_of::<f32>();
-            let around = hidden * (2 * element + 2 * wide);
-            let chosen = inner(experts.intermediate_size) + around;
-            let shared = experts
-                .shared
-                .map_or(0, |shared| inner(shared.intermediate_size) + around);
-            let routes = 4 * experts.router_outputs() * wide;
-            sums + experts.routing.n_chosen * chosen + shared + routes
-        }
+        MlpSpec::Experts(experts) => sums + experts_bytes(hidden, experts, element),
     }
+}
+
+/// What a mixture of experts makes of each token.
+fn experts_bytes(hidden: usize, experts: &ExpertsSpec, element: usize) -> usize {
+    let inner = |intermediate: usize| intermediate * gate_bytes(experts.gate, element);
+    // Rows of each expert, its results, and those times their shares.
+    let wide = size_of::<f32>();
+    let around = hidden * (2 * element + 2 * wide);
+    let chosen = inner(experts.intermediate_size) + around;
+    let shared = experts
+        .shared
+        .map_or(0, |shared| inner(shared.intermediate_size) + around);
+    let routes = 4 * experts.router_outputs() * wide;
+    experts.routing.n_chosen * chosen + shared + routes
 }
 
 /// What an element of a gated network takes at once at most: gates and what goes

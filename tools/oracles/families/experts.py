@@ -21,6 +21,20 @@ _GLM4_MOE_CONFIG = small(
 # mlx-lm 0.32.2 cannot compute quantized mixtures of experts.
 MODELS: tuple[ModelSpec, ...] = (
     ModelSpec(
+        name="minimax-m2-f32",
+        family="minimax_m2",
+        features=("row-qk-norm", "sigmoid-router", "experts", "partial-rope"),
+        config=small(
+            head_dim=16,
+            intermediate_size=16,
+            num_local_experts=6,
+            num_experts_per_tok=2,
+            rope_parameters=rope(10000.0, partial_rotary_factor=0.5),
+        ),
+        seed=310,
+        mlx_supports=False,
+    ),
+    ModelSpec(
         name="mixtral-f32",
         family="mixtral",
         features=("gqa", "untied", "rope-parameters", "experts"),

@@ -25,6 +25,15 @@ _GPT_NEOX_CONFIG = layer_norm(
 
 MODELS: tuple[ModelSpec, ...] = (
     ModelSpec(
+        name="gptj-f32",
+        family="gptj",
+        features=("layer-norm", "parallel", "neighbour-rope", "partial-rope", "head-bias"),
+        config=_GPT2_CONFIG | {"rotary_dim": 4, "tie_word_embeddings": False},
+        seed=452,
+        embedding_gain=0.5,
+        mlx_supports=False,
+    ),
+    ModelSpec(
         name="gpt2-f32",
         family="gpt2",
         features=("learned-positions", "transposed", "fused-qkv", "layer-norm", "ungated-mlp"),

@@ -380,3 +380,81 @@ fn sequences_of_different_formats_are_computed_as_if_they_were_alike() {
         assert!(found[rows.clone()] == expected[rows], "{format:?}");
     }
 }
+
+/// As if the keys had been projected twice.
+#[test]
+fn keys_may_be_values_as_well() {
+    let shape = Shape {
+        segments: vec![(5, 3), (0, 40), (100, 1)],
+        group: 2,
+        key_dim: 16,
+        value_dim: 16,
+        ..Shape::smallest()
+    };
+    let case = shape.case();
+    let ones = vec![1.0; 16];
+    let norm = Norm::Rms {
+        weight: None,
+        offset: 0.0,
+        eps: 1e-5,
+    };
+    let weighted = Norm::Rms {
+        weight: Some(Floats::from(&ones[..])),
+        offset: 0.0,
+        eps: 1e-5,
+    };
+    let rows: Vec<f32> = case.rows.f64s().iter().map(|x| *x as f32).collect();
+    let n_keys = shape.n_kv_heads * 16;
+    let (mut twice, mut once) = (Vec::new(), Vec::new());
+    for row in rows.chunks(shape.width()) {
+        let queries_keys = &row[..shape.width() - n_keys];
+        once.extend(queries_keys);
+        twice.extend(queries_keys);
+        twice.extend(&queries_keys[queries_keys.len() - n_keys..]);
+    }
+    let pool = Pool::new(2);
+    let all = AttentionStep {
+        rows: Floats::from(&twice[..]),
+        value_norm: Some(weighted),
+        key_norm: Some(weighted),
+        ..case.step()
+    };
+    let expected = case.run_step(Level::detect(), &pool, &all);
+    let without = AttentionStep {
+        rows: Floats::from(&once[..]),
+        contents: RowContents::WithoutValues,
+        value_norm: Some(norm),
+        ..all
+    };
+    assert!(case.run_step(Level::detect(), &pool, &without) == expected);
+}
+
+#[test]
+fn queries_alone_see_what_was_stored_and_store_nothing() {
+    let shape = Shape {
+        segments: vec![(5, 3), (0, 40), (100, 1)],
+        group: 2,
+        ..Shape::smallest()
+    };
+    let case = shape.case();
+    let pool = Pool::new(2);
+    let expected = case.run(Level::detect(), &pool);
+    let caches = |case: &Case| {
+        let keys = &case.layout.layers()[1].keys;
+        let of = |segment| case.cached(segment, keys);
+        case.segments.iter().map(of).collect::<Vec<_>>()
+    };
+    let stored = caches(&case);
+    let queries: Vec<f32> = case.rows.f64s().iter().map(|x| *x as f32).collect();
+    let queries: Vec<f32> = queries
+        .chunks(shape.width())
+        .flat_map(|row| row[..shape.n_heads() * shape.key_dim].to_vec())
+        .collect();
+    let step = AttentionStep {
+        rows: Floats::from(&queries[..]),
+        contents: RowContents::Queries,
+        ..case.step()
+    };
+    assert!(case.run_step(Level::detect(), &pool, &step) == expected);
+    assert!(caches(&case) == stored);
+}
