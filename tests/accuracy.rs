@@ -11,6 +11,7 @@ use std::sync::{Arc, LazyLock};
 
 use common::context_of;
 use umrt::decoder::Precision;
+use umrt::kernels::Activations;
 use umrt::kv::KvType;
 use umrt::mlx::CpuOps;
 use umrt::runtime::{Batch, ContextOptions, Model, ModelOptions, Want};

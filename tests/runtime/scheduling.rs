@@ -6,9 +6,9 @@ use umrt::decoder::Precision;
 use umrt::error::Status;
 use umrt::mlx::CpuOps;
 use umrt::runtime::{
-    Cancel, Context, ContextOptions, Flow, GenerateOptions, Model, ModelOptions, Prompt, Request,
-    RequestResult, Requests, SamplingDevice, Scheduler, SchedulerOptions, Speculation, StopReason,
-    generate,
+    Cancel, Context, ContextOptions, Flow, GenerateOptions, Lookup, Model, ModelOptions, Prompt,
+    Request, RequestResult, Requests, SamplingDevice, Scheduler, SchedulerOptions, Speculation,
+    StopReason, generate,
 };
 use umrt::sample::{Sampler, SamplerParams};
 
@@ -94,6 +94,7 @@ impl Job {
         Request {
             options: self.options(),
             keeps_sequence: false,
+            lookup: Lookup::default(),
             sampler: Arc::new(Mutex::new(greedy())),
             cancel: None,
             receive: Some(Box::new(move |text, token| {
