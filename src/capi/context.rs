@@ -102,6 +102,7 @@ pub struct umrt_ctx_params {
     pub pressure_kv_type: u32,
     /// As what activations are multiplied with quantized weights, `UMRT_ACTIVATIONS_*`.
     pub activations: u32,
+    pub reserved: u32,
 }
 
 /// What a context is.
@@ -220,6 +221,7 @@ pub unsafe extern "C" fn umrt_ctx_new(
 }
 
 pub(super) fn ctx_options(params: &umrt_ctx_params) -> Result<ContextOptions> {
+    structs::ensure_reserved::<umrt_ctx_params>(params.reserved)?;
     Ok(ContextOptions {
         n_ctx: params.n_ctx as usize,
         n_sequences: params.n_seq as usize,

@@ -29,7 +29,7 @@ impl Costs {
         Costs {
             row: match activations {
                 Activations::Auto => 0.4,
-                Activations::EightBits => 0.17,
+                Activations::EightBits => 0.27,
             },
             guess: 0.0,
         }
