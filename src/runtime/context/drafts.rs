@@ -176,10 +176,10 @@ mod tests {
                 let batch = of_all(drafted, &[1; 12]);
                 context.eval_drafted(&batch, 11, None).expect(&name);
                 let at_once: Vec<_> = (0..12).map(|row| bits(&context, row)).collect();
-                for (token, at_once) in drafted.iter().zip(&at_once) {
+                for (token, at_once) in drafted.chunks(1).zip(&at_once) {
                     let batch = Batch {
                         sequences: Some(&[1]),
-                        ..Batch::of(&[*token])
+                        ..Batch::of(token)
                     };
                     context.eval(&batch, None).expect(&name);
                     assert!(bits(&context, 0) == *at_once, "{name}, {activations:?}");
@@ -250,7 +250,7 @@ mod tests {
         assert_eq!((perf.n_decode_tokens, perf.n_prefill_tokens), (2, 3));
         assert_eq!((perf.n_drafted, perf.n_accepted), (3, 0));
 
-        let mut undisturbed = self::context(&model);
+        let mut undisturbed = self::context(&model, Activations::Auto);
         for tokens in [&[1, 2, 3][..], &[4], &[5], &[8]] {
             undisturbed.eval(&Batch::of(tokens), None).expect("one");
         }

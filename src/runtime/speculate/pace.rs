@@ -175,7 +175,11 @@ mod tests {
 
     #[test]
     fn where_rows_cost_less_more_are_guessed() {
-        let length = |activations| Pace::new(8, Costs::of_steps(activations)).next_length(ALONE);
+        let length = |activations| {
+            let mut pace = Pace::new(8, Costs::of_steps(activations));
+            (0..5).for_each(|_| pace.observe(true));
+            pace.next_length(ALONE)
+        };
         assert!(length(Activations::EightBits) > length(Activations::Auto));
     }
 
