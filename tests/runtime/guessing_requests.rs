@@ -55,7 +55,8 @@ fn options(prompt: &str, max_tokens: usize) -> GenerateOptions<'_> {
 fn sampler(temperature: f32) -> Sampler {
     let params = SamplerParams {
         temperature,
-        frequency_penalty: -1.0,
+        frequency_penalty: -2.0,
+        repetition_window: 32,
         seed: 7,
         ..SamplerParams::default()
     };

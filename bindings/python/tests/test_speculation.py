@@ -52,7 +52,12 @@ def test_requests_beside_others_guess_from_repetitions(
 ) -> None:
     prompts = [PROMPT, "The fox saw a bird. The fox saw a tree. The fox saw"]
     # Where texts repeat themselves, guesses are often right.
-    options: Any = {"max_tokens": 60, "ignore_end": True, "frequency_penalty": -1.0}
+    options: Any = {
+        "max_tokens": 60,
+        "ignore_end": True,
+        "frequency_penalty": -2.0,
+        "repetition_window": 32,
+    }
     with tales.context(activations="8-bit") as context:
         alone = []
         for prompt in prompts:
