@@ -144,7 +144,7 @@ impl Scheduler {
                     free.remove(place);
                     self.running.push(running);
                 }
-                Err(refused) => self.requests.finish(refused),
+                Err(refused) => self.requests.finish(*refused),
             }
         }
         if self.running.is_empty() {

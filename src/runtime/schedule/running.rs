@@ -32,7 +32,7 @@ impl Running {
         mut waiting: Waiting,
         context: &mut Context,
         sequence: i32,
-    ) -> std::result::Result<Running, Ended> {
+    ) -> std::result::Result<Running, Box<Ended>> {
         let Beginning {
             length,
             prompt: tokens,
@@ -40,7 +40,7 @@ impl Running {
             speculator,
         } = match begin(&mut waiting, context, sequence) {
             Ok(beginning) => beginning,
-            Err(error) => return Err(waiting.refused(error)),
+            Err(error) => return Err(Box::new(waiting.refused(error))),
         };
         Ok(Running {
             id: waiting.id,
