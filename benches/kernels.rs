@@ -10,8 +10,8 @@ use std::thread::available_parallelism;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use umrt::kernels::{
-    Activation, AttentionStep, CacheBlock, CacheFormat, CacheLayout, Finish, Float, Floats,
-    FloatsMut, Format, Gate, LayerShape, Level, Matrix, Norm, Pairing, Pool, Projection,
+    Activation, Arithmetic, AttentionStep, CacheBlock, CacheFormat, CacheLayout, Finish, Float,
+    Floats, FloatsMut, Format, Gate, LayerShape, Level, Matrix, Norm, Pairing, Pool, Projection,
     QuantizedRows, RopeTable, RowContents, Rows, Segment, attention, float_rows, gather, linear,
 };
 
@@ -196,6 +196,7 @@ fn products(criterion: &mut Criterion) {
                         &x,
                         &[projection],
                         Finish::Store,
+                        Arithmetic::default(),
                         &mut out,
                         Float::Bf16,
                     );

@@ -437,6 +437,23 @@ inline T umrt_initialized() {
 #define UMRT_OVERFLOW_SHIFT 1
 
 /**
+ * `umrt_ctx_params.activations`: 15 bits for a single token and where guesses are checked,
+ * 8 bits where several bfloat16 tokens are evaluated together.
+ */
+#define UMRT_ACTIVATIONS_AUTO 0
+
+/**
+ * 8 bits, with a scale for every 32. Checking guesses costs much less, so that they pay
+ * more often. Next-token distributions differ from those of exact activations by about as
+ * much as where bfloat16 tokens are evaluated together anyway. Up to 12 tokens of a step
+ * that are not in the middle of a prompt are computed as if each was alone: what a
+ * sequence gets does not depend on others that decode beside it. Float32 activations stay
+ * as they are, and NVFP4 weights get 15 bits. On GPUs, and with MLX's operations,
+ * UNSUPPORTED.
+ */
+#define UMRT_ACTIVATIONS_EIGHT_BITS 1
+
+/**
  * For `umrt_model_residency`: weights come in as they are used, and stay as long
  * as the system likes. This is how models are opened; what is in memory stays.
  */
@@ -1142,6 +1159,11 @@ typedef struct {
    * UNSUPPORTED. Default: sequences stay as they are.
    */
   uint32_t pressure_kv_type;
+  /**
+   * As what activations are multiplied with quantized weights, `UMRT_ACTIVATIONS_*`.
+   */
+  uint32_t activations;
+  uint32_t reserved;
 } umrt_ctx_params;
 
 /**
@@ -1853,6 +1875,14 @@ typedef struct {
    * Tokens that were sampled, the one that ended the text included.
    */
   uint32_t n_tokens;
+  /**
+   * Tokens that were guessed.
+   */
+  uint32_t n_drafted;
+  /**
+   * Of those, the ones that were right.
+   */
+  uint32_t n_accepted;
   uint32_t reserved;
   /**
    * Nanoseconds that it waited for a sequence.
@@ -1939,9 +1969,13 @@ typedef struct {
    */
   uint32_t n_prompt_tokens;
   /**
-   * Requests that decoded one token in this step.
+   * Tokens that requests decoded in this step: one each, and guesses that were right.
    */
   uint32_t n_decode_tokens;
+  /**
+   * Tokens that were guessed and evaluated in this step.
+   */
+  uint32_t n_drafted;
 } umrt_step_result;
 
 /**
@@ -2349,8 +2383,8 @@ void umrt_detok_free(umrt_detok *detok);
  *
  * Returns INVALID_ARGUMENT (`n_threads` above 1024, an unknown `kv_type`, a
  * `pressure_kv_type` that takes no less memory), UNSUPPORTED (one of both whose groups the
- * model's heads do not divide into; `pressure_kv_type` with MLX's operations;
- * `prefix_cache` and `UMRT_OVERFLOW_SHIFT` with recurrent layers),
+ * model's heads do not divide into; `pressure_kv_type` and `activations` with MLX's
+ * operations; `prefix_cache` and `UMRT_OVERFLOW_SHIFT` with recurrent layers),
  * OVER_BUDGET (full sequences would take more than is left; the message says how
  * much is missing and what would fit), BACKEND. Any thread.
  */

@@ -11,6 +11,7 @@ use std::sync::{Arc, LazyLock};
 
 use common::context_of;
 use umrt::decoder::Precision;
+use umrt::kernels::Activations;
 use umrt::kv::KvType;
 use umrt::mlx::CpuOps;
 use umrt::runtime::{Batch, ContextOptions, Model, ModelOptions, Want};
@@ -39,6 +40,12 @@ const NATIVE: Bounds = Bounds {
 /// up to 1.5e-5 and 1e-4. Groups of 64 would measure 2.2e-5.
 const NATIVE_ROWS: Bounds = Bounds {
     mean_divergence: 2e-5,
+    perplexity: 1e-3,
+};
+
+/// Activations of 8 bits for single rows too measure 2.4e-5 and 2e-4.
+const EIGHT_BITS: Bounds = Bounds {
+    mean_divergence: 4e-5,
     perplexity: 1e-3,
 };
 
@@ -131,7 +138,7 @@ static EXACT: LazyLock<Logits> = LazyLock::new(|| {
     logits(
         Precision::Float32,
         CpuOps::Stock,
-        KvType::Computed,
+        &ContextOptions::default(),
         PREFILL[0],
     )
 });
@@ -146,25 +153,24 @@ fn open(precision: Precision, cpu_ops: CpuOps) -> Arc<Model> {
     Model::open(&path, options).expect("the bundled model")
 }
 
-fn logits(precision: Precision, cpu_ops: CpuOps, kv_type: KvType, form: Form) -> Logits {
+fn logits(precision: Precision, cpu_ops: CpuOps, how: &ContextOptions, form: Form) -> Logits {
     let model = open(precision, cpu_ops);
     let groups = STORIES.chunks(form.n_sequences);
     groups
-        .flat_map(|stories| logits_of_group(&model, kv_type, stories, form))
+        .flat_map(|stories| logits_of_group(&model, how, stories, form))
         .collect()
 }
 
 /// A story in each sequence.
 fn logits_of_group(
     model: &Arc<Model>,
-    kv_type: KvType,
+    how: &ContextOptions,
     stories: &[Vec<i32>],
     form: Form,
 ) -> Logits {
     let options = ContextOptions {
         n_sequences: form.n_sequences,
-        kv_type,
-        ..ContextOptions::default()
+        ..*how
     };
     let mut context = context_of(model, options);
     let mut logits = vec![Vec::new(); stories.len()];
@@ -262,11 +268,16 @@ fn divergence(exact: &[f64], found: &[f64]) -> f64 {
 }
 
 #[track_caller]
-fn assert_within(bounds: &Bounds, precision: Precision, kv_type: KvType, forms: &[Form]) {
+fn assert_within(bounds: &Bounds, precision: Precision, how: &ContextOptions, forms: &[Form]) {
     for form in forms {
-        let found = logits(precision, CpuOps::Kernels, kv_type, *form);
+        let found = logits(precision, CpuOps::Kernels, how, *form);
         let found = Comparison::with_exact(&found);
-        println!("{precision:?}, {kv_type:?}, {form:?}: {found}");
+        let ContextOptions {
+            kv_type,
+            activations,
+            ..
+        } = how;
+        println!("{precision:?}, {kv_type:?}, {activations:?}, {form:?}: {found}");
         assert!(found.mean_divergence < bounds.mean_divergence, "{found}");
         assert!(found.perplexity_difference < bounds.perplexity, "{found}");
     }
@@ -274,35 +285,48 @@ fn assert_within(bounds: &Bounds, precision: Precision, kv_type: KvType, forms: 
 
 #[test]
 fn prefill_in_native_precision_predicts_what_float32_does() {
-    assert_within(&NATIVE_ROWS, Precision::Native, KvType::Computed, &PREFILL);
+    let how = ContextOptions::default();
+    assert_within(&NATIVE_ROWS, Precision::Native, &how, &PREFILL);
 }
 
 #[test]
 fn decoding_in_native_precision_predicts_what_float32_does() {
-    assert_within(&NATIVE, Precision::Native, KvType::Computed, &DECODING[..1]);
-    assert_within(
-        &NATIVE_ROWS,
-        Precision::Native,
-        KvType::Computed,
-        &DECODING[1..],
-    );
+    let how = ContextOptions::default();
+    assert_within(&NATIVE, Precision::Native, &how, &DECODING[..1]);
+    assert_within(&NATIVE_ROWS, Precision::Native, &how, &DECODING[1..]);
+}
+
+#[test]
+fn activations_of_eight_bits_cost_as_much_as_they_are_said_to() {
+    let how = ContextOptions {
+        activations: Activations::EightBits,
+        ..ContextOptions::default()
+    };
+    assert_within(&EIGHT_BITS, Precision::Native, &how, &DECODING);
+    assert_within(&NATIVE_ROWS, Precision::Native, &how, &PREFILL[..1]);
 }
 
 #[test]
 fn prefill_in_float32_differs_by_the_order_of_summation() {
-    assert_within(&FLOAT32, Precision::Float32, KvType::Computed, &PREFILL);
+    let how = ContextOptions::default();
+    assert_within(&FLOAT32, Precision::Float32, &how, &PREFILL);
 }
 
 #[test]
 fn decoding_in_float32_differs_by_the_order_of_summation() {
-    assert_within(&FLOAT32, Precision::Float32, KvType::Computed, &DECODING);
+    let how = ContextOptions::default();
+    assert_within(&FLOAT32, Precision::Float32, &how, &DECODING);
 }
 
 #[test]
 fn caches_of_fewer_bits_cost_as_much_as_they_are_said_to() {
     for (kv_type, bounds) in &CACHES {
+        let how = ContextOptions {
+            kv_type: *kv_type,
+            ..ContextOptions::default()
+        };
         for forms in [&PREFILL[..1], &DECODING[1..]] {
-            assert_within(bounds, Precision::Float32, *kv_type, forms);
+            assert_within(bounds, Precision::Float32, &how, forms);
         }
     }
 }

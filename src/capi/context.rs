@@ -10,6 +10,7 @@ use super::memory::umrt_memory_info;
 use super::model::umrt_model;
 use super::structs::{self, Destination, c_structs};
 use crate::error::{Error, Result};
+use crate::kernels::Activations;
 use crate::kv::KvType;
 use crate::runtime::{Batch, Context, ContextOptions, Overflow, Want};
 
@@ -43,6 +44,18 @@ pub const UMRT_OVERFLOW_REFUSE: u32 = 0;
 /// fails afterwards, they stay removed. Tokens that would not even fit behind the first
 /// `n_keep` are refused. UNSUPPORTED for models with recurrent layers.
 pub const UMRT_OVERFLOW_SHIFT: u32 = 1;
+
+/// `umrt_ctx_params.activations`: 15 bits for a single token and where guesses are checked,
+/// 8 bits where several bfloat16 tokens are evaluated together.
+pub const UMRT_ACTIVATIONS_AUTO: u32 = 0;
+/// 8 bits, with a scale for every 32. Checking guesses costs much less, so that they pay
+/// more often. Next-token distributions differ from those of exact activations by about as
+/// much as where bfloat16 tokens are evaluated together anyway. Up to 12 tokens of a step
+/// that are not in the middle of a prompt are computed as if each was alone: what a
+/// sequence gets does not depend on others that decode beside it. Float32 activations stay
+/// as they are, and NVFP4 weights get 15 bits. On GPUs, and with MLX's operations,
+/// UNSUPPORTED.
+pub const UMRT_ACTIVATIONS_EIGHT_BITS: u32 = 1;
 
 /// For `umrt_ctx_new`. 0 means the default.
 #[derive(Clone, Copy)]
@@ -87,6 +100,9 @@ pub struct umrt_ctx_params {
     /// is empty. What the context reserves is not less. On GPUs, and with MLX's operations,
     /// UNSUPPORTED. Default: sequences stay as they are.
     pub pressure_kv_type: u32,
+    /// As what activations are multiplied with quantized weights, `UMRT_ACTIVATIONS_*`.
+    pub activations: u32,
+    pub reserved: u32,
 }
 
 /// What a context is.
@@ -178,8 +194,8 @@ c_structs!(
 ///
 /// Returns INVALID_ARGUMENT (`n_threads` above 1024, an unknown `kv_type`, a
 /// `pressure_kv_type` that takes no less memory), UNSUPPORTED (one of both whose groups the
-/// model's heads do not divide into; `pressure_kv_type` with MLX's operations;
-/// `prefix_cache` and `UMRT_OVERFLOW_SHIFT` with recurrent layers),
+/// model's heads do not divide into; `pressure_kv_type` and `activations` with MLX's
+/// operations; `prefix_cache` and `UMRT_OVERFLOW_SHIFT` with recurrent layers),
 /// OVER_BUDGET (full sequences would take more than is left; the message says how
 /// much is missing and what would fit), BACKEND. Any thread.
 ///
@@ -205,6 +221,7 @@ pub unsafe extern "C" fn umrt_ctx_new(
 }
 
 pub(super) fn ctx_options(params: &umrt_ctx_params) -> Result<ContextOptions> {
+    structs::ensure_reserved::<umrt_ctx_params>(params.reserved)?;
     Ok(ContextOptions {
         n_ctx: params.n_ctx as usize,
         n_sequences: params.n_seq as usize,
@@ -214,6 +231,16 @@ pub(super) fn ctx_options(params: &umrt_ctx_params) -> Result<ContextOptions> {
         pressure_kv_type: match params.pressure_kv_type {
             0 => None,
             value => Some(kv_type("pressure_kv_type", value)?),
+        },
+        activations: match params.activations {
+            UMRT_ACTIVATIONS_AUTO => Activations::Auto,
+            UMRT_ACTIVATIONS_EIGHT_BITS => Activations::EightBits,
+            other => {
+                return Err(Error::invalid(format!(
+                    "activations is {other}; it is UMRT_ACTIVATIONS_AUTO or \
+                     UMRT_ACTIVATIONS_EIGHT_BITS"
+                )));
+            }
         },
         memory_limit: usize::try_from(params.memory_limit).unwrap_or(usize::MAX),
         prefix_cache: params.prefix_cache != 0,

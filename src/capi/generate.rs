@@ -14,7 +14,8 @@ use super::sampler::{self, umrt_sampler, umrt_sampler_params};
 use super::structs::{self, Destination, c_structs};
 use crate::error::{Error, Result};
 use crate::runtime::{
-    self, Context, Flow, GenerateOptions, Generated, Prompt, Receive, SamplingDevice, Speculation,
+    self, Context, Flow, GenerateOptions, Generated, Lookup, Prompt, Receive, SamplingDevice,
+    Speculation,
 };
 use crate::sample::Sampler;
 
@@ -184,8 +185,7 @@ pub unsafe extern "C" fn umrt_generate(
                 let mut drafting = draft.as_ref().map(|draft| lock_draft(draft)).transpose()?;
                 let speculation = Speculation {
                     draft: drafting.as_deref_mut(),
-                    ngram: params.ngram as usize,
-                    n_draft: params.n_draft as usize,
+                    lookup: lookup(&params),
                 };
                 let cancel = cancel.as_ref();
                 runtime::generate(
@@ -263,13 +263,20 @@ unsafe fn draft_context(
     unsafe { handle::borrow(params.draft.cast_const(), "draft").map(Some) }
 }
 
-/// Requests beside others have no guesses.
-pub(super) fn ensure_no_guesses(params: &umrt_generate_params) -> Result<()> {
-    match params.draft.is_null() && params.ngram == 0 && params.n_draft == 0 {
+pub(super) fn lookup(params: &umrt_generate_params) -> Lookup {
+    Lookup {
+        ngram: params.ngram as usize,
+        n_draft: params.n_draft as usize,
+    }
+}
+
+/// Requests beside others guess from repetitions alone.
+pub(super) fn ensure_no_draft_model(params: &umrt_generate_params) -> Result<()> {
+    match params.draft.is_null() {
         true => Ok(()),
         false => Err(Error::unsupported(
-            "draft, n_draft and ngram are for umrt_generate; requests beside others share their \
-             steps already",
+            "draft models are for umrt_generate; requests beside others guess from repetitions \
+             (ngram)",
         )),
     }
 }

@@ -67,6 +67,10 @@ pub struct umrt_request_result {
     pub n_prompt_tokens: u32,
     /// Tokens that were sampled, the one that ended the text included.
     pub n_tokens: u32,
+    /// Tokens that were guessed.
+    pub n_drafted: u32,
+    /// Of those, the ones that were right.
+    pub n_accepted: u32,
     pub reserved: u32,
     /// Nanoseconds that it waited for a sequence.
     pub queue_ns: u64,
@@ -123,8 +127,10 @@ pub struct umrt_step_result {
     pub n_waiting: u32,
     /// Tokens of prompts in this step.
     pub n_prompt_tokens: u32,
-    /// Requests that decoded one token in this step.
+    /// Tokens that requests decoded in this step: one each, and guesses that were right.
     pub n_decode_tokens: u32,
+    /// Tokens that were guessed and evaluated in this step.
+    pub n_drafted: u32,
 }
 
 c_structs!(
@@ -397,11 +403,12 @@ unsafe fn with_request<T>(
                 params.seq
             )));
         }
-        generate::ensure_no_guesses(&params)?;
+        generate::ensure_no_draft_model(&params)?;
         let stop = generate::stop_strings(&params)?;
         call(Request {
             options: generate::options(&params, &stop)?,
             keeps_sequence,
+            lookup: generate::lookup(&params),
             sampler: generate::sampler(&params)?,
             cancel: cancel::or_after(request.cancel, params.deadline_ms),
             receive: receiver(request),
@@ -444,6 +451,8 @@ fn describe(result: &RequestResult) -> umrt_request_result {
         stop_reason,
         n_prompt_tokens: count32(result.n_prompt_tokens),
         n_tokens: count32(result.n_tokens),
+        n_drafted: count32(result.drafts.n_drafted),
+        n_accepted: count32(result.drafts.n_accepted),
         reserved: 0,
         queue_ns: result.queue_time.as_nanos() as u64,
         first_token_ns: (result.queue_time + result.prompt_time).as_nanos() as u64,
@@ -461,5 +470,6 @@ fn describe_step(report: &StepReport) -> umrt_step_result {
         n_waiting: count32(report.n_waiting),
         n_prompt_tokens: count32(report.n_prompt_tokens),
         n_decode_tokens: count32(report.n_decode_tokens),
+        n_drafted: count32(report.n_drafted),
     }
 }

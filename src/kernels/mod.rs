@@ -70,7 +70,8 @@ pub use floats::{Floats, FloatsMut};
 pub use latent::{HeadMatrices, LatentRows, LatentShape, absorb, expand};
 pub use level::Level;
 pub use linear::{
-    Columns, Finish, Matrix, ProductShape, Projection, Rows, Stored, linear, linear_apart,
+    Activations, Arithmetic, Columns, Finish, MAX_DOT_ROWS, Matrix, ProductShape, Projection, Rows,
+    Stored, linear,
 };
 pub use log_sum::log_sum_exp;
 pub use low_rank::{Factor, Gains, LowRank, add_low_rank};

@@ -89,7 +89,7 @@ impl StepBlocks {
     /// While a graph with nodes of these is evaluated, the blocks belong to it from
     /// each place's `start` on, and what is in front of that is not written.
     pub(crate) fn new(ops: &Ops, sequences: Vec<(Place, SequenceBlocks)>) -> StepBlocks {
-        let rounds = match ops.rows_apart() {
+        let rounds = match ops.arithmetic().rows_apart {
             true => one_token_each(&sequences),
             false => vec![sequences.into_iter().map(segment).collect()],
         };

@@ -278,13 +278,13 @@ impl Ops {
         let addend = addend.map(|addend| inputs.floats(addend)).transpose()?;
         let (pool, experts) = (pool.clone(), experts.clone());
         let (dtype, float) = (x.dtype()?, float_of(x)?);
-        let (n_rows, rows_apart) = (x.dim(0) as usize, self.rows_apart());
+        let (n_rows, arithmetic) = (x.dim(0) as usize, self.arithmetic());
         let body = move |inputs: &[&[u8]], out: &mut [u8]| {
             let choices = experts.choices(logits.of(inputs), n_rows);
             let all = kernels::Experts {
                 all: &experts.all(),
                 gate: experts.gate,
-                rows_apart,
+                arithmetic,
             };
             let addend = addend.map(|addend| addend.of(inputs));
             let out = FloatsMut::new(float, out);

@@ -18,7 +18,7 @@ use super::projections::{Weight, no_transposed};
 use super::quantized::{QuantMode, QuantizedWeight, no_blocks, raw_or_null};
 use super::stream::Stream;
 use crate::error::Result;
-use crate::kernels::{self, Floats, FloatsMut, Format, Level, Pool};
+use crate::kernels::{self, Arithmetic, Floats, FloatsMut, Format, Level, Pool};
 
 /// How operations are computed on the CPU.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -44,7 +44,7 @@ pub struct Ops {
     pool: Option<Arc<Pool>>,
     /// `None`: on the CPU.
     gates: Option<Arc<CompiledGates>>,
-    rows_apart: bool,
+    arithmetic: Arithmetic,
 }
 
 pub(super) const NULL: sys::mlx_array = sys::mlx_array { ctx: null_mut() };
@@ -70,23 +70,23 @@ impl Ops {
             stream: Arc::new(stream),
             pool,
             gates: compiles.then(Arc::default),
-            rows_apart: false,
+            arithmetic: Arithmetic::default(),
         }
     }
 
-    /// The same operations, where our kernels compute each row of a step as if it
-    /// was the only one, to the last bit. MLX's own operations have no such way.
-    pub fn with_rows_apart(&self) -> Ops {
+    /// The same operations, where our kernels compute products in this way, and with
+    /// `rows_apart` all else too. MLX's own operations have no such choice.
+    pub fn with_arithmetic(&self, arithmetic: Arithmetic) -> Ops {
         Ops {
             stream: self.stream.clone(),
             pool: self.pool.clone(),
             gates: self.gates.clone(),
-            rows_apart: true,
+            arithmetic,
         }
     }
 
-    pub(super) fn rows_apart(&self) -> bool {
-        self.rows_apart
+    pub(super) fn arithmetic(&self) -> Arithmetic {
+        self.arithmetic
     }
 
     /// Threads that compute a kernel of ours; 1 where MLX computes everything.

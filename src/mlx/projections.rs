@@ -323,10 +323,7 @@ impl<'a> Product<'a> {
         };
         let out_float = dtype.float()?;
         let pool = pool.clone();
-        let multiply = match ops.rows_apart() {
-            true => kernels::linear_apart,
-            false => kernels::linear,
-        };
+        let arithmetic = ops.arithmetic();
         let Product {
             inputs,
             n_rows,
@@ -350,7 +347,15 @@ impl<'a> Product<'a> {
                 (None, Some(gate)) => Finish::Gated(gate),
                 (None, None) => Finish::Store,
             };
-            multiply(&pool, &rows, &projections, finish, out, out_float);
+            kernels::linear(
+                &pool,
+                &rows,
+                &projections,
+                finish,
+                arithmetic,
+                out,
+                out_float,
+            );
         };
         let shape = [n_rows, width];
         kernel(ops.stream(), inputs.as_slice(), &shape, dtype, body)

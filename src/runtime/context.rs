@@ -37,6 +37,7 @@ use super::pressure;
 use super::sequences::{Sequences, SharedSequences};
 use super::stats::ContextMemory;
 use crate::error::{Error, Result};
+use crate::kernels::Activations;
 use crate::kv::{self, KvType, KvUsage, Mark, Recipe, Sequence};
 use crate::memory::{Category, Entry};
 use crate::mlx::{Ops, Stream};
@@ -61,6 +62,8 @@ pub struct ContextOptions {
     /// How idle sequences may be stored from memory pressure on until they are empty. With
     /// fewer bits than `kv_type` has it is not lossless. Default: as they are.
     pub pressure_kv_type: Option<KvType>,
+    /// As what activations are multiplied with quantized weights.
+    pub activations: Activations,
     /// Bytes that the context may take at most; more is refused. Default: what
     /// the budget of the process leaves.
     pub memory_limit: usize,
@@ -104,9 +107,9 @@ pub struct Context {
     overflow: Overflow,
     logits: Vec<LogitsRow>,
     perf: Perf,
-    /// Where the last evaluation with drafts began, if they can be taken back in no other
-    /// way.
-    before_drafts: Option<Mark>,
+    /// Where the last evaluation with drafts began in its sequences, if they can be taken
+    /// back in no other way.
+    before_drafts: Vec<(i32, Mark)>,
     logits_bytes: Entry,
     reservation: ContextReservation,
 }
@@ -144,7 +147,7 @@ impl Context {
             adapters,
             logits: Vec::new(),
             perf: Perf::default(),
-            before_drafts: None,
+            before_drafts: Vec::new(),
             logits_bytes: Entry::new(Category::Logits, 0),
             model: model.clone(),
             reservation,
@@ -166,6 +169,10 @@ impl Context {
 
     pub fn prefill_chunk(&self) -> usize {
         self.plan.prefill_chunk
+    }
+
+    pub fn activations(&self) -> Activations {
+        self.plan.activations
     }
 
     #[cfg(test)]

@@ -105,8 +105,8 @@ pub fn generate(
     let chooser = options
         .sampling_device
         .chooser(&model, sampler, speculation.guesses())?;
-    let mut speculator =
-        Speculator::new(context, sampler, options.sequence, speculation)?.chosen_by(chooser);
+    let mut speculator = Speculator::new(context, sampler, options.sequence, speculation)?;
+    speculator.choose_by(chooser);
     let began = Instant::now();
     let n_known = context.append_known(options.sequence, &prompt)?;
     append(context, &prompt[n_known..], options.sequence, cancel)?;

@@ -75,6 +75,6 @@ pub use schedule::{
 };
 pub use score::{score, top_logprobs};
 pub use sequences::{IdleSequences, set_spill_place};
-pub use speculate::{MOST_DRAFTED, Speculation};
+pub use speculate::{DraftCounts, Lookup, MOST_DRAFTED, Speculation};
 pub use stats::{ContextMemory, MemoryStats, ModelMemory, memory_stats};
 pub use text::ModelText;

@@ -7,7 +7,8 @@
 //!
 //! A step evaluates one token of every request that decodes, and with what is left
 //! of its tokens, at least one, it reads prompts, in order of arrival. So nobody
-//! waits longer for a token than one step takes, whatever prompts come.
+//! waits longer for a token than one step takes, whatever prompts come. A step without
+//! prompts has guesses at what follows, as long as its rows are few.
 
 mod many;
 mod requests;
@@ -25,7 +26,9 @@ use super::batch::{Batch, Want};
 use super::cancel::Cancel;
 use super::context::Context;
 use super::generate::StopReason;
+use super::speculate::Room;
 use crate::error::{Error, Result};
+use crate::kernels::MAX_DOT_ROWS;
 
 /// Zero means the default.
 #[derive(Clone, Copy, Debug, Default)]
@@ -44,8 +47,10 @@ pub struct StepReport {
     /// Requests that wait for one.
     pub n_waiting: usize,
     pub n_prompt_tokens: usize,
-    /// One for each request that decoded.
+    /// One for each request that decoded, and guesses of theirs that were right.
     pub n_decode_tokens: usize,
+    /// Guesses that were evaluated.
+    pub n_drafted: usize,
 }
 
 impl StepReport {
@@ -92,7 +97,12 @@ impl Scheduler {
         self.end_unwanted(context);
         self.start(context);
         let n_tokens = self.plan();
-        let report = self.evaluate(context, &n_tokens, cancel)?;
+        let evaluated = match self.guess(context) {
+            Ok(0) => self.evaluate(context, (&n_tokens, 0), cancel),
+            Ok(n_drafted) => self.evaluate(context, (&self.plan(), n_drafted), cancel),
+            Err(error) => Err(error),
+        };
+        let report = evaluated.inspect_err(|_| self.forget_guesses())?;
         Ok(StepReport {
             n_running: self.running.len(),
             n_waiting: self.waiting.len() + self.requests.n_arrived(),
@@ -134,7 +144,7 @@ impl Scheduler {
                     free.remove(place);
                     self.running.push(running);
                 }
-                Err(refused) => self.requests.finish(refused),
+                Err(refused) => self.requests.finish(*refused),
             }
         }
         if self.running.is_empty() {
@@ -154,11 +164,11 @@ impl Scheduler {
 
     /// How many tokens of each running request the next step evaluates.
     fn plan(&self) -> Vec<usize> {
-        let n_decoding = self.running.iter().filter(|one| one.is_decoding()).count();
+        let n_decoding = self.n_decoding();
         let mut left = self.step_tokens.saturating_sub(n_decoding).max(1);
         let share = |one: &Running| {
             if one.is_decoding() {
-                return 1;
+                return one.pending().len();
             }
             let n = one.pending().len().min(left);
             left -= n;
@@ -167,21 +177,54 @@ impl Scheduler {
         self.running.iter().map(share).collect()
     }
 
+    fn n_decoding(&self) -> usize {
+        self.running.iter().filter(|one| one.is_decoding()).count()
+    }
+
+    /// Puts guesses behind the last tokens, if all requests decode and few rows are the
+    /// step's; gives how many. Those who guess share what room there is.
+    fn guess(&mut self, context: &Context) -> Result<usize> {
+        let n_decoding = self.n_decoding();
+        if n_decoding < self.running.len() {
+            return Ok(0);
+        }
+        let mut n_guessing = self.running.iter().filter(|one| one.guesses()).count();
+        let mut left = MAX_DOT_ROWS.saturating_sub(n_decoding);
+        for one in self.running.iter_mut().filter(|one| one.guesses()) {
+            let room = Room {
+                most: left / n_guessing,
+                n_others: n_decoding - 1,
+            };
+            left -= one.guess(context, room)?;
+            n_guessing -= 1;
+        }
+        Ok(MAX_DOT_ROWS.saturating_sub(n_decoding) - left)
+    }
+
+    fn forget_guesses(&mut self) {
+        self.running.iter_mut().for_each(Running::forget_guesses);
+    }
+
     fn evaluate(
         &mut self,
         context: &mut Context,
-        n_tokens: &[usize],
+        (n_tokens, n_drafted): (&[usize], usize),
         cancel: Option<&Cancel>,
     ) -> Result<StepReport> {
-        let mut report = StepReport::default();
+        let mut report = StepReport {
+            n_drafted,
+            ..StepReport::default()
+        };
         let (mut tokens, mut sequences, mut marks) = (Vec::new(), Vec::new(), Vec::new());
         for (one, &n) in self.running.iter().zip(n_tokens) {
-            match one.is_decoding() {
-                true => report.n_decode_tokens += n,
-                false => report.n_prompt_tokens += n,
-            }
             tokens.extend_from_slice(&one.pending()[..n]);
             sequences.resize(tokens.len(), one.sequence());
+            if one.is_decoding() {
+                report.n_decode_tokens += 1;
+                marks.resize(tokens.len(), 1);
+                continue;
+            }
+            report.n_prompt_tokens += n;
             marks.resize(tokens.len(), 0);
             if n == one.pending().len() {
                 marks[tokens.len() - 1] = 1;
@@ -195,32 +238,40 @@ impl Scheduler {
             sequences: Some(&sequences),
             want: Want::Marked(&marks),
         };
-        if let Err(error) = context.eval(&batch, cancel) {
+        let evaluated = match n_drafted {
+            0 => context.eval(&batch, cancel),
+            _ => context.eval_drafted(&batch, n_drafted, cancel),
+        };
+        if let Err(error) = evaluated {
             self.end_failing(context, |one, context| {
                 one.ensure_undisturbed(context).map_err(|_| error.clone())
             });
             return Err(error);
         }
-        self.hand_out(context, n_tokens);
+        report.n_decode_tokens += self.hand_out(context, n_tokens);
         Ok(report)
     }
 
-    /// The rows of logits are in the order of the requests that have one.
-    fn hand_out(&mut self, context: &mut Context, n_tokens: &[usize]) {
-        let mut row = 0;
+    /// The rows of logits are in the order of the requests that have some: one for a
+    /// prompt, one for each token of those that decode. Gives how many guesses were right.
+    fn hand_out(&mut self, context: &mut Context, n_tokens: &[usize]) -> usize {
+        let (mut row, mut n_right) = (0, 0);
         for (mut one, &n) in std::mem::take(&mut self.running).into_iter().zip(n_tokens) {
+            let (n_rows, n_accepted) = (if one.is_decoding() { n } else { 1 }, one.n_accepted());
             let outcome = match one.was_evaluated(n) {
                 false => Ok(None),
                 true => {
-                    row += 1;
-                    one.take_logits(context, row - 1)
+                    row += n_rows;
+                    one.take_logits(context, row - n_rows)
                 }
             };
+            n_right += one.n_accepted() - n_accepted;
             match outcome.transpose() {
                 None => self.running.push(one),
                 Some(outcome) => self.end(context, one, outcome),
             }
         }
+        n_right
     }
 
     fn end_failing(

@@ -12,7 +12,7 @@ use crate::decoder::{
     AdaptedColumns, BranchScales, DecoderSpec, DenseForm, ExpertsSpec, HeadsSpec, LatentSpec,
     MlpSpec, QkNorm, RecurrentSpec,
 };
-use crate::kernels::{AttentionShape, Float, MixtureShape, ProductShape, Stored};
+use crate::kernels::{Activations, AttentionShape, Float, MixtureShape, ProductShape, Stored};
 use crate::mlx::{CHOICE_BYTES_PER_LOGIT, CpuOps, Device, Dtype};
 
 /// On the CPU, steps of MLX's operations for more tokens than this are evaluated layer
@@ -41,6 +41,7 @@ pub(super) struct StepShape {
     ops: OpsShape,
     n_threads: usize,
     adapted: AdaptedColumns,
+    activations: Activations,
 }
 
 /// By what it is computed.
@@ -53,12 +54,20 @@ enum OpsShape {
     Stock(StockShape),
 }
 
-/// Where a step is computed.
+/// Where and how a step is computed.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Placement {
     pub device: Device,
     pub cpu_ops: CpuOps,
     pub n_threads: usize,
+    pub activations: Activations,
+}
+
+impl Placement {
+    /// Whether our kernels compute.
+    pub fn has_kernels(self) -> bool {
+        self.cpu_ops.are_kernels(self.device)
+    }
 }
 
 /// The tokens of one step.
@@ -103,6 +112,7 @@ impl StepShape {
             },
             n_threads: placement.n_threads,
             adapted: AdaptedColumns::default(),
+            activations: placement.activations,
         }
     }
 
@@ -163,7 +173,8 @@ impl StepShape {
         let product_shape = ProductShape {
             n_rows: n_tokens,
             columns: self.widest,
-            activations: float,
+            float,
+            activations: self.activations,
             weights: self.weights,
         };
         let attentions = self.heads.map(|heads| AttentionShape {

@@ -262,6 +262,17 @@ static void keys_and_values_take_the_bytes_of_their_type(void) {
   CHECK_FAILS(UMRT_INVALID_ARGUMENT, "kv_type", umrt_ctx_new(model, &params, &ctx));
 }
 
+static void activations_have_eight_bits_or_as_many_as_suit(void) {
+  umrt_ctx *ctx;
+  umrt_ctx_params params = UMRT_CTX_PARAMS_INIT;
+  params.activations = UMRT_ACTIVATIONS_EIGHT_BITS;
+  REQUIRE(CHECK_OK(umrt_ctx_new(model, &params, &ctx)));
+  CHECK_OK(eval_tokens(ctx, prompt.ids, prompt.n));
+  umrt_ctx_free(ctx);
+  params.activations = UMRT_ACTIVATIONS_EIGHT_BITS + 1;
+  CHECK_FAILS(UMRT_INVALID_ARGUMENT, "activations", umrt_ctx_new(model, &params, &ctx));
+}
+
 static void counters_and_memory_add_up(void) {
   umrt_ctx *ctx = new_context(model, 100);
   umrt_ctx_info info = UMRT_CTX_INFO_INIT;
@@ -311,6 +322,7 @@ int main(void) {
   sequences_do_not_see_each_other();
   forks_share_what_they_have_in_common();
   keys_and_values_take_the_bytes_of_their_type();
+  activations_have_eight_bits_or_as_many_as_suit();
   counters_and_memory_add_up();
   umrt_model_free(model);
   return check_summary(__FILE__);

@@ -127,6 +127,12 @@ static void bad_input_is_refused_at_once(void) {
   params.flags = 1u << 20;
   REFUSED(UMRT_UNSUPPORTED, "flags");
   params = params_of(0);
+  params.draft = ctx;
+  REFUSED(UMRT_UNSUPPORTED, "draft models");
+  params = params_of(0);
+  params.ngram = 1;
+  REFUSED(UMRT_INVALID_ARGUMENT, "ngram is 1");
+  params = params_of(0);
   params.seq = 1;
   REFUSED(UMRT_INVALID_ARGUMENT, "UMRT_GENERATE_IN_SEQ");
   params.flags = UMRT_GENERATE_IN_SEQ;

@@ -101,7 +101,13 @@ static void the_draft_is_in_use_meanwhile(umrt_ctx *ctx, umrt_ctx *draft) {
 int main(void) {
   umrt_model *model = open_model(TALES), *small = open_model(DRAFT);
   umrt_ctx *ctx = new_context(model, 0), *draft = new_context(small, 0);
+  umrt_ctx_params params = UMRT_CTX_PARAMS_INIT;
+  params.activations = UMRT_ACTIVATIONS_EIGHT_BITS;
+  umrt_ctx *coarse = NULL;
+  REQUIRE(CHECK_OK(umrt_ctx_new(model, &params, &coarse)));
   the_text_and_its_pieces_are_the_same(ctx, draft);
+  the_text_and_its_pieces_are_the_same(coarse, draft);
+  umrt_ctx_free(coarse);
   what_does_not_fit_is_refused(ctx, draft);
   the_draft_is_in_use_meanwhile(ctx, draft);
   umrt_ctx_free(draft);

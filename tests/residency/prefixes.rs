@@ -1,5 +1,6 @@
 //! Prefix caches give way to whoever needs the memory.
 
+use umrt::kernels::Activations;
 use umrt::memory::{Category, PressureLevel, Share, budget, ledger};
 use umrt::mlx::CpuOps;
 use umrt::runtime::{Context, ContextOptions, Model, notify, set_budget};
@@ -12,6 +13,7 @@ const OPTIONS: ContextOptions = ContextOptions {
     n_ctx: 400,
     n_sequences: 1,
     pressure_kv_type: None,
+    activations: Activations::Auto,
     prefix_cache: true,
     prefill_chunk: 0,
     n_threads: 0,

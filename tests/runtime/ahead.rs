@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex};
 use umrt::error::Status;
 use umrt::mlx::CpuOps;
 use umrt::runtime::{
-    Cancel, Context, ContextOptions, Flow, GenerateOptions, Generated, Overflow, Prompt, Request,
-    SamplingDevice, Scheduler, SchedulerOptions, Speculation, StopReason, generate,
+    Cancel, Context, ContextOptions, Flow, GenerateOptions, Generated, Lookup, Overflow, Prompt,
+    Request, SamplingDevice, Scheduler, SchedulerOptions, Speculation, StopReason, generate,
 };
 use umrt::sample::{Sampler, SamplerParams};
 
@@ -292,7 +292,7 @@ fn contexts_that_cannot_run_ahead_choose_the_same_tokens() {
 
 fn refused(context: &mut Context, params: SamplerParams, ngram: usize) -> umrt::error::Result<()> {
     let speculation = Speculation {
-        ngram,
+        lookup: Lookup { ngram, n_draft: 0 },
         ..Speculation::default()
     };
     let mut sampler = Sampler::new(params).expect("valid");
@@ -356,6 +356,7 @@ fn scheduled(cpu_ops: CpuOps, device: SamplingDevice) -> umrt::error::Result<Vec
                     ..self::options(device)
                 },
                 keeps_sequence: false,
+                lookup: Lookup::default(),
                 sampler: Arc::new(Mutex::new(Sampler::new(params).expect("valid"))),
                 cancel: None,
                 receive: Some(Box::new(move |_, token| {

@@ -10,6 +10,7 @@ mod embedding;
 mod failures;
 mod forks;
 mod growth;
+mod guessing_requests;
 mod kv_types;
 mod latent;
 mod limits;

@@ -10,9 +10,9 @@ use umrt::error::{Result, Status};
 use umrt::kv::KvType;
 use umrt::mlx::CpuOps;
 use umrt::runtime::{
-    Batch, Cancel, Context, ContextOptions, EmbedOptions, GenerateOptions, Model, ModelOptions,
-    Overflow, Prompt, Request, SamplingDevice, Scheduler, SchedulerOptions, Speculation, TrimSteps,
-    embed, estimate, generate, score, set_spill_place, trim,
+    Batch, Cancel, Context, ContextOptions, EmbedOptions, GenerateOptions, Lookup, Model,
+    ModelOptions, Overflow, Prompt, Request, SamplingDevice, Scheduler, SchedulerOptions,
+    Speculation, TrimSteps, embed, estimate, generate, score, set_spill_place, trim,
 };
 use umrt::sample::{Sampler, SamplerParams};
 
@@ -417,6 +417,11 @@ fn told(
     Ok((context.sequence_tokens(0)?, counts))
 }
 
+const LOOKUP: Lookup = Lookup {
+    ngram: 2,
+    n_draft: 0,
+};
+
 #[test]
 fn guesses_that_were_wrong_leave_the_states_of_the_right_ones() {
     let mut n_wrong = 0;
@@ -427,7 +432,7 @@ fn guesses_that_were_wrong_leave_the_states_of_the_right_ones() {
         let (expected, _) = told(&mut plain, &prompt, 60, Speculation::default()).expect("told");
         let mut guessing = several(&model, 1);
         let looking = Speculation {
-            ngram: 2,
+            lookup: LOOKUP,
             ..Speculation::default()
         };
         let (found, counts) = told(&mut guessing, &prompt, 60, looking).expect("told");
@@ -487,7 +492,11 @@ fn requests_that_run_together_give_what_they_give_alone() {
     for name in FIXTURES {
         for cpu_ops in BOTH {
             let model = opened(name, cpu_ops, Precision::Float32);
-            let prompts = [tokens(1, 3), tokens(2, 40), tokens(3, 9)];
+            let prompts = [
+                tokens(1, 3).repeat(3),
+                tokens(2, 40),
+                tokens(3, 3).repeat(4),
+            ];
             let mut context = several(&model, 3);
             let mut scheduler = Scheduler::new(&context, SchedulerOptions { step_tokens: 7 });
             for (sequence, prompt) in (0..).zip(&prompts) {
@@ -497,6 +506,7 @@ fn requests_that_run_together_give_what_they_give_alone() {
                         ..options(prompt, 8)
                     },
                     keeps_sequence: true,
+                    lookup: LOOKUP,
                     sampler: Arc::new(Mutex::new(greedy())),
                     cancel: None,
                     receive: None,

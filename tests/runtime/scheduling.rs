@@ -6,9 +6,9 @@ use umrt::decoder::Precision;
 use umrt::error::Status;
 use umrt::mlx::CpuOps;
 use umrt::runtime::{
-    Cancel, Context, ContextOptions, Flow, GenerateOptions, Model, ModelOptions, Prompt, Request,
-    RequestResult, Requests, SamplingDevice, Scheduler, SchedulerOptions, Speculation, StopReason,
-    generate,
+    Cancel, Context, ContextOptions, Flow, GenerateOptions, Lookup, Model, ModelOptions, Prompt,
+    Request, RequestResult, Requests, SamplingDevice, Scheduler, SchedulerOptions, Speculation,
+    StopReason, generate,
 };
 use umrt::sample::{Sampler, SamplerParams};
 
@@ -46,6 +46,8 @@ type Heard = Arc<Mutex<Vec<(String, i32)>>>;
 struct Job {
     prompt: Vec<i32>,
     max_tokens: usize,
+    /// Of guesses, once it runs beside others.
+    ngram: usize,
     expected: Vec<(String, i32)>,
     heard: Heard,
 }
@@ -55,6 +57,7 @@ impl Job {
         let mut job = Job {
             prompt,
             max_tokens,
+            ngram: 0,
             expected: Vec::new(),
             heard: Heard::default(),
         };
@@ -94,6 +97,10 @@ impl Job {
         Request {
             options: self.options(),
             keeps_sequence: false,
+            lookup: Lookup {
+                ngram: self.ngram,
+                n_draft: 0,
+            },
             sampler: Arc::new(Mutex::new(greedy())),
             cancel: None,
             receive: Some(Box::new(move |text, token| {
@@ -153,14 +160,18 @@ fn assert_empty(context: &Context) {
     }
 }
 
-/// When requests of a pattern come, and when some are cancelled.
-fn random_pattern(model: &Arc<Model>, random: &mut Random) {
+/// When requests of a pattern come, which of them guess, and when some are cancelled.
+/// Gives how many tokens were guessed.
+fn random_pattern(model: &Arc<Model>, random: &mut Random) -> usize {
     let mut below = |n: u64| (random.next() % n) as usize;
     let mut context = several(model, 1 + below(4));
     let mut scheduler = scheduler(&context, 1 + below(24));
     let requests = scheduler.requests().clone();
     let jobs: Vec<Job> = (0..8)
-        .map(|seed| Job::new(model, prompt(seed, 1 + below(40)), 1 + below(20)))
+        .map(|seed| Job {
+            ngram: [0, 2, 3][below(3)],
+            ..Job::new(model, prompt(seed, 1 + below(40)), 1 + below(20))
+        })
         .collect();
     let arrivals: Vec<usize> = jobs.iter().map(|_| below(30)).collect();
     let cancelled: Vec<Option<usize>> = jobs
@@ -185,8 +196,12 @@ fn random_pattern(model: &Arc<Model>, random: &mut Random) {
             break;
         }
     }
+    let mut n_drafted = 0;
     for (at, job) in jobs.iter().enumerate() {
-        match taken(&requests, ids[at].expect("an id")).outcome {
+        let result = taken(&requests, ids[at].expect("an id"));
+        assert!(job.ngram > 0 || result.drafts.n_drafted == 0);
+        n_drafted += result.drafts.n_drafted;
+        match result.outcome {
             Ok(_) => job.assert_whole(),
             Err(error) => {
                 assert_eq!(error.status(), Status::Cancelled);
@@ -196,15 +211,15 @@ fn random_pattern(model: &Arc<Model>, random: &mut Random) {
         }
     }
     assert_empty(&context);
+    n_drafted
 }
 
 #[test]
 fn requests_give_what_they_give_alone_whoever_joins_or_leaves() {
     for cpu_ops in [CpuOps::Kernels, CpuOps::Stock] {
         let model = exact_model(cpu_ops);
-        for seed in 0..3 {
-            random_pattern(&model, &mut Random(seed));
-        }
+        let n_drafted = (0..3).map(|seed| random_pattern(&model, &mut Random(seed)));
+        assert!(n_drafted.sum::<usize>() > 0, "some guessed");
     }
 }
 

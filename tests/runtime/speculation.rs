@@ -6,8 +6,8 @@ use std::sync::Arc;
 use umrt::decoder::Precision;
 use umrt::error::{Result, Status};
 use umrt::runtime::{
-    Cancel, Context, ContextOptions, Flow, GenerateOptions, Generated, Model, ModelOptions, Prompt,
-    SamplingDevice, Speculation, StopReason, generate,
+    Cancel, Context, ContextOptions, Flow, GenerateOptions, Generated, Lookup, Model, ModelOptions,
+    Prompt, SamplingDevice, Speculation, StopReason, generate,
 };
 use umrt::sample::{Sampler, SamplerParams};
 
@@ -86,8 +86,12 @@ fn plain() -> Speculation<'static> {
 }
 
 fn lookup(ngram: usize) -> Speculation<'static> {
+    look_up(ngram, 0)
+}
+
+fn look_up(ngram: usize, n_draft: usize) -> Speculation<'static> {
     Speculation {
-        ngram,
+        lookup: Lookup { ngram, n_draft },
         ..Speculation::default()
     }
 }
@@ -111,14 +115,10 @@ fn greedy_tokens_are_those_of_plain_generation() {
             wish.sampling.repetition_window = 64;
             let (expected, _) = tell(&mut context, &wish, plain());
             for n_draft in [2, 0] {
-                let how = Speculation {
-                    n_draft,
-                    ..lookup(3)
-                };
-                let (found, _) = tell(&mut context, &wish, how);
+                let (found, _) = tell(&mut context, &wish, look_up(3, n_draft));
                 assert_eq!(found, expected, "looked up, {n_draft} at a time");
                 let how = Speculation {
-                    n_draft,
+                    lookup: look_up(0, n_draft).lookup,
                     ..draft(&mut drafting)
                 };
                 let (found, done) = tell(&mut context, &wish, how);
@@ -126,7 +126,7 @@ fn greedy_tokens_are_those_of_plain_generation() {
                 assert!(repetition_penalty > 0.0 || done.drafts.n_accepted > 10);
             }
             let how = Speculation {
-                ngram: 4,
+                lookup: lookup(4).lookup,
                 ..draft(&mut drafting)
             };
             assert_eq!(tell(&mut context, &wish, how).0, expected, "both");
@@ -289,11 +289,7 @@ fn what_does_not_fit_together_is_refused_before_anything_is_evaluated() {
         &["the draft model", "tokenizer"],
     );
     fails(lookup(1), bad, &["ngram is 1"]);
-    let many = Speculation {
-        n_draft: 12,
-        ..lookup(3)
-    };
-    fails(many, bad, &["n_draft is 12", "11"]);
+    fails(look_up(3, 12), bad, &["n_draft is 12", "11"]);
 }
 
 #[test]

@@ -56,13 +56,17 @@ def main() -> None:
     parser.add_argument("--prompt", default="Once upon a time there was a brave fox named Ruby.")
     parser.add_argument("--tokens", type=int, default=300)
     parser.add_argument("--temperature", type=float, default=0.0)
+    parser.add_argument("--activations", choices=["auto", "8-bit"], default="8-bit")
     parser.add_argument("--rounds", type=int, default=9)
     arguments = parser.parse_args()
     ways = [Way("plain", {}), Way(f"ngram {arguments.ngram}", {"ngram": arguments.ngram})]
     if arguments.draft:
         draft = umrt.Model.open(arguments.draft).context()
         ways += [Way("draft", {"draft": draft}), Way("both", {"draft": draft, "ngram": arguments.ngram})]
-    with umrt.Model.open(arguments.model) as model, model.context() as context:
+    with (
+        umrt.Model.open(arguments.model) as model,
+        model.context(activations=arguments.activations) as context,
+    ):
         measure(context, ways, arguments)
     for way in ways:
         ratio = f"{median(way.ratios):.2f} times as fast" if way.ratios else ""

@@ -20,6 +20,8 @@ static struct slot used, spare;
 static uint32_t n_rows;
 /* Whether new contexts have a prefix cache. */
 static uint32_t keeps_prefixes;
+/* As what new contexts multiply activations, UMRT_ACTIVATIONS_*. */
+static uint32_t activations;
 /* Of the last `continue`. */
 static uint32_t n_drafted, n_accepted;
 
@@ -45,6 +47,7 @@ static void engine_new_context(uint32_t n_ctx, uint32_t n_seq, int32_t n_threads
   params.n_threads = (uint32_t)n_threads;
   params.prefill_chunk = CHUNK;
   params.prefix_cache = keeps_prefixes;
+  params.activations = activations;
   umrt_ctx_free(used.ctx);
   used.ctx = NULL;
   check(umrt_ctx_new(used.model, &params, &used.ctx));
@@ -187,6 +190,8 @@ static bool engine_obey(const char *line) {
   }
   if (strcmp(line, "prefixes") == 0)
     keeps_prefixes = 1;
+  else if (strcmp(line, "eight-bits") == 0)
+    activations = UMRT_ACTIVATIONS_EIGHT_BITS;
   else if (sscanf(line, "again %d", &a) == 1)
     first_token_again(a);
   else if (sscanf(line, "continue %d %d %d %f", &a, &b, &c, &temperature) == 4)

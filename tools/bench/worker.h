@@ -15,6 +15,7 @@
  *   swap                             exchanges model and context with those that are set aside
  *   release                          the model's pages leave memory
  *   prefixes                         contexts that are made from now on keep what texts begin with
+ *   eight-bits                       contexts that are made from now on have activations of 8 bits
  *   again N_TOKENS                   a prompt of so many tokens and its first token (`first 0`), and
  *                                    the same again from an empty sequence (`first 1`)
  *   continue N_TOKENS NGRAM DRAFT T  appends so many tokens to a prompt of its own at temperature T;

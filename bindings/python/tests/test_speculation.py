@@ -47,6 +47,38 @@ def test_text_is_the_same_with_guesses(tales: umrt.Model, draft: umrt.Context) -
         assert perf.n_accepted >= 40 and perf.n_decode_tokens == 4 * 119
 
 
+def test_requests_beside_others_guess_from_repetitions(
+    tales: umrt.Model, draft: umrt.Context
+) -> None:
+    prompts = [PROMPT, "The fox saw a bird. The fox saw a tree. The fox saw"]
+    # Where texts repeat themselves, guesses are often right.
+    options: Any = {
+        "max_tokens": 60,
+        "ignore_end": True,
+        "frequency_penalty": -2.0,
+        "repetition_window": 32,
+    }
+    with tales.context(activations="8-bit") as context:
+        alone = []
+        for prompt in prompts:
+            context.trim(0, 0)
+            alone.append(context.generate(prompt, **options).text())
+    with tales.context(n_seq=2, activations="8-bit") as context:
+        scheduler = umrt.Scheduler(context)
+        requests = [scheduler.submit(prompt, ngram=2, **options) for prompt in prompts]
+        n_drafted = 0
+        while scheduler.n_active:
+            n_drafted += scheduler.step().n_drafted
+        assert [request.text for request in requests] == alone
+        results = [request.result for request in requests]
+        assert sum(result.n_drafted for result in results) == n_drafted
+        assert 10 < sum(result.n_accepted for result in results) <= n_drafted
+        with pytest.raises(umrt.InvalidArgumentError, match="ngram is 1"):
+            scheduler.submit(PROMPT, ngram=1)
+        with pytest.raises(TypeError, match="draft"):
+            scheduler.submit(PROMPT, draft=draft)  # type: ignore[call-arg]
+
+
 def test_sampling_repeats_with_its_seed(tales: umrt.Model, draft: umrt.Context) -> None:
     def tell(seed: int) -> str:
         context.trim(0, 0)

@@ -12,7 +12,14 @@ from ._adapter import Adapter
 from ._arguments import Tokens
 from ._async import asynchronous
 from ._cancel import Cancel, optional_cancel
-from ._context_info import KvType, Overflow, Perf, context_params, perf_from
+from ._context_info import (
+    Activations,
+    KvType,
+    Overflow,
+    Perf,
+    context_params,
+    perf_from,
+)
 from ._generation import Generation
 from ._handle import Handle, model_handle
 from ._logits import LogitsCalls
@@ -54,6 +61,7 @@ class Context(LogitsCalls, MeasureCalls):
         overflow: Overflow = "refuse",
         n_keep: SupportsIndex = 0,
         pressure_kv_type: KvType | None = None,
+        activations: Activations = "auto",
     ) -> None:
         """KV memory is taken as sequences grow, never beyond `n_ctx`.
 
@@ -79,13 +87,18 @@ class Context(LogitsCalls, MeasureCalls):
           (`notify_memory_pressure`, `trim_memory(reduce_sequences=True)`) until they
           are empty, before any go to disk. It must take less memory than `kv_type`
           and costs the accuracy that such a `kv_type` does. None: never.
+        - `activations`: as what they are multiplied with quantized weights. "auto": 15
+          bits for a single token and where guesses are checked, 8 bits where several
+          bfloat16 tokens are evaluated together. "8-bit": 8 bits, with which checking
+          guesses costs much less; what a sequence gets does not depend on up to 11
+          tokens of others that decode beside it.
 
         All that full sequences and the largest step need is reserved here.
 
         Raises OverBudgetError if that is more than is left (the message says how
         much is missing and what would fit), UnsupportedError (the model's heads do
-        not divide into the groups of `kv_type` or `pressure_kv_type`, or the latter on
-        GPUs), InvalidArgumentError (a `pressure_kv_type` that takes no less),
+        not divide into the groups of `kv_type` or `pressure_kv_type`; the latter or
+        `activations` on GPUs), InvalidArgumentError (a `pressure_kv_type` that takes no less),
         BackendError.
         """
         params = context_params(
@@ -99,6 +112,7 @@ class Context(LogitsCalls, MeasureCalls):
             overflow,
             n_keep,
             pressure_kv_type,
+            activations,
         )
         with model_handle(model) as address:
             handle = Handle.create(
@@ -305,12 +319,12 @@ class Context(LogitsCalls, MeasureCalls):
             stop=stop,
             ignore_end=ignore_end,
             sampler=sampler,
+            n_draft=n_draft,
+            ngram=ngram,
             timeout=timeout,
             sampling_device=sampling_device,
         )
         params.seq = _arguments.i32("seq", seq)
-        params.n_draft = _arguments.u32("n_draft", n_draft)
-        params.ngram = _arguments.u32("ngram", ngram)
         if draft is not None:
             _arguments.instance("draft", draft, Context)
         draft_handle = draft._handle if draft else None

@@ -17,6 +17,13 @@ _OVERFLOWS: dict[Overflow, int] = {
     "shift": _ffi.OVERFLOW_SHIFT,
 }
 
+Activations = Literal["auto", "8-bit"]
+
+_ACTIVATIONS: dict[Activations, int] = {
+    "auto": _ffi.ACTIVATIONS_AUTO,
+    "8-bit": _ffi.ACTIVATIONS_EIGHT_BITS,
+}
+
 
 class KvType(enum.Enum):
     """How keys and values are stored.
@@ -101,6 +108,7 @@ def context_params(
     overflow: Overflow = "refuse",
     n_keep: SupportsIndex = 0,
     pressure_kv_type: KvType | None = None,
+    activations: Activations = "auto",
 ) -> _ffi.CtxParams:
     reduced = KvType.COMPUTED if pressure_kv_type is None else pressure_kv_type
     return _ffi.CtxParams(
@@ -114,6 +122,7 @@ def context_params(
         overflow=_arguments.choice("overflow", overflow, _OVERFLOWS),
         n_keep=_arguments.u32("n_keep", n_keep),
         pressure_kv_type=_arguments.instance("pressure_kv_type", reduced, KvType).value,
+        activations=_arguments.choice("activations", activations, _ACTIVATIONS),
     )
 
 

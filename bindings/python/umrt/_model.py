@@ -14,7 +14,7 @@ from ._arguments import Tokens
 from ._adapter import Adapter
 from ._cancel import Cancel, optional_cancel
 from ._context import Context
-from ._context_info import KvType, Overflow
+from ._context_info import Activations, KvType, Overflow
 from ._handle import Closeable, Handle
 from ._memory import ModelMemory, from_info
 from ._text import Detokenizer, SpecialTokens, TokenInfo, text_of
@@ -292,6 +292,7 @@ class Model(Closeable):
         overflow: Overflow = "refuse",
         n_keep: SupportsIndex = 0,
         pressure_kv_type: KvType | None = None,
+        activations: Activations = "auto",
     ) -> Context:
         """A new `Context` of this model."""
         return Context(
@@ -306,6 +307,7 @@ class Model(Closeable):
             overflow=overflow,
             n_keep=n_keep,
             pressure_kv_type=pressure_kv_type,
+            activations=activations,
         )
 
     def adapter(self, path: str | os.PathLike[str]) -> Adapter:

@@ -40,6 +40,8 @@ class GenerateOptions(TypedDict, total=False):
     stop: str | Iterable[str]
     ignore_end: bool
     sampler: Sampler | None
+    n_draft: int
+    ngram: int
     timeout: float | None
     sampling_device: SamplingDevice
 
@@ -55,6 +57,8 @@ def generate_params(
     stop: str | Iterable[str] = (),
     ignore_end: bool = False,
     sampler: Sampler | None = None,
+    n_draft: int = 0,
+    ngram: int = 0,
     timeout: float | None = None,
     sampling_device: SamplingDevice = "auto",
     **sampling: Any,
@@ -82,6 +86,8 @@ def generate_params(
         stop=(ctypes.c_char_p * len(stops))(*stops),
         n_stop=len(stops),
         sampling=ctypes.pointer(sampler_params(chosen)),
+        n_draft=_arguments.u32("n_draft", n_draft),
+        ngram=_arguments.u32("ngram", ngram),
         deadline_ms=_arguments.milliseconds("timeout", timeout),
         sampling_device=_arguments.choice(
             "sampling_device", sampling_device, _SAMPLING_DEVICES

@@ -99,7 +99,10 @@ class Step:
     n_prompt_tokens: int
     """Tokens of prompts in this step."""
     n_decode_tokens: int
-    """Requests that decoded one token in this step."""
+    """Tokens that requests decoded in this step: one each, and guesses that were
+    right."""
+    n_drafted: int
+    """Tokens that were guessed and evaluated in this step."""
 
 
 class _Desk:
@@ -139,8 +142,8 @@ def _outcome(result: _ffi.RequestResult) -> RequestResult | UmrtError:
         n_tokens=result.n_tokens,
         prompt_seconds=result.prompt_ns / 1e9,
         decode_seconds=result.decode_ns / 1e9,
-        n_drafted=0,
-        n_accepted=0,
+        n_drafted=result.n_drafted,
+        n_accepted=result.n_accepted,
         queue_seconds=result.queue_ns / 1e9,
     )
 
@@ -206,7 +209,8 @@ class Scheduler(Closeable):
         """Hands a request in. It gets a sequence at one of the next steps, in order of
         arrival.
 
-        - `prompt` and `options`: as for `Context.generate`.
+        - `prompt` and `options`: as for `Context.generate`. Guesses (`ngram`) come in
+          steps without prompts, as long as there are few requests.
         - `seq`: None takes a sequence that holds no tokens, and empties it when the
           request ends; sequences that hold tokens are left alone. A number: goes on
           with that sequence, as soon as no other request uses it, and leaves its
@@ -285,6 +289,7 @@ class Scheduler(Closeable):
             n_waiting=result.n_waiting,
             n_prompt_tokens=result.n_prompt_tokens,
             n_decode_tokens=result.n_decode_tokens,
+            n_drafted=result.n_drafted,
         )
 
     def close(self) -> None:

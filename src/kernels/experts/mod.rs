@@ -11,7 +11,7 @@ use super::float::Float;
 use super::floats::{Floats, FloatsMut};
 use super::lanes::{Kernel, Lanes};
 use super::level::Level;
-use super::linear::{Finish, Projection, Rows, linear};
+use super::linear::{Arithmetic, Finish, Projection, Rows, linear};
 use super::output::Output;
 use super::pool::Pool;
 pub use routing::{Choice, Groups, Routing, Scores};
@@ -56,8 +56,7 @@ pub struct Experts<'a> {
     /// By index.
     pub all: &'a [Expert<'a>],
     pub gate: Gate,
-    /// Each row is computed as if it was the only one, to the last bit.
-    pub rows_apart: bool,
+    pub arithmetic: Arithmetic,
 }
 
 /// Rows that a piece of work adds up.
@@ -92,13 +91,9 @@ pub fn mix_experts(
         columns: x.len() / choices.len(),
         experts,
     };
-    if choices.len() == 1 || experts.rows_apart {
-        let sums = sums.chunks_exact_mut(mixture.columns);
-        for (row, (choices, sums)) in choices.iter().zip(sums).enumerate() {
-            mixture.add_one_row(row, choices, sums);
-        }
-    } else {
-        mixture.add_by_expert(choices, &mut sums);
+    match choices {
+        [choices] => mixture.add_one_row(choices, &mut sums),
+        _ => mixture.add_by_expert(choices, &mut sums),
     }
     level.convert(Floats::from(&sums[..]), out);
 }
@@ -113,13 +108,15 @@ struct Mixture<'a> {
 
 impl Mixture<'_> {
     /// All experts see the same row: their first projections are one product.
-    fn add_one_row(&self, row: usize, choices: &[Choice], sums: &mut [f32]) {
-        let x = self.x.row(row, self.columns);
+    fn add_one_row(&self, choices: &[Choice], sums: &mut [f32]) {
+        // What they give is added in the same order as with more rows.
+        let mut choices = choices.to_vec();
+        choices.sort_unstable_by_key(|choice| choice.expert);
         let expert = |choice: &Choice| self.experts.all[choice.expert];
         let chosen: Vec<_> = choices.iter().map(expert).collect();
         let first = chosen.iter().flat_map(|e| e.gate_up.projections());
         let first: Vec<_> = first.copied().collect();
-        let products = self.product(x, self.columns, &first);
+        let products = self.product(self.x, self.columns, &first);
         let mut rest = &products[..];
         for (choice, expert) in choices.iter().zip(&chosen) {
             let (mine, behind) = rest.split_at(expert.gate_up.rows());
@@ -157,6 +154,7 @@ impl Mixture<'_> {
                     &plain_rows(x, self.columns),
                     both,
                     Finish::Gated(self.experts.gate),
+                    self.experts.arithmetic,
                     &mut gated,
                     self.float(),
                 ),
@@ -188,7 +186,16 @@ impl Mixture<'_> {
         let width: usize = projections.iter().map(|projection| projection.rows).sum();
         let mut products = vec![0.0; x.n() * width];
         let out = FloatsMut::from(&mut products[..]).into_bytes();
-        linear(self.pool, &x, projections, Finish::Store, out, Float::F32);
+        let arithmetic = self.experts.arithmetic;
+        linear(
+            self.pool,
+            &x,
+            projections,
+            Finish::Store,
+            arithmetic,
+            out,
+            Float::F32,
+        );
         products
     }
 

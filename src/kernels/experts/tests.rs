@@ -116,7 +116,7 @@ proptest! {
                 expert.gate_up = GateUp::InTurn(projection(joined, 2 * inner));
             }
         }
-        let experts = Experts { all: &all, gate: Gate::Times(Activation::Silu), rows_apart };
+        let experts = Experts { all: &all, gate: Gate::Times(Activation::Silu), arithmetic: Arithmetic { rows_apart, ..Arithmetic::default() } };
         let addends = has_addend.then(|| addend.floats());
         mix_experts(&Pool::new(2), x.floats(), &choices, experts, addends, out.floats_mut());
 
@@ -171,22 +171,36 @@ fn one_row_and_the_same_among_many_agree_for_codes() {
     let experts = Experts {
         all: &all,
         gate: Gate::Times(Activation::Silu),
-        rows_apart: false,
+        arithmetic: Arithmetic::default(),
     };
     let (pool, n) = (Pool::new(2), 20);
     // Of this type, one row and several are multiplied alike.
     let x = Packed::of(Float::F16, 1, &values(9, n * columns));
-    let choices = choices(11, n, 2);
-    let mut together = Packed::unset(Float::F32, 0, n * columns);
-    let all = together.floats_mut();
-    mix_experts(&pool, x.floats(), &choices, experts, None, all);
+    let choices = choices(11, n, 3);
+    let mix = |arithmetic: Arithmetic| {
+        let mut together = Packed::unset(Float::F32, 0, n * columns);
+        let experts = Experts {
+            arithmetic,
+            ..experts
+        };
+        let all = together.floats_mut();
+        mix_experts(&pool, x.floats(), &choices, experts, None, all);
+        together.f64s()
+    };
+    let together = mix(Arithmetic::default());
+    let apart = mix(Arithmetic {
+        rows_apart: true,
+        ..Arithmetic::default()
+    });
     for row in 0..n {
         let mut alone = Packed::unset(Float::F32, 0, columns);
         let (x, choices) = (x.floats().row(row, columns), &choices[row..=row]);
         mix_experts(&pool, x, choices, experts, None, alone.floats_mut());
-        let expected = &together.f64s()[row * columns..(row + 1) * columns];
+        let rows = row * columns..(row + 1) * columns;
+        let expected = &together[rows.clone()];
         let largest = expected.iter().fold(0.0, |most: f64, v| most.max(v.abs()));
         assert_all_close(&alone, expected, (2e-3, 2e-3 * largest));
+        assert_eq!(alone.f64s(), apart[rows], "to the last bit, row {row}");
     }
 }
 

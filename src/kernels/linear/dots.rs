@@ -4,6 +4,7 @@
 use std::cell::RefCell;
 use std::ops::Range;
 
+use super::arithmetic::Activations;
 use super::codes::{CodeRows, CodeScratch};
 use super::columns;
 use super::halves::{HalfRows, takes_halves};
@@ -15,6 +16,7 @@ use crate::kernels::float::Float;
 use crate::kernels::floats::Floats;
 use crate::kernels::level::Level;
 use crate::kernels::pool::Pool;
+use crate::kernels::quantized::Format;
 
 /// Rows of activations in the forms in which the weights want them.
 pub struct Dots<'a> {
@@ -51,12 +53,13 @@ struct Scratch {
 }
 
 impl<'a> Dots<'a> {
-    /// With `n_together` 1 each row's products are those of a single row.
+    /// So many rows together are computed as they suit so many: with 1, each row's
+    /// products are those of a single row.
     pub fn prepare(
         level: Level,
         x: &Rows<'_>,
         projections: &'a [Projection<'a>],
-        n_together: usize,
+        (n_together, activations): (usize, Activations),
     ) -> Dots<'a> {
         let (n, columns) = (x.n(), x.columns);
         let mut values = vec![0.0; n * columns];
@@ -67,8 +70,15 @@ impl<'a> Dots<'a> {
         let choice = projections
             .iter()
             .map(|projection| {
-                let form = (x.float(), n_together);
-                choose_planes(&mut planes, level, form, &values, &projection.matrix)
+                let resolution =
+                    |format| Resolution::choose(x.float(), format, n_together, activations);
+                choose_planes(
+                    &mut planes,
+                    level,
+                    (x.float(), &values),
+                    &projection.matrix,
+                    &resolution,
+                )
             })
             .collect();
         let wants_halves = |projection: &Projection<'_>| matches!(projection.matrix, Matrix::Float(weights) if takes_halves(level, x, &weights));
@@ -199,9 +209,9 @@ impl<'a> Dots<'a> {
 fn choose_planes(
     planes: &mut Vec<Planes>,
     level: Level,
-    (float, n_together): (Float, usize),
-    values: &[f32],
+    (float, values): (Float, &[f32]),
     matrix: &Matrix<'_>,
+    resolution: &dyn Fn(Format) -> Resolution,
 ) -> Option<usize> {
     let Matrix::Quantized(weights) = matrix else {
         return None;
@@ -210,8 +220,7 @@ fn choose_planes(
         return None;
     }
     let order = level.code_order(weights)?;
-    let resolution = Resolution::choose(float, weights.format, n_together);
-    let resolution = resolution.in_order(order, weights.format);
+    let resolution = resolution(weights.format).in_order(order, weights.format);
     let same = |made: &Planes| made.order == order && made.resolution == resolution;
     planes.iter().position(same).or_else(|| {
         planes.push(Planes::new(

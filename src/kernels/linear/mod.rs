@@ -3,6 +3,7 @@
 //! rows of `x` take one column after the other ([`columns`]).
 
 mod ahead;
+mod arithmetic;
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
@@ -30,6 +31,7 @@ use super::level::Level;
 use super::output::Output;
 use super::pool::Pool;
 use super::quantized::QuantizedRows;
+pub use arithmetic::{Activations, Arithmetic};
 pub use columns::Columns;
 pub(super) use columns::add_rows;
 use dots::{Dots, dots_scratch_bytes};
@@ -38,7 +40,7 @@ pub use shape::{ProductShape, Stored};
 use tiles::{Tiles, panel_bytes, thread_scratch_bytes};
 
 /// With more rows of activations than this, tiles are faster.
-const MAX_DOT_ROWS: usize = 12;
+pub const MAX_DOT_ROWS: usize = 12;
 /// Bytes of weights that a piece of work covers: from half a microsecond, so that
 /// there is some for each thread, to about 20, so that none waits long for another.
 const PIECE_BYTES: RangeInclusive<usize> = 8 << 10..=256 << 10;
@@ -99,42 +101,27 @@ pub fn linear(
     x: &Rows<'_>,
     projections: &[Projection<'_>],
     finish: Finish<'_>,
-    out: &mut [u8],
-    out_float: Float,
-) {
-    let level = Level::detect();
-    let job = Job::new(x, projections, finish, out, out_float);
-    linear_at(level, pool, x, &job);
-}
-
-/// As [`linear`], where each row is computed as if it was the only one, to the last
-/// bit. Meant for few rows: for many it is slower.
-///
-/// # Panics
-/// If the sizes of the arguments do not belong together.
-pub fn linear_apart(
-    pool: &Pool,
-    x: &Rows<'_>,
-    projections: &[Projection<'_>],
-    finish: Finish<'_>,
+    arithmetic: Arithmetic,
     out: &mut [u8],
     out_float: Float,
 ) {
     let job = Job::new(x, projections, finish, out, out_float);
-    linear_apart_at(Level::detect(), pool, x, &job);
+    linear_at(Level::detect(), pool, x, arithmetic, &job);
 }
 
-fn linear_at(level: Level, pool: &Pool, x: &Rows<'_>, job: &Job<'_>) {
+fn linear_at(level: Level, pool: &Pool, x: &Rows<'_>, arithmetic: Arithmetic, job: &Job<'_>) {
+    let Arithmetic {
+        activations,
+        rows_apart,
+    } = arithmetic;
+    let dots = |n_together| {
+        Dots::prepare(level, x, job.projections, (n_together, activations)).run(pool, job);
+    };
     match x.n() {
         0 => {}
-        n @ 1..=MAX_DOT_ROWS => Dots::prepare(level, x, job.projections, n).run(pool, job),
-        _ => Tiles::prepare(level, pool, x, job.projections).run(pool, job),
-    }
-}
-
-fn linear_apart_at(level: Level, pool: &Pool, x: &Rows<'_>, job: &Job<'_>) {
-    if x.n() > 0 {
-        Dots::prepare(level, x, job.projections, 1).run(pool, job);
+        _ if rows_apart => dots(1),
+        n @ 1..=MAX_DOT_ROWS => dots(n),
+        _ => Tiles::prepare(level, pool, x, job.projections, activations).run(pool, job),
     }
 }
 

@@ -2,6 +2,7 @@
 //! which words of all rows lie next to each other.
 
 use super::Matrix;
+use super::arithmetic::Activations;
 use super::planes::{MAX_PART_SIZE, Resolution};
 use super::rows::Rows;
 use crate::kernels::float::Float;
@@ -28,7 +29,13 @@ pub enum Element {
 }
 
 impl Element {
-    pub fn choose(level: Level, float: Float, matrix: &Matrix<'_>, n: usize) -> Element {
+    pub fn choose(
+        level: Level,
+        x: &Rows<'_>,
+        matrix: &Matrix<'_>,
+        activations: Activations,
+    ) -> Element {
+        let float = x.float();
         match matrix {
             Matrix::Float(_) | Matrix::Columns(_)
                 if level.has_dot_halves()
@@ -40,7 +47,7 @@ impl Element {
                 if float != Float::F32 && level.has_code_tiles(weights.format) =>
             {
                 Element::Codes {
-                    resolution: Resolution::choose(float, weights.format, n),
+                    resolution: Resolution::choose(float, weights.format, x.n(), activations),
                     group_size: weights.format.group_size(),
                 }
             }

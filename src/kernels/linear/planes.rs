@@ -5,6 +5,7 @@
 
 use std::borrow::Cow;
 
+use super::arithmetic::Activations;
 use super::codes::CodeRows;
 use crate::kernels::aligned::Aligned;
 use crate::kernels::float::Float;
@@ -99,14 +100,16 @@ impl Resolution {
     /// A byte has an error of the same order as rounding to bfloat16, which
     /// bfloat16 activations just were. It is too coarse for float16, and for codes
     /// in groups of 16, which are meant to be more exact than those of 32. A single
-    /// row gains nothing from it: memory is the limit.
-    pub fn choose(float: Float, format: Format, n: usize) -> Resolution {
-        let one_byte = float == Float::Bf16
-            && n > 1
-            && matches!(
-                format,
-                Format::Affine { .. } | Format::Mxfp4 | Format::Blocks(_)
-            );
+    /// row gains little from it: memory is the limit.
+    pub fn choose(float: Float, format: Format, n: usize, activations: Activations) -> Resolution {
+        let suits_weights = matches!(
+            format,
+            Format::Affine { .. } | Format::Mxfp4 | Format::Blocks(_)
+        );
+        let one_byte = match activations {
+            Activations::Auto => suits_weights && float == Float::Bf16 && n > 1,
+            Activations::EightBits => suits_weights,
+        };
         Resolution {
             planes: if one_byte { 1 } else { 2 },
             part_size: part_size(format),

@@ -1,5 +1,6 @@
 //! What products are of, as far as scratch memory depends on it.
 
+use super::arithmetic::Activations;
 use crate::kernels::float::Float;
 use crate::kernels::quantized::Format;
 
@@ -18,6 +19,7 @@ pub enum Stored {
 pub struct ProductShape {
     pub n_rows: usize,
     pub columns: usize,
-    pub activations: Float,
+    pub float: Float,
+    pub activations: Activations,
     pub weights: Stored,
 }

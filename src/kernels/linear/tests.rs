@@ -29,6 +29,10 @@ fn values(seed: u64, count: usize) -> Vec<f32> {
     (0..count).map(|_| next()).collect()
 }
 
+fn activations() -> impl Strategy<Value = Activations> {
+    prop_oneof![Just(Activations::Auto), Just(Activations::EightBits)]
+}
+
 /// Values as packed floats, `shift` bytes off any alignment.
 fn packed(float: Float, values: &[f32], shift: usize) -> Vec<u8> {
     let mut bytes = vec![0; shift + values.len() * float.bytes()];
@@ -212,7 +216,7 @@ fn multiply(
 ) -> Vec<f32> {
     let mut out = vec![0; length * 4];
     let job = Job::new(x, projections, finish, &mut out, Float::F32);
-    linear_at(level, &Pool::new(n_threads), x, &job);
+    linear_at(level, &Pool::new(n_threads), x, Arithmetic::default(), &job);
     (0..length)
         .map(|index| Float::F32.get(&out, index))
         .collect()
@@ -222,10 +226,10 @@ fn in_bytes(level: Level, x: Float, weights: &QuantizedRows<'_>, n: usize) -> bo
     let format = weights.format;
     let resolution = match level.code_order(weights) {
         Some(order) if n <= MAX_DOT_ROWS => {
-            Some(Resolution::choose(x, format, n).in_order(order, format))
+            Some(Resolution::choose(x, format, n, Activations::Auto).in_order(order, format))
         }
         _ if n <= MAX_DOT_ROWS || !level.has_code_tiles(format) => None,
-        _ => Some(Resolution::choose(x, format, n)),
+        _ => Some(Resolution::choose(x, format, n, Activations::Auto)),
     };
     resolution.is_some_and(|resolution| resolution.planes == 1)
 }
@@ -278,9 +282,10 @@ proptest! {
     fn rows_apart_are_what_each_is_alone_to_the_last_bit(
         kind in kinds(), rows in 1_usize..50, wanted in 1_usize..700, n in 1_usize..20,
         x_float in prop_oneof![Just(Float::F32), Just(Float::F16), Just(Float::Bf16)],
-        seed in 0_u64..1 << 40,
+        activations in activations(), seed in 0_u64..1 << 40,
     ) {
         let columns = columns(kind, wanted);
+        let apart = Arithmetic { activations, rows_apart: true };
         let weights = Stored::new(kind, rows, columns, 0, seed);
         let projections = [Projection { matrix: weights.matrix(), rows, bias: None }];
         let x = packed(x_float, &values(seed + 3, n * columns), 0);
@@ -289,12 +294,12 @@ proptest! {
             let together = Rows { values: x, columns, norm: None };
             let mut found = vec![0; n * rows * 4];
             let job = Job::new(&together, &projections, Finish::Store, &mut found, Float::F32);
-            linear_apart_at(level, &Pool::new(2), &together, &job);
+            linear_at(level, &Pool::new(2), &together, apart, &job);
             for (index, found) in found.chunks(rows * 4).enumerate() {
                 let alone = Rows { values: x.row(index, columns), columns, norm: None };
                 let mut expected = vec![0; rows * 4];
                 let job = Job::new(&alone, &projections, Finish::Store, &mut expected, Float::F32);
-                linear_at(level, &Pool::new(1), &alone, &job);
+                linear_at(level, &Pool::new(1), &alone, Arithmetic { activations, rows_apart: false }, &job);
                 prop_assert!(found == expected, "{level:?} {kind:?}: row {index} of {n}");
             }
         }
@@ -469,7 +474,8 @@ proptest! {
     #[test]
     fn integer_products_are_the_scalar_ones(
         kind in kinds(), rows in 1_usize..9, wanted in 1_usize..700, n in 1_usize..8,
-        x_float in prop_oneof![Just(Float::F16), Just(Float::Bf16)], shift in 0_usize..4, seed in 0_u64..1 << 40,
+        x_float in prop_oneof![Just(Float::F16), Just(Float::Bf16)], activations in activations(),
+        shift in 0_usize..4, seed in 0_u64..1 << 40,
     ) {
         let columns = columns(kind, wanted);
         let stored = Stored::new(kind, rows, columns, shift, seed);
@@ -481,7 +487,7 @@ proptest! {
             let Some(order) = level.code_order(&weights) else {
                 continue;
             };
-            let resolution = Resolution::choose(x_float, weights.format, n).in_order(order, weights.format);
+            let resolution = Resolution::choose(x_float, weights.format, n, activations).in_order(order, weights.format);
             let planes = Planes::new(level, &x, columns, resolution, order).expect("finite");
             let mut scratch = Default::default();
             let codes = CodeRows::new(level, &weights, &(0..rows), &mut scratch);
@@ -606,7 +612,15 @@ fn rows_of_many_columns_apart_are_what_each_is_alone_to_the_last_bit() {
         }];
         let x = packed(Float::Bf16, &values(6, n * columns), 0);
         let x = Floats::new(Float::Bf16, &x);
-        for level in Level::available() {
+        let choices = [Activations::Auto, Activations::EightBits];
+        for (level, activations) in Level::available()
+            .into_iter()
+            .flat_map(|level| choices.map(|activations| (level, activations)))
+        {
+            let apart = Arithmetic {
+                activations,
+                rows_apart: true,
+            };
             let product = |values: Floats<'_>| {
                 let x = Rows {
                     values,
@@ -615,13 +629,13 @@ fn rows_of_many_columns_apart_are_what_each_is_alone_to_the_last_bit() {
                 };
                 let mut out = vec![0; x.n() * rows * 4];
                 let job = Job::new(&x, &projections, Finish::Store, &mut out, Float::F32);
-                linear_apart_at(level, &Pool::new(1), &x, &job);
+                linear_at(level, &Pool::new(1), &x, apart, &job);
                 out
             };
             let alone = (0..n).flat_map(|row| product(x.row(row, columns)));
             assert!(
                 product(x) == alone.collect::<Vec<u8>>(),
-                "{level:?} {format:?}"
+                "{level:?} {format:?} {apart:?}"
             );
         }
     }

@@ -7,6 +7,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::ahead::Ahead;
+use super::arithmetic::Activations;
 use super::panels::{Element, PANEL, Panels};
 use super::planes::Resolution;
 use super::rows::Rows;
@@ -131,11 +132,11 @@ fn block_rows(element: Element) -> usize {
 /// In what tiles are computed at most.
 fn stored_element(shape: &ProductShape) -> Element {
     let in_halves = Level::detect().has_dot_halves();
-    match (shape.weights, shape.activations) {
+    match (shape.weights, shape.float) {
         (Stored::Float(Float::Bf16), Float::Bf16) if in_halves => Element::Bf16,
         (Stored::Codes(format), float @ (Float::F16 | Float::Bf16)) if in_halves => {
             Element::Codes {
-                resolution: Resolution::choose(float, format, shape.n_rows),
+                resolution: Resolution::choose(float, format, shape.n_rows, shape.activations),
                 group_size: format.group_size(),
             }
         }
@@ -173,12 +174,13 @@ impl<'a> Tiles<'a> {
         pool: &Pool,
         x: &Rows<'_>,
         projections: &'a [Projection<'a>],
+        activations: Activations,
     ) -> Tiles<'a> {
         let mut panels: Vec<Panels> = Vec::new();
         let choice = projections
             .iter()
             .map(|projection| {
-                let element = Element::choose(level, x.float(), &projection.matrix, x.n());
+                let element = Element::choose(level, x, &projection.matrix, activations);
                 let same = |made: &Panels| made.element == element;
                 panels.iter().position(same).unwrap_or_else(|| {
                     panels.push(Panels::new(level, pool, x, element));

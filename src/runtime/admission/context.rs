@@ -7,7 +7,7 @@ use super::{amount, apply_limits, look_at, probe, within};
 use crate::decoder::{AdaptedColumns, DecoderSpec};
 use crate::error::{Error, Result};
 use crate::host;
-use crate::kernels::{Pool, default_threads};
+use crate::kernels::{Activations, Pool, default_threads};
 use crate::kv::{CacheShape, KvType, Sequence};
 use crate::memory::{Demand, KV_BLOCK_TOKENS, Reservation, Snapshot, budget, largest};
 use crate::mlx::{self, Device, Dtype};
@@ -30,6 +30,7 @@ pub(in crate::runtime) struct ContextPlan {
     pub n_sequences: usize,
     pub prefill_chunk: usize,
     pub memory_limit: usize,
+    pub activations: Activations,
     dtype: Dtype,
     vocab_size: usize,
     step: StepShape,
@@ -100,7 +101,9 @@ impl ContextPlan {
                 0 => default_threads(),
                 n => n,
             },
+            activations: options.activations,
         };
+        ensure_activations(placement)?;
         let states = Arc::new(spec.state_layout());
         let shape = |kv_type| {
             let shape = CacheShape::new(&spec.cache_layers(), dtype, kv_type, n_ctx)?;
@@ -117,6 +120,7 @@ impl ContextPlan {
             n_sequences: or(options.n_sequences, 1),
             prefill_chunk: or(options.prefill_chunk, DEFAULT_PREFILL_CHUNK),
             memory_limit: options.memory_limit,
+            activations: options.activations,
             dtype,
             vocab_size: spec.vocab_size,
             step: StepShape::new(spec, dtype, info.stored, placement),
@@ -374,7 +378,7 @@ fn kv_bytes(shape: &CacheShape, n_tokens: usize) -> usize {
 }
 /// Whether sequences can be stored in another shape to make room.
 fn ensure_reducible(cache: &CacheShape, reduced: &CacheShape, placement: Placement) -> Result<()> {
-    if placement.device != Device::Cpu || placement.cpu_ops != mlx::CpuOps::Kernels {
+    if !placement.has_kernels() {
         return Err(Error::unsupported(
             "pressure_kv_type takes umrt's own kernels on the CPU: keys and values in MLX's arrays \
              would be copied whole while memory is short; leave it 0",
@@ -388,6 +392,16 @@ fn ensure_reducible(cache: &CacheShape, reduced: &CacheShape, placement: Placeme
             reduced.bytes_per_token(),
             cache.bytes_per_token()
         ))),
+    }
+}
+
+fn ensure_activations(placement: Placement) -> Result<()> {
+    match placement.activations == Activations::Auto || placement.has_kernels() {
+        true => Ok(()),
+        false => Err(Error::unsupported(
+            "activations of 8 bits take umrt's own kernels on the CPU; MLX's operations have no \
+             such products: leave it 0",
+        )),
     }
 }
 

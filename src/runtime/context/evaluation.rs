@@ -7,18 +7,29 @@ use super::head::{Head, LogitsHead, States};
 use super::{Context, Sequences};
 use crate::decoder::Segment;
 use crate::error::{Error, Result};
+use crate::kernels::{Activations, Arithmetic, MAX_DOT_ROWS};
 use crate::kv::Sequence;
 use crate::mlx::{Array, Device};
 use crate::runtime::batch::{Batch, Share};
 use crate::runtime::cancel::{self, Cancel};
 use crate::runtime::scratch::{LAYERWISE_FROM, StepSize};
 
-/// Whether the rows of a step may be computed in ways that suit many.
+/// What is known of an evaluation's tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Arithmetic {
-    Together,
-    /// Each as if it was alone, which makes the step one of decoding.
-    OneByOne,
+pub(super) enum Certainty {
+    Certain,
+    /// Some may be wrong: each row is computed as if it was alone, and the steps are
+    /// of decoding.
+    Drafted,
+}
+
+/// Which rows of a step are computed as if each was alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Apart {
+    None,
+    /// Those of parts of so few tokens, as long as they are as few together.
+    UpTo(usize),
+    All,
 }
 
 /// One step of an evaluation.
@@ -28,11 +39,12 @@ struct Step {
     parts: Vec<(usize, usize)>,
     /// Rows of this step of which something is wanted, with their place in the batch.
     wanted: Vec<(i32, usize)>,
+    rows_apart: bool,
 }
 
 /// How an evaluation is computed.
 struct Way<'a> {
-    arithmetic: Arithmetic,
+    certainty: Certainty,
     head: &'a mut dyn Head,
     cancel: Option<&'a Cancel>,
 }
@@ -44,7 +56,7 @@ impl Context {
     /// sequence be lost, which the message then says.
     pub fn eval(&mut self, batch: &Batch<'_>, cancel: Option<&Cancel>) -> Result<()> {
         let mut head = LogitsHead::default();
-        self.eval_with(batch, Arithmetic::Together, &mut head, cancel)?;
+        self.eval_with(batch, Certainty::Certain, &mut head, cancel)?;
         self.keep_logits(head);
         Ok(())
     }
@@ -57,13 +69,13 @@ impl Context {
         head: &mut dyn Head,
         cancel: Option<&Cancel>,
     ) -> Result<()> {
-        self.eval_with(batch, Arithmetic::Together, head, cancel)
+        self.eval_with(batch, Certainty::Certain, head, cancel)
     }
 
     pub(super) fn eval_with(
         &mut self,
         batch: &Batch<'_>,
-        arithmetic: Arithmetic,
+        certainty: Certainty,
         head: &mut dyn Head,
         cancel: Option<&Cancel>,
     ) -> Result<()> {
@@ -83,7 +95,7 @@ impl Context {
         self.make_room(&mut sequences, &shares)?;
         let lengths: Vec<usize> = sequences.iter().map(Sequence::length).collect();
         let mut way = Way {
-            arithmetic,
+            certainty,
             head,
             cancel,
         };
@@ -129,16 +141,26 @@ impl Context {
             sequences[share.sequence].bring_back()?;
             sequences[share.sequence].reserve(&self.ops, share.indices.len())?;
         }
-        for step in steps(batch, shares, wanted, self.plan.prefill_chunk) {
+        let apart = self.rows_apart(way.certainty);
+        let steps = steps(batch, shares, wanted, self.plan.prefill_chunk);
+        for step in steps.flat_map(|step| step.with_rows_apart(apart)) {
             if let Some(cancel) = way.cancel {
                 cancel.check()?;
             }
             let began = Instant::now();
             self.step(sequences, &step, way)?;
-            self.count(&step, way.arithmetic, began.elapsed());
+            self.count(&step, way.certainty, began.elapsed());
         }
         self.perf.n_evals += 1;
         Ok(())
+    }
+
+    fn rows_apart(&self, certainty: Certainty) -> Apart {
+        match (certainty, self.plan.activations) {
+            (Certainty::Drafted, _) => Apart::All,
+            (Certainty::Certain, Activations::EightBits) => Apart::UpTo(MAX_DOT_ROWS),
+            (Certainty::Certain, Activations::Auto) => Apart::None,
+        }
     }
 
     fn step_size(&self, sequences: &[Sequence], step: &Step, head: &dyn Head) -> StepSize {
@@ -161,10 +183,14 @@ impl Context {
             ops,
             adapters,
             recipe,
+            plan,
             ..
         } = self;
-        let apart = (way.arithmetic == Arithmetic::OneByOne).then(|| ops.with_rows_apart());
-        let ways = (apart.as_ref().unwrap_or(ops), adapters.adapted());
+        let ops = &ops.with_arithmetic(Arithmetic {
+            activations: plan.activations,
+            rows_apart: step.rows_apart,
+        });
+        let ways = (ops, adapters.adapted());
         let stop = way.cancel.map(|cancel| Arc::new(cancel.stop()));
         let ensure_not_stopped = || stop.as_deref().map_or(Ok(()), cancel::ensure_not_stopped);
         let decoder = model.decoder();
@@ -205,10 +231,9 @@ impl Context {
         Ok(())
     }
 
-    fn count(&mut self, step: &Step, arithmetic: Arithmetic, elapsed: Duration) {
+    fn count(&mut self, step: &Step, certainty: Certainty, elapsed: Duration) {
         let n_tokens = step.tokens.len() as u64;
-        let is_drafted = arithmetic == Arithmetic::OneByOne;
-        if is_drafted || step.parts.iter().all(|(_, n)| *n == 1) {
+        if certainty == Certainty::Drafted || step.parts.iter().all(|(_, n)| *n == 1) {
             self.perf.n_decode_tokens += n_tokens;
             self.perf.decode_time += elapsed;
         } else {
@@ -259,6 +284,7 @@ fn steps<'a>(
             tokens: Vec::new(),
             parts: Vec::new(),
             wanted: Vec::new(),
+            rows_apart: false,
         };
         for (share, done) in shares.iter().zip(&mut done) {
             let n = (share.indices.len() - *done).min(chunk - step.tokens.len());
@@ -276,6 +302,54 @@ fn steps<'a>(
         }
         (!step.tokens.is_empty()).then_some(step)
     })
+}
+
+impl Step {
+    /// The same as two steps, of rows that are computed apart and of others, or as one
+    /// of either.
+    fn with_rows_apart(self, apart: Apart) -> impl Iterator<Item = Step> {
+        let most = match apart {
+            Apart::None => 0,
+            Apart::UpTo(most) => most,
+            Apart::All => usize::MAX,
+        };
+        let sizes = self.parts.iter().map(|(_, n)| *n);
+        let few: usize = sizes.filter(|n| *n <= most).sum();
+        let most = if few <= most { most } else { 0 };
+        let half = |rows_apart: bool| Step {
+            rows_apart,
+            ..self.only(|n| (n <= most) == rows_apart)
+        };
+        [half(true), half(false)]
+            .into_iter()
+            .filter(|step| !step.tokens.is_empty())
+    }
+
+    /// The parts of so many tokens as `takes` says.
+    fn only(&self, takes: impl Fn(usize) -> bool) -> Step {
+        let mut step = Step {
+            tokens: Vec::new(),
+            parts: Vec::new(),
+            wanted: Vec::new(),
+            rows_apart: self.rows_apart,
+        };
+        let mut first = 0;
+        for &(sequence, n) in &self.parts {
+            let rows = first..first + n;
+            first = rows.end;
+            if !takes(n) {
+                continue;
+            }
+            let moved = step.tokens.len() as i32 - rows.start as i32;
+            let wanted = self.wanted.iter();
+            let wanted = wanted.filter(|(row, _)| rows.contains(&(*row as usize)));
+            step.wanted
+                .extend(wanted.map(|(row, place)| (row + moved, *place)));
+            step.tokens.extend_from_slice(&self.tokens[rows]);
+            step.parts.push((sequence, n));
+        }
+        step
+    }
 }
 
 #[cfg(test)]
@@ -300,5 +374,40 @@ mod tests {
         assert_eq!(steps[1].tokens, [14, 20]);
         assert_eq!(steps[1].parts, [(0, 1), (1, 1)]);
         assert_eq!(steps[1].wanted, [(0, 5), (1, 3)]);
+    }
+
+    fn mixed() -> Step {
+        Step {
+            tokens: vec![10, 20, 21, 22, 30],
+            parts: vec![(0, 1), (1, 3), (2, 1)],
+            wanted: vec![(0, 7), (3, 8), (4, 9)],
+            rows_apart: false,
+        }
+    }
+
+    #[test]
+    fn few_rows_have_a_step_apart_from_those_of_prompts() {
+        let steps: Vec<_> = mixed().with_rows_apart(Apart::UpTo(2)).collect();
+        assert_eq!(steps.len(), 2);
+        assert!(steps[0].rows_apart && !steps[1].rows_apart);
+        assert_eq!(steps[0].tokens, [10, 30]);
+        assert_eq!(steps[0].parts, [(0, 1), (2, 1)]);
+        assert_eq!(steps[0].wanted, [(0, 7), (1, 9)]);
+        assert_eq!(steps[1].tokens, [20, 21, 22]);
+        assert_eq!(steps[1].parts, [(1, 3)]);
+        assert_eq!(steps[1].wanted, [(2, 8)]);
+    }
+
+    #[test]
+    fn rows_that_are_no_longer_few_are_computed_together() {
+        for apart in [Apart::None, Apart::UpTo(1), Apart::UpTo(4)] {
+            let steps: Vec<_> = mixed().with_rows_apart(apart).collect();
+            assert_eq!(steps.len(), 1, "{apart:?}");
+            assert!(!steps[0].rows_apart);
+            assert_eq!(steps[0].tokens, mixed().tokens);
+        }
+        let steps: Vec<_> = mixed().with_rows_apart(Apart::All).collect();
+        assert!(steps.len() == 1 && steps[0].rows_apart);
+        assert_eq!(steps[0].wanted, mixed().wanted);
     }
 }

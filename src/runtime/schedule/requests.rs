@@ -9,7 +9,9 @@ use std::time::{Duration, Instant};
 use crate::error::{Error, Result};
 use crate::runtime::batch::ensure_known;
 use crate::runtime::generate::{Continuation, prompt_tokens};
-use crate::runtime::{Cancel, Context, Flow, GenerateOptions, Model, SamplingDevice, StopReason};
+use crate::runtime::{
+    Cancel, Context, DraftCounts, Flow, GenerateOptions, Lookup, Model, SamplingDevice, StopReason,
+};
 use crate::sample::Sampler;
 
 /// Gets a request's text, on the thread of the step.
@@ -25,6 +27,8 @@ pub struct Request<'a> {
     /// Appends to what `sequence` holds and leaves it there, as soon as no other
     /// request uses it. Otherwise an empty sequence is taken, and emptied at the end.
     pub keeps_sequence: bool,
+    /// Guesses come when no prompt is read and there are few requests.
+    pub lookup: Lookup,
     pub sampler: Arc<Mutex<Sampler>>,
     pub cancel: Option<Cancel>,
     pub receive: Option<Receiver>,
@@ -40,6 +44,7 @@ pub struct RequestResult {
     pub n_prompt_tokens: usize,
     /// Tokens sampled, the one that ended the text included.
     pub n_tokens: usize,
+    pub drafts: DraftCounts,
     /// From handing in to getting a sequence.
     pub queue_time: Duration,
     /// From there to the first logits.
@@ -56,6 +61,7 @@ impl RequestResult {
             outcome: Err(error),
             n_prompt_tokens: 0,
             n_tokens: 0,
+            drafts: DraftCounts::default(),
             queue_time: Duration::ZERO,
             prompt_time: Duration::ZERO,
             decode_time: Duration::ZERO,
@@ -107,6 +113,7 @@ struct OwnSequence {
 pub(super) struct Parts {
     pub continuation: Continuation,
     pub sampling_device: SamplingDevice,
+    pub lookup: Lookup,
     pub sampler: Arc<Mutex<Sampler>>,
     pub receive: Receiver,
     pub finished: Option<Finished>,
@@ -164,6 +171,7 @@ impl Requests {
     }
 
     fn prepare(&self, request: Request<'_>) -> Result<Waiting> {
+        request.lookup.check()?;
         let options = &request.options;
         options.sampling_device.ensure_there(&self.model)?;
         let text = self.model.text();
@@ -190,6 +198,7 @@ impl Requests {
             parts: Parts {
                 continuation: Continuation::new(&self.model, options, has_receiver)?,
                 sampling_device: options.sampling_device,
+                lookup: request.lookup,
                 sampler: request.sampler,
                 receive: request
                     .receive

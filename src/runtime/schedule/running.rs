@@ -5,18 +5,19 @@ use std::time::{Duration, Instant};
 
 use super::requests::{Ended, Parts, RequestResult, Waiting};
 use crate::error::{Error, Result, Status};
-use crate::runtime::sampling::choose;
+use crate::runtime::speculate::{Room, Speculator};
 use crate::runtime::{Context, StopReason};
 
 pub(super) struct Running {
     id: u64,
     parts: Parts,
+    speculator: Speculator<'static>,
     sequence: i32,
     /// Whether it has to be emptied at the end.
     is_lent: bool,
     /// Tokens that the sequence holds, as far as this request knows.
     length: usize,
-    /// The prompt, then the last token.
+    /// The prompt, then the last token and guesses at what follows it.
     tokens: Vec<i32>,
     n_evaluated: usize,
     n_prompt_tokens: usize,
@@ -31,17 +32,19 @@ impl Running {
         mut waiting: Waiting,
         context: &mut Context,
         sequence: i32,
-    ) -> std::result::Result<Running, Ended> {
+    ) -> std::result::Result<Running, Box<Ended>> {
         let Beginning {
             length,
             prompt: tokens,
             n_known,
+            speculator,
         } = match begin(&mut waiting, context, sequence) {
             Ok(beginning) => beginning,
-            Err(error) => return Err(waiting.refused(error)),
+            Err(error) => return Err(Box::new(waiting.refused(error))),
         };
         Ok(Running {
             id: waiting.id,
+            speculator,
             sequence,
             is_lent: waiting.own_sequence().is_none(),
             length: length + n_known,
@@ -62,6 +65,11 @@ impl Running {
     /// Whether the whole prompt was read.
     pub fn is_decoding(&self) -> bool {
         self.first_logits.is_some()
+    }
+
+    /// Whether there is anything that guesses.
+    pub fn guesses(&self) -> bool {
+        self.speculator.guesses()
     }
 
     /// Tokens that are still to be evaluated, at least one.
@@ -85,6 +93,25 @@ impl Running {
         }
     }
 
+    /// Puts guesses behind the last token, if it decodes; gives how many.
+    pub fn guess(&mut self, context: &Context, room: Room) -> Result<usize> {
+        let &[token] = &self.tokens[..] else {
+            return Ok(0);
+        };
+        let n_more = self.parts.continuation.n_more();
+        let guesses = self.speculator.look_up(context, (token, n_more), room)?;
+        self.tokens.extend(guesses.iter().map(|guess| guess.token));
+        Ok(self.tokens.len() - 1)
+    }
+
+    /// The step has not happened: guesses are none any more.
+    pub fn forget_guesses(&mut self) {
+        if self.is_decoding() {
+            self.tokens.truncate(1);
+            self.speculator.forget_planned();
+        }
+    }
+
     /// So many pending tokens are in the sequence now; whether that was all.
     pub fn was_evaluated(&mut self, n_tokens: usize) -> bool {
         self.length += n_tokens;
@@ -92,29 +119,54 @@ impl Running {
         self.pending().is_empty()
     }
 
-    /// Chooses the next token; says why, if it is the last one.
-    pub fn take_logits(&mut self, context: &Context, row: usize) -> Result<Option<StopReason>> {
+    /// Chooses the next token, and more as long as guesses are right; says why, if it is
+    /// the last one. The first logits of the request's are in this row.
+    pub fn take_logits(
+        &mut self,
+        context: &mut Context,
+        first_row: usize,
+    ) -> Result<Option<StopReason>> {
         self.first_logits.get_or_insert_with(Instant::now);
-        self.ensure_wanted()?;
-        let token = self.choose(context, row)?;
-        self.tokens.clear();
-        self.tokens.push(token);
-        self.n_evaluated = 0;
-        let is_full = self.length == context.n_ctx();
-        let Parts {
-            continuation,
-            receive,
-            ..
-        } = &mut self.parts;
-        continuation.push(token, is_full, receive)
+        self.speculator.was_evaluated(first_row);
+        loop {
+            self.ensure_wanted()?;
+            let token = self.choose(context)?;
+            let is_full = self.length - self.speculator.n_uncertain() == context.n_ctx();
+            let Parts {
+                continuation,
+                receive,
+                ..
+            } = &mut self.parts;
+            if let Some(reason) = continuation.push(token, is_full, receive)? {
+                return Ok(Some(reason));
+            }
+            if !self.speculator.confirms(token) {
+                self.take_back(context)?;
+                self.tokens = vec![token];
+                self.n_evaluated = 0;
+                return Ok(None);
+            }
+        }
     }
 
-    fn choose(&self, context: &Context, row: usize) -> Result<i32> {
+    /// Tokens that were right because they were guessed.
+    pub fn n_accepted(&self) -> usize {
+        self.speculator.counts().n_accepted
+    }
+
+    fn take_back(&mut self, context: &mut Context) -> Result<()> {
+        self.length -= self.speculator.take_back(context)?;
+        Ok(())
+    }
+
+    fn choose(&mut self, context: &mut Context) -> Result<i32> {
         match self.parts.sampler.try_lock() {
             Ok(mut sampler) => {
                 let device = self.parts.sampling_device;
-                let chooser = device.chooser(context.model(), &sampler, false)?;
-                choose(chooser, &mut sampler, context, row)
+                let guesses = self.speculator.guesses();
+                let chooser = device.chooser(context.model(), &sampler, guesses)?;
+                self.speculator.choose_by(chooser);
+                self.speculator.sample(context, &mut sampler)
             }
             Err(TryLockError::WouldBlock) => Err(Error::busy(format!(
                 "another call is using the sampler of request {}; give each request its own",
@@ -128,10 +180,11 @@ impl Running {
     }
 
     /// Its result; a lent sequence is empty again.
-    pub fn end(self, context: &mut Context, outcome: Result<StopReason>) -> Ended {
+    pub fn end(mut self, context: &mut Context, outcome: Result<StopReason>) -> Ended {
+        let settled = self.take_back(context);
         let returned = match self.is_lent {
             true => context.trim(self.sequence, 0),
-            false => Ok(()),
+            false => settled,
         };
         let read = self.first_logits.unwrap_or_else(Instant::now);
         Ended {
@@ -140,6 +193,7 @@ impl Running {
                 outcome: outcome.and_then(|reason| returned.map(|()| reason)),
                 n_prompt_tokens: self.n_prompt_tokens,
                 n_tokens: self.parts.continuation.n_tokens(),
+                drafts: self.speculator.counts(),
                 queue_time: self.queue_time,
                 prompt_time: read - self.started,
                 decode_time: read.elapsed(),
@@ -155,9 +209,11 @@ struct Beginning {
     prompt: Vec<i32>,
     /// Tokens of the prompt that the prefix cache had.
     n_known: usize,
+    speculator: Speculator<'static>,
 }
 
 fn begin(waiting: &mut Waiting, context: &mut Context, sequence: i32) -> Result<Beginning> {
+    let speculator = Speculator::by_lookup(context, sequence, waiting.parts.lookup)?;
     let length = context.sequence_length(sequence)?;
     let prompt = waiting.take_prompt(length);
     if length + prompt.len() > context.n_ctx() {
@@ -173,5 +229,6 @@ fn begin(waiting: &mut Waiting, context: &mut Context, sequence: i32) -> Result<
         length,
         prompt,
         n_known,
+        speculator,
     })
 }

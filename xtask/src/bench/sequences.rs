@@ -163,7 +163,8 @@ impl Subject {
         )])
     }
 
-    /// Beside the same text without guesses.
+    /// Beside the same text without guesses, with activations of 8 bits, for which a row
+    /// more costs least.
     pub(super) fn guesses(
         &self,
         measurement: Measurement,
@@ -184,6 +185,7 @@ impl Subject {
             n_tokens + ROOM_FOR_PROMPT,
             settings.n_threads
         );
+        worker.ask("eight-bits")?;
         if by == Guesser::Draft {
             worker.ask(&format!("open {}", bundled_draft().display()))?;
             worker.ask(&context)?;

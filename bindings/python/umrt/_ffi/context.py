@@ -28,6 +28,9 @@ KV_Q4_G32 = 7
 OVERFLOW_REFUSE = 0
 OVERFLOW_SHIFT = 1
 
+ACTIVATIONS_AUTO = 0
+ACTIVATIONS_EIGHT_BITS = 1
+
 
 class CtxParams(Struct):
     _fields_ = [
@@ -42,6 +45,8 @@ class CtxParams(Struct):
         ("overflow", c_uint32),
         ("n_keep", c_uint32),
         ("pressure_kv_type", c_uint32),
+        ("activations", c_uint32),
+        ("reserved", c_uint32),
     ]
 
 

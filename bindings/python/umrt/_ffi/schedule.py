@@ -29,6 +29,8 @@ class RequestResult(Struct):
         ("stop_reason", c_uint32),
         ("n_prompt_tokens", c_uint32),
         ("n_tokens", c_uint32),
+        ("n_drafted", c_uint32),
+        ("n_accepted", c_uint32),
         ("reserved", c_uint32),
         ("queue_ns", c_uint64),
         ("first_token_ns", c_uint64),
@@ -61,6 +63,7 @@ class StepResult(Struct):
         ("n_waiting", c_uint32),
         ("n_prompt_tokens", c_uint32),
         ("n_decode_tokens", c_uint32),
+        ("n_drafted", c_uint32),
     ]
 
 

@@ -40,6 +40,8 @@ public final class Context: Sendable {
         public var usesPrefixCache = false
         /// What happens when tokens do not fit behind a sequence.
         public var overflow = Overflow.refuse
+        /// As what activations are multiplied with quantized weights.
+        public var activations = Activations.automatic
 
         public init(tokensPerSequence: Int = 0, sequenceCount: Int = 0) {
             self.tokensPerSequence = tokensPerSequence
@@ -55,6 +57,7 @@ public final class Context: Sendable {
             params.kv_type = keysAndValues.rawValue
             params.pressure_kv_type = keysAndValuesUnderPressure.rawValue
             params.memory_limit = memoryLimitBytes
+            params.activations = activations.rawValue
             params.prefix_cache = usesPrefixCache ? 1 : 0
             if case .shift(let kept) = overflow {
                 params.overflow = UInt32(UMRT_OVERFLOW_SHIFT)
@@ -71,6 +74,15 @@ public final class Context: Sendable {
         /// Half of the oldest tokens behind the first ones are removed as by
         /// `Context.shift`. A few that stay (4, say) keep a text coherent.
         case shift(keeping: Int)
+    }
+
+    /// Bits of activations in products with quantized weights.
+    public enum Activations: UInt32, Sendable {
+        /// 15 for a single token, 8 where several bfloat16 tokens are evaluated together.
+        case automatic = 0
+        /// 8 always: what a sequence gets does not depend on up to 11 tokens of others that
+        /// decode beside it. On GPUs it is refused.
+        case bits8 = 1
     }
 
     /// How keys and values are stored. Fewer bits take less memory and cost accuracy:
