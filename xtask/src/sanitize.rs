@@ -4,7 +4,8 @@
 //! - `address`: tests/c compiled with AddressSanitizer, UndefinedBehaviorSanitizer and
 //!   LeakSanitizer, against the ordinary library, whose allocations they see
 //! - `memcheck`: some of them under valgrind, which sees inside of the library too
-//! - `thread`: the kernels' pool of threads, compiled with ThreadSanitizer, std included
+//! - `thread`: the kernels' pool of threads, and the library where several threads use
+//!   it, compiled with ThreadSanitizer, std included
 
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
@@ -15,9 +16,10 @@ use anyhow::{Result, bail};
 use crate::cache::Cache;
 use crate::kernels_crate;
 use crate::library::{Library, bundled_model, standalone};
+use crate::setup::setup;
 use crate::test::{Outcome, c_sources};
 use crate::toolchain::{THREAD, Toolchain, without_own_flags};
-use crate::util::{cargo, find_program, metadata, quoted, root, run, write_if_changed};
+use crate::util::{cargo, find_program, quoted, root, run, write_if_changed};
 
 const ADDRESS_FLAGS: [&str; 3] = [
     "-fsanitize=address,undefined",
@@ -48,6 +50,10 @@ const QUICK: [&str; 6] = [
     "structures",
     "text",
 ];
+/// What several threads do, of the tests in tests/runtime.
+const OF_THREADS: [&str; 4] = ["threads::", "cancelling::", "scheduling::", "prefixes::"];
+/// MLX is compiled without, so the order that its atomic reference counts make is not seen.
+const NOT_RACES: &str = "race:mlx::core::array::is_available\n";
 /// Valgrind is 50 times as slow as the machine.
 const UNDER_VALGRIND: [&str; 6] = QUICK;
 
@@ -149,7 +155,7 @@ fn stem(source: &Path) -> Cow<'_, str> {
 }
 
 fn thread() -> Result<()> {
-    let metadata = metadata()?;
+    let metadata = setup(None)?;
     let toolchain = Toolchain::installed()?;
     let sysroot = toolchain.sanitized_sysroot(&Cache::open()?, &THREAD)?;
     let folder = metadata.target_dir.join("thread");
@@ -160,12 +166,25 @@ fn thread() -> Result<()> {
     let host = toolchain.host();
     let section = format!("[target.{host}]\nrustflags = [{}]\n", flags.join(", "));
     write_if_changed(&config, &section)?;
-    run(without_own_flags(&mut cargo())
-        .current_dir(&folder)
-        .env("RUSTC_BOOTSTRAP", "1")
-        .args(["test", "--quiet", "--lib", "--target", host, "--config"])
-        .arg(&config)
-        .arg("--target-dir")
-        .arg(folder.join("target"))
-        .args(["--", "pool", "stop"]))
+    let not_races = folder.join("not-races");
+    write_if_changed(&not_races, NOT_RACES)?;
+    let test = |package: &Path, tests: &[&str], filters: &[&str]| {
+        run(without_own_flags(&mut cargo())
+            .current_dir(package)
+            .env("RUSTC_BOOTSTRAP", "1")
+            .env(
+                "TSAN_OPTIONS",
+                format!("suppressions={}", not_races.display()),
+            )
+            .arg("test")
+            .args(tests)
+            .args(["--target", host, "--config"])
+            .arg(&config)
+            .arg("--target-dir")
+            .arg(folder.join("target"))
+            .arg("--")
+            .args(filters))
+    };
+    test(&folder, &["--quiet", "--lib"], &["pool", "stop"])?;
+    test(root(), &["--package=umrt", "--test=runtime"], &OF_THREADS)
 }
