@@ -138,6 +138,7 @@ def mutated(draw: Drawing, base: ModelSpec, name: str) -> ModelSpec:
         config["sliding_window"] = draw.whole(1, 24)
     change_experts(draw, config)
     change_memories(draw, config)
+    change_shared_layers(draw, config)
     if "conv_L_cache" in config:
         config["conv_L_cache"] = draw.whole(2, 6)
     config["rope_parameters"] = drawn_rope(draw, base, config)
@@ -164,6 +165,8 @@ def extra_keys(base: ModelSpec, config: Config) -> Config:
     drawn = {
         "block_dim": config["hidden_size"],
         "block_ff_dim": config.get("intermediate_size"),
+        "global_head_dim": config.get("global_head_dim"),
+        "num_global_key_value_heads": config.get("num_global_key_value_heads"),
         "full_attn_idxs": [layer for layer, kind in enumerate(kinds) if kind == "full_attention"],
     }
     return {key: drawn.get(key, value) for key, value in base.extra_keys.items()}
@@ -172,8 +175,10 @@ def extra_keys(base: ModelSpec, config: Config) -> Config:
 def drawn_quantization(draw: Drawing, base: ModelSpec) -> Quantization | None:
     if base.mxfp4_experts or base.family == "gpt_oss":
         return base.quantization
-    # mlx-lm does not know the first by this name, and takes factors into weights of the other.
-    if base.family in ("qwen3_5_text", "falcon_h1"):
+    # mlx-lm does not know two by these names, and takes factors into weights of the other.
+    if base.family in ("qwen3_5_text", "gemma3n_text", "falcon_h1"):
+        return None
+    if base.config.get("enable_moe_block"):
         return None
     if base.wrapping is not None or base.published_as is not None or draw.one_of(False, True):
         return None
@@ -237,6 +242,31 @@ def change_memories(draw: Drawing, config: Config) -> None:
         config["mamba_d_conv"] = draw.whole(2, 8)
         if "mamba_d_ssm" in config:
             config["mamba_d_ssm"] = inner
+
+
+def change_shared_layers(draw: Drawing, config: Config) -> None:
+    if "num_kv_shared_layers" not in config:
+        return
+    # Both kinds of layers are in front of those that share, and the last one sees all.
+    n_layers = draw.whole(4, 6)
+    kinds = ("sliding_attention", "full_attention")
+    config["num_hidden_layers"] = n_layers
+    config["layer_types"] = [kinds[(n_layers - layer) % 2] for layer in range(n_layers)]
+    config["num_kv_shared_layers"] = draw.whole(0, n_layers - 2)
+    config["vocab_size_per_layer_input"] = config["vocab_size"]
+    if config["hidden_size_per_layer_input"]:
+        config["hidden_size_per_layer_input"] = 64
+    if "global_head_dim" in config:
+        config["global_head_dim"] = draw.one_of(16, 32, 64, 96)
+    if "num_global_key_value_heads" in config:
+        config["num_global_key_value_heads"] = 1
+    if "top_k_experts" in config:
+        config["top_k_experts"] = config.pop("num_experts_per_tok")
+    if "activation_sparsity_pattern" in config:
+        shares = [draw.one_of(0.0, 0.5, 0.9) for _ in range(n_layers)]
+        config["activation_sparsity_pattern"] = shares
+        config["altup_num_inputs"] = draw.whole(2, 4)
+        config["vocab_size_per_layer_input"] -= draw.whole(0, 8)
 
 
 def drawn_rope(draw: Drawing, base: ModelSpec, config: Config) -> Config:
