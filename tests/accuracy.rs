@@ -43,12 +43,6 @@ const NATIVE_ROWS: Bounds = Bounds {
     perplexity: 1e-3,
 };
 
-/// Activations of 8 bits for single rows too measure 2.4e-5 and 2e-4.
-const EIGHT_BITS: Bounds = Bounds {
-    mean_divergence: 4e-5,
-    perplexity: 1e-3,
-};
-
 /// Sums in another order measure 5e-13; integers in place of float32 activations
 /// would measure 1.5e-9.
 const FLOAT32: Bounds = Bounds {
@@ -302,7 +296,8 @@ fn activations_of_eight_bits_cost_as_much_as_they_are_said_to() {
         activations: Activations::EightBits,
         ..ContextOptions::default()
     };
-    assert_within(&EIGHT_BITS, Precision::Native, &how, &DECODING);
+    // Single rows are what they are among several.
+    assert_within(&NATIVE_ROWS, Precision::Native, &how, &DECODING);
     assert_within(&NATIVE_ROWS, Precision::Native, &how, &PREFILL[..1]);
 }
 
