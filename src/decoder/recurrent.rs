@@ -168,12 +168,13 @@ impl RecurrentSpec {
         }
     }
 
-    /// What our kernels make of a token between its projections and what is mixed.
-    pub fn inner_columns(&self) -> usize {
+    /// The most that our kernels hold of a token beside its projections, up to what is
+    /// mixed.
+    pub fn kernel_bytes(&self, element: usize) -> usize {
         match self {
-            RecurrentSpec::ShortConv(_) => 0,
-            RecurrentSpec::Delta(delta) => delta.inner_columns(),
-            RecurrentSpec::Scan(scan) => scan.inner_columns(),
+            RecurrentSpec::ShortConv(conv) => conv.n_channels * element,
+            RecurrentSpec::Delta(delta) => delta.kernel_columns() * element,
+            RecurrentSpec::Scan(scan) => scan.kernel_bytes(element),
         }
     }
 

@@ -9,8 +9,8 @@ mod stock;
 
 use self::stock::StockShape;
 use crate::decoder::{
-    AdaptedColumns, BranchScales, DecoderSpec, DenseForm, ExpertsSpec, HeadsSpec, LatentSpec,
-    MlpSpec, QkNorm, RecurrentSpec,
+    AdaptedColumns, DecoderSpec, DenseForm, ExpertsSpec, HeadsSpec, LatentSpec, MixerSpec, MlpSpec,
+    QkNorm, RecurrentSpec,
 };
 use crate::kernels::{Activations, AttentionShape, Float, MixtureShape, ProductShape, Stored};
 use crate::mlx::{CHOICE_BYTES_PER_LOGIT, CpuOps, Device, Dtype};
@@ -217,10 +217,9 @@ impl StepShape {
 }
 
 /// Arrays that adding a block's output to the residual stream makes: the product
-/// adds by itself unless there is something in between.
-fn n_sums(spec: &DecoderSpec, has_norm_after: bool) -> usize {
-    let has_factors = spec.branch_scales != BranchScales::ONES;
-    match has_norm_after || spec.residual_scale != 1.0 || has_factors {
+/// adds by itself unless there is something in between, such as a factor.
+fn n_sums(spec: &DecoderSpec, has_norm_after: bool, scale: f32) -> usize {
+    match has_norm_after || spec.residual_scale * scale != 1.0 {
         true => 2,
         false => 1,
     }
@@ -259,19 +258,21 @@ fn inputs_columns(spec: &DecoderSpec) -> usize {
 /// still there.
 fn layer_row_bytes(spec: &DecoderSpec, layer: usize, element: usize) -> usize {
     let hidden = spec.hidden_size * element;
-    let (mixing, mixed) = match spec.mixers[layer].recurrent() {
-        Some(recurrent) => {
-            let mixed = recurrent.mixed_columns();
-            (
-                recurrent.row_columns() + recurrent.inner_columns() + mixed,
-                mixed,
-            )
+    let (in_mixer, mixed) = match &spec.mixers[layer] {
+        MixerSpec::Recurrent(recurrent) => {
+            let mixed = recurrent.mixed_columns() * element;
+            (recurrent_bytes(recurrent, element), mixed)
         }
-        None => (attention_columns(spec, layer), spec.attended_columns(layer)),
+        MixerSpec::Attention | MixerSpec::Both(_) => {
+            let mixed = spec.attended_columns(layer) * element;
+            (attention_columns(spec, layer) * element, mixed)
+        }
     };
-    let (in_mixer, mixed) = (hidden + mixing * element, mixed * element);
-    let sums = |has_norm_after| n_sums(spec, has_norm_after) * hidden;
-    let behind_mixer = hidden + mixed + sums(spec.has_norm_after_attention());
+    let in_mixer = hidden + in_mixer;
+    let scales = &spec.branch_scales;
+    let sums = |has_norm_after, scale| n_sums(spec, has_norm_after, scale) * hidden;
+    let behind_mixer = hidden + mixed + sums(spec.has_norm_after_attention(), scales.mixer);
+    let behind_mlp = sums(spec.has_norm_after_mlp(), scales.mlp);
     let mlp = match &spec.mlps[layer] {
         MlpSpec::None => 0,
         MlpSpec::Dense(dense) => {
@@ -280,12 +281,12 @@ fn layer_row_bytes(spec: &DecoderSpec, layer: usize, element: usize) -> usize {
                 DenseForm::Gated(_) => 1,
                 DenseForm::Plain(_) => 2,
             };
-            n_inner * dense.intermediate_size * element + sums(spec.has_norm_after_mlp())
+            n_inner * dense.intermediate_size * element + behind_mlp
         }
         MlpSpec::Experts(experts) => {
             let normalized = usize::from(spec.has_mlp_norm()) * hidden;
             let routes = experts.router_outputs() * size_of::<f32>();
-            let sum = sums(spec.has_norm_after_mlp()) - hidden;
+            let sum = behind_mlp - hidden;
             normalized + hidden + routes.max(sum)
         }
     };
@@ -302,10 +303,23 @@ fn layer_row_bytes(spec: &DecoderSpec, layer: usize, element: usize) -> usize {
         let let_in = hidden.max(inputs.columns * element);
         2 * hidden + let_in + inputs.columns * element
     });
+    let beside_attention = match &spec.mixers[layer] {
+        MixerSpec::Both(recurrent) => {
+            let onto = recurrent.mixed_columns() * element + sums(false, scales.beside);
+            hidden + mixed + hidden + onto.max(recurrent_bytes(recurrent, element))
+        }
+        MixerSpec::Attention | MixerSpec::Recurrent(_) => 0,
+    };
     in_mixer
         .max(behind_mixer)
+        .max(beside_attention)
         .max(in_mlp)
         .max(with_input.unwrap_or(0))
+}
+
+/// The most that a recurrent mixer holds of a token beside the hidden state.
+fn recurrent_bytes(recurrent: &RecurrentSpec, element: usize) -> usize {
+    recurrent.row_columns() * element + recurrent.kernel_bytes(element)
 }
 
 /// The most that attention holds of a token beside the hidden state.
@@ -319,7 +333,7 @@ fn attention_columns(spec: &DecoderSpec, layer: usize) -> usize {
         };
         return match spec.gates_attention {
             // With the rows that have the gates, and what goes through them.
-            true => columns + projected + 2 * attended,
+            true => columns + projected + attended,
             false => columns,
         };
     };

@@ -94,9 +94,14 @@ impl DeltaSpec {
         self.shape.columns()
     }
 
-    /// What is convolved and what comes of it.
-    pub fn inner_columns(&self) -> usize {
-        2 * self.shape.mixed_columns()
+    /// What is convolved, if it is a copy, and what comes of it; then that and what heads
+    /// say.
+    pub fn kernel_columns(&self) -> usize {
+        let (mixed, said) = (self.shape.mixed_columns(), self.shape.columns());
+        match self.inputs {
+            DeltaInputs::ByHead => mixed + mixed.max(said),
+            DeltaInputs::Apart => mixed + said,
+        }
     }
 
     pub fn thread_floats(&self, n_tokens: usize) -> usize {
@@ -230,8 +235,9 @@ impl DeltaWeights {
         };
         let rows = ops.joined(projected)?;
         if let Some(states) = step.states() {
-            let mixed = self.convolved_inputs(ops, &rows)?;
-            let mixed = ops.convolve_in_states(&mixed, &conv, layer, states)?;
+            let inputs = self.convolved_inputs(ops, &rows)?;
+            let mixed = ops.convolve_in_states(&inputs, &conv, layer, states)?;
+            drop(inputs);
             return ops.recall_in_states((&mixed, &rows), &delta, layer, states);
         }
         mix_each(ops, layer, &rows, (segments, step), &|rows, states| {

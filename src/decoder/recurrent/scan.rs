@@ -135,9 +135,10 @@ impl ScanSpec {
         self.shape.columns()
     }
 
-    /// What was convolved, and what heads said in float32, which may be twice as wide.
-    pub fn inner_columns(&self) -> usize {
-        self.shape.mixed_columns() + 2 * self.shape.columns()
+    /// What heads say in float32, and what was convolved before or goes through gates then.
+    pub fn kernel_bytes(&self, element: usize) -> usize {
+        let (mixed, said) = (self.shape.mixed_columns(), self.shape.columns());
+        said * size_of::<f32>() + mixed.max(said) * element
     }
 
     pub fn thread_floats(&self, n_tokens: usize) -> usize {

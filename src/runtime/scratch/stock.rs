@@ -62,7 +62,11 @@ impl StockShape {
             element,
             device,
             has_score_cap: spec.score_cap.is_some(),
-            n_sums: n_sums(spec, spec.has_norm_after_attention()),
+            n_sums: n_sums(
+                spec,
+                spec.has_norm_after_attention(),
+                spec.branch_scales.mixer,
+            ),
             mlp_bytes: largest_group(&mlp_bytes, 1),
             mlps_bytes: largest_group(&mlp_bytes, LAYERS_AHEAD),
             inputs_bytes: inputs_columns(spec) * (4 * element + 3 * size_of::<f32>()),
@@ -138,7 +142,9 @@ fn mlp_bytes(spec: &DecoderSpec, mlp: &MlpSpec, element: usize) -> usize {
     let inputs = spec.layer_inputs.map_or(0, |inputs| {
         inputs.columns * (2 * element + 3 * size_of::<f32>()) + 8 * hidden * element
     });
-    let sums = 2 * n_sums(spec, spec.has_norm_after_mlp()) * hidden * element + inputs;
+    let sums =
+        2 * n_sums(spec, spec.has_norm_after_mlp(), spec.branch_scales.mlp) * hidden * element
+            + inputs;
     let states = spec.altup.map_or(0, |altup| altup.states.width());
     let sums = sums + 12 * states * size_of::<f32>();
     let beside = spec.experts_beside;
