@@ -392,7 +392,7 @@ fn keys_may_be_values_as_well() {
         ..Shape::smallest()
     };
     let case = shape.case();
-    let ones = vec![1.0; 16];
+    let ones = [1.0; 16];
     let norm = Norm::Rms {
         weight: None,
         offset: 0.0,
