@@ -11,7 +11,6 @@ use std::thread;
 
 use common::process::{give_back_large_blocks, isolated, peak_growth};
 use common::random_family::{Form, Latent, Mixture, RandomFamily, Shared};
-use common::random_memories::Memories;
 use common::random_model::RandomModel;
 use common::{context_of, open, token_ids};
 use umrt::checkpoint::Dtype;
@@ -76,16 +75,13 @@ const SHARED: Form = Form::Shared(Shared {
 });
 
 /// Forms of layers that `RandomModel` does not have.
-const OTHER_FORMS: [Form; 9] = [
+const OTHER_FORMS: [Form; 6] = [
     MIXTURE,
     Form::Gemma2,
     Form::Phi,
     Form::Olmo2,
     LATENT,
     Form::ShortConv(2),
-    Form::Memories(Memories::Delta),
-    Form::Memories(Memories::Scan),
-    Form::Memories(Memories::Beside),
 ];
 
 /// What one evaluation took.

@@ -12,7 +12,6 @@ pub mod damaged;
 pub mod process;
 pub mod random;
 pub mod random_family;
-pub mod random_memories;
 pub mod random_model;
 
 use std::path::{Path, PathBuf};

@@ -3,7 +3,6 @@
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::random_memories::Memories;
 use super::random_model::{RandomModel, write_random};
 
 /// How the layers differ.
@@ -26,8 +25,6 @@ pub enum Form {
     /// The last layers see the keys and values of those in front of them; all have inputs
     /// of their own.
     Shared(Shared),
-    /// Heads with memories.
-    Memories(Memories),
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -114,7 +111,6 @@ impl RandomFamily {
                 config["qk_rope_head_dim"] = json!(latent.rotated_dim);
                 config["v_head_dim"] = json!(latent.value_dim);
             }
-            Form::Memories(memories) => memories.configure(&self.shape, &mut config),
             Form::ShortConv(each) => {
                 let kind = |layer| match attends(layer, each) {
                     true => "full_attention",
@@ -159,7 +155,6 @@ impl RandomFamily {
             Form::Latent(latent) => self.make_latent(&mut shapes, &latent),
             Form::ShortConv(each) => self.make_short_conv(&mut shapes, each),
             Form::Shared(shared) => self.make_shared(&mut shapes, &shared),
-            Form::Memories(memories) => memories.change(&self.shape, &mut shapes),
         }
         shapes
     }
