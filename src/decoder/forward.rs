@@ -1,23 +1,26 @@
 //! The forward pass. Tokens of all sequences go through the projections
 //! together; each sees the cache of its own sequence.
+//!
+//! - here: [`Decoder`], from tokens to logits, layer by layer
+//! - `mixer`: what tokens know of those in front of them
+//! - `network`: feed-forward networks
+//! - `by_length`: rotations that depend on the context's size
 
-use std::sync::{Arc, Mutex, PoisonError};
+mod by_length;
+mod mixer;
+mod network;
 
-use super::adapter::{Adapted, LayerUpdates, have_gains};
-use super::attention::{Segment, StepPlaces, attend};
-use super::family::QkNorm;
-use super::mlp::{DenseForm, MlpSpec};
+use std::sync::Arc;
+
+use self::by_length::ByLength;
+use super::adapter::{Adapted, LayerUpdates};
+use super::attention::{Segment, StepPlaces};
 use super::spec::DecoderSpec;
-use super::weights::{
-    Beside, HeadProjections, LoadedBytes, Mixer, MlpWeights, NormWeights, Weights,
-};
+use super::weights::{LoadedBytes, NormWeights, Weights};
 use crate::checkpoint::{AdapterFiles, Checkpoint};
 use crate::error::Result;
 use crate::kernels::{RopeTable, Shift};
-use crate::mlx::{
-    Array, AttentionLayer, CpuOps, Dtype, Gate, GatedLinears, Linear, LowRank, Norm, Ops,
-    Projected, Rope, Rotation, Stream,
-};
+use crate::mlx::{Array, CpuOps, Dtype, Norm, Ops, Rope, Stream};
 
 /// A loaded model: immutable, shared by all of its contexts.
 pub struct Decoder {
@@ -251,200 +254,6 @@ impl Decoder {
         ops.astype(&states, Dtype::F32)
     }
 
-    /// What each segment's tokens know of its sequence, as the output projection takes
-    /// it.
-    fn mix(
-        &self,
-        (ops, updates): (&Ops, &[LowRank]),
-        index: usize,
-        hidden: &Array,
-        segments: &mut [Segment<'_>],
-        step: &StepPlaces,
-        rotation: Option<&Rotation<'_>>,
-    ) -> Result<Array> {
-        let (spec, layer) = (&self.spec, &self.weights.layers[index]);
-        let norm = layer.attention_norm.as_ref().map(|norm| self.norm(norm));
-        let heads = &spec.heads[index];
-        let mut gates = None;
-        let (projected, [query_norm, key_norm]) = match &layer.mixer {
-            Mixer::Recurrent(weights) => {
-                let projected = ops.project(hidden, norm, &weights.linears())?;
-                let projected = ops.adapt(projected, hidden, norm, updates)?;
-                return weights.mix(ops, index, &projected, segments, step);
-            }
-            Mixer::Latent(weights) => (weights.project(ops, hidden, norm)?, [None; 2]),
-            Mixer::Heads(weights) => {
-                let linears: Vec<_> = weights.linears.iter().collect();
-                let projected = ops.project(hidden, norm, &linears)?;
-                let mut projected = ops.adapt(projected, hidden, norm, updates)?;
-                if spec.gates_attention {
-                    let n_heads = (heads.n_heads, heads.n_kv_heads);
-                    let (others, rows, layer) =
-                        ops.apart_from_gates(projected, n_heads, heads.head_dim)?;
-                    (projected, gates) = (others, Some((rows, layer)));
-                }
-                self.normalize_heads(ops, weights, projected)?
-            }
-        };
-        let parameters = AttentionLayer {
-            index: heads.cache_layer,
-            contents: heads.contents,
-            n_heads: heads.n_heads,
-            n_kv_heads: heads.n_kv_heads,
-            head_dim: heads.head_dim,
-            rows_by_head: spec.has_rows_by_head(),
-            values_in_keys: spec.latent.map(|latent| latent.shape.rank),
-            query_norm,
-            key_norm,
-            value_norm: spec.value_norm.then(|| self.norm_of(None)),
-            rotation,
-            scale: spec.attention_scale_of(index),
-            position_scale: spec.position_scale,
-            window: spec.windows[index],
-            soft_cap: spec.score_cap,
-            sinks: layer.sinks.as_ref(),
-        };
-        let seen = attend(ops, &projected, &parameters, segments, step)?;
-        drop(projected);
-        match (&layer.mixer, gates) {
-            (Mixer::Latent(weights), _) => weights.expand(ops, &seen),
-            (_, Some((rows, gates))) => ops.gate_heads(&seen, &rows, &gates),
-            (_, None) => Ok(seen),
-        }
-    }
-
-    /// `sum` plus what a recurrent mixer makes of the same `hidden` states as attention.
-    fn add_beside(
-        &self,
-        ops: &Ops,
-        index: usize,
-        beside: &Beside,
-        (hidden, sum): (&Array, &Array),
-        segments: &mut [Segment<'_>],
-        step: &StepPlaces,
-    ) -> Result<Array> {
-        let norm = self.weights.layers[index].attention_norm.as_ref();
-        let norm = norm.map(|norm| self.norm(norm));
-        let projected = ops.project(hidden, norm, &beside.mixer.linears())?;
-        let mixed = beside.mixer.mix(ops, index, &projected, segments, step)?;
-        let scale = self.spec.branch_scales.beside;
-        self.project_onto(ops, sum, &mixed, (&beside.output, &[]), (None, scale))
-    }
-
-    /// Normalizes rows of queries and keys; norms of single heads are left to
-    /// attention.
-    fn normalize_heads<'a>(
-        &self,
-        ops: &Ops,
-        heads: &'a HeadProjections,
-        projected: Projected,
-    ) -> Result<(Projected, [Option<Norm<'a>>; 2])> {
-        let norms = [&heads.query_norm, &heads.key_norm];
-        let norms = norms.map(|norm| norm.as_ref().map(|norm| self.norm(norm)));
-        match self.spec.qk_norm {
-            QkNorm::None | QkNorm::Heads => Ok((projected, norms)),
-            QkNorm::Rows => Ok((ops.normalize_parts(projected, norms)?, [None; 2])),
-        }
-    }
-
-    /// `residual` plus what the feed-forward network makes of `input`.
-    fn mlp(
-        &self,
-        (ops, updates): (&Ops, &LayerUpdates),
-        index: usize,
-        input: &Array,
-        residual: &Array,
-    ) -> Result<Array> {
-        let layer = &self.weights.layers[index];
-        let norm = layer.mlp_norm.as_ref().map(|norm| self.norm(norm));
-        let after = (layer.after_mlp.as_ref(), self.spec.branch_scales.mlp);
-        match (&layer.mlp, &self.spec.mlps[index]) {
-            (MlpWeights::Gated(weights), MlpSpec::Dense(dense)) => {
-                let DenseForm::Gated(gate) = dense.form else {
-                    unreachable!("loaded by its form")
-                };
-                let gate = (gate, dense.cutoff);
-                let gated = gated(ops, input, norm, gate, weights, &updates.gate_up)?;
-                let down = (&weights.down, &updates.down[..]);
-                let Some(beside) = &layer.experts_beside else {
-                    return self.project_onto(ops, residual, &gated, down, after);
-                };
-                let dense = self.project_and_adapt(ops, &gated, down)?;
-                drop(gated);
-                let sum = beside.add_onto(ops, (&dense, input), |norm| self.norm(norm))?;
-                drop(dense);
-                self.add_onto(ops, residual, &sum, after)
-            }
-            (
-                MlpWeights::Plain {
-                    up,
-                    down,
-                    activation,
-                },
-                _,
-            ) => {
-                let inner = ops.project_one(input, norm, up, self.dtype)?;
-                let inner = ops.adapt_one(inner, input, norm, &updates.gate_up)?;
-                let inner = ops.activate(*activation, &inner)?;
-                let down = (down, &updates.down[..]);
-                self.project_onto(ops, residual, &inner, down, after)
-            }
-            (MlpWeights::Experts(experts), _) => {
-                let input = match norm {
-                    Some(norm) => ops.normalize(input, norm)?,
-                    None => input.clone(),
-                };
-                if after.0.is_none() && self.spec.residual_scale * after.1 == 1.0 {
-                    return ops.mix_experts((&input, &input), experts, Some(residual));
-                }
-                let mixed = ops.mix_experts((&input, &input), experts, None)?;
-                self.add_onto(ops, residual, &mixed, after)
-            }
-            (MlpWeights::None, _) => Ok(residual.clone()),
-            _ => unreachable!("loaded by its kind"),
-        }
-    }
-
-    /// `residual` plus a projection, perhaps normalized, and scaled by its kind.
-    fn project_onto(
-        &self,
-        ops: &Ops,
-        residual: &Array,
-        x: &Array,
-        (linear, updates): (&Linear, &[LowRank]),
-        after: (Option<&NormWeights>, f32),
-    ) -> Result<Array> {
-        // Gains change the product, which must not be in a sum yet.
-        let is_plain = after.0.is_none() && self.spec.residual_scale * after.1 == 1.0;
-        if is_plain && !have_gains(updates) {
-            let sum = ops.project_onto(residual, x, linear)?;
-            return ops.adapt_one(sum, x, None, updates);
-        }
-        let product = self.project_and_adapt(ops, x, (linear, updates))?;
-        self.add_onto(ops, residual, &product, after)
-    }
-
-    fn project_and_adapt(
-        &self,
-        ops: &Ops,
-        x: &Array,
-        (linear, updates): (&Linear, &[LowRank]),
-    ) -> Result<Array> {
-        let product = ops.project_one(x, None, linear, self.dtype)?;
-        ops.adapt_one(product, x, None, updates)
-    }
-
-    fn add_onto(
-        &self,
-        ops: &Ops,
-        residual: &Array,
-        x: &Array,
-        (after, scale): (Option<&NormWeights>, f32),
-    ) -> Result<Array> {
-        let after = after.map(|norm| self.norm(norm));
-        ops.add_onto(residual, x, after, self.spec.residual_scale * scale)
-    }
-
     fn norm<'a>(&self, weights: &'a NormWeights) -> Norm<'a> {
         Norm {
             bias: weights.bias.as_ref(),
@@ -467,52 +276,5 @@ fn chosen(ops: &Ops, hidden: &Array, rows: &[i32]) -> Result<Array> {
     match (0..hidden.dim(0)).eq(rows.iter().copied()) {
         true => Ok(hidden.clone()),
         false => ops.rows(hidden, &Array::from_i32(rows, &[rows.len() as i32])?),
-    }
-}
-
-/// What `up` makes of `x`, through the gate; in one node where nothing is adapted.
-fn gated(
-    ops: &Ops,
-    x: &Array,
-    norm: Option<Norm<'_>>,
-    (gate, cutoff): (Gate, Option<f32>),
-    weights: &GatedLinears,
-    updates: &[LowRank],
-) -> Result<Array> {
-    if updates.is_empty() && cutoff.is_none() {
-        return ops.project_gated(x, norm, gate, &weights.gate, &weights.up);
-    }
-    let projected = ops.project(x, norm, &[&weights.gate, &weights.up])?;
-    let projected = ops.adapt(projected, x, norm, updates)?;
-    match cutoff {
-        Some(cutoff) => ops.gate_sparsely(gate, cutoff, &projected),
-        None => ops.gate(gate, &projected),
-    }
-}
-
-/// A rotation in contexts of any length, as MLX's arrays for that of the last one.
-struct ByLength {
-    rope: super::Rope,
-    made: Mutex<(u32, Arc<Rope>)>,
-}
-
-impl ByLength {
-    fn new(rope: &super::Rope) -> Result<ByLength> {
-        let plain = Rope::new(rope.pairing, &rope.wavelengths, rope.magnitude)?;
-        Ok(ByLength {
-            rope: rope.clone(),
-            made: Mutex::new((rope.kind(0), Arc::new(plain))),
-        })
-    }
-
-    fn of(&self, max_tokens: usize) -> Result<Arc<Rope>> {
-        let kind = self.rope.kind(max_tokens);
-        let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
-        if made.0 != kind {
-            let rope = self.rope.in_context_of(max_tokens);
-            let rope = Rope::new(rope.pairing, &rope.wavelengths, rope.magnitude)?;
-            *made = (kind, Arc::new(rope));
-        }
-        Ok(made.1.clone())
     }
 }
