@@ -127,5 +127,6 @@ damaged! {
     damaged_templates_and_requests_are_refused_or_work: "chat",
     damaged_adapters_are_refused_or_work: "adapter",
     damaged_saved_sequences_are_refused_or_work: "saved",
+    damaged_saved_states_are_refused_or_work: "states",
     damaged_prompt_caches_are_refused_or_work: "imported",
 }

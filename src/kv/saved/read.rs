@@ -61,7 +61,7 @@ impl<'a> SavedSequence<'a> {
             shape,
         } = self;
         let n_tokens = tokens.len();
-        let states = read_states(input, &shape)?;
+        let states = read_states(input, &shape, n_tokens)?;
         sequence.replace(&shape, tokens, states, |index| {
             let capacity = chunk_tokens(index, n_tokens).len();
             let chunk = CacheBlock::zeroed(shape.layout(), capacity);
@@ -72,8 +72,12 @@ impl<'a> SavedSequence<'a> {
     }
 }
 
-/// Of recurrent layers, if the model has some.
-fn read_states(input: &mut dyn Read, shape: &CacheShape) -> Result<Option<StateMemory>> {
+/// Of recurrent layers, if the model has some; in front of all tokens they are zeros.
+fn read_states(
+    input: &mut dyn Read,
+    shape: &CacheShape,
+    n_tokens: usize,
+) -> Result<Option<StateMemory>> {
     let layout = shape.states();
     if layout.n_floats() == 0 {
         return Ok(None);
@@ -84,6 +88,9 @@ fn read_states(input: &mut dyn Read, shape: &CacheShape) -> Result<Option<StateM
     let mut states = StateMemory::zeroed(layout).map_err(no_memory)?;
     let mut bytes = vec![0; layout.bytes()];
     read_checked(input, STATES, &mut bytes)?;
+    if n_tokens == 0 && bytes.iter().any(|byte| *byte != 0) {
+        return Err(Error::format("it has states of no tokens"));
+    }
     let (stored, _) = bytes.as_chunks();
     for (state, stored) in states.floats_mut().iter_mut().zip(stored) {
         *state = f32::from_le_bytes(*stored);

@@ -79,6 +79,11 @@ pub const TARGETS: &[Target] = &[
         seeds: saved::seeds,
     },
     Target {
+        name: "states",
+        run: saved::run_states,
+        seeds: saved::states_seeds,
+    },
+    Target {
         name: "imported",
         run: saved::run_imported,
         seeds: saved::imported_seeds,

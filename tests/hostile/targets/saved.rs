@@ -1,5 +1,5 @@
-//! Saved sequences, and prompt caches of mlx-lm. The checksums of the former are made right before they are read, since nothing
-//! behind them would be reached otherwise.
+//! Saved sequences, and prompt caches of mlx-lm. The checksums of the former are made right
+//! before they are read, since nothing behind them would be reached otherwise.
 
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
@@ -13,21 +13,28 @@ use super::{fixtures, join, parts, read};
 /// Where the header says how long it is, and how many tokens there are.
 const LENGTH_AT: usize = 12;
 const N_TOKENS_AT: usize = 56;
+const N_FLOATS_AT: usize = 64;
 const CHUNK_TOKENS: usize = 256;
 const CHECKSUM_BYTES: usize = 8;
 
 /// Of prompt caches of mlx-lm.
 const IMPORTED_TOKENS: i32 = 5;
 
-fn context() -> MutexGuard<'static, Context> {
-    static CONTEXT: OnceLock<Mutex<Context>> = OnceLock::new();
-    let made = CONTEXT.get_or_init(|| Mutex::new(new_context()));
+/// Whose sequences have keys and values, and whose have states besides.
+const ATTENTION: &str = "models/llama3-f32";
+const STATES: &str = "models/lfm2-f32";
+
+/// The one context for sequences of this model.
+fn context(model: &'static str) -> MutexGuard<'static, Context> {
+    static CONTEXTS: [OnceLock<Mutex<Context>>; 2] = [OnceLock::new(), OnceLock::new()];
+    let context = &CONTEXTS[usize::from(model == STATES)];
+    let made = context.get_or_init(|| Mutex::new(new_context(model)));
     made.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn new_context() -> Context {
+fn new_context(model: &str) -> Context {
     let model: Arc<Model> =
-        Model::open(&fixtures("models/llama3-f32"), ModelOptions::default()).expect("a model");
+        Model::open(&fixtures(model), ModelOptions::default()).expect("a model");
     let options = ContextOptions {
         n_ctx: 600,
         n_threads: 1,
@@ -36,26 +43,42 @@ fn new_context() -> Context {
     Context::new(&model, &options).expect("a context")
 }
 
-/// What is loaded is what is saved again; what is refused changes nothing.
 pub fn run(input: &[u8]) -> Result<()> {
-    let mut context = context();
+    load(&mut context(ATTENTION), input, |length| length.min(2))
+}
+
+/// There is no way back into the middle of what has states.
+pub fn run_states(input: &[u8]) -> Result<()> {
+    load(&mut context(STATES), input, |_| 0)
+}
+
+/// What is loaded is what is saved again; what is refused changes nothing.
+fn load(context: &mut Context, input: &[u8], kept: fn(usize) -> usize) -> Result<()> {
     let saved = with_checksums(input, context.kv_bytes_per_token());
-    let before = state(&mut context);
+    let before = state(context);
     if let Err(error) = context.load_from(0, &saved) {
-        assert!(state(&mut context) == before, "refused, but changed");
+        assert!(state(context) == before, "refused, but changed");
         return Err(error);
     }
-    assert!(state(&mut context) == saved, "not what was loaded");
+    assert!(state(context) == saved, "not what was loaded");
     let length = context.sequence_length(0)?;
     if length < context.n_ctx() {
         context.eval(&Batch::of(&[1]), None)?;
     }
-    context.trim(0, length.min(2))
+    context.trim(0, kept(length))
 }
 
 pub fn seeds() -> Vec<Vec<u8>> {
+    seeds_of(ATTENTION)
+}
+
+pub fn states_seeds() -> Vec<Vec<u8>> {
+    seeds_of(STATES)
+}
+
+fn seeds_of(model: &str) -> Vec<Vec<u8>> {
     let seed = |n_tokens: i32| {
-        let mut context = new_context();
+        let mut context = new_context(model);
         let tokens: Vec<i32> = (0..n_tokens).map(|at| at % 100).collect();
         if n_tokens > 0 {
             context.eval(&Batch::of(&tokens), None).expect("a prompt");
@@ -70,7 +93,7 @@ pub fn run_imported(input: &[u8]) -> Result<()> {
     let [header, data] = parts(input);
     let length = (header.len() as u64).to_le_bytes();
     let folder = Folder::new().with("cache.safetensors", &[&length, header, data].concat());
-    let mut context = context();
+    let mut context = context(ATTENTION);
     let before = state(&mut context);
     let tokens: Vec<i32> = (0..IMPORTED_TOKENS).collect();
     let imported = context.import_mlx(0, &folder.file("cache.safetensors"), Some(&tokens));
@@ -85,7 +108,7 @@ pub fn run_imported(input: &[u8]) -> Result<()> {
 pub fn imported_seeds() -> Vec<Vec<u8>> {
     let folder = Folder::new();
     let file = folder.file("cache.safetensors");
-    let mut context = new_context();
+    let mut context = new_context(ATTENTION);
     let tokens: Vec<i32> = (0..IMPORTED_TOKENS).collect();
     context.eval(&Batch::of(&tokens), None).expect("a prompt");
     context.export_mlx(0, &file).expect("exported");
@@ -107,6 +130,7 @@ fn with_checksums(input: &[u8], bytes_per_token: usize) -> Vec<u8> {
         return saved;
     };
     let n_tokens = number(&saved, N_TOKENS_AT).unwrap_or(0);
+    let n_floats = number(&saved, N_FLOATS_AT).unwrap_or(0);
     let mut at = 0;
     let mut part = |index: usize, n_bytes: usize| {
         let end = at + n_bytes;
@@ -122,7 +146,10 @@ fn with_checksums(input: &[u8], bytes_per_token: usize) -> Vec<u8> {
     };
     let mut rest = n_tokens;
     let mut complete = part(0, length) && part(1, n_tokens * size_of::<i32>());
-    let mut index = 2;
+    if n_floats > 0 {
+        complete = complete && part(2, n_floats * size_of::<f32>());
+    }
+    let mut index = 3;
     while complete && rest > 0 {
         let n = rest.min(CHUNK_TOKENS);
         complete = part(index, n * bytes_per_token);
