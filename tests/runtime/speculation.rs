@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use umrt::decoder::Precision;
 use umrt::error::{Result, Status};
+use umrt::kernels::Activations;
 use umrt::runtime::{
     Cancel, Context, ContextOptions, Flow, GenerateOptions, Generated, Lookup, Model, ModelOptions,
     Prompt, SamplingDevice, Speculation, StopReason, generate,
@@ -246,8 +247,13 @@ fn distance(a: &[u32], b: &[u32]) -> f64 {
 #[test]
 fn sampled_tokens_come_as_often_as_without_guesses() {
     const N: u64 = 250;
-    let model = tales(Precision::Native);
-    let (mut context, mut drafting) = (context(&model), draft_context());
+    // There a draft model's guesses pay.
+    let options = ContextOptions {
+        activations: Activations::EightBits,
+        ..ContextOptions::default()
+    };
+    let mut context = context_of(&tales(Precision::Native), options);
+    let mut drafting = draft_context();
     let (without, _) = drawn(&mut context, None, 0..N);
     let (by_chance, _) = drawn(&mut context, None, N..2 * N);
     let (with, n_drafted) = drawn(&mut context, Some(&mut drafting), 2 * N..3 * N);
