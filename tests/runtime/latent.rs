@@ -12,8 +12,9 @@ use umrt::runtime::{Context, ContextOptions, Model};
 use crate::common::random_family::{Form, Latent, RandomFamily};
 use crate::common::random_model::RandomModel;
 use crate::common::{
-    assert_fails, context_of, eval, eval_all, open_with, relative_difference, token_ids,
+    assert_fails, context_of, eval_all, open_with, relative_difference, token_ids,
 };
+use crate::operations::assert_trimmed_forked_and_saved;
 
 const LATENT: Latent = Latent::SMALL;
 
@@ -76,26 +77,11 @@ fn a_token_takes_one_latent_vector_and_one_rotated_key_in_each_layer() {
 #[test]
 fn latent_sequences_are_trimmed_forked_and_saved() {
     let directory = FAMILY.write();
-    let files = tempfile::tempdir().expect("a directory");
-    let path = files.path().join("sequence");
     let tokens = token_ids(1, 270, FAMILY.shape.vocab_size);
-    let next = [5, 6, 7];
     for cpu_ops in [CpuOps::Kernels, CpuOps::Stock] {
         let model = open_with(directory.path(), cpu_ops);
         for kv_type in [KvType::Computed, Q8] {
-            let mut first = context(&model, kv_type);
-            eval(&mut first, &tokens);
-            first.save(0, &path).expect("a file");
-            first.fork(0, 1).expect("a fork");
-            let expected = eval(&mut first, &next);
-            first.trim(0, tokens.len()).expect("fewer tokens");
-            assert!(eval(&mut first, &next) == expected, "trimmed");
-            first.trim(0, 0).expect("none");
-            first.fork(1, 0).expect("a fork");
-            assert!(eval(&mut first, &next) == expected, "forked");
-            let mut second = context(&model, kv_type);
-            second.load(0, &path).expect("a sequence");
-            assert!(eval(&mut second, &next) == expected, "saved");
+            assert_trimmed_forked_and_saved(&|| context(&model, kv_type), &tokens);
         }
     }
 }

@@ -1,5 +1,5 @@
-//! Every operation on sequences works for every kind of cache. Recurrent caches are of
-//! families that do not open.
+//! Every operation on sequences works for every kind of cache; `recurrent` has what
+//! is left of them where layers have states.
 
 use std::sync::Arc;
 use std::thread;
@@ -13,8 +13,29 @@ use umrt::runtime::{Batch, Cancel, Context, ContextOptions, Model};
 use crate::common::random_family::{Form, Latent, RandomFamily};
 use crate::common::random_model::RandomModel;
 use crate::common::{
-    append, assert_identical, context_of, open_with, relative_difference, token_ids,
+    append, assert_identical, context_of, eval, open_with, relative_difference, token_ids,
 };
+
+/// A sequence of `tokens` goes on with the same bits after it was trimmed, forked, saved
+/// and loaded. Contexts are all the same, with two sequences.
+pub fn assert_trimmed_forked_and_saved(context: &dyn Fn() -> Context, tokens: &[i32]) {
+    let files = tempfile::tempdir().expect("a directory");
+    let path = files.path().join("sequence");
+    let next = [5, 6, 7];
+    let mut first = context();
+    eval(&mut first, tokens);
+    first.save(0, &path).expect("a file");
+    first.fork(0, 1).expect("a fork");
+    let expected = eval(&mut first, &next);
+    first.trim(0, tokens.len()).expect("fewer tokens");
+    assert!(eval(&mut first, &next) == expected, "trimmed");
+    first.trim(0, 0).expect("none");
+    first.fork(1, 0).expect("a fork");
+    assert!(eval(&mut first, &next) == expected, "forked");
+    let mut second = context();
+    second.load(0, &path).expect("a sequence");
+    assert!(eval(&mut second, &next) == expected, "saved");
+}
 
 /// In one layer, keys and values are functions of the token and its position alone, so
 /// that a shifted sequence can be compared with one that never had what was removed.

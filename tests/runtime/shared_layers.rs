@@ -13,6 +13,7 @@ use crate::common::random_model::RandomModel;
 use crate::common::{
     append, context_of, eval, eval_all, open_with, relative_difference, token_ids,
 };
+use crate::operations::assert_trimmed_forked_and_saved;
 
 const SHARED: Shared = Shared {
     n_shared: 2,
@@ -73,26 +74,11 @@ fn layers_that_share_take_nothing_in_the_cache() {
 #[test]
 fn their_sequences_are_trimmed_forked_and_saved() {
     let directory = FAMILY.write();
-    let files = tempfile::tempdir().expect("a directory");
-    let path = files.path().join("sequence");
     let tokens = token_ids(1, 270, FAMILY.shape.vocab_size);
-    let next = [5, 6, 7];
     for cpu_ops in BOTH_WAYS {
         let model = open_with(directory.path(), cpu_ops);
         for kv_type in [KvType::Computed, Q8] {
-            let mut first = context(&model, kv_type);
-            eval(&mut first, &tokens);
-            first.save(0, &path).expect("a file");
-            first.fork(0, 1).expect("a fork");
-            let expected = eval(&mut first, &next);
-            first.trim(0, tokens.len()).expect("fewer tokens");
-            assert!(eval(&mut first, &next) == expected, "trimmed");
-            first.trim(0, 0).expect("none");
-            first.fork(1, 0).expect("a fork");
-            assert!(eval(&mut first, &next) == expected, "forked");
-            let mut second = context(&model, kv_type);
-            second.load(0, &path).expect("a sequence");
-            assert!(eval(&mut second, &next) == expected, "saved");
+            assert_trimmed_forked_and_saved(&|| context(&model, kv_type), &tokens);
         }
     }
 }

@@ -203,3 +203,26 @@ fn a_layout_puts_the_parts_of_all_layers_one_behind_the_other() {
     assert_eq!(layout.layers()[2][0].range(), 13..17);
     assert_eq!(layout.bytes(), 17 * 4);
 }
+
+/// A state of so many zeros.
+pub(super) fn memory(n_floats: usize) -> Arc<StateMemory> {
+    let layout = StateLayout::new(&[vec![vec![n_floats]]]);
+    Arc::new(StateMemory::zeroed(&layout).expect("memory"))
+}
+
+pub(super) fn floats(state: &StateMemory) -> Vec<f32> {
+    let mut floats = vec![0.0; state.bytes() / size_of::<f32>()];
+    state.copy_to(&mut floats);
+    floats
+}
+
+/// Parts of one text, each of which goes on in place from the one before.
+pub(super) fn segments(cuts: &[usize], state: &Arc<StateMemory>) -> Vec<StateSegment> {
+    let segment = |cut: &[usize]| StateSegment {
+        first_row: cut[0],
+        n_tokens: cut[1] - cut[0],
+        before: Some(state.clone()),
+        after: state.clone(),
+    };
+    cuts.windows(2).map(segment).collect()
+}

@@ -1,8 +1,6 @@
-use std::sync::Arc;
-
 use proptest::prelude::*;
 
-use super::super::state::{StateLayout, StateMemory};
+use super::super::tests::{floats, memory, segments};
 use super::*;
 use crate::kernels::float::Float;
 use crate::kernels::testing::{FLOATS, Packed, assert_all_close, values};
@@ -98,27 +96,6 @@ impl Case {
         };
         (0..n).map(said).collect()
     }
-}
-
-fn memory(n_floats: usize) -> Arc<StateMemory> {
-    let layout = StateLayout::new(&[vec![vec![n_floats]]]);
-    Arc::new(StateMemory::zeroed(&layout).expect("memory"))
-}
-
-fn floats(state: &StateMemory) -> Vec<f32> {
-    let mut floats = vec![0.0; state.bytes() / size_of::<f32>()];
-    state.copy_to(&mut floats);
-    floats
-}
-
-fn segments(cuts: &[usize], state: &Arc<StateMemory>) -> Vec<StateSegment> {
-    let segment = |cut: &[usize]| StateSegment {
-        first_row: cut[0],
-        n_tokens: cut[1] - cut[0],
-        before: Some(state.clone()),
-        after: state.clone(),
-    };
-    cuts.windows(2).map(segment).collect()
 }
 
 fn shapes() -> impl Strategy<Value = ScanShape> {
