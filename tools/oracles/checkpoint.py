@@ -31,11 +31,13 @@ def write_checkpoint(spec: ModelSpec, folder: Path) -> None:
     with torch.no_grad():
         for name, parameter in named_tensors(model):
             values = random_tensor(spec.seed, name, tuple(parameter.shape))
-            if re.search("embed_tokens|wte", name):
+            if re.search("embed_tokens|wte|word_embeddings", name):
                 values *= spec.embedding_gain
             parameter.copy_(torch.from_numpy(values))
     model = model.to(getattr(torch, spec.dtype))
     model.save_pretrained(folder, max_shard_size=spec.max_shard_size)
+    if spec.family == "olmo_hybrid":
+        rename_tensors(folder, _as_olmo)
     edit_json(folder / "config.json", lambda written: _restyle(written, spec))
     if spec.extra_tensors:
         _add_tensors(folder / "model.safetensors", spec)
@@ -52,9 +54,10 @@ def random_tensor(seed: int, name: str, shape: tuple[int, ...]) -> np.ndarray:
         return rng.uniform(0.5, 1.5, shape).astype(np.float32)
     if ".act_fn." in name:
         return rng.uniform(0.3, 1.2, shape).astype(np.float32)
-    # GPT-2 stores matrices by input.
-    fan_in = shape[0] if name.startswith("transformer.h.") else shape[-1]
-    if re.search(r"embed_tokens|lm_head|embed_in|embed_out|wte|wpe", name):
+    # GPT-2 stores matrices by input, unlike Falcon.
+    is_by_input = name.startswith("transformer.h.") and not re.search("dense|query_key", name)
+    fan_in = shape[0] if is_by_input else shape[-1]
+    if re.search(r"embed_tokens|lm_head|embed_in|embed_out|wte|wpe|word_embeddings", name):
         gain = _LOGIT_STD
     elif re.search(r"[qk]_proj", name):
         gain = _QK_GAIN
@@ -96,22 +99,27 @@ def wrap(source: Path, target: Path, wrapping: Wrapping) -> None:
     target.mkdir(parents=True, exist_ok=True)
     text = json.loads((source / "config.json").read_text())
     text["model_type"] = wrapping.text_type
-    outer = {"model_type": wrapping.model_type, "text_config": text}
+    inner = {"text_config": text}
+    if wrapping.section is not None:
+        inner = {wrapping.section: inner}
+    outer = {"model_type": wrapping.model_type} | inner
     (target / "config.json").write_text(json.dumps(outer, indent=2) + "\n")
 
     def wrapped(name: str) -> str:
+        if name.startswith(("vision_model.", "multi_modal_projector.")):
+            return name
         if name.startswith("model."):
             return wrapping.model + name.removeprefix("model.")
         return wrapping.head + name
 
     tensors = load_file(source / "model.safetensors")
-    if wrapping.joins_experts:
-        tensors = _joined_experts(tensors)
+    if wrapping.joined_experts is not None:
+        tensors = _joined_experts(tensors, wrapping.joined_experts)
     tensors = {wrapped(name): tensor for name, tensor in tensors.items()}
     save_file(tensors, target / "model.safetensors", metadata={"format": "pt"})
 
 
-def _joined_experts(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def _joined_experts(tensors: dict[str, torch.Tensor], order: str) -> dict[str, torch.Tensor]:
     joined = {name: tensor for name, tensor in tensors.items() if ".experts." not in name}
     for name in tensors:
         module, found, _ = name.partition(".experts.0.gate_proj.weight")
@@ -122,8 +130,10 @@ def _joined_experts(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]
             torch.stack([tensors[f"{module}.experts.{i}.{kind}.weight"] for i in range(n_experts)])
             for kind in ("gate_proj", "up_proj", "down_proj")
         )
-        joined[f"{module}.experts.gate_up_proj"] = torch.cat([gate, up], dim=1)
-        joined[f"{module}.experts.down_proj"] = down
+        rows = {"gate_up_proj": torch.cat([gate, up], dim=1), "down_proj": down}
+        for kind, matrices in rows.items():
+            stored = matrices if order == "output" else matrices.mT.contiguous()
+            joined[f"{module}.experts.{kind}"] = stored
     return joined
 
 
@@ -135,8 +145,29 @@ def rename_tensors(
     state = load_file(path)
     dtype = next(iter(state.values())).dtype
     changed = change({name: tensor.float().numpy() for name, tensor in state.items()})
-    tensors = {name: torch.from_numpy(value).to(dtype) for name, value in changed.items()}
+    tensors = {
+        name: torch.from_numpy(np.ascontiguousarray(value)).to(dtype)
+        for name, value in changed.items()
+    }
     save_file(tensors, path, metadata={"format": "pt"})
+
+
+def _as_olmo(state: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """transformers saves all norms by the names of recurrent layers, and thirds of filters in place
+    of those of queries, keys and values."""
+    own: dict[str, np.ndarray] = {}
+    for name, value in state.items():
+        name = name.replace("attention_layer_norm", "input_layernorm")
+        name = name.replace("feedforward_layer_norm", "post_attention_layernorm")
+        layer, found, _ = name.partition("q_conv1d.weight")
+        if found:
+            names = [f"{layer}{part}_conv1d.weight" for part in "qkv"]
+            filters = np.concatenate([state[part] for part in names])
+            keys = len(state[f"{layer}k_proj.weight"])
+            own |= zip(names, np.split(filters, [keys, 2 * keys]), strict=True)
+        elif "_conv1d" not in name:
+            own[name] = value
+    return own
 
 
 def separate_experts(state: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -151,6 +182,8 @@ def separate_experts(state: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
             short = {"gate_proj": "w1", "up_proj": "w3", "down_proj": "w2"}
             module, _, kind = linear.partition(".")
             linear = f"{short[module]}.{kind}"
+        # Networks without gates.
+        linear = linear.replace("fc1", "up_proj").replace("fc2", "down_proj")
         for index, expert in enumerate(value):
             separate[f"{before}.experts.{index}.{linear}"] = expert
     return separate
@@ -159,11 +192,17 @@ def separate_experts(state: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 def published_names(family: str, state: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """By transformers' names, and with its order of dimensions, where mlx-lm has others."""
     state = {
-        name: value.swapaxes(1, 2) if re.search(r"conv(1d)?\.weight$", name) else value
+        name.removeprefix("language_model."): (
+            value.swapaxes(1, 2) if re.search(r"conv(1d)?\.weight$", name) else value
+        )
         for name, value in state.items()
     }
+    if family == "afmoe":
+        return {name.replace(".experts.", ".switch_mlp."): value for name, value in state.items()}
     if family == "lfm2_moe":
         return {_published_lfm2(name): value for name, value in state.items()}
+    if family == "llama4_text":
+        return {name.removeprefix("language_model."): value for name, value in state.items()}
     if family in ("qwen3_next", "qwen3_5_text"):
         return dict(_published_delta(name, value) for name, value in state.items())
     if family != "gpt_neox":
@@ -182,7 +221,6 @@ def _published_lfm2(name: str) -> str:
 
 def _published_delta(name: str, value: np.ndarray) -> tuple[str, np.ndarray]:
     """mlx-lm has norms with the 1 that publishers leave out."""
-    name = name.removeprefix("language_model.")
     if name.endswith("norm.weight") and "linear_attn" not in name:
         return name, value - 1.0
     return name, value

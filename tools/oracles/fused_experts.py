@@ -1,5 +1,6 @@
 """gpt-oss: experts as transformers has them, gate and up in turn and transposed, as mlx-lm has them,
-apart and in rows, and as OpenAI publishes them, packed."""
+apart and in rows, and as OpenAI publishes them, packed. Llama 4: as transformers has them, the gate
+first, and as mlx-lm has them."""
 
 from __future__ import annotations
 
@@ -49,6 +50,22 @@ def join_experts(state: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
             is_bias = suffix == "bias"
             key = f"{layer}{_LAYER}{module}{'_bias' if is_bias else ''}"
             joined[key] = value if is_bias else value.swapaxes(-1, -2)
+    return joined
+
+
+def join_halves(state: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Llama 4's, by transformers' names."""
+    joined: dict[str, np.ndarray] = {}
+    for name, value in state.items():
+        layer, found, kind = name.partition(".feed_forward.experts.")
+        module = kind.partition(".")[0]
+        if not found:
+            joined[name] = value
+        elif module != "up_proj":
+            if module == "gate_proj":
+                up = state[name.replace("gate_proj", "up_proj")]
+                value, module = np.concatenate([value, up], axis=1), "gate_up_proj"
+            joined[f"{layer}{found}{module}"] = value.swapaxes(1, 2)
     return joined
 
 

@@ -23,7 +23,7 @@ from checkpoint import (
     wrap,
     write_checkpoint,
 )
-from fused_experts import join_experts, pack_experts, split_experts
+from fused_experts import join_experts, join_halves, pack_experts, split_experts
 from json_file import write_json
 from model_chat import chat_candidates, write_chat_files
 from model_specs import DECODE_TOKENS, GREEDY_TOKENS, PROMPT_TOKENS, Chat, ModelSpec
@@ -143,6 +143,7 @@ def write_model(spec: ModelSpec, folder: Path, scratch: Path) -> Path:
         "gpt_oss": join_experts,
         "granitemoe": halved_experts,
         "granitemoehybrid": halved_experts,
+        "llama4_text": join_halves,
     }
     values = as_published.get(spec.family, separate_experts)(values)
     state = {name: torch.from_numpy(np.ascontiguousarray(v)) for name, v in values.items()}

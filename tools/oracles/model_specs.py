@@ -47,13 +47,16 @@ class Wrapping:
     """How a multimodal checkpoint has a text model in it: what its types are called, and what comes
     before the names of tensors of the model, instead of "model.", and of the output projection.
 
-    `joins_experts`: the matrices of all experts are one, those of gate and up as well."""
+    `joined_experts`: where the matrices of all experts are one, those of gate and up as well,
+    whether they are stored by "output" or by "input". `section` has the text_config in it, if
+    that is not at the top."""
 
     model_type: str
     text_type: str
     model: str
     head: str
-    joins_experts: bool = False
+    joined_experts: str | None = None
+    section: str | None = None
 
 
 @dataclass(frozen=True)

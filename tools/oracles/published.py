@@ -88,6 +88,33 @@ def _minicpm(config: Config, tensors: Tensors) -> tuple[Config, Tensors]:
     return config, tensors
 
 
+def _bailing(config: Config, tensors: Tensors) -> tuple[Config, Tensors]:
+    """Of what has experts chosen by sigmoids, among groups, or by softmax."""
+    names = {
+        "embed_tokens": "word_embeddings",
+        "self_attn.o_proj": "attention.dense",
+        "self_attn.q_norm": "attention.query_layernorm",
+        "self_attn.k_norm": "attention.key_layernorm",
+        "e_score_correction_bias": "expert_bias",
+    }
+    joined: Tensors = {}
+    for name, tensor in tensors.items():
+        if "q_proj" in name:
+            parts = ("q_proj", "k_proj", "v_proj")
+            rows = torch.cat([tensors[name.replace("q_proj", part)] for part in parts])
+            joined[name.replace("self_attn.q_proj", "attention.query_key_value")] = rows
+        elif not re.search("[kv]_proj", name):
+            joined[_renamed(name, names)] = tensor
+    has_corrections = any("expert_bias" in name for name in joined)
+    config["moe_router_enable_expert_bias"] = has_corrections
+    config["score_function"] = "sigmoid" if has_corrections else "softmax"
+    config["num_experts"] = config.pop("n_routed_experts", config.get("num_experts"))
+    config["num_shared_experts"] = config.pop("n_shared_experts", 0)
+    config["use_qkv_bias"] = config.pop("attention_bias")
+    config.setdefault("first_k_dense_replace", 0)
+    return config | {"use_bias": False, "use_qk_norm": True}, joined
+
+
 def _by_type_only(config: Config, tensors: Tensors) -> tuple[Config, Tensors]:
     return config, tensors
 
@@ -101,6 +128,7 @@ _FORMS: dict[str, Callable[[Config, Tensors], tuple[Config, Tensors]]] = {
     "internlm2": _internlm2,
     "exaone": _exaone,
     "minicpm": _minicpm,
+    "bailing_moe": _bailing,
     "mimo": _by_type_only,
     "kimi_k2": _by_type_only,
     "qwen2_5_vl": _qwen2_5_vl,

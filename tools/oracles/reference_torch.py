@@ -15,9 +15,14 @@ from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     DynamicCache,
+    Mistral4Config,
+    Mistral4ForCausalLM,
     PreTrainedConfig,
     PreTrainedModel,
 )
+
+# transformers knows it as a part of others only.
+AutoModelForCausalLM.register(Mistral4Config, Mistral4ForCausalLM, exist_ok=True)
 
 
 @dataclass(frozen=True)
@@ -46,9 +51,12 @@ class TorchReference:
         config = config or AutoConfig.from_pretrained(folder)
         if hasattr(config, "quantization_config"):
             config.quantization_config["dequantize"] = True
+        # Its grouped products of experts are of 32 bits at most.
+        experts = {"experts_implementation": "eager"} if dtype == "float64" else {}
         model, loading = AutoModelForCausalLM.from_pretrained(
             folder,
             config=config,
+            **experts,
             dtype=getattr(torch, dtype),
             attn_implementation="eager",
             output_loading_info=True,
@@ -72,15 +80,16 @@ class TorchReference:
     @torch.inference_mode()
     def logits(self, prompt_ids: list[int], decode_ids: list[int]) -> Logits:
         cache = DynamicCache(config=self._model.config)
-        prefill = self._step(prompt_ids, cache)
-        decode = [self._step([token], cache) for token in decode_ids]
+        prefill = self._step(prompt_ids, cache, 0)
+        steps = enumerate(decode_ids, len(prompt_ids))
+        decode = [self._step([token], cache, position) for position, token in steps]
         return Logits(prefill, np.concatenate(decode))
 
     @torch.inference_mode()
     def greedy(self, prompt_ids: list[int], n_tokens: int) -> tuple[list[int], float]:
         """The greedy continuation and the smallest lead of the best logit over the second."""
         cache = DynamicCache(config=self._model.config)
-        last = self._step(prompt_ids, cache)[-1]
+        last = self._step(prompt_ids, cache, 0)[-1]
         tokens: list[int] = []
         smallest_margin = np.inf
         while True:
@@ -89,7 +98,8 @@ class TorchReference:
             tokens.append(int(last.argmax()))
             if len(tokens) == n_tokens:
                 return tokens, smallest_margin
-            last = self._step(tokens[-1:], cache)[-1]
+            position = len(prompt_ids) + len(tokens) - 1
+            last = self._step(tokens[-1:], cache, position)[-1]
 
     @torch.inference_mode()
     def uncached_logits(self, ids: list[int]) -> np.ndarray:
@@ -110,11 +120,15 @@ class TorchReference:
     def tensor_kinds(self) -> list[str]:
         return sorted({tensor_kind(name) for name, _ in named_tensors(self._model)})
 
-    def _step(self, ids: list[int], cache: DynamicCache) -> np.ndarray:
+    def _step(self, ids: list[int], cache: DynamicCache, position: int) -> np.ndarray:
         # What models without attention call it.
         is_renamed = "cache_params" in inspect.signature(self._model.forward).parameters
         name = "cache_params" if is_renamed else "past_key_values"
-        output = self._model(torch.tensor([ids]), **{name: cache}, use_cache=True)
+        arguments: dict[str, Any] = {name: cache}
+        if self._model.config.model_type == "bamba":
+            # It would count from 0 with each step.
+            arguments["position_ids"] = torch.arange(position, position + len(ids))[None]
+        output = self._model(torch.tensor([ids]), **arguments, use_cache=True)
         return output.logits[0].float().numpy()
 
 
@@ -129,4 +143,4 @@ def named_tensors(model: PreTrainedModel) -> list[tuple[str, torch.Tensor]]:
 
 def tensor_kind(name: str) -> str:
     """`model.layers.3.mlp.up_proj.weight` -> `mlp.up_proj.weight`"""
-    return re.sub(r"^model\.(layers\.\d+\.)?", "", name)
+    return re.sub(r"^model\.(decoder\.)?(layers\.\d+\.)?", "", name)

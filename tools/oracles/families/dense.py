@@ -195,6 +195,26 @@ MODELS: tuple[ModelSpec, ...] = (
         mlx_supports=False,
     ),
     ModelSpec(
+        name="cwm-f32",
+        family="cwm",
+        features=("sliding-window", "llama3-rope", "head-dim"),
+        config=small(
+            head_dim=16,
+            sliding_window=WINDOW,
+            layer_types=["full_attention", "sliding_attention"],
+            rope_parameters=rope(
+                50000.0,
+                rope_type="llama3",
+                factor=8.0,
+                low_freq_factor=1.0,
+                high_freq_factor=4.0,
+                original_max_position_embeddings=32,
+            ),
+        ),
+        seed=750,
+        mlx_supports=False,
+    ),
+    ModelSpec(
         name="seed-oss-bf16",
         family="seed_oss",
         features=("attention-bias", "head-dim"),

@@ -58,6 +58,11 @@ _GEMMA4_LARGE_CONFIG = _GEMMA4_CONFIG | {
     "hidden_size_per_layer_input": 0,
     "use_double_wide_mlp": False,
 }
+GEMMA4_UNIFIED_CONFIG = {
+    key: value
+    for key, value in _GEMMA4_LARGE_CONFIG.items()
+    if key not in ("hidden_size_per_layer_input", "vocab_size_per_layer_input")
+}
 
 _GEMMA3N_CONFIG = small(
     *(5,),

@@ -23,7 +23,75 @@ _GPT_NEOX_CONFIG = layer_norm(
     )
 )
 
+_OPT_CONFIG = {
+    "vocab_size": 96,
+    "hidden_size": 32,
+    "ffn_dim": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "max_position_embeddings": 256,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
+
+_FALCON_CONFIG = {
+    "vocab_size": 96,
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "layer_norm_epsilon": 0.01,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
+
 MODELS: tuple[ModelSpec, ...] = (
+    ModelSpec(
+        name="falcon-first-f32",
+        family="falcon",
+        features=("layer-norm", "parallel", "fused-qkv", "multi-query", "all-biases", "tied"),
+        config=_FALCON_CONFIG | {"bias": True},
+        seed=765,
+        embedding_gain=0.5,
+        mlx_supports=False,
+    ),
+    ModelSpec(
+        name="opt-f32",
+        family="opt",
+        features=("learned-positions", "first-position", "layer-norm", "relu", "tied"),
+        config=_OPT_CONFIG,
+        seed=760,
+        embedding_gain=0.5,
+        mlx_supports=False,
+    ),
+    ModelSpec(
+        name="gpt-neo-f32",
+        family="gpt_neo",
+        features=("learned-positions", "local-attention", "unscaled-attention", "layer-norm"),
+        config={
+            "vocab_size": 96,
+            "hidden_size": 32,
+            "num_layers": 3,
+            "num_heads": 4,
+            "attention_types": [[["global", "local"], 1], [["local"], 1]],
+            "window_size": WINDOW,
+            "max_position_embeddings": 256,
+            "layer_norm_epsilon": 0.01,
+            "bos_token_id": 1,
+            "eos_token_id": 2,
+        },
+        seed=762,
+        embedding_gain=0.5,
+        mlx_supports=False,
+    ),
+    ModelSpec(
+        name="jais2-f32",
+        family="jais2",
+        features=("layer-norm", "ungated-mlp", "relu-squared", "all-biases"),
+        config=layer_norm(small(head_dim=16, attention_bias=True, mlp_bias=True)),
+        seed=763,
+        mlx_supports=False,
+    ),
     ModelSpec(
         name="gptj-f32",
         family="gptj",

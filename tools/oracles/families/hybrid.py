@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from families.shared import small
+from typing import Any
+
+from families.shared import layer_norm, small
 from model_specs import ModelSpec, Quantization, Wrapping, rope
 
 _PARTIAL_ROPE = rope(10000.0, partial_rotary_factor=0.25)
@@ -45,6 +47,35 @@ _MAMBA_CONFIG = {
     "mamba_n_groups": 2,
     "mamba_n_heads": 8,
 }
+
+_OLMO_CONFIG = _DELTA_CONFIG | {"pad_token_id": 0}
+_NEMOTRON_KINDS = {"M": "linear_attention", "*": "full_attention", "-": "mlp", "E": "moe"}
+
+
+def _nemotron(pattern: str, **rest: Any) -> dict[str, Any]:
+    config = layer_norm(small(len(pattern)), "layer_norm_epsilon")
+    del config["rope_parameters"]
+    return (
+        config
+        | {
+            "layers_block_type": [_NEMOTRON_KINDS[letter] for letter in pattern],
+            "head_dim": 16,
+            "mamba_num_heads": 6,
+            "mamba_head_dim": 8,
+            "ssm_state_size": 12,
+            "n_groups": 2,
+            "conv_kernel": 4,
+            # transformers keeps times from falling below it in prompts only.
+            "time_step_min": 1e-9,
+            "n_routed_experts": 6,
+            "num_experts_per_tok": 3,
+            "moe_intermediate_size": 16,
+            "moe_shared_expert_intermediate_size": 24,
+            "routed_scaling_factor": 1.8,
+        }
+        | rest
+    )
+
 
 MODELS: tuple[ModelSpec, ...] = (
     ModelSpec(
@@ -117,7 +148,7 @@ MODELS: tuple[ModelSpec, ...] = (
             text_type="qwen3_5_moe_text",
             model="model.language_model.",
             head="",
-            joins_experts=True,
+            joined_experts="output",
         ),
         mlx_supports=False,
     ),
@@ -231,5 +262,106 @@ MODELS: tuple[ModelSpec, ...] = (
         seed=531,
         dtype="bfloat16",
         mlx_supports=False,
+    ),
+    ModelSpec(
+        name="nemotron-h-f32",
+        family="nemotron_h",
+        features=("selective-scan", "single-blocks", "ungated-experts", "shared-expert", "no-rope"),
+        config=_nemotron("ME*-M"),
+        seed=540,
+    ),
+    ModelSpec(
+        name="nemotron-h-pattern-bf16",
+        family="nemotron_h",
+        features=("selective-scan", "single-blocks", "ungated-mlp", "relu-squared", "no-rope"),
+        config=_nemotron("M-M*-", use_bias=True),
+        seed=552,
+        dtype="bfloat16",
+        absent_keys=("layers_block_type",),
+        extra_keys={"hybrid_override_pattern": "M-M*-", "num_hidden_layers": 5},
+        extra_tensors={"mtp.layers.0.norm.weight": (32,)},
+        mlx_supports=False,
+    ),
+    ModelSpec(
+        name="nemotron-h-q4-g32-bf16",
+        family="nemotron_h",
+        features=("selective-scan", "single-blocks", "stacked-experts", "ungated-mlp"),
+        config=_nemotron(
+            "M*E-",
+            vocab_size=64,
+            intermediate_size=64,
+            mamba_num_heads=4,
+            mamba_head_dim=16,
+            n_routed_experts=4,
+            num_experts_per_tok=2,
+            moe_intermediate_size=32,
+            moe_shared_expert_intermediate_size=32,
+        ),
+        seed=542,
+        dtype="bfloat16",
+        quantization=Quantization(bits=4, group_size=32),
+        mlx_supports=False,
+    ),
+    ModelSpec(
+        name="bamba-f32",
+        family="bamba",
+        features=("selective-scan", "partial-rope", "listed-attention", "attention-bias"),
+        config=small(
+            3,
+            **_MAMBA_CONFIG,
+            attention_bias=True,
+            attn_layer_indices=[1],
+            rope_parameters=rope(10000.0, partial_rotary_factor=0.5),
+        ),
+        seed=543,
+        mlx_supports=False,
+    ),
+    ModelSpec(
+        name="bamba-bf16",
+        family="bamba",
+        features=("selective-scan", "partial-rope", "mlp-bias", "legacy-config", "tied"),
+        config=small(
+            3,
+            **_MAMBA_CONFIG,
+            attn_layer_indices=[0, 2],
+            mamba_proj_bias=True,
+            mlp_bias=True,
+            rope_parameters=rope(10000.0, partial_rotary_factor=0.5),
+            tie_word_embeddings=True,
+        ),
+        seed=544,
+        dtype="bfloat16",
+        legacy_config=True,
+        mlx_supports=False,
+    ),
+    ModelSpec(
+        name="olmo-hybrid-f32",
+        family="olmo_hybrid",
+        features=("gated-delta", "negative-betas", "norms-by-layer-type", "row-qk-norm"),
+        config=small(3, **(_OLMO_CONFIG | {"rope_parameters": rope(10000.0)})),
+        seed=545,
+    ),
+    ModelSpec(
+        name="olmo-hybrid-bf16",
+        family="olmo_hybrid",
+        features=("gated-delta", "norms-by-layer-type", "row-qk-norm", "no-rope"),
+        config=small(
+            3,
+            **(_OLMO_CONFIG | {"rope_parameters": None, "linear_allow_neg_eigval": False}),
+        ),
+        seed=556,
+        dtype="bfloat16",
+        mlx_supports=False,
+    ),
+    ModelSpec(
+        name="olmo-hybrid-q4-g32-bf16",
+        family="olmo_hybrid",
+        features=("gated-delta", "negative-betas", "norms-by-layer-type", "quantized-embedding"),
+        config=small(
+            3, **(_OLMO_CONFIG | _QUANTIZED_DELTA | {"rope_parameters": rope(10000.0)})
+        ),
+        seed=547,
+        dtype="bfloat16",
+        quantization=Quantization(bits=4, group_size=32),
     ),
 )

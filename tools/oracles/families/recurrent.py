@@ -7,7 +7,7 @@ from typing import Any
 from model_specs import ModelSpec, Quantization, base_config
 
 
-def _lfm2(hidden: int, intermediate: int, layers: str, **rest: Any) -> dict[str, Any]:
+def lfm2(hidden: int, intermediate: int, layers: str, **rest: Any) -> dict[str, Any]:
     """`layers` has a letter for each: c for a convolution, a for attention."""
     kinds = {"c": "conv", "a": "full_attention"}
     config = base_config(hidden, intermediate, 4, 2, vocab_size=64, num_hidden_layers=len(layers))
@@ -36,7 +36,7 @@ _EXPERTS: dict[str, Any] = {
 
 
 def _lfm2_moe(*sizes: Any, **rest: Any) -> dict[str, Any]:
-    config = _lfm2(*sizes, **_EXPERTS | rest)
+    config = lfm2(*sizes, **_EXPERTS | rest)
     del config["block_multiple_of"]
     return config
 
@@ -46,7 +46,7 @@ MODELS: tuple[ModelSpec, ...] = (
         name="lfm2-f32",
         family="lfm2",
         features=("short-conv", "gqa", "tied", "qk-norm", "adjusted-size"),
-        config=_lfm2(32, 60, "cacca", block_ffn_dim_multiplier=1.3),
+        config=lfm2(32, 60, "cacca", block_ffn_dim_multiplier=1.3),
         seed=600,
         extra_keys={"block_dim": 32},
     ),
@@ -54,7 +54,7 @@ MODELS: tuple[ModelSpec, ...] = (
         name="lfm2-bias-bf16",
         family="lfm2",
         features=("short-conv", "conv-bias", "four-taps", "listed-attention", "legacy-config"),
-        config=_lfm2(
+        config=lfm2(
             *(48, 64, "accac"),
             conv_bias=True,
             conv_L_cache=4,
@@ -76,7 +76,7 @@ MODELS: tuple[ModelSpec, ...] = (
         name="lfm2-q4-g32-bf16",
         family="lfm2",
         features=("short-conv", "gqa", "tied"),
-        config=_lfm2(64, 96, "cca"),
+        config=lfm2(64, 96, "cca"),
         seed=602,
         dtype="bfloat16",
         extra_keys={"block_dim": 64},

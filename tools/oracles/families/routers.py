@@ -1,0 +1,207 @@
+"""Mixtures of experts with routers, gates or norms of their own."""
+
+from __future__ import annotations
+
+from families.shared import DEEPSEEK_EXPERTS, LATENT_CONFIG, YARN_ROPE, small
+from model_specs import WINDOW, ModelSpec, Quantization, rope
+
+_FEW_EXPERTS = {"num_experts": 6, "num_experts_per_tok": 2, "vocab_size": 64}
+_WINDOWS = {
+    "sliding_window": WINDOW,
+    "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
+}
+_AFMOE_CONFIG = small(
+    3,
+    **_FEW_EXPERTS,
+    **_WINDOWS,
+    intermediate_size=32,
+    moe_intermediate_size=16,
+    head_dim=16,
+    num_shared_experts=2,
+    num_dense_layers=1,
+    route_scale=1.7,
+    mup_enabled=True,
+)
+
+MODELS: tuple[ModelSpec, ...] = (
+    ModelSpec(
+        name="flex-olmo-f32",
+        family="flex_olmo",
+        features=("norms-behind-only", "row-qk-norm", "experts"),
+        config=small(**_FEW_EXPERTS, intermediate_size=16, norm_topk_prob=True, pad_token_id=0),
+        seed=720,
+        mlx_supports=False,
+    ),
+    ModelSpec(
+        name="granitemoeshared-f32",
+        family="granitemoeshared",
+        features=("multipliers", "joined-experts", "shared-mlp", "tied"),
+        config=small(
+            intermediate_size=16,
+            num_local_experts=4,
+            num_experts_per_tok=2,
+            shared_intermediate_size=24,
+            embedding_multiplier=0.7,
+            residual_multiplier=0.6,
+            attention_multiplier=0.4,
+            logits_scaling=0.5,
+            tie_word_embeddings=True,
+        ),
+        seed=721,
+        mlx_supports=False,
+    ),
+    ModelSpec(
+        name="exaone-moe-f32",
+        family="exaone_moe",
+        features=("qk-norm", "sliding-window", "layers-without-positions", "sigmoid-router"),
+        config=small(
+            3,
+            **_FEW_EXPERTS,
+            **_WINDOWS,
+            intermediate_size=32,
+            moe_intermediate_size=16,
+            head_dim=16,
+            sliding_window_pattern=2,
+            num_shared_experts=2,
+            first_k_dense_replace=1,
+            routed_scaling_factor=1.8,
+            n_group=2,
+            topk_group=1,
+        ),
+        seed=722,
+        extra_keys={"sliding_window_pattern": "LG"},
+        mlx_supports=False,
+    ),
+    ModelSpec(
+        name="mistral4-f32",
+        family="mistral4",
+        features=("latent-attention", "position-scale", "expert-groups", "shared-expert", "yarn"),
+        config=small(
+            **LATENT_CONFIG | DEEPSEEK_EXPERTS,
+            n_group=4,
+            topk_group=2,
+            rope_parameters=rope(
+                10000.0, **YARN_ROPE, mscale=1.0, mscale_all_dim=1.0, llama_4_scaling_beta=0.6
+            ),
+        ),
+        seed=723,
+        mlx_supports=False,
+    ),
+    ModelSpec(
+        name="solar-open-f32",
+        family="solar_open",
+        features=("sigmoid-router", "expert-groups", "shared-expert", "attention-bias"),
+        config=small(
+            **{k: v for k, v in DEEPSEEK_EXPERTS.items() if "dense" not in k},
+            head_dim=16,
+            attention_bias=True,
+            n_group=4,
+            topk_group=2,
+        ),
+        seed=724,
+        mlx_supports=False,
+    ),
+    ModelSpec(
+        name="ernie4-5-moe-f32",
+        family="ernie4_5_moe",
+        features=("neighbour-rope", "experts", "router-corrections", "shared-expert", "tied"),
+        config=small(
+            4,
+            vocab_size=64,
+            intermediate_size=32,
+            moe_num_experts=6,
+            moe_k=2,
+            moe_intermediate_size=16,
+            moe_num_shared_experts=2,
+            moe_layer_start_index=1,
+            moe_layer_end_index=2,
+            moe_layer_interval=1,
+            use_bias=False,
+            tie_word_embeddings=True,
+        ),
+        seed=725,
+        mlx_supports=False,
+    ),
+    ModelSpec(
+        name="hy-v3-f32",
+        family="hy_v3",
+        features=("qk-norm", "sigmoid-router", "shared-expert", "dense-layers"),
+        config=small(
+            3,
+            **_FEW_EXPERTS,
+            intermediate_size=32,
+            moe_intermediate_size=16,
+            head_dim=16,
+            num_shared_experts=2,
+            router_scaling_factor=1.7,
+            mlp_layer_types=["sparse", "dense", "sparse"],
+        ),
+        seed=726,
+        mlx_supports=False,
+    ),
+    ModelSpec(
+        name="hunyuan-moe-f32",
+        family="hunyuan_v1_moe",
+        features=("norms-behind-rope", "experts", "shared-mlp", "attention-bias"),
+        config=small(
+            vocab_size=64,
+            intermediate_size=16,
+            head_dim=16,
+            num_experts=6,
+            moe_topk=[2, 2],
+            attention_bias=True,
+            pad_token_id=0,
+        ),
+        seed=727,
+        mlx_supports=False,
+    ),
+    ModelSpec(
+        name="afmoe-f32",
+        family="afmoe",
+        features=("gated-attention", "norms-behind", "sliding-window", "sigmoid-router"),
+        config=_AFMOE_CONFIG,
+        seed=728,
+        embedding_gain=0.3,
+    ),
+    ModelSpec(
+        name="afmoe-q4-g32-bf16",
+        family="afmoe",
+        features=("gated-attention", "norms-behind", "stacked-experts", "quantized-embedding"),
+        config=_AFMOE_CONFIG
+        | {"hidden_size": 64, "intermediate_size": 64, "moe_intermediate_size": 32, "head_dim": 32},
+        seed=729,
+        dtype="bfloat16",
+        quantization=Quantization(bits=4, group_size=32),
+        embedding_gain=0.3,
+        mlx_supports=False,
+    ),
+    ModelSpec(
+        name="bailing-moe-f32",
+        family="glm4_moe",
+        published_as="bailing_moe",
+        features=("fused-qkv", "qk-norm", "sigmoid-router", "expert-groups", "partial-rope"),
+        config=small(
+            **DEEPSEEK_EXPERTS | {"n_shared_experts": 1},
+            head_dim=16,
+            use_qk_norm=True,
+            n_group=4,
+            topk_group=2,
+            rope_parameters=rope(10000.0, partial_rotary_factor=0.5),
+        ),
+        seed=730,
+        legacy_config=True,
+        extra_keys={"partial_rotary_factor": 0.5},
+    ),
+    ModelSpec(
+        name="bailing-moe-plain-f32",
+        family="qwen3_moe",
+        published_as="bailing_moe",
+        features=("fused-qkv", "softmax-router", "experts"),
+        config=small(
+            **_FEW_EXPERTS, head_dim=16, moe_intermediate_size=16, norm_topk_prob=True
+        ),
+        seed=731,
+        legacy_config=True,
+        extra_keys={"num_experts": 6},
+    ),
+)
