@@ -74,6 +74,8 @@ fn link_shared_mlx() {
     {
         println!("cargo::rustc-link-arg=-Wl,-rpath-link,{}", dir.display());
     }
+    // llguidance has C functions of its own, which would be exported beside ours.
+    println!("cargo::rustc-link-arg-cdylib=-Wl,--exclude-libs,ALL");
     println!(
         "cargo::rustc-link-arg-cdylib=-Wl,-soname,libumrt.so.{}",
         abi_version()

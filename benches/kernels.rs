@@ -12,7 +12,8 @@ use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_m
 use umrt::kernels::{
     Activation, Arithmetic, AttentionStep, CacheBlock, CacheFormat, CacheLayout, Finish, Float,
     Floats, FloatsMut, Format, Gate, LayerShape, Level, Matrix, Norm, Pairing, Pool, Projection,
-    QuantizedRows, RopeTable, RowContents, Rows, Segment, attention, float_rows, gather, linear,
+    QuantizedRows, Reach, RopeTable, RowContents, Rows, Segment, attention, float_rows, gather,
+    linear,
 };
 
 /// Tokens of a step: decoding, a small batch, a prompt.
@@ -261,8 +262,9 @@ fn attention_over_caches(criterion: &mut Criterion) {
                 cache: layer,
                 query_norm: None,
                 key_norm: None,
+                norms_behind_rotation: false,
                 table: None,
-                window: None,
+                reach: Reach::All,
                 scale: 0.125,
                 position_scale: None,
                 soft_cap: None,

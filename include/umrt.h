@@ -605,6 +605,28 @@ inline T umrt_initialized() {
 #define UMRT_QUANTIZE_REPLACE 1
 
 /**
+ * A JSON Schema: the text is JSON that it describes. docs/constraints.md lists the
+ * keywords.
+ */
+#define UMRT_CONSTRAINT_JSON_SCHEMA 1
+
+/**
+ * A regular expression in the syntax of Rust's regex crate, without anchors and
+ * look-around: it matches the whole text.
+ */
+#define UMRT_CONSTRAINT_REGEX 2
+
+/**
+ * A context-free grammar in a variant of Lark's syntax, whose rule `start` is the text.
+ */
+#define UMRT_CONSTRAINT_GRAMMAR 3
+
+/**
+ * Any JSON object; `text` is empty.
+ */
+#define UMRT_CONSTRAINT_JSON 4
+
+/**
  * `umrt_generate_params.flags`: go on behind the token that ends a text.
  */
 #define UMRT_GENERATE_IGNORE_END 1
@@ -621,7 +643,8 @@ inline T umrt_initialized() {
 #define UMRT_MAX_DRAFT 11
 
 /**
- * `umrt_generate_result.stop_reason`: the model ended the text.
+ * `umrt_generate_result.stop_reason`: the model ended the text, or nothing can be added
+ * to it under its constraint.
  */
 #define UMRT_STOP_END 1
 
@@ -675,6 +698,12 @@ typedef struct umrt_adapter umrt_adapter;
  * own, so that triggering it never races with freeing what it stops.
  */
 typedef struct umrt_cancel umrt_cancel;
+
+/**
+ * What a text may be, compiled for a model's tokens. Immutable: any number of
+ * generations of the model use it, at the same time, too.
+ */
+typedef struct umrt_constraint umrt_constraint;
 
 /**
  * Sequences of one model and their KV caches. Takes one call at a time; a
@@ -1788,13 +1817,19 @@ typedef struct {
   uint32_t deadline_ms;
   /**
    * Where tokens are chosen. `UMRT_DEVICE_AUTO`: on the GPU where the model computes
-   * there, but for penalties and guesses; `UMRT_DEVICE_CPU`: always on the CPU;
-   * `UMRT_DEVICE_GPU`: on the GPU, UNSUPPORTED if the model computes on the CPU or
-   * for penalties and guesses. The tokens are the same: at temperature 0 exactly,
-   * above unless a draw is within 2e-6 of the probability that decides between two.
-   * `UMRT_CPU_OPS_STOCK`, which are the operations of GPUs, count as a GPU.
+   * there, but for penalties, guesses and constraints; `UMRT_DEVICE_CPU`: always on the
+   * CPU; `UMRT_DEVICE_GPU`: on the GPU, UNSUPPORTED if the model computes on the CPU or
+   * for penalties, guesses and constraints. The tokens are the same: at temperature 0
+   * exactly, above unless a draw is within 2e-6 of the probability that decides between
+   * two. `UMRT_CPU_OPS_STOCK`, which are the operations of GPUs, count as a GPU.
    */
   uint32_t sampling_device;
+  /**
+   * What the text may be, from its first token on; NULL: anything. It ends where the
+   * constraint's text does, so not with `UMRT_GENERATE_IGNORE_END`. It may be freed
+   * after the call that it was given to.
+   */
+  const umrt_constraint *constraint;
 } umrt_generate_params;
 
 /**
@@ -2660,7 +2695,8 @@ umrt_status umrt_seq_reuse_prefix(umrt_ctx *ctx,
  * their places: their keys are turned by as many positions as they move, and are those
  * that they would have been there. What they have seen of the removed tokens stays in
  * them, as in all sliding windows, so the text goes on a little otherwise than if it had
- * been evaluated without them.
+ * been evaluated without them. Where a model attends in chunks, what comes behind sees
+ * the chunks of the new places.
  *
  * Keys are rounded once more to the type of the cache, for each shift; with 8 or 4 bits
  * they are quantized again. Takes about as long as copying keys and values, and no
@@ -2835,6 +2871,37 @@ umrt_status umrt_model_quantize(const char *source,
                                 const umrt_quantize_params *params);
 
 /**
+ * Compiles a constraint for a model. The first one of a model takes its vocabulary
+ * apart, which is kept as long as the model or one of its constraints.
+ *
+ * - `kind`: `UMRT_CONSTRAINT_*`
+ * - `text`: `length` bytes of UTF-8; NULL if there are none.
+ * - `constraint`: receives the handle. Free it with `umrt_constraint_free`.
+ *
+ * While a text is generated, only tokens are chosen with which it can become one that
+ * the constraint describes; of tokens that are no text, only those that end it, where it
+ * may end. A generation ends with `UMRT_STOP_END` where the model ends the text or
+ * nothing can be added to it. If it ends earlier (`max_tokens`, a stop string, a full
+ * context), the text is a beginning.
+ *
+ * Returns INVALID_ARGUMENT (no such kind; the text is no JSON, no expression or no
+ * grammar, or exceeds a limit: the message says where and why), UNSUPPORTED (keywords of
+ * JSON Schema that it does not implement; a tokenizer whose tokens have no text of their
+ * own; more memory than compiling may use), NOT_FOUND (no tokenizer), FORMAT (it is
+ * broken), OUT_OF_MEMORY. Any thread.
+ */
+umrt_status umrt_constraint_new(const umrt_model *model,
+                                uint32_t kind,
+                                const char *text,
+                                size_t length,
+                                umrt_constraint **constraint);
+
+/**
+ * Frees the constraint; generations that use it go on. NULL is ignored. Any thread.
+ */
+void umrt_constraint_free(umrt_constraint *constraint);
+
+/**
  * Makes a sampler.
  *
  * - `params`: NULL for greedy decoding.
@@ -2845,7 +2912,8 @@ umrt_status umrt_model_quantize(const char *source,
 umrt_status umrt_sampler_new(const umrt_sampler_params *params, umrt_sampler **sampler);
 
 /**
- * Puts the sampler back to its beginning: the seed again, no remembered tokens.
+ * Puts the sampler back to its beginning: the seed again, no remembered tokens, no
+ * constraint.
  *
  * Returns INVALID_ARGUMENT, BUSY. Any thread.
  */
@@ -2853,11 +2921,25 @@ umrt_status umrt_sampler_reset(umrt_sampler *sampler);
 
 /**
  * Remembers a token that the sampler did not choose itself, such as those of a
- * prompt, for the penalties.
+ * prompt, for the penalties, and where the sampler has a constraint, for that: set one
+ * behind the prompt.
+ *
+ * Returns INVALID_ARGUMENT (also for a token that the constraint does not allow here; it
+ * is not remembered), UNSUPPORTED (the constraint becomes too complex), BUSY. Any thread.
+ */
+umrt_status umrt_sampler_accept(umrt_sampler *sampler, int32_t token);
+
+/**
+ * From the next token on, `umrt_sample` chooses what the constraint allows: the
+ * beginning of a text of it. Where nothing can follow it gives a token that ends texts.
+ * Generations have their own constraint, in their parameters.
+ *
+ * - `constraint`: NULL for none any more. It may be freed while it is in use here.
  *
  * Returns INVALID_ARGUMENT, BUSY. Any thread.
  */
-umrt_status umrt_sampler_accept(umrt_sampler *sampler, int32_t token);
+umrt_status umrt_sampler_constrain(umrt_sampler *sampler,
+                                   const umrt_constraint *constraint);
 
 /**
  * Frees the sampler. NULL is ignored. Any thread.
@@ -2869,8 +2951,9 @@ void umrt_sampler_free(umrt_sampler *sampler);
  *
  * - `row`: from 0 to `n_logits` less one.
  *
- * Returns INVALID_ARGUMENT (no such row), BUSY (context or sampler), BACKEND
- * (all logits are NaN). Any thread.
+ * Returns INVALID_ARGUMENT (no such row; a constraint of another model), UNSUPPORTED (its
+ * constraint becomes too complex), BUSY (context or sampler), BACKEND (all logits are
+ * NaN). Any thread.
  */
 umrt_status umrt_sample(umrt_ctx *ctx, umrt_sampler *sampler, size_t row, int32_t *token);
 
@@ -2894,11 +2977,15 @@ umrt_status umrt_sample(umrt_ctx *ctx, umrt_sampler *sampler, size_t row, int32_
  * Where tokens are chosen on a GPU, it computes a step while the token before is looked
  * at; not with a prefix cache or `UMRT_OVERFLOW_SHIFT`, which do something in between.
  *
+ * Guesses with a constraint are checked against what it allows, each at its place.
+ *
  * Returns INVALID_ARGUMENT (also a draft model of another vocabulary: the message
- * names the difference), UNSUPPORTED (see `sampling_device`; a draft model with
- * recurrent layers), NOT_FOUND (no tokenizer or chat template), FORMAT (they are
- * broken), NO_SPACE (the prompt does not fit), OVER_BUDGET (no room for the logits of
- * guesses), BUSY, CANCELLED, DEADLINE_EXCEEDED, OUT_OF_MEMORY, BACKEND. Any thread.
+ * names the difference; a constraint of another model), UNSUPPORTED (see
+ * `sampling_device`; a draft model with recurrent layers; a constraint that becomes too
+ * complex, or whose text the model's tokens cannot go on with), NOT_FOUND (no tokenizer or
+ * chat template), FORMAT (they are broken), NO_SPACE (the prompt does not fit), OVER_BUDGET
+ * (no room for the logits of guesses), BUSY, CANCELLED, DEADLINE_EXCEEDED, OUT_OF_MEMORY,
+ * BACKEND. Any thread.
  */
 umrt_status umrt_generate(umrt_ctx *ctx,
                           const umrt_generate_params *params,

@@ -9,6 +9,7 @@
 //! - [`kernels`]: products, attention and the rest on the CPU; know slices,
 //!   nothing of MLX
 //! - [`kv`]: keys and values by sequence, updated in place
+//! - [`grammar`]: what a text may be
 //! - [`sample`]: from logits to a token
 //! - [`text`]: tokenizer, streaming text, stop strings, chat templates
 //! - [`convert`]: checkpoints of floats as quantized ones
@@ -36,6 +37,7 @@ pub mod checkpoint;
 pub mod convert;
 pub mod decoder;
 pub mod error;
+pub mod grammar;
 mod host;
 pub mod kernels;
 pub mod kv;

@@ -209,6 +209,43 @@ fn an_estimate_is_what_is_reserved_and_what_is_reserved_is_enough() {
     );
 }
 
+/// Sequences that are full, evaluated in two steps.
+#[test]
+fn contexts_of_every_family_hold_the_keys_values_and_states_that_are_estimated() {
+    const N_CTX: usize = 20;
+    let models = fs::read_dir(fixture("")).expect("fixtures");
+    let mut n_with_states = 0;
+    for entry in models {
+        let path = entry.expect("a fixture").path();
+        let name = path.display();
+        let options = ContextOptions {
+            n_ctx: N_CTX,
+            n_sequences: 2,
+            ..ContextOptions::default()
+        };
+        let estimated = estimate_of(&path, options);
+        let keys_and_values = 2 * N_CTX * estimated.kv_bytes_per_token;
+        let states = estimated.context.kv - keys_and_values;
+        n_with_states += usize::from(states > 0);
+        let model = open(&path);
+        let mut context = Context::new(&model, &options).expect("a context");
+        for n_tokens in [N_CTX - 1, 1] {
+            let sequences: Vec<i32> = (0..2 * n_tokens as i32).map(|index| index % 2).collect();
+            let batch = Batch {
+                sequences: Some(&sequences),
+                ..Batch::of(&[1; 2 * N_CTX][..2 * n_tokens])
+            };
+            context.eval(&batch, None).expect("an evaluation");
+        }
+        // In front of the last step and behind it; a fifth place is for what scoring and
+        // wrong guesses come back to.
+        let held = keys_and_values + states / 5 * 4;
+        assert_eq!(context.memory().kv_reserved, held, "{name}");
+        assert_eq!(states % 5, 0, "{name}");
+    }
+    assert!(n_with_states > 5, "{n_with_states} recurrent families");
+}
+
 #[test]
 fn weights_beyond_the_budget_are_opened_only_with_permission() {
     isolated(

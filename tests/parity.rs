@@ -294,7 +294,9 @@ fn every_family_has_a_fixture_and_a_place_in_the_documentation() {
     let model_types = |fixture: &Fixture| {
         let config = fs::read(fixture.directory.join("config.json")).expect("config.json");
         let config: Value = serde_json::from_slice(&config).expect("JSON");
-        let types = [&config, &config["text_config"]].map(|part| part["model_type"].clone());
+        let thinker = &config["thinker_config"]["text_config"];
+        let parts = [&config, &config["text_config"], thinker];
+        let types = parts.map(|part| part["model_type"].clone());
         types
             .into_iter()
             .filter_map(|value| value.as_str().map(str::to_owned))

@@ -1,5 +1,9 @@
 //! What a step is predicted to take is what it takes: `scratch` of a context's plan
 //! against MLX's peak and the ledger, and never less than the process grew by.
+//!
+//! What MLX keeps of freed buffers comes on top of that. It has a bound and a place of its
+//! own in a plan, so that here it keeps none: buffers are used again for sizes that are
+//! almost the same only, and layers that differ would leave each other's.
 
 #![cfg(all(target_os = "linux", target_env = "gnu"))]
 
@@ -10,15 +14,20 @@ use std::sync::Arc;
 use std::thread;
 
 use common::process::{give_back_large_blocks, isolated, peak_growth};
-use common::random_family::{Form, Latent, Mixture, RandomFamily, Shared};
+use common::random_family::{Chunked, Form, Latent, Mixture, RandomFamily, Shared};
+use common::random_gemma::{Alternating, ExpertsBeside};
+use common::random_memories::Memories;
 use common::random_model::RandomModel;
 use common::{context_of, open, token_ids};
 use umrt::checkpoint::Dtype;
 use umrt::memory::{Category, ledger};
 use umrt::mlx::{CpuOps, clear_cache, memory_use, reset_peak};
-use umrt::runtime::{Batch, Context, ContextOptions, Model, ModelOptions};
+use umrt::runtime::{Batch, Context, ContextOptions, Model, ModelOptions, set_mlx_cache};
 
 const MIB: usize = 1 << 20;
+
+/// Large layers take minutes otherwise.
+const IS_OPTIMIZED: bool = !cfg!(debug_assertions);
 
 const SMALL: RandomModel = RandomModel {
     hidden_size: 64,
@@ -53,36 +62,79 @@ const DEEP: RandomModel = RandomModel {
     dtype: Dtype::BF16,
 };
 
+/// Small enough for kernels that are not optimized.
+const NARROW: RandomModel = RandomModel {
+    hidden_size: 64,
+    intermediate_size: 160,
+    n_layers: 3,
+    n_heads: 4,
+    n_kv_heads: 2,
+    head_dim: 16,
+    vocab_size: 96,
+    dtype: Dtype::BF16,
+};
+
 const MIXTURE: Form = Form::Mixture(Mixture {
     n_experts: 16,
     n_chosen: 4,
-    intermediate_size: 704,
-    shared_size: 2816,
+    intermediate_size: 176,
+    shared_size: 352,
 });
 
-const LATENT: Form = Form::Latent(Latent {
-    query_rank: Some(384),
-    rank: 256,
-    plain_dim: 64,
-    rotated_dim: 32,
-    value_dim: 64,
+const CHUNKED: Form = Form::Chunked(Chunked {
+    chunk: 96,
+    n_experts: 8,
+    n_chosen: 1,
+    intermediate_size: 1408,
 });
+
+const LATENT: Form = Form::Latent(Latent::SMALL);
 
 const SHARED: Form = Form::Shared(Shared {
     n_shared: 1,
-    columns: 256,
-    long_head_dim: 128,
+    columns: 40,
+    long_head_dim: 96,
+});
+
+const ALTERNATING: Form = Form::Alternating(Alternating {
+    n_states: 4,
+    rank: 48,
+    columns: 40,
+});
+
+const EXPERTS_BESIDE: Form = Form::ExpertsBeside(ExpertsBeside {
+    n_experts: 8,
+    n_chosen: 2,
+    intermediate_size: 96,
 });
 
 /// Forms of layers that `RandomModel` does not have.
-const OTHER_FORMS: [Form; 6] = [
+const OTHER_FORMS: [Form; 18] = [
     MIXTURE,
+    CHUNKED,
     Form::Gemma2,
     Form::Phi,
     Form::Olmo2,
+    Form::Clipped,
+    Form::Gated,
     LATENT,
+    SHARED,
+    ALTERNATING,
+    EXPERTS_BESIDE,
     Form::ShortConv(2),
+    Form::Memories(Memories::Delta),
+    Form::Memories(Memories::DeltaByHead),
+    Form::Memories(Memories::Scan),
+    Form::Memories(Memories::Beside),
+    Form::Memories(Memories::Alone),
+    Form::Memories(Memories::Apart),
 ];
+
+/// How a context is cut: its length, sequences, and tokens of a step.
+type Sizes = (usize, usize, usize);
+
+const PROMPTS: [Sizes; 3] = [(1024, 1, 512), (768, 2, 512), (512, 1, 100)];
+const SHORT_PROMPTS: [Sizes; 2] = [(320, 1, 256), (90, 2, 100)];
 
 /// What one evaluation took.
 struct Measured {
@@ -130,13 +182,14 @@ fn measure(context: &mut Context, vocab_size: usize, n: usize) -> Measured {
     }
 }
 
-/// Within 3%, or within 1 MiB if that is more.
-fn assert_predicts(predicted: usize, measured: usize, what: &str) {
-    let tolerance = MIB.max(measured / 100 * 3);
-    println!("{what}: predicted {predicted}, measured {measured}");
+/// Within 1%, or 8 KiB; at most that and new logits, which may come when layers have gone.
+fn assert_predicts(arrays: usize, logits: usize, measured: usize, what: &str) {
+    let tolerance = (8 << 10).max(arrays / 100);
+    let least = arrays.saturating_sub(tolerance);
+    println!("{what}: predicted {arrays} and logits {logits}, measured {measured}");
     assert!(
-        predicted.abs_diff(measured) <= tolerance,
-        "{what}: predicted {predicted}, measured {measured}"
+        (least..=arrays + logits + tolerance).contains(&measured),
+        "{what}: predicted {arrays} and logits {logits}, measured {measured}"
     );
 }
 
@@ -152,10 +205,11 @@ fn with_chunk(model: &Arc<Model>, n_ctx: usize, n_sequences: usize, chunk: usize
 
 /// Prompts of several lengths, and single tokens. Each is computed by a thread that has
 /// no buffers from the one before.
-fn assert_predicts_steps(family: &RandomFamily) {
+fn assert_predicts_steps(family: &RandomFamily, all_sizes: &[Sizes]) {
     give_back_large_blocks();
+    set_mlx_cache(0).expect("a bound");
     let directory = family.write();
-    for sizes in [(1024, 1, 512), (768, 2, 512), (512, 1, 100)] {
+    for &sizes in all_sizes {
         thread::scope(|scope| {
             scope.spawn(|| assert_predicts_step(family, directory.path(), sizes));
         });
@@ -165,7 +219,7 @@ fn assert_predicts_steps(family: &RandomFamily) {
 fn assert_predicts_step(
     family: &RandomFamily,
     directory: &Path,
-    (n_ctx, n_sequences, chunk): (usize, usize, usize),
+    (n_ctx, n_sequences, chunk): Sizes,
 ) {
     let RandomModel {
         dtype,
@@ -182,7 +236,7 @@ fn assert_predicts_step(
     let bytes = context.planned_bytes();
     let logits = bytes.logits / 2;
     let step = measure(&mut context, vocab_size, chunk / n_sequences);
-    assert_predicts(bytes.prefill_arrays + logits, step.arrays, &what);
+    assert_predicts(bytes.prefill_arrays, logits, step.arrays, &what);
     let kernels = bytes.prefill_scratch - bytes.prefill_arrays;
     println!(
         "{what}: for kernels {kernels}, kept {}, grown {}",
@@ -196,22 +250,26 @@ fn assert_predicts_step(
         bytes.prefill_scratch
     );
     let step = measure(&mut context, vocab_size, 1);
-    assert_predicts(bytes.decode_arrays + logits, step.arrays, &what);
+    assert_predicts(bytes.decode_arrays, logits, step.arrays, &what);
 }
 
 #[test]
 fn the_prediction_of_a_step_is_what_it_takes() {
     isolated("the_prediction_of_a_step_is_what_it_takes", || {
-        for (shape, dtypes) in [
-            (SMALL, &[Dtype::BF16, Dtype::F16, Dtype::F32][..]),
-            (GROUPED, &[Dtype::BF16, Dtype::F32]),
+        let small = (SMALL, &[Dtype::BF16, Dtype::F16, Dtype::F32][..]);
+        let large = [
+            (GROUPED, &[Dtype::BF16, Dtype::F32][..]),
             (DEEP, &[Dtype::BF16]),
-        ] {
+        ];
+        let (large, sizes) = match IS_OPTIMIZED {
+            true => (&large[..], &PROMPTS[..]),
+            false => (&[][..], &SHORT_PROMPTS[..]),
+        };
+        for &(shape, dtypes) in [small].iter().chain(large) {
             for &dtype in dtypes {
-                assert_predicts_steps(&RandomFamily {
-                    shape: RandomModel { dtype, ..shape },
-                    form: Form::Llama,
-                });
+                let shape = RandomModel { dtype, ..shape };
+                let form = Form::Llama;
+                assert_predicts_steps(&RandomFamily { shape, form }, sizes);
             }
         }
     });
@@ -221,15 +279,19 @@ fn the_prediction_of_a_step_is_what_it_takes() {
 fn layers_of_other_forms_take_what_is_predicted() {
     isolated("layers_of_other_forms_take_what_is_predicted", || {
         for form in OTHER_FORMS {
+            let (shape, sizes) = match IS_OPTIMIZED {
+                true => (GROUPED, &PROMPTS[..]),
+                false => (NARROW, &SHORT_PROMPTS[..]),
+            };
             let shape = match form {
                 // Of a dense layer it takes less than of one with experts.
                 Form::Mixture(_) => RandomModel {
-                    intermediate_size: 512,
-                    ..GROUPED
+                    intermediate_size: shape.hidden_size / 2,
+                    ..shape
                 },
-                _ => GROUPED,
+                _ => shape,
             };
-            assert_predicts_steps(&RandomFamily { shape, form });
+            assert_predicts_steps(&RandomFamily { shape, form }, sizes);
         }
     });
 }
@@ -237,7 +299,7 @@ fn layers_of_other_forms_take_what_is_predicted() {
 #[test]
 fn stock_operations_take_no_more_than_predicted() {
     isolated("stock_operations_take_no_more_than_predicted", || {
-        for form in [Form::Llama, SHARED].into_iter().chain(OTHER_FORMS) {
+        for form in [Form::Llama].into_iter().chain(OTHER_FORMS) {
             for dtype in [Dtype::F16, Dtype::F32] {
                 assert_stock_steps_fit(&RandomFamily {
                     shape: RandomModel {
@@ -253,6 +315,7 @@ fn stock_operations_take_no_more_than_predicted() {
 }
 
 fn assert_stock_steps_fit(family: &RandomFamily) {
+    set_mlx_cache(0).expect("a bound");
     let directory = family.write();
     let options = ModelOptions {
         cpu_ops: CpuOps::Stock,

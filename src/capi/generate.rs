@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::arguments::{self, count32};
 use super::cancel::{self, umrt_cancel};
+use super::constraint::umrt_constraint;
 use super::context::{self, umrt_ctx};
 use super::guard::{guard, umrt_status};
 use super::handle;
@@ -28,7 +29,8 @@ pub const UMRT_GENERATE_IN_SEQ: u32 = 2;
 /// Tokens that are guessed at a time, at most.
 pub const UMRT_MAX_DRAFT: u32 = 11;
 
-/// `umrt_generate_result.stop_reason`: the model ended the text.
+/// `umrt_generate_result.stop_reason`: the model ended the text, or nothing can be added
+/// to it under its constraint.
 pub const UMRT_STOP_END: u32 = 1;
 /// `umrt_generate_result.stop_reason`: `max_tokens` were generated.
 pub const UMRT_STOP_MAX_TOKENS: u32 = 2;
@@ -96,12 +98,16 @@ pub struct umrt_generate_params {
     /// tokens stay. 0: it has all the time it needs.
     pub deadline_ms: u32,
     /// Where tokens are chosen. `UMRT_DEVICE_AUTO`: on the GPU where the model computes
-    /// there, but for penalties and guesses; `UMRT_DEVICE_CPU`: always on the CPU;
-    /// `UMRT_DEVICE_GPU`: on the GPU, UNSUPPORTED if the model computes on the CPU or
-    /// for penalties and guesses. The tokens are the same: at temperature 0 exactly,
-    /// above unless a draw is within 2e-6 of the probability that decides between two.
-    /// `UMRT_CPU_OPS_STOCK`, which are the operations of GPUs, count as a GPU.
+    /// there, but for penalties, guesses and constraints; `UMRT_DEVICE_CPU`: always on the
+    /// CPU; `UMRT_DEVICE_GPU`: on the GPU, UNSUPPORTED if the model computes on the CPU or
+    /// for penalties, guesses and constraints. The tokens are the same: at temperature 0
+    /// exactly, above unless a draw is within 2e-6 of the probability that decides between
+    /// two. `UMRT_CPU_OPS_STOCK`, which are the operations of GPUs, count as a GPU.
     pub sampling_device: u32,
+    /// What the text may be, from its first token on; NULL: anything. It ends where the
+    /// constraint's text does, so not with `UMRT_GENERATE_IGNORE_END`. It may be freed
+    /// after the call that it was given to.
+    pub constraint: *const umrt_constraint,
 }
 
 /// What a generation did.
@@ -145,11 +151,15 @@ c_structs!(umrt_generate_params, umrt_generate_result);
 /// Where tokens are chosen on a GPU, it computes a step while the token before is looked
 /// at; not with a prefix cache or `UMRT_OVERFLOW_SHIFT`, which do something in between.
 ///
+/// Guesses with a constraint are checked against what it allows, each at its place.
+///
 /// Returns INVALID_ARGUMENT (also a draft model of another vocabulary: the message
-/// names the difference), UNSUPPORTED (see `sampling_device`; a draft model with
-/// recurrent layers), NOT_FOUND (no tokenizer or chat template), FORMAT (they are
-/// broken), NO_SPACE (the prompt does not fit), OVER_BUDGET (no room for the logits of
-/// guesses), BUSY, CANCELLED, DEADLINE_EXCEEDED, OUT_OF_MEMORY, BACKEND. Any thread.
+/// names the difference; a constraint of another model), UNSUPPORTED (see
+/// `sampling_device`; a draft model with recurrent layers; a constraint that becomes too
+/// complex, or whose text the model's tokens cannot go on with), NOT_FOUND (no tokenizer or
+/// chat template), FORMAT (they are broken), NO_SPACE (the prompt does not fit), OVER_BUDGET
+/// (no room for the logits of guesses), BUSY, CANCELLED, DEADLINE_EXCEEDED, OUT_OF_MEMORY,
+/// BACKEND. Any thread.
 ///
 /// # Safety
 /// `ctx` and `cancel` are NULL or live handles; `params` is NULL or a structure of
@@ -172,7 +182,8 @@ pub unsafe extern "C" fn umrt_generate(
             arguments::known_flags(params.flags, UMRT_GENERATE_IGNORE_END)?;
             let cancel = cancel::or_after(cancel, params.deadline_ms);
             let stop = stop_strings(&params)?;
-            let options = options(&params, &stop)?;
+            let constraint = constraint(&params);
+            let options = options(&params, &stop, constraint.as_deref())?;
             let mut receive = |text: &str, token| receive(callback, userdata, text, token);
             let receive: Option<&mut Receive<'_>> = match callback {
                 Some(_) => Some(&mut receive),
@@ -208,6 +219,7 @@ pub unsafe extern "C" fn umrt_generate(
 pub(super) unsafe fn options<'a>(
     params: &umrt_generate_params,
     stop: &'a [&'a str],
+    constraint: Option<&'a umrt_constraint>,
 ) -> Result<GenerateOptions<'a>> {
     Ok(GenerateOptions {
         // SAFETY: the caller's contract.
@@ -217,6 +229,7 @@ pub(super) unsafe fn options<'a>(
         stop,
         ignore_end: params.flags & UMRT_GENERATE_IGNORE_END != 0,
         sampling_device: sampling_device(params.sampling_device)?,
+        constraint: constraint.map(|constraint| &constraint.0),
     })
 }
 
@@ -243,6 +256,13 @@ pub(super) unsafe fn sampler(params: &umrt_generate_params) -> Result<Arc<Mutex<
             None => Ok(Arc::new(Mutex::new(sampler::make(params.sampling)?))),
         }
     }
+}
+
+/// # Safety
+/// `params.constraint` is null or a live handle.
+pub(super) unsafe fn constraint(params: &umrt_generate_params) -> Option<Arc<umrt_constraint>> {
+    // SAFETY: the caller's contract.
+    unsafe { handle::borrow_optional(params.constraint) }
 }
 
 /// # Safety

@@ -13,9 +13,11 @@
 pub mod adapter;
 mod arguments;
 pub mod cancel;
+pub mod constraint;
 pub mod context;
 pub mod embedding;
 pub mod estimate;
+pub mod evaluation;
 pub mod generate;
 pub mod guard;
 mod handle;

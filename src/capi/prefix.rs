@@ -84,7 +84,8 @@ pub unsafe extern "C" fn umrt_seq_reuse_prefix(
 /// their places: their keys are turned by as many positions as they move, and are those
 /// that they would have been there. What they have seen of the removed tokens stays in
 /// them, as in all sliding windows, so the text goes on a little otherwise than if it had
-/// been evaluated without them.
+/// been evaluated without them. Where a model attends in chunks, what comes behind sees
+/// the chunks of the new places.
 ///
 /// Keys are rounded once more to the type of the cache, for each shift; with 8 or 4 bits
 /// they are quantized again. Takes about as long as copying keys and values, and no

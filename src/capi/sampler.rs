@@ -3,12 +3,14 @@
 
 use std::sync::{Arc, Mutex};
 
+use super::constraint::umrt_constraint;
 use super::context::{self, umrt_ctx};
 use super::guard::{guard, guard_free, umrt_status};
 use super::handle;
 use super::structs::{self, c_structs};
 use crate::error::{Error, Result};
-use crate::sample::{Logits, Sampler, SamplerParams};
+use crate::runtime;
+use crate::sample::{Sampler, SamplerParams};
 
 /// Chooses tokens, and remembers them for penalties. Takes one call at a time.
 pub struct umrt_sampler(pub(super) Arc<Mutex<Sampler>>);
@@ -85,7 +87,8 @@ pub unsafe extern "C" fn umrt_sampler_new(
     })
 }
 
-/// Puts the sampler back to its beginning: the seed again, no remembered tokens.
+/// Puts the sampler back to its beginning: the seed again, no remembered tokens, no
+/// constraint.
 ///
 /// Returns INVALID_ARGUMENT, BUSY. Any thread.
 ///
@@ -102,9 +105,11 @@ pub unsafe extern "C" fn umrt_sampler_reset(sampler: *mut umrt_sampler) -> umrt_
 }
 
 /// Remembers a token that the sampler did not choose itself, such as those of a
-/// prompt, for the penalties.
+/// prompt, for the penalties, and where the sampler has a constraint, for that: set one
+/// behind the prompt.
 ///
-/// Returns INVALID_ARGUMENT, BUSY. Any thread.
+/// Returns INVALID_ARGUMENT (also for a token that the constraint does not allow here; it
+/// is not remembered), UNSUPPORTED (the constraint becomes too complex), BUSY. Any thread.
 ///
 /// # Safety
 /// `sampler` is NULL or a live handle.
@@ -116,7 +121,33 @@ pub unsafe extern "C" fn umrt_sampler_accept(
     guard(|| {
         // SAFETY: the caller's contract.
         let sampler = unsafe { handle::borrow(sampler, "sampler")? };
-        handle::one_call(&sampler.0, "sampler")?.accept(token);
+        handle::one_call(&sampler.0, "sampler")?.accept(token)
+    })
+}
+
+/// From the next token on, `umrt_sample` chooses what the constraint allows: the
+/// beginning of a text of it. Where nothing can follow it gives a token that ends texts.
+/// Generations have their own constraint, in their parameters.
+///
+/// - `constraint`: NULL for none any more. It may be freed while it is in use here.
+///
+/// Returns INVALID_ARGUMENT, BUSY. Any thread.
+///
+/// # Safety
+/// `sampler` is NULL or a live handle, and so is `constraint`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn umrt_sampler_constrain(
+    sampler: *mut umrt_sampler,
+    constraint: *const umrt_constraint,
+) -> umrt_status {
+    guard(|| {
+        // SAFETY: the caller's contract.
+        let (sampler, constraint) = unsafe {
+            let constraint = handle::borrow_optional(constraint);
+            (handle::borrow(sampler, "sampler")?, constraint)
+        };
+        let beginning = constraint.map(|constraint| constraint.0.begin());
+        handle::one_call(&sampler.0, "sampler")?.constrain(beginning);
         Ok(())
     })
 }
@@ -135,8 +166,9 @@ pub unsafe extern "C" fn umrt_sampler_free(sampler: *mut umrt_sampler) {
 ///
 /// - `row`: from 0 to `n_logits` less one.
 ///
-/// Returns INVALID_ARGUMENT (no such row), BUSY (context or sampler), BACKEND
-/// (all logits are NaN). Any thread.
+/// Returns INVALID_ARGUMENT (no such row; a constraint of another model), UNSUPPORTED (its
+/// constraint becomes too complex), BUSY (context or sampler), BACKEND (all logits are
+/// NaN). Any thread.
 ///
 /// # Safety
 /// `ctx` and `sampler` are NULL or live handles; `token` is NULL or writable.
@@ -155,11 +187,8 @@ pub unsafe extern "C" fn umrt_sample(
         unsafe {
             let sampler = handle::borrow(sampler, "sampler")?;
             let mut sampler = handle::one_call(&sampler.0, "sampler")?;
-            let chosen = context::with(ctx, |context| {
-                sampler.sample(Logits::F32(context.logits(row)?))
-            })?;
+            let chosen = context::with(ctx, |context| runtime::sample(context, &mut sampler, row))?;
             token.write(chosen);
-            sampler.accept(chosen);
         }
         Ok(())
     })

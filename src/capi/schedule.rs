@@ -405,8 +405,9 @@ unsafe fn with_request<T>(
         }
         generate::ensure_no_draft_model(&params)?;
         let stop = generate::stop_strings(&params)?;
+        let constraint = generate::constraint(&params);
         call(Request {
-            options: generate::options(&params, &stop)?,
+            options: generate::options(&params, &stop, constraint.as_deref())?,
             keeps_sequence,
             lookup: generate::lookup(&params),
             sampler: generate::sampler(&params)?,

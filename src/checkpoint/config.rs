@@ -37,7 +37,8 @@ impl Keys for &[&str] {
 /// A JSON object with typed access by key.
 ///
 /// A key whose value is `null` counts as absent. Where the object has a
-/// `text_config`, the keys in it come before the outer ones. The `opt_` methods
+/// `text_config`, or a `thinker_config` with one in it, the keys in it come before the
+/// outer ones. The `opt_` methods
 /// give `None` for an absent key, the others an error; a value of the wrong type
 /// or outside of its range is always an error.
 #[derive(Clone, Debug)]
@@ -45,6 +46,9 @@ pub struct Config {
     file: String,
     layers: Vec<Layer>,
 }
+
+/// What models that listen and talk call the part that writes.
+const THINKER: &str = "thinker_config";
 
 #[derive(Clone, Debug)]
 struct Layer {
@@ -81,6 +85,14 @@ impl Config {
             prefix: prefix.to_owned(),
             values,
         };
+        if let Some(Value::Object(thinker)) = outer.remove(THINKER) {
+            let mut config = Config::layered(file, thinker)?;
+            for layer in &mut config.layers {
+                layer.prefix.insert_str(0, &format!("{THINKER}."));
+            }
+            config.layers.push(layer("", outer));
+            return Ok(config);
+        }
         let layers = match outer.remove("text_config") {
             Some(Value::Object(text)) => vec![layer("text_config.", text), layer("", outer)],
             None | Some(Value::Null) => vec![layer("", outer)],

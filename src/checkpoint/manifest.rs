@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use super::chat_template::ChatTemplates;
 use super::config::Config;
 use super::directory::ModelDirectory;
+use super::dtype::Dtype;
 use super::file::{FileStamp, open_regular};
 use super::foreign::{self, Foreign, Scheme};
 use super::generation::GenerationDefaults;
@@ -295,6 +296,20 @@ impl Manifest {
                 self.files_looked_at()
             ))
         })
+    }
+
+    /// `Format` if the weight of `module` can only be one of codes, which it has no scales for.
+    pub fn ensure_not_packed(&self, module: &str) -> Result<()> {
+        let name = format!("{module}.weight");
+        let is_packed = |tensor: &TensorInfo| tensor.dtype == Dtype::U32;
+        let is_quantized = self.quantization.default.is_some();
+        match is_quantized && self.tensor(&name).is_some_and(is_packed) {
+            true => Err(Error::format(format!(
+                "tensor {name} is packed, but there is no {module}.scales to unpack it with, or \
+                 config.json says that {module} is not quantized"
+            ))),
+            false => Ok(()),
+        }
     }
 
     /// The sum over all tensors.

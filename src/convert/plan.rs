@@ -151,7 +151,7 @@ impl Plan {
                     checkpoint.directory().root().display()
                 )));
             }
-            if let Some((stacked, index)) = expert(&name) {
+            if let Some((stacked, index)) = expert(&name, spec.has_gates()) {
                 experts.entry(stacked).or_default().insert(index, tensor);
             } else if let Some(halves) = halves {
                 plan.outputs.extend(halves);
@@ -164,7 +164,8 @@ impl Plan {
         }
         let turned = Turned::of(spec, checkpoint);
         for output in &mut plan.outputs {
-            turned.apply(output);
+            output.is_raised = turned.raises(&output.name, &output.shape);
+            output.shape = turned.shape(&output.name, &output.shape);
             output.form = form(output, choice);
         }
         if plan.outputs.iter().all(|out| out.quantized().is_none()) {
@@ -273,12 +274,14 @@ fn whole(name: String, tensor: &TensorInfo) -> Output {
 }
 
 /// Of a tensor of one of several experts: the name of their stack, and its number.
-fn expert(name: &str) -> Option<(String, usize)> {
+fn expert(name: &str, has_gates: bool) -> Option<(String, usize)> {
     let (before, rest) = name.split_once(".experts.")?;
     let mut parts = rest.splitn(3, '.');
     let index = parts.next()?.parse().ok()?;
     let (linear, kind) = (parts.next()?, parts.next()?);
     let linear = match linear {
+        "up_proj" if !has_gates => "fc1",
+        "down_proj" if !has_gates => "fc2",
         "w1" => "gate_proj",
         "w2" => "down_proj",
         "w3" => "up_proj",
@@ -371,17 +374,20 @@ mod tests {
 
     #[test]
     fn experts_are_stacked_by_mlx_lms_names() {
-        let found = expert("model.layers.3.block_sparse_moe.experts.12.w2.weight");
+        let found = expert("model.layers.3.block_sparse_moe.experts.12.w2.weight", true);
         let name = "model.layers.3.block_sparse_moe.switch_mlp.down_proj.weight";
         assert_eq!(found, Some((name.to_owned(), 12)));
-        let found = expert("model.layers.0.mlp.experts.0.gate_proj.weight");
+        let found = expert("model.layers.0.mlp.experts.0.gate_proj.weight", true);
         let name = "model.layers.0.mlp.switch_mlp.gate_proj.weight";
         assert_eq!(found, Some((name.to_owned(), 0)));
+        let found = expert("backbone.layers.1.mixer.experts.2.up_proj.weight", false);
+        let name = "backbone.layers.1.mixer.switch_mlp.fc1.weight";
+        assert_eq!(found, Some((name.to_owned(), 2)));
         for other in [
             "mlp.experts.gate_up_proj",
             "mlp.shared_experts.up_proj.weight",
         ] {
-            assert_eq!(expert(other), None, "{other}");
+            assert_eq!(expert(other, true), None, "{other}");
         }
     }
 

@@ -55,7 +55,18 @@ const EXCEPTIONS: &[Exception] = &[
         treatment: Treatment::Float,
     },
     Exception {
-        model_types: &["exaone_moe", "glm4_moe_lite", "kimi_k2", "dots1"],
+        model_types: &[
+            "exaone_moe",
+            "glm4_moe_lite",
+            "glm4v_moe",
+            "glm4v_moe_text",
+            "kimi_k2",
+            "dots1",
+            "solar_open",
+            "mistral4",
+            // mlx-lm renames a float.
+            "bailing_moe",
+        ],
         suffixes: &["mlp.gate"],
         treatment: Treatment::Float,
     },
@@ -67,6 +78,16 @@ const EXCEPTIONS: &[Exception] = &[
     Exception {
         model_types: &["qwen3_next", "qwen3_5_moe", "qwen3_5_moe_text"],
         suffixes: &["shared_expert_gate"],
+        treatment: Treatment::EightBits,
+    },
+    Exception {
+        model_types: &["qwen3_omni_moe_text"],
+        suffixes: &["mlp.gate"],
+        treatment: Treatment::EightBits,
+    },
+    Exception {
+        model_types: &["afmoe", "hy_v3"],
+        suffixes: &["router.gate"],
         treatment: Treatment::EightBits,
     },
     Exception {
@@ -82,6 +103,11 @@ const EXCEPTIONS: &[Exception] = &[
     Exception {
         model_types: &["granitemoe", "granitemoehybrid"],
         suffixes: &["block_sparse_moe.router.layer"],
+        treatment: Treatment::EightBits,
+    },
+    Exception {
+        model_types: &["gemma4", "gemma4_text"],
+        suffixes: &["router.proj"],
         treatment: Treatment::EightBits,
     },
     Exception {

@@ -1,11 +1,10 @@
 //! What mlx-lm stores otherwise of models with recurrent layers.
 
-use super::plan::Output;
 use crate::checkpoint::Manifest;
 use crate::decoder::DecoderSpec;
 
 /// Filters of convolutions over single channels.
-const FILTERS: [&str; 2] = [".conv1d.weight", ".conv.weight"];
+const FILTERS: [&str; 3] = [".conv1d.weight", "_conv1d.weight", ".conv.weight"];
 
 /// Norms of which publishers leave out a 1.
 const NORMS: [&str; 5] = [
@@ -34,14 +33,22 @@ impl Turned {
         }
     }
 
-    pub fn apply(self, output: &mut Output) {
-        let ends = |names: &[&str]| names.iter().any(|name| output.name.ends_with(name));
-        match output.shape[..] {
-            [channels, 1, taps] if self.turns_filters && ends(&FILTERS) => {
-                output.shape = vec![channels, taps, 1];
+    /// The shape that a tensor of this name and shape is stored with.
+    pub fn shape(self, name: &str, shape: &[usize]) -> Vec<usize> {
+        match shape {
+            [channels, 1, taps] if self.turns_filters && ends(name, &FILTERS) => {
+                vec![*channels, *taps, 1]
             }
-            [_] if self.raises_norms && ends(&NORMS) => output.is_raised = true,
-            _ => {}
+            _ => shape.to_vec(),
         }
     }
+
+    /// Whether a 1 is added to its values.
+    pub fn raises(self, name: &str, shape: &[usize]) -> bool {
+        self.raises_norms && shape.len() == 1 && ends(name, &NORMS)
+    }
+}
+
+fn ends(name: &str, with: &[&str]) -> bool {
+    with.iter().any(|end| name.ends_with(end))
 }

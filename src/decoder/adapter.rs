@@ -300,8 +300,10 @@ fn unknown(spec: &DecoderSpec, module: &str) -> Error {
 
 fn in_mixer(spec: &DecoderSpec, layer: usize, name: &str) -> Option<Target> {
     // Beside attention, recurrent mixers stay as they are.
-    let MixerSpec::Recurrent(recurrent) = &spec.mixers[layer] else {
-        return in_attention(spec, layer, name);
+    let recurrent = match &spec.mixers[layer] {
+        MixerSpec::None => return None,
+        MixerSpec::Attention | MixerSpec::Both(_) => return in_attention(spec, layer, name),
+        MixerSpec::Recurrent(recurrent) => recurrent,
     };
     let hidden = spec.hidden_size;
     if name == recurrent.output_name() {
@@ -330,7 +332,19 @@ fn in_mixer(spec: &DecoderSpec, layer: usize, name: &str) -> Option<Target> {
 fn in_attention(spec: &DecoderSpec, layer: usize, name: &str) -> Option<Target> {
     let (names, hidden) = (&spec.names.attention, spec.hidden_size);
     let [queries, keys, values] = spec.heads[layer].columns();
-    let queries = queries * if spec.gates_attention { 2 } else { 1 };
+    let behind = if spec.has_gates_behind_queries() {
+        queries
+    } else {
+        0
+    };
+    if names.gate == Some(name) {
+        return Some(Target {
+            place: Place::QueryKeyValue(layer),
+            first_column: queries + keys + values,
+            outputs: queries,
+            inputs: hidden,
+        });
+    }
     if name == names.output {
         return Some(Target {
             place: Place::Output(layer),
@@ -342,7 +356,11 @@ fn in_attention(spec: &DecoderSpec, layer: usize, name: &str) -> Option<Target> 
     if spec.latent.is_some() {
         return None;
     }
-    let found = in_fused(names.query_key_value, name, [queries, keys, values]);
+    let found = in_fused(
+        names.query_key_value,
+        name,
+        [queries + behind, keys, values],
+    );
     found.map(|(first_column, outputs)| Target {
         place: Place::QueryKeyValue(layer),
         first_column,

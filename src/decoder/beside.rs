@@ -16,7 +16,7 @@ pub(super) fn from_config(config: &Config, family: &Family) -> Result<Option<Exp
         return Ok(None);
     };
     match config.opt_bool(*key)?.unwrap_or(false) {
-        true => mlp::experts(config, form, mlp::activation(config, family)?).map(Some),
+        true => mlp::experts(config, family, form, mlp::activation(config, family)?).map(Some),
         false => Ok(None),
     }
 }
@@ -47,7 +47,7 @@ impl ExpertsBeside {
         Ok(ExpertsBeside {
             dense_norm: layer.plain_norm("post_feedforward_layernorm_1", hidden)?,
             router_norm: NormWeights {
-                weight: layer.loader.vector(&scale, hidden)?,
+                weight: Some(layer.loader.vector(&scale, hidden)?),
                 bias: None,
             },
             before: layer.plain_norm("pre_feedforward_layernorm_2", hidden)?,

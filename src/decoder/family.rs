@@ -1,8 +1,20 @@
 //! [`Family`]: the features by which model families differ. `families` has the
 //! table.
+//!
+//! - here: what there is in a model
+//! - `experts`: mixtures of experts
+//! - `names`: how modules are called
+
+mod experts;
+mod names;
 
 use super::recurrent::{DeltaInputs, ScanNames};
-use crate::mlx::{Activation, Gate, NormKind, Pairing, RowOrder, Scores};
+use crate::mlx::{Activation, NormKind, Pairing};
+
+pub use self::experts::{
+    ExpertNames, ExpertsForm, JoinedNames, Normalized, RouterForm, SharedForm,
+};
+pub use self::names::{AttentionNames, Fused, MlpNames, Names};
 
 /// What distinguishes a family from the others.
 #[derive(Clone, Copy)]
@@ -20,15 +32,22 @@ pub struct Family {
     pub is_latent: bool,
     /// Some layers have a state instead of keys and values.
     pub recurrent: Option<RecurrentForm>,
-    /// Behind each head's query is a gate for what the head sees.
+    /// Each layer is a mixer or a network.
+    pub blocks: Option<BlockKeys>,
+    /// Heads have gates for what they see, behind their queries or in a projection of
+    /// their own.
     pub gates_attention: bool,
     pub heads: HeadsForm,
     pub qk_norm: QkNorm,
-    /// The key without which there is none.
-    pub qk_norm_if: Option<&'static str>,
+    /// The key that may turn it off, and what its absence means.
+    pub qk_norm_if: Option<(&'static str, bool)>,
+    /// The key of the bound of queries, keys and values.
+    pub qkv_limit: Option<&'static str>,
     /// Sizes that config.json may leave out. A `head_dim` that isn't here either
     /// is hidden size / heads.
     pub defaults: &'static [(&'static str, usize)],
+    /// Those that the `text_config` of a larger model may leave out besides.
+    pub nested_defaults: &'static [(&'static str, usize)],
     pub windows: Windows,
     pub rope: RopeForm,
     pub mlp: MlpForm,
@@ -38,6 +57,8 @@ pub struct Family {
     pub scales: Scales,
     /// When config.json has no `tie_word_embeddings`.
     pub is_tied: bool,
+    /// Embeddings are normalized as states are.
+    pub normalizes_embeddings: bool,
     /// Each head has a score that takes part in the softmax without a value.
     pub has_sinks: bool,
     /// Tokens have several states, of which layers update one.
@@ -55,6 +76,7 @@ pub struct Family {
 pub struct NormForm {
     pub kind: NormKind,
     pub has_bias: bool,
+    pub has_weight: bool,
     /// When config.json has none.
     pub eps: f32,
 }
@@ -71,6 +93,8 @@ pub enum Flag {
 /// How layers differ in their heads from what config.json says of all.
 #[derive(Clone, Copy)]
 pub struct HeadsForm {
+    /// The key of how many have keys and values; `None`: it is not said.
+    pub n_kv_heads: Option<&'static str>,
     /// Of layers without windows.
     pub full: Option<FullHeads>,
     /// The key of how many of the last layers see the keys and values of others.
@@ -90,17 +114,22 @@ pub struct FullHeads {
     pub values_are_keys: &'static str,
 }
 
-/// How queries and keys are normalized before they are rotated.
+/// How queries and keys are normalized, before they are rotated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum QkNorm {
     None,
     /// Each head by itself, with one weight for all.
     Heads,
+    /// The same behind the rotation.
+    HeadsBehindRotation,
     /// All heads of a token as one row.
     Rows,
+    /// Each head by itself, without a weight, in layers that rotate: behind the rotation,
+    /// which changes no length, as well as in front of it.
+    Unweighted,
 }
 
-/// Which layers see only the last tokens.
+/// Which layers see only the last tokens, or those of their chunk.
 #[derive(Clone, Copy)]
 pub enum Windows {
     None,
@@ -119,6 +148,27 @@ pub enum Windows {
         absent: u32,
         window: u32,
     },
+    /// Those that `attention_layers`, or `attention_types` repeated, call local:
+    /// `window_size` tokens.
+    Local {
+        window: u32,
+    },
+    /// Those `layer_types` names, or those that `no_rope_layers` has rotate, in chunks of
+    /// `attention_chunk_size` tokens; null: none; absent: as given here.
+    Chunks {
+        absent: u32,
+    },
+    /// Those `layer_types` names, which must be there.
+    Named {
+        window: u32,
+    },
+}
+
+/// Keys of what each layer is: names, or else a letter for each.
+#[derive(Clone, Copy)]
+pub struct BlockKeys {
+    pub list: &'static [&'static str],
+    pub pattern: &'static str,
 }
 
 /// Layers whose past is a state of fixed size.
@@ -130,6 +180,8 @@ pub struct RecurrentForm {
     pub layers: RecurrentLayers,
     /// These layers attend as well, and both is added.
     pub is_beside_attention: bool,
+    /// The key of the activation of convolutions, where it is not that of networks.
+    pub activation: Option<&'static str>,
 }
 
 #[derive(Clone, Copy)]
@@ -145,8 +197,8 @@ pub enum RecurrentMixer {
 /// Which layers are recurrent when config.json has no `layer_types`.
 #[derive(Clone, Copy)]
 pub enum RecurrentLayers {
-    /// Those that this key does not list; without it none.
-    Unlisted(&'static str),
+    /// Those that this key does not list; without it all or none.
+    Unlisted(&'static str, bool),
     /// All but each n-th; n is this key's value, or else this one.
     ButEach(&'static str, usize),
     All,
@@ -175,8 +227,8 @@ pub struct ScanKeys {
     pub state_dim: &'static str,
     /// Of the values of all heads together.
     pub inner_size: Option<&'static str>,
-    /// How many hidden sizes they are, where that is not said.
-    pub expansion: &'static str,
+    /// How many hidden sizes they are, where that is not said; `None`: as many as heads have.
+    pub expansion: Option<&'static str>,
     pub taps: &'static str,
     pub conv_bias: &'static str,
     pub input_bias: &'static str,
@@ -191,6 +243,10 @@ pub struct RopeForm {
     pub theta: f64,
     /// The part of a head that rotates, when config.json doesn't say it.
     pub share: f64,
+    /// All that may rotate does, whatever config.json says of its share.
+    pub is_whole: bool,
+    /// Heads turn the other way.
+    pub is_backward: bool,
     /// The key of how many dimensions that is.
     pub dims: Option<&'static str>,
     pub layers: RopeLayers,
@@ -202,6 +258,9 @@ pub struct RopeForm {
     pub proportional: Option<f64>,
     /// `yarn` is another name of `longrope`.
     pub yarn_is_longrope: bool,
+    /// Positions scale queries in layers where they do not rotate, as
+    /// `attn_temperature_tuning` and what belongs to it say.
+    pub unrotated_scale: bool,
 }
 
 /// Which layers know positions.
@@ -210,9 +269,13 @@ pub enum RopeLayers {
     All,
     /// Those with windows; all where no layer has one.
     Windowed,
+    /// Those with windows.
+    OnlyWindowed,
     /// Those with a 1 in `no_rope_layers`, or all but each
     /// `no_rope_layer_interval`-th.
     Listed,
+    /// All, if the base is said.
+    IfBased,
     /// All, if this key has this value.
     If(&'static str, &'static str),
     /// None.
@@ -245,57 +308,6 @@ pub struct MlpForm {
     pub is_absent: bool,
 }
 
-/// Mixtures of experts.
-#[derive(Clone, Copy)]
-pub struct ExpertsForm {
-    pub n_experts: &'static [&'static str],
-    /// Without experts there is a dense network.
-    pub may_be_dense: bool,
-    pub intermediate_size: &'static str,
-    pub router: RouterForm,
-    pub shared: Option<SharedForm>,
-    pub bias: bool,
-    /// In place of the activation.
-    pub gate: Option<Gate>,
-    pub names: ExpertNames,
-}
-
-/// How experts are chosen.
-#[derive(Clone, Copy)]
-pub struct RouterForm {
-    pub scores: Scores,
-    pub normalized: Normalized,
-    /// The key of the factor of shares.
-    pub scale: Option<&'static str>,
-    /// How many experts a group's worth comes from, where `n_group` is above 1.
-    pub group_best: Option<usize>,
-    /// The tensor that is added to scores before they are compared.
-    pub corrections: Option<&'static str>,
-    /// The key without which there is none.
-    pub corrections_if: Option<&'static str>,
-}
-
-/// Whether the shares of a token's experts are made to add up to 1.
-#[derive(Clone, Copy)]
-pub enum Normalized {
-    Never,
-    Always,
-    /// As this key says, or else as given here.
-    Configured(&'static str, bool),
-}
-
-#[derive(Clone, Copy)]
-pub struct SharedForm {
-    pub intermediate_size: &'static str,
-    /// The key of the number of experts that are as one; 0: there is none.
-    pub count: Option<&'static str>,
-    pub name: &'static str,
-    /// Of the matrices, where gate and up are one.
-    pub fused: Option<[&'static str; 2]>,
-    /// Of the projection to its share; `None`: the share is 1.
-    pub share_name: Option<&'static str>,
-}
-
 /// Factors and bounds.
 #[derive(Clone, Copy)]
 pub struct Scales {
@@ -313,6 +325,8 @@ pub struct Scales {
 pub enum EmbeddingScale {
     One,
     RootOfHiddenSize,
+    /// The same if this key says so.
+    RootOfHiddenSizeIf(&'static str),
     /// This key's value, or else this one.
     Key(&'static str, f32),
 }
@@ -366,79 +380,8 @@ pub enum Fixed {
     Null,
     /// Anything but this.
     Not(&'static str),
-}
-
-/// Names of modules, below the model or the layer they belong to.
-#[derive(Clone, Copy, Debug)]
-pub struct Names {
-    pub embedding: &'static str,
-    /// Of a table of what is added to the embeddings, by position.
-    pub positions: Option<&'static str>,
-    pub final_norm: &'static str,
-    /// Of the output projection, beside the model.
-    pub head: &'static str,
-    /// Of the module that has the layers by number, in different copies.
-    pub layers: &'static [&'static str],
-    /// In front of, and behind attention and feed-forward network.
-    pub attention_norm: Option<&'static str>,
-    pub after_attention: Option<&'static str>,
-    pub mlp_norm: Option<&'static str>,
-    pub after_mlp: Option<&'static str>,
-    /// Of a tensor of one number, which a layer's result is multiplied with.
-    pub layer_factor: Option<&'static str>,
-    pub attention: AttentionNames,
-    pub mlp: MlpNames,
-    /// Publishers have the layers' matrices by input.
-    pub may_be_transposed: bool,
-}
-
-#[derive(Clone, Copy, Debug)]
-pub struct AttentionNames {
-    pub query_key_value: Fused<3>,
-    pub output: &'static str,
-    pub query_norm: &'static str,
-    pub key_norm: &'static str,
-    pub sinks: &'static str,
-}
-
-#[derive(Clone, Copy, Debug)]
-pub struct MlpNames {
-    /// The first is not there without a gate.
-    pub gate_up: Fused<2>,
-    pub down: &'static str,
-    /// Gate, up and down as mlx-lm calls them, if otherwise.
-    pub converted: Option<[&'static str; 3]>,
-}
-
-/// Matrices with the same input.
-#[derive(Clone, Copy, Debug)]
-pub enum Fused<const N: usize> {
-    Separate([&'static str; N]),
-    /// One matrix whose rows are those of all, one after the other.
-    Together(&'static str),
-    /// One matrix that has those of a key-value head next to each other: its queries,
-    /// its key, its value.
-    ByHead(&'static str),
-}
-
-#[derive(Clone, Copy, Debug)]
-pub struct ExpertNames {
-    pub router: &'static str,
-    /// Of the module whose tensors have a dimension for the expert.
-    pub stacked: &'static str,
-    /// Of the module that has the experts by number.
-    pub separate: &'static str,
-    /// Gate, up and down of a separate expert.
-    pub linears: [&'static str; 3],
-    pub joined: Option<JoinedNames>,
-}
-
-/// Modules with a dimension for the expert, where gate and up are one.
-#[derive(Clone, Copy, Debug)]
-pub struct JoinedNames {
-    pub gate_up: &'static str,
-    pub down: &'static str,
-    pub order: RowOrder,
-    /// Where they have no suffix, they are stored by input.
-    pub by_input: bool,
+    /// Nothing but this.
+    Only(&'static str),
+    /// What this other key says.
+    As(&'static str),
 }

@@ -20,7 +20,7 @@ use super::weights::{LoadedBytes, NormWeights, Weights};
 use crate::checkpoint::{AdapterFiles, Checkpoint};
 use crate::error::Result;
 use crate::kernels::{RopeTable, Shift};
-use crate::mlx::{Array, CpuOps, Dtype, Norm, Ops, Rope, Stream};
+use crate::mlx::{Array, CpuOps, Dtype, Linear, Norm, Ops, Rope, Stream};
 
 /// A loaded model: immutable, shared by all of its contexts.
 pub struct Decoder {
@@ -129,19 +129,25 @@ impl Decoder {
                 }
                 None => (None, hidden),
             };
-            let mixed = self.mix(
-                (ops, &updates.query_key_value),
-                index,
-                &state,
-                segments,
-                &step,
-                rotation,
-            )?;
-            if !wants_states && index + 1 == self.weights.layers.len() && layer.beside.is_none() {
-                return Ok(mixed);
-            }
-            let updated =
-                self.behind_mixer((ops, updates), index, (state, mixed), (segments, &step))?;
+            let updated = match &layer.mixer {
+                None => self.mlp((ops, updates), index, &state, &state)?,
+                Some(mixer) => {
+                    let mixed = self.mix(
+                        (ops, &updates.query_key_value),
+                        (index, &mixer.inputs),
+                        &state,
+                        segments,
+                        &step,
+                        rotation,
+                    )?;
+                    let is_last = index + 1 == self.weights.layers.len();
+                    if !wants_states && is_last && layer.beside.is_none() {
+                        return Ok(mixed);
+                    }
+                    let mixed = (mixed, &mixer.output);
+                    self.behind_mixer((ops, updates), index, (state, mixed), (segments, &step))?
+                }
+            };
             hidden = self.behind_mlp(ops, index, (updated, predicted), inputs.as_ref())?;
         }
         match &self.weights.altup {
@@ -155,12 +161,12 @@ impl Decoder {
         &self,
         (ops, updates): (&Ops, &LayerUpdates),
         index: usize,
-        (hidden, mixed): (Array, Array),
+        (hidden, (mixed, output)): (Array, (Array, &Linear)),
         (segments, step): (&mut [Segment<'_>], &StepPlaces),
     ) -> Result<Array> {
         let layer = &self.weights.layers[index];
         let norm = layer.after_attention.as_ref();
-        let projection = (&layer.output, &updates.output[..]);
+        let projection = (output, &updates.output[..]);
         let scale = self.spec.branch_scales.mixer;
         let mut sum = self.project_onto(ops, &hidden, &mixed, projection, (norm, scale))?;
         if let Some(beside) = &layer.beside {
@@ -207,10 +213,15 @@ impl Decoder {
     fn embed(&self, ops: &Ops, tokens: &Array, step: &StepPlaces) -> Result<Array> {
         let table = &self.weights.embedding.weight;
         let embedded = ops.embed(table, tokens, self.spec.embedding_scale, self.dtype)?;
+        if self.spec.normalizes_embeddings {
+            return ops.normalize(&embedded, self.norm_of(None));
+        }
         let Some(positions) = &self.weights.positions else {
             return Ok(embedded);
         };
-        let numbers: Vec<i32> = step.positions().map(|position| position as i32).collect();
+        let first = self.spec.names.first_position;
+        let row = |position| (first + position) as i32;
+        let numbers: Vec<i32> = step.positions().map(row).collect();
         let numbers = Array::from_i32(&numbers, &[numbers.len() as i32])?;
         let learned = ops.embed(&positions.weight, &numbers, None, self.dtype)?;
         ops.add_onto(&embedded, &learned, None, 1.0)
@@ -257,7 +268,7 @@ impl Decoder {
     fn norm<'a>(&self, weights: &'a NormWeights) -> Norm<'a> {
         Norm {
             bias: weights.bias.as_ref(),
-            ..self.norm_of(Some(&weights.weight))
+            ..self.norm_of(weights.weight.as_ref())
         }
     }
 

@@ -6,7 +6,7 @@ use super::spec::{DecoderSpec, default};
 use crate::checkpoint::Config;
 use crate::error::{Error, Result};
 use crate::kv::LayerShape;
-use crate::mlx::RowContents;
+use crate::mlx::{Reach, RowContents};
 
 /// One layer's heads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,27 +23,27 @@ pub struct HeadsSpec {
 
 const LARGEST_DIM: usize = 1 << 12;
 
-/// Those of all layers, which `windows` are of; `usual` are what most have.
+/// Those of all layers, which `reaches` are of; `usual` are what most have.
 pub(super) fn from_config(
     config: &Config,
     form: &HeadsForm,
     usual: HeadsSpec,
-    windows: &[Option<usize>],
+    reaches: &[Reach],
 ) -> Result<Vec<HeadsSpec>> {
-    if form.full.is_some() && windows.last().is_some_and(Option::is_some) {
+    if form.full.is_some() && reaches.last().is_some_and(|reach| reach.is_bounded()) {
         return Err(Error::unsupported(
             "config.json: \"layer_types\" ends with a layer with a window, which other programs \
              take for one without; this version has neither",
         ));
     }
-    let single = single_layers(config, windows.len())?;
+    let single = single_layers(config, reaches.len())?;
     let full = match &form.full {
         Some(full) => full_heads(config, full, usual, single.is_some())?,
         None => usual,
     };
-    let mut all = Vec::with_capacity(windows.len());
-    for (index, window) in windows.iter().enumerate() {
-        let own = if window.is_some() { usual } else { full };
+    let mut all = Vec::with_capacity(reaches.len());
+    for (index, reach) in reaches.iter().enumerate() {
+        let own = if reach.is_bounded() { usual } else { full };
         let single = single.as_ref().and_then(|single| single[index].as_ref());
         all.push(HeadsSpec {
             cache_layer: index,
@@ -54,10 +54,10 @@ pub(super) fn from_config(
         });
     }
     let n_shared = match form.shared {
-        Some(key) => config.opt_usize(key, 0..=windows.len() - 1)?.unwrap_or(0),
+        Some(key) => config.opt_usize(key, 0..=reaches.len() - 1)?.unwrap_or(0),
         None => 0,
     };
-    share(config, form, &mut all, windows, n_shared)?;
+    share(config, form, &mut all, reaches, n_shared)?;
     Ok(all)
 }
 
@@ -67,12 +67,13 @@ fn share(
     config: &Config,
     form: &HeadsForm,
     all: &mut [HeadsSpec],
-    windows: &[Option<usize>],
+    reaches: &[Reach],
     n_shared: usize,
 ) -> Result<()> {
     let n_own = all.len() - n_shared;
     for index in n_own..all.len() {
-        let is_alike = |source: &usize| windows[*source].is_some() == windows[index].is_some();
+        let is_alike =
+            |source: &usize| reaches[*source].is_bounded() == reaches[index].is_bounded();
         let source = (0..n_own).rev().find(is_alike).filter(|&source| {
             let shape = |heads: &HeadsSpec| (heads.n_kv_heads, heads.head_dim);
             shape(&all[source]) == shape(&all[index])
@@ -195,7 +196,7 @@ pub(super) fn head_dim(
             _ => Err(config.unexpected("head_dim", "an even number")),
         };
     }
-    if let Some(head_dim) = default(family, "head_dim") {
+    if let Some(head_dim) = default(config, family, "head_dim") {
         return Ok(head_dim);
     }
     if !hidden.is_multiple_of(2 * n_heads) || hidden / n_heads > LARGEST_DIM {
@@ -210,12 +211,14 @@ pub(super) fn head_dim(
 }
 
 pub(super) fn n_kv_heads(config: &Config, family: &Family, n_heads: usize) -> Result<usize> {
-    const KEY: &str = "num_key_value_heads";
-    let n_kv_heads = config
-        .opt_usize(KEY, 1..=n_heads)?
-        .or(default(family, KEY))
-        .unwrap_or(n_heads);
-    check_kv_heads(config, n_heads, n_kv_heads, KEY)?;
+    const USUAL: &str = "num_key_value_heads";
+    let said = match family.heads.n_kv_heads {
+        Some(key) => config.opt_usize(key, 1..=n_heads)?,
+        None => None,
+    };
+    let n_kv_heads = said.or(default(config, family, USUAL)).unwrap_or(n_heads);
+    let key = family.heads.n_kv_heads.unwrap_or(USUAL);
+    check_kv_heads(config, n_heads, n_kv_heads, key)?;
     Ok(n_kv_heads)
 }
 

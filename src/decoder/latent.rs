@@ -92,7 +92,7 @@ const EPS: f32 = 1e-6;
 fn norm(weights: &NormWeights) -> Norm<'_> {
     Norm {
         kind: NormKind::Rms { offset: 0.0 },
-        weight: Some(&weights.weight),
+        weight: weights.weight.as_ref(),
         bias: None,
         eps: EPS,
     }

@@ -94,7 +94,7 @@ impl LayerInputs {
         let projected = ops.project_one(embedded, None, &self.projection, dtype)?;
         let norm = Norm {
             kind: spec.norm.kind,
-            weight: Some(&self.norm.weight),
+            weight: self.norm.weight.as_ref(),
             bias: None,
             // As if what is normalized was divided by the root of the hidden size.
             eps: spec.norm.eps * spec.hidden_size as f32,

@@ -115,15 +115,17 @@ impl<'a> Loader<'a> {
         name: &str,
         n: usize,
         [outputs, inputs]: [usize; 2],
+        bias: bool,
     ) -> Result<Linear> {
         let values = self.of_type(name, &[n, inputs, outputs], None, FLOATS)?;
-        let bias = self.of_type(&format!("{name}_bias"), &[n, outputs], None, FLOATS)?;
+        let bias_name = format!("{name}_bias");
+        let bias = bias.then(|| self.of_type(&bias_name, &[n, outputs], None, FLOATS));
         Ok(Linear {
             weight: Weight::Transposed(TransposedWeight {
                 values,
                 outputs: 0..outputs,
             }),
-            bias: Some(bias),
+            bias: bias.transpose()?,
         })
     }
 
@@ -219,6 +221,16 @@ impl<'a> Loader<'a> {
         self.of_type(name, &[length], None, FLOATS)
     }
 
+    /// A vector that may be stored as the only row of a matrix.
+    pub fn row(&mut self, name: &str, length: usize) -> Result<Array> {
+        let is_row = self.checkpoint.required(name)?.shape == [1, length];
+        if !is_row {
+            return self.vector(name, length);
+        }
+        let (tensor, dtype) = self.checked(name, &[1, length], FLOATS)?;
+        self.array(tensor, tensor.offset, &[length], dtype)
+    }
+
     /// The weights of convolutions of single channels, `[channels, taps]`: publishers have a
     /// dimension between them, mlx-lm behind them.
     pub fn taps(&mut self, name: &str, [channels, taps]: [usize; 2]) -> Result<Array> {
@@ -249,6 +261,18 @@ impl<'a> Loader<'a> {
         Array::from_f32(&values, &shape.map(|length| length as i32))
     }
 
+    /// Those of several tensors, one after the other, as float32.
+    pub fn joined_taps(&mut self, parts: &[(&str, usize)], n_taps: usize) -> Result<Array> {
+        let mut values = Vec::new();
+        for (name, channels) in parts {
+            let (tensor, dtype) = self.checked_taps(name, [*channels, n_taps])?;
+            let stored = Floats::new(dtype.float()?, self.checkpoint.tensor_bytes(tensor));
+            values.extend(stored.to_vec());
+        }
+        let n_channels = values.len() / n_taps;
+        Array::from_f32(&values, &[n_channels as i32, n_taps as i32])
+    }
+
     /// The only number of a tensor.
     pub fn scalar(&mut self, name: &str) -> Result<f32> {
         let stored = self.checkpoint.required(name)?.shape.clone();
@@ -265,14 +289,7 @@ impl<'a> Loader<'a> {
     fn dense(&mut self, place: &Place<'_>) -> Result<Array> {
         let module = place.module;
         let name = format!("{module}.weight");
-        let is_packed = |tensor: &TensorInfo| tensor.dtype == checkpoint::Dtype::U32;
-        let is_quantized = self.checkpoint.quantization().default.is_some();
-        if is_quantized && self.checkpoint.tensor(&name).is_some_and(is_packed) {
-            return Err(Error::format(format!(
-                "tensor {name} is packed, but there is no {module}.scales to unpack it with, or \
-                 config.json says that {module} is not quantized"
-            )));
-        }
+        self.checkpoint.ensure_not_packed(module)?;
         let stored = place.stored(Some(place.columns));
         self.of_type(&name, &stored, place.rows.clone(), FLOATS)
     }

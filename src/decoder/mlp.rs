@@ -1,11 +1,23 @@
 //! Feed-forward networks: config.json -> [`MlpSpec`] of each layer.
+//!
+//! - here: dense ones, and which layer has what
+//! - `experts`: mixtures of experts
 
-use super::family::{ExpertNames, ExpertsForm, Family, Normalized, RouterForm, SharedForm};
+mod experts;
+
+use self::experts::sparse_layers;
+use super::blocks::Block;
+use super::family::Family;
 use super::heads::HeadsSpec;
-use super::spec::{default, flag, hidden_size, size};
+use super::spec::{flag, hidden_size, size};
 use crate::checkpoint::Config;
 use crate::error::{Error, Result};
-use crate::mlx::{Activation, Gate, Groups, Routing, RowContents, Scores};
+use crate::mlx::{Activation, Gate, RowContents};
+
+pub use self::experts::ExpertsSpec;
+pub(super) use self::experts::experts;
+
+const SIZES: std::ops::RangeInclusive<usize> = 1..=1 << 22;
 
 /// One layer's feed-forward network.
 #[derive(Clone, Debug)]
@@ -38,27 +50,6 @@ impl MlpSpec {
     }
 }
 
-impl ExpertsSpec {
-    /// The largest intermediate size, the shared expert's included.
-    pub fn widest(&self) -> usize {
-        let shared = self.shared.map_or(0, |shared| shared.intermediate_size);
-        self.intermediate_size.max(shared)
-    }
-
-    /// Experts that every token goes through, the shared one included.
-    pub fn n_per_token(&self) -> usize {
-        self.routing.n_chosen + usize::from(self.shared.is_some())
-    }
-
-    /// What a router and the share of the shared expert make of a token.
-    pub fn router_outputs(&self) -> usize {
-        let has_share = self
-            .shared
-            .is_some_and(|shared| shared.share_name.is_some());
-        self.n_experts + usize::from(has_share)
-    }
-}
-
 #[derive(Clone, Copy, Debug)]
 pub struct DenseSpec {
     pub intermediate_size: usize,
@@ -77,29 +68,13 @@ pub enum DenseForm {
     Plain(Activation),
 }
 
-#[derive(Clone, Copy, Debug)]
-pub struct ExpertsSpec {
-    pub n_experts: usize,
-    pub intermediate_size: usize,
-    pub has_bias: bool,
-    pub routing: Routing,
-    pub gate: Gate,
-    pub shared: Option<SharedSpec>,
-    pub(super) corrections: Option<&'static str>,
-    pub(super) names: ExpertNames,
-}
-
-/// An expert that every token goes through.
-#[derive(Clone, Copy, Debug)]
-pub struct SharedSpec {
-    pub intermediate_size: usize,
-    pub(super) name: &'static str,
-    pub(super) fused: Option<[&'static str; 2]>,
-    pub(super) share_name: Option<&'static str>,
-}
-
-/// The networks of all layers.
-pub fn from_config(config: &Config, family: &Family, heads: &[HeadsSpec]) -> Result<Vec<MlpSpec>> {
+/// The networks of all layers, which may be blocks.
+pub fn from_config(
+    config: &Config,
+    family: &Family,
+    heads: &[HeadsSpec],
+    blocks: Option<&[Block]>,
+) -> Result<Vec<MlpSpec>> {
     let n_layers = heads.len();
     if family.mlp.is_absent {
         return Ok(vec![MlpSpec::None; n_layers]);
@@ -126,10 +101,21 @@ pub fn from_config(config: &Config, family: &Family, heads: &[HeadsSpec]) -> Res
     let Some(form) = &family.experts else {
         return (0..n_layers).map(dense).collect();
     };
+    if let Some(blocks) = blocks {
+        let network = |(layer, block): (usize, &Block)| match block {
+            Block::Recurrent | Block::Attention => Ok(MlpSpec::None),
+            Block::Dense => dense(layer),
+            Block::Experts => {
+                let experts = experts(config, family, form, activation)?;
+                Ok(MlpSpec::Experts(Box::new(experts)))
+            }
+        };
+        return blocks.iter().enumerate().map(network).collect();
+    }
     if form.may_be_dense && config.opt_usize(form.n_experts, 0..=1 << 16)? == Some(0) {
         return (0..n_layers).map(dense).collect();
     }
-    let experts = experts(config, form, activation)?;
+    let experts = experts(config, family, form, activation)?;
     let is_sparse = sparse_layers(config, family, n_layers)?;
     let of_layer = |(layer, is_sparse)| match is_sparse {
         true => Ok(MlpSpec::Experts(Box::new(experts))),
@@ -190,7 +176,12 @@ fn normal_quantile(share: f64) -> f64 {
 }
 
 fn intermediate_size(config: &Config, family: &Family) -> Result<usize> {
-    const NAMES: [&str; 3] = ["block_ff_dim", "intermediate_size", "n_inner"];
+    const NAMES: [&str; 4] = [
+        "block_ff_dim",
+        "intermediate_size",
+        "n_inner",
+        "ffn_hidden_size",
+    ];
     if let Some(key) = family.mlp.size_key {
         return size(config, family, key, 1 << 22);
     }
@@ -241,141 +232,6 @@ fn adjusted(config: &Config, size: usize) -> Result<usize> {
     }
 }
 
-pub(super) fn experts(
-    config: &Config,
-    form: &ExpertsForm,
-    activation: Activation,
-) -> Result<ExpertsSpec> {
-    let n_experts = config.usize(form.n_experts, 1..=1 << 16)?;
-    let shared = form.shared.map(|shared| shared_expert(config, &shared));
-    Ok(ExpertsSpec {
-        n_experts,
-        intermediate_size: config.usize(form.intermediate_size, SIZES)?,
-        has_bias: form.bias,
-        routing: routing(config, &form.router, n_experts)?,
-        gate: match form.gate {
-            Some(gate) => configured(config, gate)?,
-            None => Gate::Times(activation),
-        },
-        shared: shared.transpose()?.flatten(),
-        corrections: match form.router.corrections_if {
-            Some(key) if !config.opt_bool(key)?.unwrap_or(true) => None,
-            _ => form.router.corrections,
-        },
-        names: form.names,
-    })
-}
-
-const SIZES: std::ops::RangeInclusive<usize> = 1..=1 << 22;
-
-fn routing(config: &Config, form: &RouterForm, n_experts: usize) -> Result<Routing> {
-    let keys = [
-        "num_experts_per_tok",
-        "num_experts_per_token",
-        "experts_per_token",
-        "top_k_experts",
-    ];
-    let n_chosen = config.usize(keys, 1..=n_experts)?;
-    let scale = form.scale.map(|key| config.opt_f32(key, 1e-9..=1e9));
-    Ok(Routing {
-        scores: match form.scores {
-            Scores::Nearest { jitter } => Scores::Nearest {
-                jitter: config
-                    .opt_f32("router_jitter_noise", 0.0..=1.0)?
-                    .unwrap_or(jitter),
-            },
-            scores => scores,
-        },
-        n_chosen,
-        groups: groups(config, form, n_experts, n_chosen)?,
-        normalized: match form.normalized {
-            Normalized::Never => false,
-            Normalized::Always => true,
-            Normalized::Configured(key, absent) => config.opt_bool(key)?.unwrap_or(absent),
-        },
-        scale: scale.transpose()?.flatten().unwrap_or(1.0),
-    })
-}
-
-fn groups(
-    config: &Config,
-    form: &RouterForm,
-    n_experts: usize,
-    n_chosen: usize,
-) -> Result<Option<Groups>> {
-    let n = config.opt_usize("n_group", 1..=n_experts)?.unwrap_or(1);
-    let is_greedy = config.opt_str("topk_method")? == Some("greedy");
-    let n_best = match form.group_best {
-        Some(n_best) if n > 1 && !is_greedy => n_best,
-        _ => return Ok(None),
-    };
-    if !n_experts.is_multiple_of(n) {
-        let expected = format!("a divisor of the number of experts, {n_experts}");
-        return Err(config.unexpected("n_group", &expected));
-    }
-    let n_groups = config.usize("topk_group", 1..=n)?;
-    if n_groups * (n_experts / n) < n_chosen {
-        let expected = format!("groups of at least {n_chosen} experts");
-        return Err(config.unexpected("topk_group", &expected));
-    }
-    Ok(Some(Groups {
-        n,
-        n_chosen: n_groups,
-        n_best,
-    }))
-}
-
-fn shared_expert(config: &Config, form: &SharedForm) -> Result<Option<SharedSpec>> {
-    let count = form.count.map(|key| config.opt_usize(key, 0..=1 << 10));
-    let count = count.map_or(Ok(1), |count| Ok(count?.unwrap_or(0)))?;
-    if count == 0 {
-        return Ok(None);
-    }
-    Ok(Some(SharedSpec {
-        intermediate_size: count * config.usize(form.intermediate_size, SIZES)?,
-        name: form.name,
-        fused: form.fused,
-        share_name: form.share_name,
-    }))
-}
-
-/// A gate with the bounds that config.json gives it.
-fn configured(config: &Config, gate: Gate) -> Result<Gate> {
-    let number = |key: &str| config.opt_f32(key, 1e-6..=1e6);
-    match gate {
-        Gate::Times(_) => Ok(gate),
-        Gate::ClampedSwiglu { alpha, limit } => Ok(Gate::ClampedSwiglu {
-            alpha: number("swiglu_alpha")?.unwrap_or(alpha),
-            limit: number("swiglu_limit")?.unwrap_or(limit),
-        }),
-    }
-}
-
-/// Which layers have experts: those that `mlp_layer_types` names; or each
-/// `decoder_sparse_step`-th, but for `mlp_only_layers`; or from `first_k_dense_replace` or
-/// `num_dense_layers` on each `moe_layer_freq`-th.
-fn sparse_layers(config: &Config, family: &Family, n_layers: usize) -> Result<Vec<bool>> {
-    if let Some(types) = config.opt_strs("mlp_layer_types")? {
-        return match types.len() == n_layers {
-            true => Ok(types.into_iter().map(|kind| kind == "sparse").collect()),
-            false => Err(config.unexpected("mlp_layer_types", "one name per layer")),
-        };
-    }
-    let step = config.opt_usize("decoder_sparse_step", 1..=1 << 12)?;
-    let dense = config.opt_usizes("mlp_only_layers", 0..=1 << 12)?;
-    let (step, dense) = (step.unwrap_or(1), dense.unwrap_or_default());
-    const N_DENSE: [&str; 2] = ["first_k_dense_replace", "num_dense_layers"];
-    let first = config.opt_usize(N_DENSE, 0..=1 << 12)?;
-    let first = first.or(default(family, N_DENSE[1]));
-    let frequency = config.opt_usize("moe_layer_freq", 1..=1 << 12)?;
-    let (first, frequency) = (first.unwrap_or(0), frequency.unwrap_or(1));
-    let is_sparse = |layer: usize| {
-        let is_listed = (layer + 1).is_multiple_of(step) && !dense.contains(&layer);
-        is_listed && layer >= first && layer.is_multiple_of(frequency)
-    };
-    Ok((0..n_layers).map(is_sparse).collect())
-}
-
 /// With the parameters that training begins with.
 pub const XIELU: Activation = Activation::Xielu {
     positive: 0.8,
@@ -384,7 +240,21 @@ pub const XIELU: Activation = Activation::Xielu {
 };
 
 pub(super) fn activation(config: &Config, family: &Family) -> Result<Activation> {
-    match config.opt_str(["hidden_activation", "hidden_act", "activation_function"])? {
+    const KEYS: [&str; 4] = [
+        "hidden_activation",
+        "hidden_act",
+        "activation_function",
+        "mlp_hidden_act",
+    ];
+    activation_at(config, &KEYS, family)
+}
+
+pub(super) fn activation_at(
+    config: &Config,
+    keys: &[&'static str],
+    family: &Family,
+) -> Result<Activation> {
+    match config.opt_str(keys)? {
         None => Ok(family.mlp.activation),
         Some("silu" | "swish") => Ok(Activation::Silu),
         Some("gelu") => Ok(family.mlp.gelu),
@@ -394,8 +264,11 @@ pub(super) fn activation(config: &Config, family: &Family) -> Result<Activation>
         // Each layer has its own, see `weights`.
         Some("xielu") if !family.mlp.is_gated => Ok(XIELU),
         Some(other) => Err(Error::unsupported(format!(
-            "config.json: hidden_act \"{other}\" is not supported; this version has silu, gelu, \
-             gelu_pytorch_tanh, relu and relu2"
+            "config.json: {} \"{other}\" is not supported; this version has silu, gelu, \
+             gelu_pytorch_tanh, relu and relu2",
+            keys.iter()
+                .find(|key| config.has(**key))
+                .unwrap_or(&keys[0])
         ))),
     }
 }

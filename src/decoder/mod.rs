@@ -8,6 +8,7 @@
 //! - `heads`: which heads each layer has, and whose keys and values they see
 //! - `latent`: attention whose keys and values are products of latent vectors
 //! - `recurrent`: layers whose past is a state of fixed size
+//! - `blocks`: layers that are a mixer or a feed-forward network
 //! - `altup`: several states of each token, of which layers update one
 //! - `beside`: mixtures of experts beside dense networks
 //! - `layer_inputs`: narrow embeddings of tokens for each layer
@@ -18,6 +19,7 @@ mod adapter;
 mod altup;
 mod attention;
 mod beside;
+mod blocks;
 mod families;
 mod family;
 mod forward;

@@ -6,7 +6,7 @@ use super::recurrent::{MixerSpec, RecurrentSpec};
 use super::spec::{BranchScales, DecoderSpec};
 use crate::checkpoint::{Dtype, Manifest, TensorInfo};
 use crate::error::{Error, Result};
-use crate::mlx::{self, NormKind};
+use crate::mlx::{self, Gate, NormKind};
 
 /// The type of activations that meet blocks of GGUF files: unlike float16 it has
 /// room for the largest of any model.
@@ -22,7 +22,7 @@ pub struct Prefix {
 
 /// Text models alone, as parts of others by mlx-lm and by transformers, and by older
 /// names.
-pub const PREFIXES: [Prefix; 7] = [
+pub const PREFIXES: [Prefix; 11] = [
     Prefix {
         model: "model.",
         head: "",
@@ -33,6 +33,22 @@ pub const PREFIXES: [Prefix; 7] = [
     },
     Prefix {
         model: "model.language_model.",
+        head: "",
+    },
+    Prefix {
+        model: "model.text_model.",
+        head: "",
+    },
+    Prefix {
+        model: "thinker.model.",
+        head: "thinker.",
+    },
+    Prefix {
+        model: "model.decoder.",
+        head: "",
+    },
+    Prefix {
+        model: "decoder.",
         head: "",
     },
     Prefix {
@@ -127,6 +143,12 @@ impl DecoderSpec {
         self.norm.kind == NormKind::Rms { offset: 1.0 } && self.recurrent().any(is_delta)
     }
 
+    /// Whether experts have gates, if there are any.
+    pub fn has_gates(&self) -> bool {
+        let experts = self.mlps.iter().find_map(MlpSpec::experts);
+        !experts.is_some_and(|experts| matches!(experts.gate, Gate::Absent(_)))
+    }
+
     /// Whether all experts are in one tensor by output, where their names have no suffix.
     pub fn has_joined_rows(&self) -> bool {
         let experts = self.mlps.iter().find_map(MlpSpec::experts);
@@ -173,7 +195,10 @@ impl DecoderSpec {
         let tensor = match manifest.tensor(&format!("{table}.scales")) {
             Some(scales) if scales.dtype == Dtype::U8 => manifest.required(&norm)?,
             Some(scales) => scales,
-            None => manifest.required(&format!("{table}.weight"))?,
+            None => {
+                manifest.ensure_not_packed(&table)?;
+                manifest.required(&format!("{table}.weight"))?
+            }
         };
         let was_blocks = manifest.directory().is_gguf() && manifest.is_made(tensor);
         if tensor.blocks.is_some() || was_blocks {

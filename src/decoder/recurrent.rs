@@ -4,12 +4,15 @@
 //! - `short_conv`: gated convolutions over a few tokens
 //! - `delta`: heads that correct what they recall
 //! - `scan`: heads whose memories fade
+//! - `memories`: what takes memory in both
 
 mod delta;
+mod memories;
 mod scan;
 mod short_conv;
 
 use super::attention::{Segment, StepPlaces};
+use super::blocks::Block;
 use super::family::{Family, RecurrentForm, RecurrentLayers, RecurrentMixer};
 use super::mlp;
 use super::spec::{self, DecoderSpec};
@@ -17,15 +20,17 @@ use super::weights::Layer;
 use crate::checkpoint::Config;
 use crate::error::{Error, Result};
 use crate::kv::StateLayout;
-use crate::mlx::{Array, Linear, Ops, Projected};
+use crate::mlx::{Activation, Array, Linear, Ops, Projected};
 
 pub use self::delta::{DeltaInputs, DeltaSpec, DeltaWeights};
+use self::memories::MemoriesShape;
 pub use self::scan::{ScanNames, ScanSpec, ScanWeights};
 pub use self::short_conv::{ShortConvSpec, ShortConvWeights};
 
 /// What mixes the tokens of a layer.
 #[derive(Clone, Debug, PartialEq)]
 pub enum MixerSpec {
+    None,
     Attention,
     Recurrent(RecurrentSpec),
     /// Both at once, each by itself.
@@ -49,28 +54,33 @@ pub enum RecurrentWeights {
 
 impl MixerSpec {
     pub fn attends(&self) -> bool {
-        !matches!(self, MixerSpec::Recurrent(_))
+        matches!(self, MixerSpec::Attention | MixerSpec::Both(_))
     }
 
     pub fn recurrent(&self) -> Option<&RecurrentSpec> {
         match self {
-            MixerSpec::Attention => None,
+            MixerSpec::None | MixerSpec::Attention => None,
             MixerSpec::Recurrent(recurrent) | MixerSpec::Both(recurrent) => Some(recurrent),
         }
     }
 }
 
-/// The mixers of all layers.
+/// The mixers of all layers, which may be blocks.
 pub fn from_config(
     config: &Config,
     family: &Family,
     (n_layers, hidden_size): (usize, usize),
+    blocks: Option<&[Block]>,
 ) -> Result<Vec<MixerSpec>> {
     let Some(form) = &family.recurrent else {
         return Ok(vec![MixerSpec::Attention; n_layers]);
     };
     let own = || {
-        let activation = mlp::activation(config, family)?;
+        let activation = match form.activation {
+            Some(key) if !config.has(key) => Activation::Silu,
+            Some(key) => mlp::activation_at(config, &[key], family)?,
+            None => mlp::activation(config, family)?,
+        };
         Ok::<_, Error>((activation, spec::norm_eps(config, family)?))
     };
     let recurrent = match form.mixer {
@@ -90,6 +100,14 @@ pub fn from_config(
         (true, false) => MixerSpec::Recurrent(recurrent),
         (false, _) => MixerSpec::Attention,
     };
+    if let Some(blocks) = blocks {
+        let mixer = |block: &Block| match block {
+            Block::Recurrent => mixer(true),
+            Block::Attention => mixer(false),
+            Block::Dense | Block::Experts => MixerSpec::None,
+        };
+        return Ok(blocks.iter().map(mixer).collect());
+    }
     let layers = recurrent_layers(config, form, n_layers)?;
     Ok(layers.into_iter().map(mixer).collect())
 }
@@ -116,9 +134,12 @@ fn recurrent_layers(config: &Config, form: &RecurrentForm, n_layers: usize) -> R
 
 fn unlisted_layers(config: &Config, layers: RecurrentLayers, n_layers: usize) -> Result<Vec<bool>> {
     match layers {
-        RecurrentLayers::Unlisted(key) => {
+        RecurrentLayers::Unlisted(key, absent) => {
             let attending = config.opt_usizes(key, 0..=n_layers - 1)?;
-            let is_unlisted = |layer| attending.as_ref().is_some_and(|all| !all.contains(&layer));
+            let is_unlisted = |layer| match &attending {
+                Some(attending) => !attending.contains(&layer),
+                None => absent,
+            };
             Ok((0..n_layers).map(is_unlisted).collect())
         }
         RecurrentLayers::ButEach(key, absent) => {
@@ -136,8 +157,17 @@ impl RecurrentSpec {
     pub fn state_shapes(&self) -> Vec<Vec<usize>> {
         match self {
             RecurrentSpec::ShortConv(conv) => conv.state_shapes(),
-            RecurrentSpec::Delta(delta) => delta.state_shapes(),
-            RecurrentSpec::Scan(scan) => scan.state_shapes(),
+            RecurrentSpec::Delta(delta) => delta.memories().state_shapes(),
+            RecurrentSpec::Scan(scan) => scan.memories().state_shapes(),
+        }
+    }
+
+    /// `None`: a convolution is all there is.
+    fn memories(&self) -> Option<MemoriesShape> {
+        match self {
+            RecurrentSpec::ShortConv(_) => None,
+            RecurrentSpec::Delta(delta) => Some(delta.memories()),
+            RecurrentSpec::Scan(scan) => Some(scan.memories()),
         }
     }
 
@@ -163,8 +193,8 @@ impl RecurrentSpec {
     pub fn stock_floats(&self) -> usize {
         match self {
             RecurrentSpec::ShortConv(conv) => conv.stock_floats(),
-            RecurrentSpec::Delta(delta) => delta.stock_floats(),
-            RecurrentSpec::Scan(scan) => scan.stock_floats(),
+            RecurrentSpec::Delta(delta) => delta.memories().stock_floats(),
+            RecurrentSpec::Scan(scan) => scan.memories().stock_floats(),
         }
     }
 
@@ -187,13 +217,10 @@ impl RecurrentSpec {
         }
     }
 
-    /// The memories of a sequence that MLX's operations hold at a time.
-    pub fn stock_memory_bytes(&self) -> usize {
-        match self {
-            RecurrentSpec::ShortConv(_) => 0,
-            RecurrentSpec::Delta(delta) => delta.stock_memory_floats() * size_of::<f32>(),
-            RecurrentSpec::Scan(scan) => scan.stock_memory_floats() * size_of::<f32>(),
-        }
+    /// The memories of a sequence, which MLX's operations make again for each token.
+    pub fn memory_bytes(&self) -> usize {
+        let floats = self.memories().map_or(0, |memories| memories.floats());
+        floats * size_of::<f32>()
     }
 
     /// The projections of its inputs: their names, and how many outputs they have.
@@ -209,7 +236,7 @@ impl RecurrentSpec {
     pub(super) fn taps_name(&self) -> &'static str {
         match self {
             RecurrentSpec::ShortConv(_) => short_conv::TAPS_NAME,
-            RecurrentSpec::Delta(_) => delta::TAPS_NAME,
+            RecurrentSpec::Delta(delta) => delta.taps_name(),
             RecurrentSpec::Scan(scan) => scan.taps_name(),
         }
     }
@@ -218,7 +245,7 @@ impl RecurrentSpec {
     pub(super) fn output_name(&self) -> &'static str {
         match self {
             RecurrentSpec::ShortConv(_) => short_conv::OUTPUT_NAME,
-            RecurrentSpec::Delta(_) => delta::OUTPUT_NAME,
+            RecurrentSpec::Delta(delta) => delta.output_name(),
             RecurrentSpec::Scan(scan) => scan.output_name(),
         }
     }

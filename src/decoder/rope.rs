@@ -4,19 +4,21 @@ mod scaling;
 
 use std::borrow::Cow;
 
+use serde_json::Value;
+
 use self::scaling::{Growth, Scaling};
 use super::family::{RopeForm, RopeLayers};
 use crate::checkpoint::Config;
 use crate::error::{Error, Result};
-use crate::mlx::{Pairing, PositionScale};
+use crate::mlx::{Pairing, PositionScale, Reach};
 
 /// How positions rotate queries and keys.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Rope {
     /// Which of the rotated dimensions are a pair.
     pub pairing: Pairing,
-    /// Positions per radian of each rotated pair: `1 / inv_freq`. There are half
-    /// as many as rotated dimensions.
+    /// Positions per radian of each rotated pair: `1 / inv_freq`, below 0 where it turns
+    /// the other way. There are half as many as rotated dimensions.
     pub wavelengths: Vec<f32>,
     /// What rotated dimensions are multiplied with.
     pub magnitude: f32,
@@ -46,18 +48,18 @@ pub(super) struct Ropes {
 }
 
 /// Reads `rope_parameters`, perhaps by layer type, or the older `rope_theta` and
-/// `rope_scaling`. `dims` are those of a head that may rotate, by layer, as `windows` are.
+/// `rope_scaling`. `dims` are those of a head that may rotate, by layer, as `reaches` are.
 pub(super) fn from_config(
     config: &Config,
     form: &RopeForm,
     dims: &[usize],
-    windows: &[Option<usize>],
+    reaches: &[Reach],
 ) -> Result<Ropes> {
-    let rotates = rotating_layers(config, form, windows)?;
+    let rotates = rotating_layers(config, form, reaches)?;
     if !rotates.contains(&true) {
         return Ok(Ropes {
             all: Vec::new(),
-            by_layer: vec![None; windows.len()],
+            by_layer: vec![None; reaches.len()],
         });
     }
     let form = &RopeForm {
@@ -69,9 +71,9 @@ pub(super) fn from_config(
         ..*form
     };
     let parameters = config.opt_object(["rope_parameters", "rope_scaling"])?;
-    let dims_of = |slides: bool| {
-        let mut layers = dims.iter().zip(windows);
-        let found = layers.find(|(_, window)| window.is_some() == slides);
+    let dims_of = |is_bounded: bool| {
+        let mut layers = dims.iter().zip(reaches);
+        let found = layers.find(|(_, reach)| reach.is_bounded() == is_bounded);
         found.map_or(dims[0], |(dim, _)| *dim)
     };
     let (full_dim, sliding_dim) = (dims_of(false), dims_of(true));
@@ -93,17 +95,48 @@ pub(super) fn from_config(
         (None, None) => None,
     };
     let has_local = local.is_some();
-    let of_layer = |(window, rotates): (&Option<usize>, bool)| {
-        rotates.then_some(usize::from(has_local && window.is_some()))
+    let of_layer = |(reach, rotates): (&Reach, bool)| {
+        rotates.then_some(usize::from(has_local && reach.is_bounded()))
     };
     Ok(Ropes {
         all: std::iter::once(main).chain(local).collect(),
-        by_layer: windows.iter().zip(rotates).map(of_layer).collect(),
+        by_layer: reaches.iter().zip(rotates).map(of_layer).collect(),
     })
 }
 
-/// What queries are multiplied with as sequences grow, if the rotation says so.
-pub(super) fn position_scale(config: &Config) -> Result<Option<PositionScale>> {
+/// By layer, what queries are multiplied with as sequences grow: everywhere if the rotation
+/// says so, or where there is none.
+pub(super) fn position_scales(
+    config: &Config,
+    form: &RopeForm,
+    ropes: &[Option<usize>],
+) -> Result<Vec<Option<PositionScale>>> {
+    if !form.unrotated_scale {
+        return Ok(vec![scale_of_rotation(config)?; ropes.len()]);
+    }
+    let scale = scale_of_unrotated(config)?;
+    let of_layer = |rope: &Option<usize>| scale.filter(|_| rope.is_none());
+    Ok(ropes.iter().map(of_layer).collect())
+}
+
+fn scale_of_unrotated(config: &Config) -> Result<Option<PositionScale>> {
+    const SWITCH: &str = "attn_temperature_tuning";
+    // Some files have a number here.
+    let is_on = match config.get(SWITCH) {
+        Some(Value::Number(_)) => config.usize(SWITCH, 0..=1 << 20)? != 0,
+        _ => config.opt_bool(SWITCH)?.unwrap_or(true),
+    };
+    if !is_on {
+        return Ok(None);
+    }
+    Ok(Some(PositionScale {
+        beta: config.opt_f32("attn_scale", 0.0..=1e3)?.unwrap_or(0.1),
+        length: config.opt_f32("floor_scale", 1.0..=1e9)?.unwrap_or(8192.0),
+        offset: 1,
+    }))
+}
+
+fn scale_of_rotation(config: &Config) -> Result<Option<PositionScale>> {
     let Some(parameters) = config.opt_object(["rope_parameters", "rope_scaling"])? else {
         return Ok(None);
     };
@@ -111,7 +144,11 @@ pub(super) fn position_scale(config: &Config) -> Result<Option<PositionScale>> {
         return Ok(None);
     };
     let length = parameters.f32("original_max_position_embeddings", 1.0..=1e9)?;
-    Ok(Some(PositionScale { beta, length }))
+    Ok(Some(PositionScale {
+        beta,
+        length,
+        offset: 0,
+    }))
 }
 
 /// What latent attention multiplies scores with in a stretched context.
@@ -178,6 +215,9 @@ fn rotated_dims(
     head_dim: usize,
 ) -> Result<usize> {
     let keys = ["partial_rotary_factor", "rotary_pct", "rope_pct"];
+    if form.is_whole {
+        return Ok(head_dim);
+    }
     if let Some(dims) = form.dims.filter(|key| config.has(*key)) {
         let n = config.usize(dims, 2..=head_dim)?;
         return match n % 2 {
@@ -196,40 +236,51 @@ fn rotated_dims(
     Ok(dims)
 }
 
-fn rotating_layers(
-    config: &Config,
-    form: &RopeForm,
-    windows: &[Option<usize>],
-) -> Result<Vec<bool>> {
+fn rotating_layers(config: &Config, form: &RopeForm, reaches: &[Reach]) -> Result<Vec<bool>> {
     match form.layers {
-        RopeLayers::All => Ok(vec![true; windows.len()]),
-        RopeLayers::None => Ok(vec![false; windows.len()]),
+        RopeLayers::All => Ok(vec![true; reaches.len()]),
+        RopeLayers::None => Ok(vec![false; reaches.len()]),
+        RopeLayers::OnlyWindowed => Ok(reaches.iter().map(|reach| reach.is_bounded()).collect()),
+        RopeLayers::IfBased => {
+            let parameters = config.opt_object("rope_parameters")?;
+            let is_based = parameters.is_some_and(|parameters| parameters.has("rope_theta"));
+            Ok(vec![is_based || config.has("rope_theta"); reaches.len()])
+        }
         RopeLayers::If(key, value) => {
             let rotates = config.opt_str(key)? == Some(value);
-            Ok(vec![rotates; windows.len()])
+            Ok(vec![rotates; reaches.len()])
         }
         RopeLayers::Windowed => {
-            let none = windows.iter().all(Option::is_none);
-            Ok(windows.iter().map(|w| none || w.is_some()).collect())
+            let none = !reaches.iter().any(|reach| reach.is_bounded());
+            Ok(reaches.iter().map(|r| none || r.is_bounded()).collect())
         }
-        RopeLayers::Listed => {
-            if let Some(listed) = config.opt_usizes("no_rope_layers", 0..=1)? {
-                return match listed.len() == windows.len() {
-                    true => Ok(listed.into_iter().map(|rotates| rotates == 1).collect()),
-                    false => Err(config.unexpected("no_rope_layers", "one number per layer")),
-                };
-            }
+        RopeLayers::Listed => listed_layers(config, reaches.len()),
+    }
+}
+
+/// Those with a 1 in `no_rope_layers`, or all but each `no_rope_layer_interval`-th.
+pub(super) fn listed_layers(config: &Config, n_layers: usize) -> Result<Vec<bool>> {
+    const LIST: &str = "no_rope_layers";
+    let listed = config.opt_usizes(LIST, 0..=1)?.unwrap_or_default();
+    match listed.len() {
+        0 => {
             let each = config.opt_usize("no_rope_layer_interval", 1..=1 << 12)?;
             let each = each.unwrap_or(4);
             let rotates = |layer: usize| !(layer + 1).is_multiple_of(each);
-            Ok((0..windows.len()).map(rotates).collect())
+            Ok((0..n_layers).map(rotates).collect())
         }
+        n if n == n_layers => Ok(listed.into_iter().map(|rotates| rotates == 1).collect()),
+        _ => Err(config.unexpected(LIST, "one number per layer")),
     }
 }
 
 impl Rope {
     fn new(form: &RopeForm, theta: f64, dims: usize, scaling: &Scaling) -> Rope {
-        let wavelength = |pair| scaling.apply(pair, plain_wavelength(theta, dims, pair)) as f32;
+        let sign = if form.is_backward { -1.0 } else { 1.0 };
+        let wavelength = |pair| {
+            let plain = plain_wavelength(theta, dims, pair);
+            (sign * scaling.apply(pair, plain)) as f32
+        };
         let long = match scaling {
             Scaling::LongRope {
                 long: Some((beyond, scaling)),
@@ -253,6 +304,15 @@ impl Rope {
             magnitude: scaling.magnitude(),
             long,
         }
+    }
+
+    /// Whether rotated queries and keys are as long as they were, in any context.
+    pub(super) fn keeps_lengths(&self) -> bool {
+        let keeps_if_long = |long: &LongRope| match &long.form {
+            LongForm::Fixed(rope) => rope.keeps_lengths(),
+            LongForm::Growing { .. } => true,
+        };
+        self.magnitude == 1.0 && self.long.as_ref().is_none_or(keeps_if_long)
     }
 
     /// As it is in contexts of so many tokens.

@@ -1,21 +1,35 @@
 //! config.json -> [`DecoderSpec`]: a model family is data, not code.
+//!
+//! - here: [`DecoderSpec`]
+//! - `keys`: values that the family may know
+//! - `scales`: factors and bounds
+//! - `windows`: how far back layers see
 
+mod keys;
+mod scales;
+mod windows;
+
+use self::scales::{
+    attention_scale, branch_scales, cap, embedding_scale, logit_scale, residual_scale,
+};
+use self::windows::reaches;
 use super::altup::AltUpSpec;
 use super::beside;
-use super::families::FAMILIES;
-use super::family::{
-    AttentionScale, Cap, EmbeddingScale, Family, Fixed, Flag, Fused, LogitScale, Names, QkNorm,
-    ResidualScale, Windows,
-};
+use super::blocks;
+use super::families;
+use super::family::{Family, Fixed, Fused, Names, QkNorm};
 use super::heads::{self, HeadsSpec, head_dim, n_kv_heads};
 use super::latent::LatentSpec;
 use super::layer_inputs::LayerInputsSpec;
 use super::mlp::{self, ExpertsSpec, MlpSpec};
 use super::recurrent::{self, MixerSpec};
 use super::rope::{self, Rope};
-use crate::checkpoint::{Config, Keys};
+use crate::checkpoint::Config;
 use crate::error::{Error, Result};
-use crate::mlx::{NormKind, PositionScale, RowContents};
+use crate::mlx::{NormKind, PositionScale, Reach, RowContents};
+
+pub(super) use self::keys::{default, flag, hidden_size, size};
+pub use self::scales::BranchScales;
 
 /// A decoder-only transformer, completely described.
 #[derive(Clone, Debug)]
@@ -39,7 +53,8 @@ pub struct DecoderSpec {
     pub latent: Option<LatentSpec>,
     /// By layer: what mixes its tokens.
     pub mixers: Vec<MixerSpec>,
-    /// Behind each head's query is a gate for what the head sees.
+    /// Heads have gates for what they see, behind their queries or in a projection of
+    /// their own.
     pub gates_attention: bool,
     pub norm: NormSpec,
     pub altup: Option<AltUpSpec>,
@@ -55,22 +70,26 @@ pub struct DecoderSpec {
     /// Of an output projection of its own.
     pub head_bias: bool,
     pub qk_norm: QkNorm,
+    /// Queries, keys and values are kept between it and its negative.
+    pub qkv_limit: Option<f32>,
     pub ropes: Vec<Rope>,
     /// By layer: which of `ropes`; `None`: positions do not matter.
     pub layer_ropes: Vec<Option<usize>>,
-    /// By layer: how many of the last tokens it sees; `None`: all.
-    pub windows: Vec<Option<usize>>,
+    /// By layer: how far back its tokens see.
+    pub reaches: Vec<Reach>,
     /// By layer: its feed-forward network.
     pub mlps: Vec<MlpSpec>,
     /// Beside the dense networks of all layers.
     pub experts_beside: Option<ExpertsSpec>,
+    /// Embeddings are normalized as states are.
+    pub normalizes_embeddings: bool,
     pub has_sinks: bool,
     /// Of queries times keys.
     pub attention_scale: f32,
     /// The attention scale of layer n, from 1 on, is divided by n.
     pub scales_by_depth: bool,
-    /// Of queries besides, by their positions.
-    pub position_scale: Option<PositionScale>,
+    /// By layer: of queries besides, by their positions.
+    pub position_scales: Vec<Option<PositionScale>>,
     pub score_cap: Option<f32>,
     pub embedding_scale: Option<f32>,
     /// Of what a block adds.
@@ -82,28 +101,19 @@ pub struct DecoderSpec {
     pub(super) names: Names,
 }
 
-/// Factors of what is added to the residual stream.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct BranchScales {
-    pub mixer: f32,
-    /// Of a recurrent mixer beside attention.
-    pub beside: f32,
-    pub mlp: f32,
-}
-
-impl BranchScales {
-    pub const ONES: BranchScales = BranchScales {
-        mixer: 1.0,
-        beside: 1.0,
-        mlp: 1.0,
-    };
-}
-
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct NormSpec {
     pub kind: NormKind,
+    pub has_weight: bool,
     pub has_bias: bool,
     pub eps: f32,
+}
+
+impl NormSpec {
+    /// Whether it has a weight, and a bias.
+    pub fn parts(&self) -> [bool; 2] {
+        [self.has_weight, self.has_bias]
+    }
 }
 
 impl DecoderSpec {
@@ -112,13 +122,17 @@ impl DecoderSpec {
         let (model_type, family) = family_of(config)?;
         check_fixed(config, family)?;
         let hidden_size = hidden_size(config, family)?;
-        let n_heads = size(config, family, ["num_attention_heads", "n_head"], 1 << 14)?;
-        let n_layers = size(
-            config,
-            family,
-            ["num_hidden_layers", "num_layers", "n_layer"],
-            1 << 12,
-        )?;
+        let keys = ["num_attention_heads", "n_head", "num_heads"];
+        let n_heads = size(config, family, keys, 1 << 14)?;
+        let blocks = blocks::from_config(config, family)?;
+        let blocks = blocks.as_deref();
+        let n_layers = match blocks {
+            Some(blocks) => blocks.len(),
+            None => {
+                let keys = ["num_hidden_layers", "num_layers", "n_layer"];
+                size(config, family, keys, 1 << 12)?
+            }
+        };
         let latent = match family.is_latent {
             true => Some(LatentSpec::from_config(config, family, n_heads)?),
             false => None,
@@ -131,7 +145,8 @@ impl DecoderSpec {
             Some(_) => 1,
             None => n_kv_heads(config, family, n_heads)?,
         };
-        let windows = windows(config, family, n_layers)?;
+        let (tied_embeddings, head_bias) = output_projection(config, family)?;
+        let reaches = reaches(config, family, n_layers)?;
         let usual = HeadsSpec {
             n_heads,
             n_kv_heads,
@@ -139,22 +154,24 @@ impl DecoderSpec {
             contents: RowContents::All,
             cache_layer: 0,
         };
-        let heads = heads::from_config(config, &family.heads, usual, &windows)?;
+        let heads = heads::from_config(config, &family.heads, usual, &reaches)?;
         let rotated_dim = |heads: &HeadsSpec| match &latent {
             Some(latent) => latent.shape.rotated_dim,
             None => heads.head_dim,
         };
         let rotated_dims: Vec<_> = heads.iter().map(rotated_dim).collect();
-        let ropes = rope::from_config(config, &family.rope, &rotated_dims, &windows)?;
-        let mlps = mlp::from_config(config, family, &heads)?;
+        let ropes = rope::from_config(config, &family.rope, &rotated_dims, &reaches)?;
+        let position_scales = rope::position_scales(config, &family.rope, &ropes.by_layer)?;
+        let mlps = mlp::from_config(config, family, &heads, blocks)?;
         let dense = |mlp: &MlpSpec| matches!(mlp, MlpSpec::Dense(_));
-        let typical = mlps.iter().find(|mlp| dense(mlp)).unwrap_or(&mlps[0]);
+        let typical = mlps.iter().find(|mlp| dense(mlp));
+        let typical = typical.or(mlps.iter().find(|mlp| mlp.experts().is_some()));
         let scales = &family.scales;
         Ok(DecoderSpec {
             model_type: model_type.to_owned(),
             n_layers,
             hidden_size,
-            intermediate_size: typical.intermediate_size(),
+            intermediate_size: typical.map_or(0, MlpSpec::intermediate_size),
             vocab_size: size(config, family, "vocab_size", 1 << 24)?,
             n_heads,
             n_kv_heads,
@@ -162,19 +179,18 @@ impl DecoderSpec {
             heads,
             value_norm: family.heads.value_norm,
             latent,
-            mixers: recurrent::from_config(config, family, (n_layers, hidden_size))?,
+            mixers: recurrent::from_config(config, family, (n_layers, hidden_size), blocks)?,
             gates_attention: family.gates_attention,
             norm: NormSpec {
                 kind: norm_kind(config, family)?,
+                has_weight: family.norm.has_weight,
                 has_bias: family.norm.has_bias,
                 eps: norm_eps(config, family)?,
             },
             altup: AltUpSpec::from_config(config, family, hidden_size)?,
             layer_inputs: LayerInputsSpec::from_config(config, family)?,
             is_parallel: flag(config, family.is_parallel)?,
-            tied_embeddings: config
-                .opt_bool(["tie_embedding", "tie_word_embeddings"])?
-                .unwrap_or(family.is_tied),
+            tied_embeddings,
             max_context: match config.opt_usize("max_sequence_length", 1..=1 << 30)? {
                 Some(length) if !config.has("max_position_embeddings") => length,
                 _ => {
@@ -184,16 +200,18 @@ impl DecoderSpec {
             },
             qkv_bias: flag(config, family.qkv_bias)?,
             output_bias: flag(config, family.output_bias)?,
-            head_bias: flag(config, family.head_bias)?,
-            qk_norm: match family.qk_norm_if {
-                Some(key) if !config.opt_bool(key)?.unwrap_or(false) => QkNorm::None,
-                _ => family.qk_norm,
+            head_bias,
+            qk_norm: qk_norm(config, family, &ropes.all)?,
+            qkv_limit: match family.qkv_limit {
+                Some(key) => config.opt_f32(key, 1e-6..=1e6)?,
+                None => None,
             },
             ropes: ropes.all,
             layer_ropes: ropes.by_layer,
-            windows,
+            reaches,
             mlps,
             experts_beside: beside::from_config(config, family)?,
+            normalizes_embeddings: family.normalizes_embeddings,
             has_sinks: family.has_sinks,
             attention_scale: match &latent {
                 Some(latent) => latent.attention_scale(config)?,
@@ -202,7 +220,7 @@ impl DecoderSpec {
             scales_by_depth: config
                 .opt_bool("scale_attn_by_inverse_layer_idx")?
                 .unwrap_or(false),
-            position_scale: rope::position_scale(config)?,
+            position_scales,
             score_cap: scales
                 .score_cap
                 .map_or(Ok(None), |bound| cap(config, bound))?,
@@ -213,8 +231,19 @@ impl DecoderSpec {
             logit_cap: scales
                 .logit_cap
                 .map_or(Ok(None), |bound| cap(config, bound))?,
-            names: family.names,
+            names: names(config, family)?,
         })
+    }
+
+    /// Whether keys can turn to other positions: those of a table are in keys and values
+    /// for good, and norms behind rotations tell single dimensions apart.
+    pub fn can_move_keys(&self) -> bool {
+        !self.has_learned_positions() && self.qk_norm != QkNorm::HeadsBehindRotation
+    }
+
+    /// Whether what queries are projected with gives the heads' gates, too.
+    pub(super) fn has_gates_behind_queries(&self) -> bool {
+        self.gates_attention && self.names.attention.gate.is_none()
     }
 
     /// Whether positions are known from a table, which has so many and no more.
@@ -235,23 +264,41 @@ impl DecoderSpec {
         matches!(self.names.attention.query_key_value, Fused::ByHead(_))
     }
 
-    pub fn has_norm_after_attention(&self) -> bool {
-        self.names.after_attention.is_some()
+    /// The names of a layer, by those that copies may have for norms of recurrent layers.
+    pub(super) fn layer_names(&self, layer: usize) -> Vec<Names> {
+        let norms = match &self.mixers[layer] {
+            MixerSpec::Recurrent(_) => self.names.recurrent_norms,
+            _ => &[],
+        };
+        let in_front = |[mixer, mlp]: &[&'static str; 2]| Names {
+            attention_norm: Some(mixer),
+            after_attention: None,
+            mlp_norm: Some(mlp),
+            after_mlp: None,
+            ..self.names
+        };
+        match norms {
+            [] => vec![self.names],
+            norms => norms.iter().map(in_front).collect(),
+        }
     }
 
-    pub fn has_mlp_norm(&self) -> bool {
-        self.names.mlp_norm.is_some()
+    pub fn has_norm_after_attention(&self, layer: usize) -> bool {
+        self.layer_names(layer)[0].after_attention.is_some()
     }
 
-    pub fn has_norm_after_mlp(&self) -> bool {
-        self.names.after_mlp.is_some()
+    pub fn has_mlp_norm(&self, layer: usize) -> bool {
+        self.layer_names(layer)[0].mlp_norm.is_some()
+    }
+
+    pub fn has_norm_after_mlp(&self, layer: usize) -> bool {
+        self.layer_names(layer)[0].after_mlp.is_some()
     }
 }
 
 /// What `model_type` may be.
 pub fn model_types() -> impl Iterator<Item = &'static str> {
-    FAMILIES
-        .iter()
+    families::all()
         .flat_map(|family| family.model_types)
         .copied()
 }
@@ -268,16 +315,14 @@ const NORM_EPS_KEYS: [&str; 5] = [
 fn family_of(config: &Config) -> Result<(&str, &'static Family)> {
     let model_type = config.str("model_type")?;
     let is_it = |family: &&Family| family.model_types.contains(&model_type);
-    match FAMILIES.iter().find(is_it) {
-        Some(family) => Ok((model_type, family)),
-        None => {
-            let known: Vec<_> = model_types().collect();
-            Err(Error::unsupported(format!(
-                "config.json: model_type \"{model_type}\" is not supported; this version runs {}",
-                known.join(", ")
-            )))
-        }
+    if let Some(family) = families::all().find(is_it) {
+        return Ok((model_type, family));
     }
+    let known: Vec<_> = model_types().collect();
+    Err(Error::unsupported(format!(
+        "config.json: model_type \"{model_type}\" is not supported; this version runs {}",
+        known.join(", ")
+    )))
 }
 
 fn check_fixed(config: &Config, family: &Family) -> Result<()> {
@@ -287,6 +332,8 @@ fn check_fixed(config: &Config, family: &Family) -> Result<()> {
             Fixed::True if !config.opt_bool(*key)?.unwrap_or(true) => "true",
             Fixed::Null if config.has(*key) => "null",
             Fixed::Not(name) if config.opt_str(*key)? == Some(*name) => "another value",
+            Fixed::Only(name) if config.opt_str(*key)?.is_some_and(|value| value != *name) => name,
+            Fixed::As(other) if config.has(*key) && config.get(*key) != config.get(*other) => other,
             _ => continue,
         };
         let message = config.unexpected(*key, expected).message().to_owned();
@@ -300,8 +347,20 @@ fn norm_kind(config: &Config, family: &Family) -> Result<NormKind> {
     let is_stored = config.opt_bool("norm_offset_in_weights")?.unwrap_or(false);
     Ok(match family.norm.kind {
         NormKind::Rms { .. } if is_stored => NormKind::Rms { offset: 0.0 },
+        NormKind::Layer { .. } if is_stored => NormKind::Layer { offset: 0.0 },
         kind => kind,
     })
+}
+
+/// Where the rows of all queries are stored before those of keys, heads have none of
+/// their own next to each other.
+fn names(config: &Config, family: &Family) -> Result<Names> {
+    let mut names = family.names;
+    let is_in_turn = config.opt_bool("fused_rows_in_turn")?.unwrap_or(false);
+    if let (Fused::ByHead(name), true) = (names.attention.query_key_value, is_in_turn) {
+        names.attention.query_key_value = Fused::Together(name);
+    }
+    Ok(names)
 }
 
 pub(super) fn norm_eps(config: &Config, family: &Family) -> Result<f32> {
@@ -309,185 +368,33 @@ pub(super) fn norm_eps(config: &Config, family: &Family) -> Result<f32> {
     Ok(eps.unwrap_or(family.norm.eps))
 }
 
-/// A size that config.json has, or else the family.
-pub(super) fn size(
-    config: &Config,
-    family: &Family,
-    keys: impl Keys + Copy,
-    largest: usize,
-) -> Result<usize> {
-    let default = keys.names().iter().find_map(|key| default(family, key));
-    match (config.opt_usize(keys, 1..=largest)?, default) {
-        (Some(size), _) | (None, Some(size)) => Ok(size),
-        (None, None) => config.usize(keys, 1..=largest),
+/// Whether it is the embedding, and whether it has a bias.
+fn output_projection(config: &Config, family: &Family) -> Result<(bool, bool)> {
+    let tied = config.opt_bool(["tie_embedding", "tie_word_embeddings"])?;
+    match (
+        tied.unwrap_or(family.is_tied),
+        flag(config, family.head_bias)?,
+    ) {
+        (true, true) => Err(Error::unsupported(
+            "config.json: tie_word_embeddings with a bias of the output projection is not \
+             supported",
+        )),
+        form => Ok(form),
     }
 }
 
-pub(super) fn hidden_size(config: &Config, family: &Family) -> Result<usize> {
-    size(config, family, ["hidden_size", "n_embd"], 1 << 20)
-}
-
-pub(super) fn default(family: &Family, key: &str) -> Option<usize> {
-    let entry = family.defaults.iter().find(|(name, _)| *name == key);
-    entry.map(|(_, size)| *size)
-}
-
-pub(super) fn flag(config: &Config, flag: Flag) -> Result<bool> {
-    match flag {
-        Flag::Never => Ok(false),
-        Flag::Always => Ok(true),
-        Flag::Configured(key, absent) => Ok(config.opt_bool(key)?.unwrap_or(absent)),
+fn qk_norm(config: &Config, family: &Family, ropes: &[Rope]) -> Result<QkNorm> {
+    match family.qk_norm_if {
+        Some((key, absent)) if !config.opt_bool(key)?.unwrap_or(absent) => return Ok(QkNorm::None),
+        _ => {}
     }
-}
-
-fn factor(config: &Config, key: &str, absent: f32) -> Result<f32> {
-    Ok(config.opt_f32(key, 1e-9..=1e9)?.unwrap_or(absent))
-}
-
-fn attention_scale(config: &Config, scale: AttentionScale, head_dim: usize) -> Result<f32> {
-    match scale {
-        AttentionScale::One => Ok(1.0),
-        AttentionScale::HeadDim => Ok((head_dim as f32).powf(-0.5)),
-        AttentionScale::InverseRoot(key, absent) => Ok(factor(config, key, absent)?.powf(-0.5)),
-        AttentionScale::Factor(key) => factor(config, key, 1.0),
-        AttentionScale::Multiplied(once, twice) => {
-            let input = factor(config, twice, 1.0)?;
-            let factors = factor(config, once, 1.0)? * input * input;
-            Ok((head_dim as f32).powf(-0.5) * factors)
-        }
+    if family.qk_norm == QkNorm::Unweighted && !ropes.iter().all(Rope::keeps_lengths) {
+        return Err(Error::unsupported(
+            "config.json: a rotation that makes queries and keys longer, with norms behind it, is \
+             not supported",
+        ));
     }
-}
-
-/// Where inputs of attention have a factor, its scale has that of queries and keys, and
-/// what it adds that of values.
-fn branch_scales(config: &Config, family: &Family) -> Result<BranchScales> {
-    const INPUT: &str = "attention_in_multiplier";
-    if !family.scales.has_branch_factors {
-        return Ok(BranchScales::ONES);
-    }
-    let input = factor(config, INPUT, 1.0)?;
-    if input != 1.0 && flag(config, family.qkv_bias)? {
-        return Err(Error::unsupported(format!(
-            "config.json: {INPUT} {input} with attention_bias is not supported"
-        )));
-    }
-    let [_, mlp] = mlp::factors(config, family)?;
-    Ok(BranchScales {
-        mixer: input * factor(config, "attention_out_multiplier", 1.0)?,
-        beside: factor(config, "ssm_out_multiplier", 1.0)?,
-        mlp,
-    })
-}
-
-fn embedding_scale(
-    config: &Config,
-    scale: EmbeddingScale,
-    hidden_size: usize,
-) -> Result<Option<f32>> {
-    match scale {
-        EmbeddingScale::One => Ok(None),
-        EmbeddingScale::RootOfHiddenSize => Ok(Some((hidden_size as f32).sqrt())),
-        EmbeddingScale::Key(key, absent) => factor(config, key, absent).map(Some),
-    }
-}
-
-fn residual_scale(config: &Config, scale: ResidualScale, n_layers: usize) -> Result<f32> {
-    match scale {
-        ResidualScale::One => Ok(1.0),
-        ResidualScale::Factor(key) => factor(config, key, 1.0),
-        ResidualScale::OfDepth(key, _) if is_null(config, key) => Ok(1.0),
-        ResidualScale::OfDepth(key, absent) => {
-            Ok(factor(config, key, absent)? / (n_layers as f32).sqrt())
-        }
-    }
-}
-
-fn logit_scale(config: &Config, scale: LogitScale, hidden_size: usize) -> Result<f32> {
-    match scale {
-        LogitScale::One => Ok(1.0),
-        LogitScale::Factor(key, absent) => factor(config, key, absent),
-        LogitScale::Divisor(key) => Ok(1.0 / factor(config, key, 1.0)?),
-        LogitScale::OfWidth(key, _) if is_null(config, key) => Ok(1.0),
-        LogitScale::OfWidth(key, absent) => Ok(factor(config, key, absent)? / hidden_size as f32),
-    }
-}
-
-fn cap(config: &Config, bound: Cap) -> Result<Option<f32>> {
-    match is_named(config, bound.key) {
-        true => config.opt_f32(bound.key, 1e-3..=1e9),
-        false => Ok(bound.absent),
-    }
-}
-
-fn is_null(config: &Config, key: &str) -> bool {
-    is_named(config, key) && !config.has(key)
-}
-
-/// Whether a key is there, be it with null.
-fn is_named(config: &Config, key: &str) -> bool {
-    config.entries().any(|(name, _)| name == key)
-}
-
-fn windows(config: &Config, family: &Family, n_layers: usize) -> Result<Vec<Option<usize>>> {
-    let configured = || config.opt_usize("sliding_window", 1..=1 << 30);
-    let is_used = || Ok(config.opt_bool("use_sliding_window")?.unwrap_or(false));
-    let (window, slides) = match family.windows {
-        Windows::None => (None, vec![false; n_layers]),
-        Windows::Every { absent } => {
-            let window = match is_named(config, "sliding_window") {
-                true => configured()?,
-                false => absent.map(|tokens| tokens as usize),
-            };
-            (window, vec![true; n_layers])
-        }
-        Windows::EveryIfUsed => {
-            let window = Some(configured()?.unwrap_or(4096));
-            (window, vec![is_used()?; n_layers])
-        }
-        Windows::Chosen if !is_used()? => (None, vec![false; n_layers]),
-        Windows::Chosen => {
-            let first = config.opt_usize("max_window_layers", 0..=1 << 12)?;
-            let first = first.unwrap_or(28);
-            let slides = sliding_layers(config, n_layers, &|layer| layer >= first)?;
-            (Some(configured()?.unwrap_or(4096)), slides)
-        }
-        Windows::AllButEach { absent, window } => {
-            let each = config.opt_usize("sliding_window_pattern", 1..=1 << 12)?;
-            let each = each.unwrap_or(absent as usize);
-            let slides = |layer: usize| !(layer + 1).is_multiple_of(each);
-            let window = match is_named(config, "sliding_window") {
-                true => configured()?,
-                false => Some(window as usize),
-            };
-            (window, sliding_layers(config, n_layers, &slides)?)
-        }
-    };
-    let of_layer = |slides: bool| window.filter(|_| slides);
-    Ok(slides.into_iter().map(of_layer).collect())
-}
-
-/// As `layer_types` says, or else as `by_index` does.
-fn sliding_layers(
-    config: &Config,
-    n_layers: usize,
-    by_index: &dyn Fn(usize) -> bool,
-) -> Result<Vec<bool>> {
-    let Some(types) = config.opt_strs("layer_types")? else {
-        return Ok((0..n_layers).map(by_index).collect());
-    };
-    if types.len() != n_layers {
-        return Err(config.unexpected("layer_types", &format!("{n_layers} entries")));
-    }
-    types
-        .into_iter()
-        .map(|layer_type| match layer_type {
-            "sliding_attention" => Ok(true),
-            "full_attention" => Ok(false),
-            other => Err(Error::unsupported(format!(
-                "config.json: layer type \"{other}\" is not supported"
-            ))),
-        })
-        .collect()
+    Ok(family.qk_norm)
 }
 
 #[cfg(test)]

@@ -27,13 +27,11 @@ pub(super) use layer::Layer;
 /// One decoder layer's parameters.
 pub struct LayerWeights {
     pub attention_norm: Option<NormWeights>,
-    pub mixer: Mixer,
+    pub mixer: Option<LayerMixer>,
     /// What works beside attention.
     pub beside: Option<Beside>,
     /// `[n_heads]`
     pub sinks: Option<Array>,
-    /// Of what the mixer gives.
-    pub output: Linear,
     pub after_attention: Option<NormWeights>,
     pub mlp_norm: Option<NormWeights>,
     pub mlp: MlpWeights,
@@ -43,6 +41,12 @@ pub struct LayerWeights {
     pub input_gate: Option<LayerGate>,
     /// What the layer's result is multiplied with.
     pub factor: f32,
+}
+
+/// A mixer with its projection to the residual stream.
+pub struct LayerMixer {
+    pub inputs: Mixer,
+    pub output: Linear,
 }
 
 /// A recurrent mixer with its projection to the residual stream.
@@ -67,7 +71,8 @@ pub struct HeadProjections {
 }
 
 pub struct NormWeights {
-    pub weight: Array,
+    /// `None`: 1
+    pub weight: Option<Array>,
     pub bias: Option<Array>,
 }
 
@@ -122,7 +127,8 @@ impl Weights {
         let embedding = loader.matrix(&Place::whole(&module, table), false)?;
         let positions = names.positions.map(|name| {
             let module = format!("{}{name}", prefix.model);
-            let table = [spec.max_context, spec.hidden_size];
+            let n_rows = names.first_position + spec.max_context;
+            let table = [n_rows, spec.hidden_size];
             loader.matrix(&Place::whole(&module, table), false)
         });
         let positions = positions.transpose()?;
@@ -141,7 +147,7 @@ impl Weights {
             layers.push(layer.load(index, stream)?);
         }
         let module = format!("{}{}", prefix.model, names.final_norm);
-        let final_norm = norm(&mut loader, &module, spec.norm.has_bias, spec.hidden_size)?;
+        let final_norm = norm(&mut loader, &module, spec.norm.parts(), spec.hidden_size)?;
         let module = prefix.head_module(checkpoint, spec);
         let head = match spec.tied_embeddings {
             true => None,
@@ -176,14 +182,23 @@ pub(super) fn plain_norm(
     module: &str,
     length: usize,
 ) -> Result<NormWeights> {
-    norm(loader, module, false, length)
+    norm(loader, module, [true, false], length)
 }
 
-fn norm(loader: &mut Loader<'_>, module: &str, bias: bool, length: usize) -> Result<NormWeights> {
-    let bias = bias.then(|| loader.vector(&format!("{module}.bias"), length));
+/// With a weight and with a bias, where it has them.
+fn norm(
+    loader: &mut Loader<'_>,
+    module: &str,
+    [weight, bias]: [bool; 2],
+    length: usize,
+) -> Result<NormWeights> {
+    let mut part = |is_there: bool, name: &str| {
+        let name = format!("{module}.{name}");
+        is_there.then(|| loader.vector(&name, length)).transpose()
+    };
     Ok(NormWeights {
-        bias: bias.transpose()?,
-        weight: loader.vector(&format!("{module}.weight"), length)?,
+        weight: part(weight, "weight")?,
+        bias: part(bias, "bias")?,
     })
 }
 

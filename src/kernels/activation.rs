@@ -34,6 +34,8 @@ pub enum Activation {
     },
     /// `cap * tanh(x / cap)`, which bounds logits.
     SoftCap { cap: f32 },
+    /// `min(max(x, -limit), limit)`
+    Clamp { limit: f32 },
 }
 
 /// A function of a gate and what goes through it.
@@ -41,6 +43,8 @@ pub enum Activation {
 pub enum Gate {
     /// `activation(gate) * up`
     Times(Activation),
+    /// There is none: `activation(up)`
+    Absent(Activation),
     /// gpt-oss: `g * sigmoid(alpha * g) * (u + 1)`, with `g = min(gate, limit)`
     /// and `u` clamped to `-limit..limit`.
     ClampedSwiglu { alpha: f32, limit: f32 },
@@ -100,6 +104,7 @@ impl Activation {
                 x.mul_add(V::splat(beta), curve)
             }
             Activation::SoftCap { cap } => V::splat(cap) * tanh(x / V::splat(cap)),
+            Activation::Clamp { limit } => V::splat(limit).min(V::splat(-limit).max(x)),
         }
     }
 }
@@ -196,6 +201,7 @@ impl Gate {
     fn of<V: Lanes>(self, gate: V, up: V) -> V {
         match self {
             Gate::Times(activation) => activation.of(gate) * up,
+            Gate::Absent(activation) => activation.of(up),
             Gate::ClampedSwiglu { alpha, limit } => {
                 let gate = V::splat(limit).min(gate);
                 let up = V::splat(-limit).max(V::splat(limit).min(up));

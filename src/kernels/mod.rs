@@ -55,7 +55,7 @@ mod threads;
 pub use activation::{Activation, Gate};
 pub use altup::{LEAST_SQUARE, States};
 pub use attention::{
-    AttentionShape, AttentionStep, PositionScale, RowContents, Segment, attention,
+    AttentionShape, AttentionStep, PositionScale, Reach, RowContents, Segment, attention,
 };
 pub use cache::{
     CacheBlock, CacheFormat, CacheLayout, CacheRows, LayerLayout, LayerShape, PartLayout,
@@ -63,7 +63,7 @@ pub use cache::{
 };
 pub use embedding::{float_rows, gather};
 pub use experts::{
-    Choice, Expert, Experts, GateUp, Groups, MixtureShape, Routing, Scores, mix_experts,
+    Choice, Expert, Experts, GateUp, Groups, MixtureShape, Routing, Scores, Shares, mix_experts,
 };
 pub use float::Float;
 pub use floats::{Floats, FloatsMut};

@@ -126,6 +126,20 @@ impl RopeTable {
         }
     }
 
+    /// One head, rotated, then normalized, and rounded once.
+    pub fn rotate_and_norm(
+        &self,
+        level: Level,
+        index: usize,
+        norm: &Norm<'_>,
+        x: Floats<'_>,
+        y: FloatsMut<'_>,
+    ) {
+        let mut rotated = vec![0.0; x.len()];
+        self.rotate(level, index, x, FloatsMut::from(&mut rotated[..]));
+        norm.row(level, Floats::from(&rotated[..]), y);
+    }
+
     /// The heads `[n_positions, n_heads, head_dim]` of all tokens, normalized
     /// first if there is a norm.
     pub fn rotate_tokens(

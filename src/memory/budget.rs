@@ -16,7 +16,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use super::demand::{Demand, Sizes};
 use super::gpus::Gpus;
 use super::ledger::{Category, ledger};
-use super::machine::{self, Held, Share, Usable};
+use super::limits::Held;
+use super::machine::{self, Share, Usable};
 use super::snapshot::{Settings, Shortage, Snapshot};
 use crate::host;
 

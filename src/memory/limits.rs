@@ -1,6 +1,12 @@
 //! What the system lets this process take, by resource limits and for apps.
 
-use super::machine::Held;
+/// What models hold already. It is part of what the process uses, so limits of
+/// the process leave as much more.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Held {
+    pub mapped: usize,
+    pub private: usize,
+}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ResourceLimit {

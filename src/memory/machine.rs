@@ -4,7 +4,7 @@ use std::ffi::CStr;
 use std::fmt;
 
 use super::cgroup;
-use super::limits::{self, ResourceLimit};
+use super::limits::{self, Held, ResourceLimit};
 
 /// The share of physical memory that models may use if nobody says otherwise.
 /// The rest is for the system and the host application.
@@ -68,14 +68,6 @@ pub enum Share {
     /// Of physical memory, above 0 and at most 1.
     Fraction(f64),
     Bytes(usize),
-}
-
-/// What models hold already. It is part of what the process uses, so limits of
-/// the process leave as much more.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Held {
-    pub mapped: usize,
-    pub private: usize,
 }
 
 impl Bound {

@@ -28,7 +28,7 @@ mod probe;
 mod process;
 mod snapshot;
 
-pub use bounded::{Bounded, run_bounded};
+pub use bounded::{Bounded, Bounds, run_bounded};
 pub use budget::{Budget, Reservation, budget, usable};
 pub use demand::{Demand, Mebibytes};
 pub use emergency::{EmergencyAllocator, ensure_small_pieces};

@@ -12,7 +12,8 @@ use super::primitive::kernel;
 use super::rotation::Rotation;
 use crate::error::Result;
 use crate::kernels::{
-    self, AttentionStep, CacheBlock, CacheLayout, LayerShape, PositionScale, RowContents, Segment,
+    self, AttentionStep, CacheBlock, CacheLayout, LayerShape, PositionScale, Reach, RowContents,
+    Segment,
 };
 
 /// One layer's attention.
@@ -31,9 +32,10 @@ pub struct AttentionLayer<'a> {
     /// Rows that are projected together have those of a key-value head next to each
     /// other: its queries, its key, its value.
     pub rows_by_head: bool,
-    /// Of single heads, before they are rotated.
+    /// Of single heads, before they are rotated unless it says otherwise.
     pub query_norm: Option<Norm<'a>>,
     pub key_norm: Option<Norm<'a>>,
+    pub norms_behind_rotation: bool,
     pub value_norm: Option<Norm<'a>>,
     /// `None`: positions do not matter.
     pub rotation: Option<&'a Rotation<'a>>,
@@ -41,8 +43,8 @@ pub struct AttentionLayer<'a> {
     pub scale: f32,
     /// What queries are multiplied with besides, by their positions.
     pub position_scale: Option<PositionScale>,
-    /// How many positions a query sees at most, the last of them its own.
-    pub window: Option<usize>,
+    /// How far back a query sees.
+    pub reach: Reach,
     /// Turns a score into `cap * tanh(score / cap)`.
     pub soft_cap: Option<f32>,
     /// `[n_heads]` scores that take part in the softmax without a value.
@@ -151,9 +153,10 @@ impl Ops {
         let value_norm = norm(layer.value_norm)?;
         let sinks = layer.sinks.map(|sinks| inputs.floats(sinks)).transpose()?;
         let &AttentionLayer {
+            norms_behind_rotation,
             scale,
             position_scale,
-            window,
+            reach,
             soft_cap,
             ..
         } = layer;
@@ -176,9 +179,10 @@ impl Ops {
                     values_in_keys,
                     query_norm: query_norm.map(|norm| norm.of(inputs)),
                     key_norm: key_norm.map(|norm| norm.of(inputs)),
+                    norms_behind_rotation,
                     value_norm: value_norm.map(|norm| norm.of(inputs)),
                     table: table.as_deref(),
-                    window,
+                    reach,
                     scale,
                     position_scale,
                     soft_cap,

@@ -106,6 +106,10 @@ impl Ops {
                 )?;
                 self.multiply(&bounded, &scalar(cap)?)
             }
+            Activation::Clamp { limit } => {
+                let above = self.binary(sys::mlx_maximum, x, &scalar(-limit)?)?;
+                self.binary(sys::mlx_minimum, &above, &scalar(limit)?)
+            }
         }
     }
 
@@ -121,6 +125,7 @@ impl Ops {
     pub(super) fn plain_gate(&self, function: Gate, gate: &Array, up: &Array) -> Result<Array> {
         match function {
             Gate::Times(activation) => self.multiply(&self.stock_activation(activation, gate)?, up),
+            Gate::Absent(activation) => self.stock_activation(activation, up),
             Gate::ClampedSwiglu { alpha, limit } => {
                 let wide = |x: &Array| self.astype(x, Dtype::F32);
                 let gated = self.clamped_swiglu(&wide(gate)?, &wide(up)?, alpha, limit)?;

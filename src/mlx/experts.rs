@@ -15,9 +15,17 @@ use crate::kernels::{
     Projection, Routing, mix_experts,
 };
 
-/// The projections of a gated feed-forward network, or of many.
+/// The projections of a gated feed-forward network.
 pub struct GatedLinears {
     pub gate: Linear,
+    pub up: Linear,
+    pub down: Linear,
+}
+
+/// The projections of an expert, or of many.
+pub struct ExpertLinears {
+    /// `None`: there is no gate.
+    pub gate: Option<Linear>,
     pub up: Linear,
     pub down: Linear,
 }
@@ -25,9 +33,9 @@ pub struct GatedLinears {
 /// The experts that a router chooses from, as a checkpoint has them.
 pub enum ExpertWeights {
     /// Each array has one more dimension, the first: the expert.
-    Stacked(GatedLinears),
+    Stacked(ExpertLinears),
     Joined(JoinedLinears),
-    Separate(Vec<GatedLinears>),
+    Separate(Vec<ExpertLinears>),
 }
 
 /// Stacked experts whose gate and up are one matrix, whose rows are in this order.
@@ -47,7 +55,7 @@ pub enum RowOrder {
 
 /// An expert that every row goes through.
 pub struct SharedExpert {
-    pub weights: GatedLinears,
+    pub weights: ExpertLinears,
     /// One row, whose sigmoid is the expert's share; `None`: 1.
     pub share: Option<Linear>,
 }
@@ -67,15 +75,18 @@ pub struct Experts {
     pub gate: Gate,
 }
 
-impl GatedLinears {
-    fn linears(&self) -> [&Linear; 3] {
-        [&self.gate, &self.up, &self.down]
+impl ExpertLinears {
+    fn linears(&self) -> impl Iterator<Item = &Linear> {
+        self.gate.iter().chain([&self.up, &self.down])
     }
 
     /// One expert of stacks of `n`.
     fn expert(&self, index: usize, n: usize) -> Expert<'_> {
         Expert {
-            gate_up: GateUp::Separate([self.gate.part(index, n), self.up.part(index, n)]),
+            gate_up: match &self.gate {
+                Some(gate) => GateUp::Separate([gate.part(index, n), self.up.part(index, n)]),
+                None => GateUp::Up(self.up.part(index, n)),
+            },
             down: self.down.part(index, n),
         }
     }
@@ -88,13 +99,9 @@ impl JoinedLinears {
 
     /// One expert of `n`.
     fn expert(&self, index: usize, n: usize) -> Expert<'_> {
-        let half = |half| Projection {
-            rows: self.gate_up.part(index, n).rows / 2,
-            ..self.gate_up.part(2 * index + half, 2 * n)
-        };
         Expert {
             gate_up: match self.order {
-                RowOrder::GateFirst => GateUp::Separate([half(0), half(1)]),
+                RowOrder::GateFirst => GateUp::Separate(self.gate_up.halves(index, n)),
                 RowOrder::InTurn => GateUp::InTurn(self.gate_up.part(index, n)),
             },
             down: self.down.part(index, n),
@@ -139,6 +146,29 @@ impl Linear {
         }
     }
 
+    /// The first rows of one of `n` equal parts, and as many others behind them.
+    fn halves(&self, index: usize, n: usize) -> [Projection<'_>; 2] {
+        let whole = self.part(index, n);
+        let rows = whole.rows / 2;
+        match &self.weight {
+            Weight::Transposed(weight) => [0, rows].map(|first| {
+                assert!(self.bias.is_none(), "no family has one here");
+                let float = float_of(&weight.values).expect("checked by `prepare`");
+                let values = Floats::new(float, part_of(&weight.values, index, n));
+                let first = weight.outputs.start + first;
+                Projection {
+                    matrix: Matrix::Columns(Columns::new(values, weight.stride(), first)),
+                    rows,
+                    bias: None,
+                }
+            }),
+            _ => [0, 1].map(|half| Projection {
+                rows,
+                ..self.part(2 * index + half, 2 * n)
+            }),
+        }
+    }
+
     /// Finds now what would fail in `part`.
     fn check(&self) -> Result<()> {
         if let Some(bias) = &self.bias {
@@ -163,9 +193,9 @@ impl Experts {
     /// Makes sure that the weights can be read in place.
     pub fn prepare(&self, stream: &Stream) -> Result<()> {
         let routed: Vec<&Linear> = match &self.weights {
-            ExpertWeights::Stacked(all) => all.linears().to_vec(),
+            ExpertWeights::Stacked(all) => all.linears().collect(),
             ExpertWeights::Joined(all) => all.linears().to_vec(),
-            ExpertWeights::Separate(all) => all.iter().flat_map(GatedLinears::linears).collect(),
+            ExpertWeights::Separate(all) => all.iter().flat_map(ExpertLinears::linears).collect(),
         };
         let shared = self.shared.iter();
         let shared = shared.flat_map(|shared| shared.weights.linears());
@@ -284,6 +314,7 @@ impl Ops {
             let all = kernels::Experts {
                 all: &experts.all(),
                 gate: experts.gate,
+                shares: experts.routing.shares,
                 arithmetic,
             };
             let addend = addend.map(|addend| addend.of(inputs));

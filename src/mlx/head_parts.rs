@@ -73,8 +73,36 @@ impl Ops {
         }
     }
 
-    /// Queries, keys and values without the gates that each head has behind its query,
-    /// and the rows that have these, where the layer says.
+    /// Queries, keys and values without the gates that were projected behind them, and
+    /// the rows that have these, where the layer says.
+    pub fn apart_from_last_gates(
+        &self,
+        projected: Projected,
+        (n_heads, n_kv_heads): (usize, usize),
+        head_dim: usize,
+    ) -> Result<(Projected, Array, GateLayer<'static>)> {
+        let n_others = n_heads + 2 * n_kv_heads;
+        let (without, rows, first) = match projected {
+            Projected::Joined(rows) => {
+                let others = PartPlace::in_turn(rows.dim(1) as usize, 0, head_dim);
+                let without = self.regroup(&rows, &[(others, n_others)])?;
+                (Projected::Joined(without), rows, n_others * head_dim)
+            }
+            Projected::Separate(mut parts) => {
+                let gates = parts.pop().expect("gates behind the values");
+                (Projected::Separate(parts), gates, 0)
+            }
+        };
+        let gates = GateLayer {
+            gate: Gate::Times(Activation::Sigmoid),
+            norm: None,
+            n_heads,
+            place: PartPlace::in_turn(rows.dim(1) as usize, first, head_dim),
+        };
+        Ok((without, rows, gates))
+    }
+
+    /// The same of gates that each head has behind its query.
     pub fn apart_from_gates(
         &self,
         projected: Projected,

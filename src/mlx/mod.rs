@@ -64,8 +64,8 @@ mod stream;
 mod visible;
 
 pub use crate::kernels::{
-    Activation, Gate, Groups, LatentShape, Pairing, PositionScale, Routing, RowContents, Scores,
-    States,
+    Activation, Gate, Groups, LatentShape, Pairing, PositionScale, Reach, Routing, RowContents,
+    Scores, Shares, States,
 };
 pub use altup::Coefficients;
 pub use array::{Array, Dtype};
@@ -77,7 +77,9 @@ pub(crate) use device::FIRST_PRETENDED_GPU;
 pub use device::{Device, DeviceFacts, device_facts, gpu_available, gpu_count, why_no_gpu};
 #[cfg(test)]
 pub(crate) use error::failing_at;
-pub use experts::{ExpertWeights, Experts, GatedLinears, JoinedLinears, RowOrder, SharedExpert};
+pub use experts::{
+    ExpertLinears, ExpertWeights, Experts, GatedLinears, JoinedLinears, RowOrder, SharedExpert,
+};
 pub use gains::Gains;
 pub use gated_delta::DeltaLayer;
 pub use head_parts::{GateLayer, GroupNormLayer};

@@ -170,6 +170,17 @@ impl Ops {
         kernel(self.stream(), inputs.as_slice(), x.shape(), dtype, body).map(Projected::Joined)
     }
 
+    /// All that was projected, between `-limit` and `limit`.
+    pub fn clamped(&self, projected: Projected, limit: f32) -> Result<Projected> {
+        let clamp = |x: &Array| self.activate(Activation::Clamp { limit }, x);
+        Ok(match projected {
+            Projected::Joined(x) => Projected::Joined(clamp(&x)?),
+            Projected::Separate(parts) => {
+                Projected::Separate(parts.iter().map(clamp).collect::<Result<_>>()?)
+            }
+        })
+    }
+
     /// `x * scale`, softly bounded by `cap`.
     pub fn scale_and_cap(&self, x: Array, scale: f32, cap: Option<f32>) -> Result<Array> {
         let scaled = if scale == 1.0 {

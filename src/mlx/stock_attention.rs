@@ -109,7 +109,7 @@ impl Ops {
             Some(scale) => self.scale_by_position(&queries, scale, place)?,
             None => queries,
         };
-        let visible = Visible::new(place.start, place.n, layer.window);
+        let visible = Visible::new(place.start, place.n, layer.reach);
         let seen = visible.first..place.start + place.n;
         let dtype = queries.dtype()?;
         let loaded = |cached: &CachedArrays| self.loaded(cached, seen.clone(), format, dtype);
@@ -204,11 +204,16 @@ impl Ops {
         norm: Option<Norm<'_>>,
         place: Place,
     ) -> Result<Array> {
-        let heads = self.normalized(heads, norm)?;
-        match layer.rotation {
-            Some(rotation) => self.rotate(&heads, rotation.rope, place.start as i32),
-            None => Ok(heads),
-        }
+        let (before, behind) = match layer.norms_behind_rotation {
+            true => (None, norm),
+            false => (norm, None),
+        };
+        let heads = self.normalized(heads, before)?;
+        let heads = match layer.rotation {
+            Some(rotation) => self.rotate(&heads, rotation.rope, place.start as i32)?,
+            None => heads,
+        };
+        self.normalized(heads, behind)
     }
 
     fn normalized(&self, heads: Array, norm: Option<Norm<'_>>) -> Result<Array> {
@@ -288,6 +293,7 @@ impl Ops {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kernels::Reach;
     use crate::kernels::{CacheBlock, CacheLayout, CacheRows, Floats, LayerShape, Level};
     use crate::mlx::{CpuOps, Device, Stream};
 
@@ -396,18 +402,18 @@ mod tests {
 
     #[test]
     fn a_window_hides_what_lies_before_it() {
-        let visible = Visible::new(10, 1, Some(4));
+        let visible = Visible::new(10, 1, Reach::Window(4));
         assert_eq!(visible.first, 7, "positions 7 to 10 are four");
         assert!(
             visible.mask().expect("no error").is_none(),
             "one query sees all from there"
         );
 
-        let within = Visible::new(0, 4, Some(4));
+        let within = Visible::new(0, 4, Reach::Window(4));
         assert_eq!(within.first, 0);
         assert!(within.mask().expect("no error").is_none(), "plain causal");
 
-        let across = Visible::new(3, 2, Some(2));
+        let across = Visible::new(3, 2, Reach::Window(2));
         assert_eq!(across.first, 2);
         let mask = across.mask().expect("no error").expect("a mask");
         assert_eq!(mask.shape(), &[2, 3]);

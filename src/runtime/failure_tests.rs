@@ -138,6 +138,7 @@ fn generate_tokens(context: &mut Context) -> Result<Vec<i32>> {
         stop: &[],
         ignore_end: true,
         sampling_device: SamplingDevice::Auto,
+        constraint: None,
     };
     generate(
         context,

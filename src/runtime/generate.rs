@@ -6,9 +6,10 @@
 mod continuation;
 mod output;
 
+use std::ops::{Deref, DerefMut};
 use std::time::{Duration, Instant};
 
-pub(super) use continuation::Continuation;
+pub(super) use continuation::{Continuation, Outlook};
 
 use super::batch::Batch;
 use super::cancel::Cancel;
@@ -17,6 +18,7 @@ use super::sampling::{Choices, Chooser, SamplingDevice};
 use super::speculate::{DraftCounts, Speculation, Speculator};
 use super::text::ModelText;
 use crate::error::{Error, Result};
+use crate::grammar::{Constraint, Matcher};
 use crate::sample::Sampler;
 use crate::text::EncodeFlags;
 
@@ -42,6 +44,8 @@ pub struct GenerateOptions<'a> {
     /// Goes on behind the token that ends a text.
     pub ignore_end: bool,
     pub sampling_device: SamplingDevice,
+    /// What the text may be; `None`: anything.
+    pub constraint: Option<&'a Constraint>,
 }
 
 /// Gets text as soon as it is certain, and the token that completed it.
@@ -58,7 +62,8 @@ pub enum Flow {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum StopReason {
-    /// The model ended the text.
+    /// The model ended the text, or it is a whole one of the constraint's that nothing
+    /// can be added to.
     End = 1,
     MaxTokens = 2,
     StopString = 3,
@@ -97,6 +102,8 @@ pub fn generate(
     let begins_sequence = context.sequence_length(options.sequence)? == 0;
     let prompt = prompt_tokens(model.text(), options.prompt, begins_sequence)?;
     let mut continuation = Continuation::new(&model, options, receive.is_some())?;
+    let mut matcher = begin_constraint(model.text(), options)?;
+    let sampler = &mut Constrained::new(sampler, &mut matcher);
     let mut ignore = |_: &str, _: i32| Flow::Continue;
     let receive: &mut Receive<'_> = match receive {
         Some(receive) => receive,
@@ -139,8 +146,11 @@ fn decode(
 ) -> Result<StopReason> {
     loop {
         let token = speculator.sample(context, sampler)?;
-        let is_full = context.is_full_with(speculator.length(context)?);
-        if let Some(reason) = continuation.push(token, is_full, receive)? {
+        let outlook = Outlook {
+            is_complete: sampler.is_complete(),
+            is_full: context.is_full_with(speculator.length(context)?),
+        };
+        if let Some(reason) = continuation.push(token, outlook, receive)? {
             return Ok(reason);
         }
         let n_more = continuation.n_more();
@@ -160,8 +170,12 @@ fn decode_ahead(
     let mut choices = Choices::of(sampler);
     let mut choose = || choices.next();
     context.decode_ahead(sequence, cancel, &mut choose, &mut |token, is_full| {
-        sampler.accept_drawn(token);
-        Ok(match continuation.push(token, is_full, receive)? {
+        sampler.accept_drawn(token)?;
+        let outlook = Outlook {
+            is_complete: false,
+            is_full,
+        };
+        Ok(match continuation.push(token, outlook, receive)? {
             Some(reason) => {
                 stop_reason = reason;
                 Next::End
@@ -170,6 +184,67 @@ fn decode_ahead(
         })
     })?;
     Ok(stop_reason)
+}
+
+/// Where a new text of the options' constraint begins.
+pub(super) fn begin_constraint(
+    text: &ModelText,
+    options: &GenerateOptions<'_>,
+) -> Result<Option<Matcher>> {
+    let Some(constraint) = options.constraint else {
+        return Ok(None);
+    };
+    if options.ignore_end {
+        return Err(Error::invalid(
+            "the constraint says when a text ends; leave out ignore_end",
+        ));
+    }
+    text.ensure_own(|vocabulary| constraint.is_for(vocabulary))?;
+    Ok(Some(constraint.begin()))
+}
+
+/// A sampler with the constraint of one generation, if that has one. It has its own
+/// again when this is dropped.
+pub(super) struct Constrained<'a> {
+    sampler: &'a mut Sampler,
+    matcher: &'a mut Option<Matcher>,
+    is_lent: bool,
+}
+
+impl<'a> Constrained<'a> {
+    pub fn new(sampler: &'a mut Sampler, matcher: &'a mut Option<Matcher>) -> Self {
+        let is_lent = matcher.is_some();
+        if is_lent {
+            sampler.swap_constraint(matcher);
+        }
+        Self {
+            sampler,
+            matcher,
+            is_lent,
+        }
+    }
+}
+
+impl Deref for Constrained<'_> {
+    type Target = Sampler;
+
+    fn deref(&self) -> &Sampler {
+        self.sampler
+    }
+}
+
+impl DerefMut for Constrained<'_> {
+    fn deref_mut(&mut self) -> &mut Sampler {
+        self.sampler
+    }
+}
+
+impl Drop for Constrained<'_> {
+    fn drop(&mut self) {
+        if self.is_lent {
+            self.sampler.swap_constraint(self.matcher);
+        }
+    }
 }
 
 /// The prompt's tokens, at least one. What goes in front of a text goes in front of

@@ -46,6 +46,7 @@ fn generated(
         stop: &[],
         ignore_end: true,
         sampling_device,
+        constraint: None,
     };
     let mut tokens = Vec::new();
     let result = generate(
@@ -97,6 +98,7 @@ fn a_gpu_draws_the_tokens_of_the_sampler() {
             stop: &[],
             ignore_end: true,
             sampling_device,
+            constraint: None,
         };
         let speculation = Speculation::default();
         generate(
@@ -219,6 +221,7 @@ fn a_gpu_that_fails_while_decoding_ahead_leaves_what_was_finished() {
         stop: &[],
         ignore_end: true,
         sampling_device: SamplingDevice::Auto,
+        constraint: None,
     };
     let ops = context.ops().clone();
     let mut n_texts = 0;

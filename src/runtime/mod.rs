@@ -69,7 +69,7 @@ pub use prefix_cache::PrefixCache;
 pub use pressure::{PressureReceiver, TrimSteps, Trimmed, listen, notify, trim};
 pub use quantize::{QuantizeWatch, quantize};
 pub use residency::{Policy, Released, Residence, Residency, ResidencyOptions, make_room};
-pub use sampling::SamplingDevice;
+pub use sampling::{SamplingDevice, sample};
 pub use schedule::{
     Finished, Receiver, Request, RequestResult, Requests, Scheduler, SchedulerOptions, StepReport,
 };

@@ -36,7 +36,7 @@ impl SamplingDevice {
         guesses: bool,
     ) -> Result<Chooser> {
         self.ensure_there(model)?;
-        let obstacle = obstacle(sampler.params(), guesses);
+        let obstacle = obstacle(sampler, guesses);
         match (self, obstacle) {
             (SamplingDevice::Cpu, _) | (SamplingDevice::Auto, Some(_)) => Ok(Chooser::Sampler),
             (SamplingDevice::Auto, None) if model.device() == Device::Cpu => Ok(Chooser::Sampler),
@@ -60,8 +60,11 @@ impl SamplingDevice {
 }
 
 /// What only the sampler does.
-fn obstacle(params: &SamplerParams, guesses: bool) -> Option<&'static str> {
-    match (params.has_penalties(), guesses) {
+fn obstacle(sampler: &Sampler, guesses: bool) -> Option<&'static str> {
+    if sampler.constraint().is_some() {
+        return Some("sampling on the GPU has no constraints");
+    }
+    match (sampler.params().has_penalties(), guesses) {
         (true, _) => Some(
             "sampling on the GPU has no repetition_penalty, presence_penalty and \
              frequency_penalty",
@@ -107,6 +110,19 @@ impl Choices {
     }
 }
 
+/// Chooses a token from one row of the last evaluation's logits, and remembers it.
+///
+/// # Errors
+/// Those of [`Sampler::sample`]; `InvalidArgument` if there is no such row, or if the
+/// sampler's constraint was made for another model.
+pub fn sample(context: &Context, sampler: &mut Sampler, row: usize) -> Result<i32> {
+    if let Some(matcher) = sampler.constraint() {
+        let text = context.model().text();
+        text.ensure_own(|vocabulary| matcher.is_for(vocabulary))?;
+    }
+    choose(Chooser::Sampler, sampler, context, row)
+}
+
 /// Chooses from one row of the last evaluation's logits, and remembers the token.
 pub(super) fn choose(
     chooser: Chooser,
@@ -117,12 +133,12 @@ pub(super) fn choose(
     match chooser {
         Chooser::Sampler => {
             let token = sampler.sample(Logits::F32(context.logits(row)?))?;
-            sampler.accept(token);
+            sampler.accept(token)?;
             Ok(token)
         }
         Chooser::Device => {
             let token = context.choose_on_device(row, &Choices::of(sampler).next())?;
-            sampler.accept_drawn(token);
+            sampler.accept_drawn(token)?;
             Ok(token)
         }
     }

@@ -9,8 +9,8 @@ mod stock;
 
 use self::stock::StockShape;
 use crate::decoder::{
-    AdaptedColumns, DecoderSpec, DenseForm, ExpertsSpec, HeadsSpec, LatentSpec, MixerSpec, MlpSpec,
-    QkNorm, RecurrentSpec,
+    AdaptedColumns, AltUpSpec, DecoderSpec, DenseForm, ExpertsSpec, HeadsSpec, LatentSpec,
+    MixerSpec, MlpSpec, QkNorm, RecurrentSpec,
 };
 use crate::kernels::{Activations, AttentionShape, Float, MixtureShape, ProductShape, Stored};
 use crate::mlx::{CHOICE_BYTES_PER_LOGIT, CpuOps, Device, Dtype};
@@ -243,7 +243,7 @@ fn kernel_row_bytes(spec: &DecoderSpec, element: usize) -> usize {
     let states = spec.altup.map_or(0, |altup| altup.states.width()) * element;
     let moving = match states {
         0 => 0,
-        _ => 2 * states + 3 * spec.hidden_size * element,
+        _ => 2 * states + 2 * spec.hidden_size * element,
     };
     inputs + (states + layers.max().unwrap_or(0)).max(moving).max(making)
 }
@@ -259,6 +259,7 @@ fn inputs_columns(spec: &DecoderSpec) -> usize {
 fn layer_row_bytes(spec: &DecoderSpec, layer: usize, element: usize) -> usize {
     let hidden = spec.hidden_size * element;
     let (in_mixer, mixed) = match &spec.mixers[layer] {
+        MixerSpec::None => (0, 0),
         MixerSpec::Recurrent(recurrent) => {
             let mixed = recurrent.mixed_columns() * element;
             (recurrent_bytes(recurrent, element), mixed)
@@ -271,34 +272,41 @@ fn layer_row_bytes(spec: &DecoderSpec, layer: usize, element: usize) -> usize {
     let in_mixer = hidden + in_mixer;
     let scales = &spec.branch_scales;
     let sums = |has_norm_after, scale| n_sums(spec, has_norm_after, scale) * hidden;
-    let behind_mixer = hidden + mixed + sums(spec.has_norm_after_attention(), scales.mixer);
-    let behind_mlp = sums(spec.has_norm_after_mlp(), scales.mlp);
+    let summing = sums(spec.has_norm_after_attention(layer), scales.mixer);
+    // The sum, what was normalized, and the learned residual, which goes over two matrices.
+    let learned = |altup: &AltUpSpec| 4 * hidden + altup.rank * element;
+    let learned = spec.altup.as_ref().map_or(0, learned);
+    let behind_mixer = hidden + mixed + summing.max(learned);
+    let behind_mlp = sums(spec.has_norm_after_mlp(layer), scales.mlp);
     let mlp = match &spec.mlps[layer] {
         MlpSpec::None => 0,
         MlpSpec::Dense(dense) => {
-            let n_inner = match dense.form {
-                DenseForm::Gated(_) if dense.cutoff.is_some() => 3,
-                DenseForm::Gated(_) => 1,
-                DenseForm::Plain(_) => 2,
-            };
-            n_inner * dense.intermediate_size * element + behind_mlp
+            let inner = dense.intermediate_size * element;
+            match dense.form {
+                // Gates are cut off where what they let through is beside them.
+                DenseForm::Gated(_) if dense.cutoff.is_some() => {
+                    (3 * inner).max(inner + behind_mlp)
+                }
+                DenseForm::Gated(_) => inner + behind_mlp,
+                DenseForm::Plain(_) => 2 * inner + behind_mlp,
+            }
         }
         MlpSpec::Experts(experts) => {
-            let normalized = usize::from(spec.has_mlp_norm()) * hidden;
+            let normalized = usize::from(spec.has_mlp_norm(layer)) * hidden;
             let routes = experts.router_outputs() * size_of::<f32>();
             let sum = behind_mlp - hidden;
             normalized + hidden + routes.max(sum)
         }
     };
-    // The dense network's result, twice, or with what goes to router and experts.
-    let beside = spec.experts_beside.map(|experts| {
-        let routes = experts.router_outputs() * size_of::<f32>();
-        3 * hidden + hidden + routes.max(hidden)
-    });
-    // The learned residual, and what it is made of.
-    let learned = spec.altup.map_or(0, |_| 4 * hidden);
-    let behind_mixer = behind_mixer + learned;
-    let in_mlp = hidden + mixed + hidden + mlp.max(beside.unwrap_or(0));
+    // The dense network's result and its norm, what goes to router and experts, and what
+    // these give.
+    let beside = |experts: ExpertsSpec| 5 * hidden + experts.router_outputs() * size_of::<f32>();
+    let beside = spec.experts_beside.map(beside);
+    let in_front = match &spec.mixers[layer] {
+        MixerSpec::None => hidden,
+        _ => hidden + mixed + hidden,
+    };
+    let in_mlp = in_front + mlp.max(beside.unwrap_or(0));
     let with_input = spec.layer_inputs.map(|inputs| {
         let let_in = hidden.max(inputs.columns * element);
         2 * hidden + let_in + inputs.columns * element
@@ -308,7 +316,7 @@ fn layer_row_bytes(spec: &DecoderSpec, layer: usize, element: usize) -> usize {
             let onto = recurrent.mixed_columns() * element + sums(false, scales.beside);
             hidden + mixed + hidden + onto.max(recurrent_bytes(recurrent, element))
         }
-        MixerSpec::Attention | MixerSpec::Recurrent(_) => 0,
+        MixerSpec::None | MixerSpec::Attention | MixerSpec::Recurrent(_) => 0,
     };
     in_mixer
         .max(behind_mixer)
@@ -327,9 +335,10 @@ fn attention_columns(spec: &DecoderSpec, layer: usize) -> usize {
     let projected = spec.row_columns(layer);
     let attended = spec.attended_columns(layer);
     let Some(latent) = &spec.latent else {
-        let columns = match spec.qk_norm {
-            QkNorm::Rows => projected + projected.max(attended),
-            _ => projected + attended,
+        let is_changed = spec.qk_norm == QkNorm::Rows || spec.qkv_limit.is_some();
+        let columns = match is_changed {
+            true => projected + projected.max(attended),
+            false => projected + attended,
         };
         return match spec.gates_attention {
             // With the rows that have the gates, and what goes through them.

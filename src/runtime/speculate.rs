@@ -179,7 +179,7 @@ impl<'a> Speculator<'a> {
         };
         let logits = Logits::F32(context.logits(self.row)?);
         let token = sampler.sample_expecting(logits, guess)?;
-        sampler.accept(token);
+        sampler.accept(token)?;
         if self.is_guessed(token) {
             self.counts.n_accepted += 1;
             context.count_accepted_draft();

@@ -1,6 +1,6 @@
-//! [`ModelText`]: a checkpoint's tokenizer and chat template, read when they are
-//! first asked for, since large vocabularies take longer to read than to map
-//! all weights.
+//! [`ModelText`]: a checkpoint's tokenizer, chat template and vocabulary for
+//! constraints, read when they are first asked for, since large vocabularies take
+//! longer to read than to map all weights.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -10,6 +10,7 @@ use crate::checkpoint::{
     ChatTemplates, Checkpoint, PieceSettings, RankedTokens, SentencePieces, read_bounded,
 };
 use crate::error::{Error, Result, ResultExt, Status};
+use crate::grammar::{Constraint, ConstraintKind, Vocabulary};
 use crate::memory::{Category, Entry};
 use crate::text::{ChatTemplate, NamedTemplate, SpecialToken, Tokenizer, TokenizerConfig};
 
@@ -31,6 +32,8 @@ pub struct ModelText {
     configured_ends: Vec<i32>,
     tokenizer: ReadOnce<Arc<Tokenizer>>,
     chat: ReadOnce<ChatTemplate>,
+    /// Has its own entry in the ledger, since constraints hold it, too.
+    vocabulary: ReadOnce<Arc<Vocabulary>>,
 }
 
 /// Where a tokenizer is.
@@ -86,6 +89,12 @@ impl<T> ReadOnce<T> {
         let read = self.read.get().and_then(|read| read.as_ref().ok());
         read.map_or(0, |(_, entry)| entry.bytes())
     }
+
+    /// What was read before, if it could be.
+    fn value(&self) -> Option<&T> {
+        let read = self.read.get().and_then(|read| read.as_ref().ok());
+        read.map(|(value, _)| value)
+    }
 }
 
 impl ModelText {
@@ -109,6 +118,7 @@ impl ModelText {
                 .collect(),
             tokenizer: ReadOnce::default(),
             chat: ReadOnce::default(),
+            vocabulary: ReadOnce::default(),
         })
     }
 
@@ -162,7 +172,8 @@ impl ModelText {
     /// What the tokenizer and the template hold, estimated from their entries; 0
     /// for what was not read yet.
     pub fn bytes(&self) -> usize {
-        self.tokenizer.bytes() + self.chat.bytes()
+        let vocabulary = self.vocabulary.value().map_or(0, |one| one.bytes());
+        self.tokenizer.bytes() + self.chat.bytes() + vocabulary
     }
 
     /// A conversation (JSON with "messages" and more) as the model's prompt.
@@ -181,6 +192,37 @@ impl ModelText {
             || self
                 .tokenizer()
                 .is_ok_and(|tokenizer| tokenizer.special_token(SpecialToken::Eos) == Some(token))
+    }
+
+    fn ends(&self) -> Result<Vec<i32>> {
+        let of_tokenizer = self.tokenizer()?.special_token(SpecialToken::Eos);
+        Ok({ self.configured_ends.iter().copied() }
+            .chain(of_tokenizer)
+            .collect())
+    }
+
+    /// What texts may be, for generations of this model.
+    ///
+    /// # Errors
+    /// Those of [`Vocabulary::new`] and [`Constraint::new`], and those of the tokenizer.
+    pub fn constraint(&self, kind: ConstraintKind, text: &str) -> Result<Constraint> {
+        let vocabulary = self.vocabulary.get_or_read(|| {
+            let vocabulary = Vocabulary::new(self.tokenizer()?, &self.ends()?)?;
+            Ok((Arc::new(vocabulary), 0))
+        });
+        Constraint::new(vocabulary?, kind, text)
+    }
+
+    /// # Errors
+    /// `InvalidArgument` if a constraint was made for another vocabulary than this one.
+    pub(super) fn ensure_own(&self, is_for: impl Fn(&Arc<Vocabulary>) -> bool) -> Result<()> {
+        let own = self.vocabulary.value();
+        match own.is_some_and(is_for) {
+            true => Ok(()),
+            false => Err(Error::invalid(
+                "the constraint was made for another model; make one for the model of this context",
+            )),
+        }
     }
 
     fn chat_template(&self) -> Result<ChatTemplate> {

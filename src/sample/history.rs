@@ -46,17 +46,14 @@ impl History {
         self.tokens.is_empty()
     }
 
-    /// Lowers the logits of the tokens in the window. `candidates` is the whole
-    /// vocabulary in the order of its ids; ids outside of it are ignored.
+    /// Lowers the logits of the tokens in the window. `candidates` are in the order of
+    /// their ids; tokens that are none of them are ignored.
     pub fn penalize(&self, candidates: &mut [Candidate], params: &SamplerParams) {
         for (&token, &count) in &self.counts {
-            let Some(candidate) = usize::try_from(token)
-                .ok()
-                .and_then(|index| candidates.get_mut(index))
-            else {
-                continue;
-            };
-            candidate.logit = penalized(candidate.logit, count, params);
+            if let Some(index) = position(candidates, token) {
+                let logit = &mut candidates[index].logit;
+                *logit = penalized(*logit, count, params);
+            }
         }
     }
 
@@ -70,6 +67,15 @@ impl History {
                 self.counts.remove(&oldest);
             }
         }
+    }
+}
+
+/// As a rule the candidates are all ids from 0 on.
+fn position(candidates: &[Candidate], token: i32) -> Option<usize> {
+    let index = usize::try_from(token).ok()?;
+    match candidates.get(index) {
+        Some(candidate) if candidate.id == token => Some(index),
+        _ => candidates.binary_search_by_key(&token, |one| one.id).ok(),
     }
 }
 
@@ -147,6 +153,20 @@ mod tests {
             penalize(&[0.0, 0.0], &[-1, 2, i32::MAX, 1], params),
             [0.0, -1.0]
         );
+    }
+
+    #[test]
+    fn tokens_are_found_among_some_candidates() {
+        let params = SamplerParams {
+            presence_penalty: 1.0,
+            repetition_window: 4,
+            ..Default::default()
+        };
+        let mut history = History::new(4);
+        [2, 7, 9].into_iter().for_each(|token| history.push(token));
+        let mut some = [1, 2, 5, 9].map(|id| Candidate::new(id, 0.0));
+        history.penalize(&mut some, &params);
+        assert_eq!(some.map(|one| one.logit), [0.0, -1.0, 0.0, -1.0]);
     }
 
     #[test]

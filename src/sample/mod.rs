@@ -8,9 +8,10 @@
 //! in a checkpoint's `generation_config.json` are made for that order:
 //!
 //! 1. penalties: repetition, then frequency and presence ([`history`])
-//! 2. temperature; 0 means greedy, and the stages below are skipped
-//! 3. top-k, top-p, min-p ([`candidates`])
-//! 4. one draw from what is left; where a token was proposed, its acceptance or a draw
+//! 2. the mask of a constraint ([`crate::grammar`]): other tokens are no candidates
+//! 3. temperature; 0 means greedy, and the stages below are skipped
+//! 4. top-k, top-p, min-p ([`candidates`])
+//! 5. one draw from what is left; where a token was proposed, its acceptance or a draw
 //!    from what the proposal left out ([`speculative`])
 //!
 //! The arithmetic uses nothing but IEEE 754 basic operations, so a seed gives

@@ -8,6 +8,7 @@ use super::params::SamplerParams;
 use super::rng::Rng;
 use super::speculative::{Proposal, accept_or_replace};
 use crate::error::{Error, Result};
+use crate::grammar::{Allowed, Matcher};
 
 /// One row of logits, `[vocab_size]`, in the type that the model computes in.
 #[derive(Clone, Copy, Debug)]
@@ -42,7 +43,7 @@ const MOST_PROPOSED: u32 = 64;
 ///
 /// let mut sampler = Sampler::new(SamplerParams::default())?;
 /// let token = sampler.sample(Logits::F32(&[0.1, 2.0, -1.0]))?;
-/// sampler.accept(token);
+/// sampler.accept(token)?;
 /// assert_eq!(token, 1);
 /// # Ok::<(), umrt::error::Error>(())
 /// ```
@@ -51,6 +52,8 @@ pub struct Sampler {
     params: SamplerParams,
     rng: Rng,
     history: History,
+    /// Where the text is in a constraint, if it has one.
+    matcher: Option<Matcher>,
     /// Kept from call to call, so that a token costs no allocation.
     candidates: Vec<Candidate>,
 }
@@ -68,6 +71,7 @@ impl Sampler {
         Ok(Self {
             rng: Rng::from_seed(params.seed),
             history: History::new(window),
+            matcher: None,
             candidates: Vec::new(),
             params,
         })
@@ -86,7 +90,8 @@ impl Sampler {
     ///
     /// # Errors
     /// `InvalidArgument` for an empty row or one longer than token ids go;
-    /// `Backend` if no logit of the row is above minus infinity.
+    /// `Backend` if no logit of the row is above minus infinity; those of
+    /// [`Matcher::allowed`].
     pub fn sample(&mut self, logits: Logits<'_>) -> Result<i32> {
         if !self.is_greedy() {
             self.narrow(logits)?;
@@ -132,8 +137,8 @@ impl Sampler {
     }
 
     /// A sampler for proposals to this one: the same parameters but for a limit to
-    /// the most likely tokens, and random numbers of its own, for which one is taken
-    /// from this generator above temperature 0.
+    /// the most likely tokens, no constraint, and random numbers of its own, for which
+    /// one is taken from this generator above temperature 0.
     pub fn proposing(&mut self) -> Sampler {
         let mut params = self.params.clone();
         if !self.is_greedy() {
@@ -146,6 +151,7 @@ impl Sampler {
         Sampler {
             rng: Rng::from_seed(params.seed),
             history: self.history.clone(),
+            matcher: None,
             candidates: Vec::new(),
             params,
         }
@@ -160,9 +166,37 @@ impl Sampler {
         self.params.temperature == 0.0
     }
 
-    /// Records a token for the penalties: one of the prompt or a generated one.
-    pub fn accept(&mut self, token: i32) {
+    /// Records a token for the penalties, one of the prompt or a generated one, and for
+    /// the constraint, which only generated ones belong to.
+    ///
+    /// # Errors
+    /// Those of [`Matcher::accept`]; nothing was recorded then.
+    pub fn accept(&mut self, token: i32) -> Result<()> {
+        if let Some(matcher) = &mut self.matcher {
+            matcher.accept(token)?;
+        }
         self.history.push(token);
+        Ok(())
+    }
+
+    /// From the next token on, the text is one of the constraint's, or free again.
+    pub fn constrain(&mut self, matcher: Option<Matcher>) {
+        self.matcher = matcher;
+    }
+
+    /// Lends the sampler a constraint for some tokens, or takes it back with where it is
+    /// now.
+    pub fn swap_constraint(&mut self, matcher: &mut Option<Matcher>) {
+        std::mem::swap(&mut self.matcher, matcher);
+    }
+
+    pub fn constraint(&self) -> Option<&Matcher> {
+        self.matcher.as_ref()
+    }
+
+    /// Whether nothing can follow in the constraint but the end.
+    pub fn is_complete(&self) -> bool {
+        self.matcher.as_ref().is_some_and(Matcher::is_complete)
     }
 
     /// The numbers that draws will take from the generator, from the next one on. They
@@ -173,26 +207,30 @@ impl Sampler {
 
     /// Records a token that was chosen elsewhere, above temperature 0 with the
     /// generator's next number.
-    pub fn accept_drawn(&mut self, token: i32) {
+    ///
+    /// # Errors
+    /// As for `accept`.
+    pub fn accept_drawn(&mut self, token: i32) -> Result<()> {
         if !self.is_greedy() {
             self.rng.next_u64();
         }
-        self.accept(token);
+        self.accept(token)
     }
 
-    /// Goes back to the seed and an empty history.
+    /// Goes back to the seed and an empty history, without a constraint.
     pub fn reset(&mut self) {
         self.rng = Rng::from_seed(self.params.seed);
         self.history.clear();
+        self.matcher = None;
     }
 
     /// The weighed candidates of a row, after all stages.
     fn narrow(&mut self, logits: Logits<'_>) -> Result<()> {
         check_length(logits)?;
         match logits {
-            Logits::F32(row) => self.collect_candidates(row),
-            Logits::F16(row) => self.collect_candidates(row),
-            Logits::Bf16(row) => self.collect_candidates(row),
+            Logits::F32(row) => self.collect_candidates(row)?,
+            Logits::F16(row) => self.collect_candidates(row)?,
+            Logits::Bf16(row) => self.collect_candidates(row)?,
         }
         let all = &mut self.candidates;
         all.retain(|candidate| candidate.logit > f32::NEG_INFINITY);
@@ -209,21 +247,29 @@ impl Sampler {
     }
 
     fn largest<T: Logit>(&mut self, row: &[T]) -> Result<i32> {
-        if self.history.is_empty() {
-            return argmax(row.iter().map(|logit| logit.to_f32())).ok_or_else(nothing_to_choose);
-        }
-        self.collect_candidates(row);
-        argmax(self.candidates.iter().map(|candidate| candidate.logit))
-            .ok_or_else(nothing_to_choose)
+        let largest = if self.history.is_empty() && self.matcher.is_none() {
+            largest_of((0..).zip(row.iter().map(|logit| logit.to_f32())))
+        } else {
+            self.collect_candidates(row)?;
+            largest_of(self.candidates.iter().map(|one| (one.id, one.logit)))
+        };
+        largest.ok_or_else(nothing_to_choose)
     }
 
-    /// The whole row in the order of its ids, with penalties.
-    fn collect_candidates<T: Logit>(&mut self, row: &[T]) {
+    /// The row in the order of its ids, as far as a constraint allows them, with
+    /// penalties.
+    fn collect_candidates<T: Logit>(&mut self, row: &[T]) -> Result<()> {
         self.candidates.clear();
-        let numbered = (0..).zip(row);
-        self.candidates
-            .extend(numbered.map(|(id, logit)| Candidate::new(id, logit.to_f32())));
+        match &mut self.matcher {
+            None => {
+                let numbered = (0..).zip(row);
+                self.candidates
+                    .extend(numbered.map(|(id, logit)| Candidate::new(id, logit.to_f32())));
+            }
+            Some(matcher) => collect_allowed(row, matcher.allowed()?, &mut self.candidates),
+        }
         self.history.penalize(&mut self.candidates, &self.params);
+        Ok(())
     }
 }
 
@@ -275,14 +321,20 @@ impl Logit for bf16 {
     }
 }
 
-/// The first index of the largest value; NaN and minus infinity don't count.
-fn argmax(values: impl Iterator<Item = f32>) -> Option<i32> {
+fn collect_allowed<T: Logit>(row: &[T], allowed: &Allowed, candidates: &mut Vec<Candidate>) {
+    allowed.for_each_below(row.len(), |id| {
+        candidates.push(Candidate::new(id as i32, row[id].to_f32()));
+    });
+}
+
+/// The first id of the largest logit; NaN and minus infinity don't count.
+fn largest_of(logits: impl Iterator<Item = (i32, f32)>) -> Option<i32> {
     let mut best = None;
     let mut largest = f32::NEG_INFINITY;
-    for (index, value) in (0..).zip(values) {
-        if value > largest {
-            largest = value;
-            best = Some(index);
+    for (id, logit) in logits {
+        if logit > largest {
+            largest = logit;
+            best = Some(id);
         }
     }
     best

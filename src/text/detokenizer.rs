@@ -43,6 +43,15 @@ impl Detokenizer {
         }
     }
 
+    /// As `new`, inside of a text: nothing is left out at the beginning.
+    pub fn continuing(tokenizer: Arc<Tokenizer>, skip_special: bool) -> Self {
+        let mut detokenizer = Self::new(tokenizer, skip_special);
+        if let Pending::Bytes(pending) = &mut detokenizer.pending {
+            pending.to_strip = None;
+        }
+        detokenizer
+    }
+
     /// The text that is certain now and was not before; often empty.
     ///
     /// # Errors

@@ -253,6 +253,12 @@ impl Tokenizer {
         self.inner.token_to_id(piece).map(|id| id as i32)
     }
 
+    /// Whether a token stands for the same bytes wherever it is, but for a space in front
+    /// of a whole text.
+    pub fn has_fixed_bytes(&self) -> bool {
+        !matches!(self.rules, PieceRules::Contextual)
+    }
+
     pub(super) fn rules(&self) -> &PieceRules {
         &self.rules
     }

@@ -1,7 +1,8 @@
 //! What the tests of the runtime share.
 //!
 //! - here: opening, evaluating and comparing
-//! - `random_model`, `random_family`: checkpoints of any shape
+//! - `random_model`, `random_family`, `random_gemma`, `random_memories`: checkpoints of any
+//!   shape
 //! - `damaged`: copies of fixtures with something wrong in them
 //! - `random`: numbers by a seed
 //! - `process`: figures of this process, and tests in processes of their own
@@ -12,6 +13,8 @@ pub mod damaged;
 pub mod process;
 pub mod random;
 pub mod random_family;
+pub mod random_gemma;
+pub mod random_memories;
 pub mod random_model;
 
 use std::path::{Path, PathBuf};

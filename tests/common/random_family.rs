@@ -3,7 +3,11 @@
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use super::random_gemma::{Alternating, ExpertsBeside};
+use super::random_memories::Memories;
 use super::random_model::{RandomModel, write_random};
+
+pub use super::random_gemma::Shared;
 
 /// How the layers differ.
 #[derive(Clone, Copy, Debug)]
@@ -15,16 +19,24 @@ pub enum Form {
     Phi,
     /// Rows of queries and keys are normalized.
     Olmo2,
+    /// Queries, keys and values are bounded, and norms have no weights.
+    Clipped,
+    /// What heads see goes through gates of their own.
+    Gated,
     /// Many small feed-forward networks behind a first layer with one, and one that
     /// every token goes through.
     Mixture(Mixture),
+    /// Attention in chunks, experts whose inputs have shares, stored by input.
+    Chunked(Chunked),
     /// Attention over latent vectors.
     Latent(Latent),
     /// Short convolutions, and attention in each so-many-th layer.
     ShortConv(usize),
-    /// The last layers see the keys and values of those in front of them; all have inputs
-    /// of their own.
     Shared(Shared),
+    Alternating(Alternating),
+    ExpertsBeside(ExpertsBeside),
+    /// Heads with memories.
+    Memories(Memories),
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -48,20 +60,20 @@ impl Latent {
 }
 
 #[derive(Clone, Copy, Debug)]
-pub struct Shared {
-    pub n_shared: usize,
-    /// Of a layer's inputs.
-    pub columns: usize,
-    /// Of layers without windows.
-    pub long_head_dim: usize,
-}
-
-#[derive(Clone, Copy, Debug)]
 pub struct Mixture {
     pub n_experts: usize,
     pub n_chosen: usize,
     pub intermediate_size: usize,
     pub shared_size: usize,
+}
+
+/// Experts, and the one that every token goes through, are equally wide.
+#[derive(Clone, Copy, Debug)]
+pub struct Chunked {
+    pub chunk: usize,
+    pub n_experts: usize,
+    pub n_chosen: usize,
+    pub intermediate_size: usize,
 }
 
 /// A model of this shape and form.
@@ -94,6 +106,18 @@ impl RandomFamily {
             }
             Form::Phi => config["model_type"] = json!("phi"),
             Form::Olmo2 => config["model_type"] = json!("olmo2"),
+            Form::Clipped => {
+                config["model_type"] = json!("olmo");
+                config["clip_qkv"] = json!(0.5);
+            }
+            // All layers are dense.
+            Form::Gated => {
+                config["model_type"] = json!("afmoe");
+                config["num_dense_layers"] = json!(self.shape.n_layers);
+                config["num_experts"] = json!(2);
+                config["num_experts_per_tok"] = json!(1);
+                config["moe_intermediate_size"] = json!(32);
+            }
             Form::Mixture(mixture) => {
                 config["model_type"] = json!("qwen2_moe");
                 config["num_experts"] = json!(mixture.n_experts);
@@ -101,6 +125,13 @@ impl RandomFamily {
                 config["moe_intermediate_size"] = json!(mixture.intermediate_size);
                 config["shared_expert_intermediate_size"] = json!(mixture.shared_size);
                 config["mlp_only_layers"] = json!([0]);
+            }
+            Form::Chunked(chunked) => {
+                config["model_type"] = json!("llama4_text");
+                config["attention_chunk_size"] = json!(chunked.chunk);
+                config["num_local_experts"] = json!(chunked.n_experts);
+                config["num_experts_per_tok"] = json!(chunked.n_chosen);
+                config["intermediate_size"] = json!(chunked.intermediate_size);
             }
             Form::Latent(latent) => {
                 config["model_type"] = json!("minicpm3");
@@ -111,6 +142,7 @@ impl RandomFamily {
                 config["qk_rope_head_dim"] = json!(latent.rotated_dim);
                 config["v_head_dim"] = json!(latent.value_dim);
             }
+            Form::Memories(memories) => memories.configure(&self.shape, &mut config),
             Form::ShortConv(each) => {
                 let kind = |layer| match attends(layer, each) {
                     true => "full_attention",
@@ -120,21 +152,9 @@ impl RandomFamily {
                 config["block_auto_adjust_ff_dim"] = json!(false);
                 config["layer_types"] = (0..self.shape.n_layers).map(kind).collect();
             }
-            Form::Shared(shared) => {
-                let name = |layer| match self.slides(&shared, layer) {
-                    true => "sliding_attention",
-                    false => "full_attention",
-                };
-                let types: Vec<_> = (0..self.shape.n_layers).map(name).collect();
-                config["model_type"] = json!("gemma4_text");
-                config["layer_types"] = json!(types);
-                config["sliding_window"] = json!(64);
-                config["num_kv_shared_layers"] = json!(shared.n_shared);
-                config["hidden_size_per_layer_input"] = json!(shared.columns);
-                config["vocab_size_per_layer_input"] = json!(self.shape.vocab_size);
-                config["global_head_dim"] = json!(shared.long_head_dim);
-                config["use_double_wide_mlp"] = json!(true);
-            }
+            Form::Shared(shared) => shared.configure(&self.shape, &mut config),
+            Form::Alternating(form) => form.configure(&self.shape, &mut config),
+            Form::ExpertsBeside(form) => form.configure(&self.shape, &mut config),
         }
         config
     }
@@ -151,76 +171,18 @@ impl RandomFamily {
             }),
             Form::Phi => self.make_phi(&mut shapes),
             Form::Olmo2 => self.make_olmo2(&mut shapes),
+            Form::Clipped => shapes.retain(|(name, _)| !name.ends_with("norm.weight")),
+            Form::Gated => self.make_gated(&mut shapes),
             Form::Mixture(mixture) => self.make_mixture(&mut shapes, &mixture),
+            Form::Chunked(chunked) => self.make_chunked(&mut shapes, &chunked),
             Form::Latent(latent) => self.make_latent(&mut shapes, &latent),
             Form::ShortConv(each) => self.make_short_conv(&mut shapes, each),
-            Form::Shared(shared) => self.make_shared(&mut shapes, &shared),
+            Form::Shared(shared) => shared.change(&self.shape, &mut shapes),
+            Form::Alternating(form) => form.change(&self.shape, &mut shapes),
+            Form::ExpertsBeside(form) => form.change(&self.shape, &mut shapes),
+            Form::Memories(memories) => memories.change(&self.shape, &mut shapes),
         }
         shapes
-    }
-
-    /// Every other layer has a window, if there are two that have own keys; the last one
-    /// has none.
-    fn slides(&self, shared: &Shared, layer: usize) -> bool {
-        let n_layers = self.shape.n_layers;
-        n_layers - shared.n_shared > 1 && (n_layers - layer).is_multiple_of(2)
-    }
-
-    fn make_shared(&self, shapes: &mut Shapes, shared: &Shared) {
-        let RandomModel {
-            hidden_size: hidden,
-            n_layers,
-            n_heads,
-            n_kv_heads,
-            intermediate_size,
-            ..
-        } = self.shape;
-        let outer = |name: &String| !name.contains(".layers.") && !name.contains("lm_head");
-        shapes.retain(|(name, _)| outer(name));
-        let width = n_layers * shared.columns;
-        shapes.extend([
-            named(
-                "model.embed_tokens_per_layer.weight",
-                [self.shape.vocab_size, width],
-            ),
-            named("model.per_layer_model_projection.weight", [width, hidden]),
-            named("model.per_layer_projection_norm.weight", [shared.columns]),
-        ]);
-        for layer in 0..n_layers {
-            let dim = match self.slides(shared, layer) {
-                true => self.shape.head_dim,
-                false => shared.long_head_dim,
-            };
-            let is_shared = layer + shared.n_shared >= n_layers;
-            let inner = intermediate_size * if is_shared { 2 } else { 1 };
-            let (queries, keys) = (n_heads * dim, n_kv_heads * dim);
-            let mut tensors = vec![
-                ("input_layernorm", vec![hidden]),
-                ("post_attention_layernorm", vec![hidden]),
-                ("pre_feedforward_layernorm", vec![hidden]),
-                ("post_feedforward_layernorm", vec![hidden]),
-                ("self_attn.q_proj", vec![queries, hidden]),
-                ("self_attn.q_norm", vec![dim]),
-                ("self_attn.o_proj", vec![hidden, queries]),
-                ("mlp.gate_proj", vec![inner, hidden]),
-                ("mlp.up_proj", vec![inner, hidden]),
-                ("mlp.down_proj", vec![hidden, inner]),
-                ("per_layer_input_gate", vec![shared.columns, hidden]),
-                ("per_layer_projection", vec![hidden, shared.columns]),
-                ("post_per_layer_input_norm", vec![hidden]),
-            ];
-            if !is_shared {
-                tensors.extend([
-                    ("self_attn.k_proj", vec![keys, hidden]),
-                    ("self_attn.v_proj", vec![keys, hidden]),
-                    ("self_attn.k_norm", vec![dim]),
-                ]);
-            }
-            let prefix = format!("model.layers.{layer}");
-            let named = |(module, shape)| (format!("{prefix}.{module}.weight"), shape);
-            shapes.extend(tensors.into_iter().map(named));
-            shapes.push((format!("{prefix}.layer_scalar"), vec![1]));
-        }
     }
 
     fn add_to_layers(
@@ -250,6 +212,38 @@ impl RandomFamily {
                 named("self_attn.q_norm.weight", [n_heads * head_dim]),
                 named("self_attn.k_norm.weight", [n_kv_heads * head_dim]),
             ]
+        });
+    }
+
+    fn make_gated(&self, shapes: &mut Shapes) {
+        let RandomModel {
+            n_heads, head_dim, ..
+        } = self.shape;
+        self.add_to_layers(shapes, |hidden| {
+            vec![
+                named("pre_mlp_layernorm.weight", [hidden]),
+                named("post_mlp_layernorm.weight", [hidden]),
+                named("self_attn.q_norm.weight", [head_dim]),
+                named("self_attn.k_norm.weight", [head_dim]),
+                named("self_attn.gate_proj.weight", [n_heads * head_dim, hidden]),
+            ]
+        });
+    }
+
+    fn make_chunked(&self, shapes: &mut Shapes, chunked: &Chunked) {
+        let (n, inner) = (chunked.n_experts, chunked.intermediate_size);
+        shapes.retain(|(name, _)| !name.contains(".mlp."));
+        self.add_to_layers(shapes, |hidden| {
+            let tensors = [
+                ("router.weight", vec![n, hidden]),
+                ("experts.gate_up_proj", vec![n, hidden, 2 * inner]),
+                ("experts.down_proj", vec![n, inner, hidden]),
+                ("shared_expert.gate_proj.weight", vec![inner, hidden]),
+                ("shared_expert.up_proj.weight", vec![inner, hidden]),
+                ("shared_expert.down_proj.weight", vec![hidden, inner]),
+            ];
+            let named = |(name, shape)| (format!("feed_forward.{name}"), shape);
+            tensors.map(named).into()
         });
     }
 

@@ -112,6 +112,13 @@ impl RandomModel {
     }
 }
 
+/// Adds entries to an object.
+pub fn set(config: &mut Value, entries: Value) {
+    let entries = entries.as_object().expect("an object").clone();
+    let config = config.as_object_mut().expect("an object");
+    config.extend(entries);
+}
+
 /// A checkpoint of tensors of these names and shapes.
 pub fn write_random(
     directory: &Path,

@@ -72,6 +72,19 @@ fn constants_count_before_they_are_used() {
     assert_fails(compiled, Status::Format, &["take more than", "in memory"]);
 }
 
+/// Two million steps of which each reads 32 MB would take a day.
+#[test]
+fn a_template_whose_steps_take_long_is_stopped() {
+    let template = template(
+        "{% set x = 'ab' * 16000000 %}{% for i in range(700) %}{% for j in range(700) %}\
+         {% if 'aa' in x ~ i %}{% endif %}{% endfor %}{% endfor %}",
+    );
+    for _ in 0..2 {
+        let rendered = template.render(REQUEST).map(drop);
+        assert_fails(rendered, Status::Format, &["takes more than 10 seconds"]);
+    }
+}
+
 #[test]
 fn many_threads_may_be_stopped_at_once() {
     let template = template("{% set x = 'a' * 50000000 %}{% set x = x ~ x ~ x %}");

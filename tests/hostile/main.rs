@@ -125,6 +125,7 @@ damaged! {
     damaged_tokenizers_are_refused_or_work: "tokenizer",
     damaged_vocabularies_are_refused_or_work: "vocabulary",
     damaged_templates_and_requests_are_refused_or_work: "chat",
+    damaged_constraints_are_refused_or_work: "constraint",
     damaged_adapters_are_refused_or_work: "adapter",
     damaged_saved_sequences_are_refused_or_work: "saved",
     damaged_saved_states_are_refused_or_work: "states",

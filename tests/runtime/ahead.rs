@@ -114,6 +114,7 @@ fn options(sampling_device: SamplingDevice) -> GenerateOptions<'static> {
         stop: &[],
         ignore_end: true,
         sampling_device,
+        constraint: None,
     }
 }
 

@@ -6,12 +6,13 @@ use crate::common::{
     assert_close, context, context_of, eval, eval_all, open_fixture, rows, token_ids,
 };
 
-/// With full and with sliding attention; all in float32.
-const FIXTURES: [&str; 4] = [
+/// With full and with sliding attention, and in chunks; all in float32.
+const FIXTURES: [&str; 5] = [
     "llama3-f32",
     "qwen3-f32",
     "mistral-window-f32",
     "qwen2-window-f32",
+    "llama4-f32",
 ];
 const VOCAB_SIZE: usize = 128;
 

@@ -48,6 +48,7 @@ fn options(prompt: &str, max_tokens: usize) -> GenerateOptions<'_> {
         stop: &[],
         ignore_end: true,
         sampling_device: SamplingDevice::Auto,
+        constraint: None,
     }
 }
 

@@ -6,6 +6,7 @@ mod common;
 mod ahead;
 mod batches;
 mod cancelling;
+mod constraints;
 mod embedding;
 mod failures;
 mod forks;

@@ -10,7 +10,7 @@ use umrt::kv::KvType;
 use umrt::mlx::CpuOps;
 use umrt::runtime::{Batch, Cancel, Context, ContextOptions, Model};
 
-use crate::common::random_family::{Form, Latent, RandomFamily};
+use crate::common::random_family::{Chunked, Form, Latent, RandomFamily};
 use crate::common::random_model::RandomModel;
 use crate::common::{
     append, assert_identical, context_of, eval, open_with, relative_difference, token_ids,
@@ -45,6 +45,14 @@ const SHAPE: RandomModel = RandomModel {
 };
 
 const LATENT: Latent = Latent::SMALL;
+
+/// The text ends in the middle of its fourth chunk.
+const CHUNKED: Chunked = Chunked {
+    chunk: 90,
+    n_experts: 4,
+    n_chosen: 2,
+    intermediate_size: 64,
+};
 
 const Q8: KvType = KvType::Quantized {
     bits: 8,
@@ -84,6 +92,7 @@ fn for_each_kind(check: impl Fn(&Kind<'_>)) {
         ("whole", Form::Llama),
         // The text is longer than the window.
         ("window", Form::Gemma2),
+        ("chunks", Form::Chunked(CHUNKED)),
         ("latent", Form::Latent(LATENT)),
     ] {
         let directory = RandomFamily { shape: SHAPE, form }.write();

@@ -221,6 +221,7 @@ fn prompts_begin_with_what_is_known() {
             stop: &[],
             ignore_end: true,
             sampling_device: SamplingDevice::Auto,
+            constraint: None,
         };
         let mut sampler = Sampler::new(SamplerParams::default()).expect("a sampler");
         let mut text = String::new();

@@ -398,6 +398,7 @@ fn options(prompt: &[i32], max_tokens: usize) -> GenerateOptions<'_> {
         stop: &[],
         ignore_end: true,
         sampling_device: SamplingDevice::Auto,
+        constraint: None,
     }
 }
 

@@ -89,6 +89,7 @@ impl Job {
             stop: &[],
             ignore_end: true,
             sampling_device: SamplingDevice::Auto,
+            constraint: None,
         }
     }
 

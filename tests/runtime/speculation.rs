@@ -55,6 +55,7 @@ fn wish(max_tokens: usize) -> Wish<'static> {
             stop: &[],
             ignore_end: true,
             sampling_device: SamplingDevice::Auto,
+            constraint: None,
         },
         sampling: SamplerParams::default(),
     }

@@ -205,8 +205,8 @@ static double ms_behind_deadline(umrt_ctx *ctx, umrt_cancel *unused, uint32_t de
 typedef double (*stopping)(umrt_ctx *ctx, umrt_cancel *cancel, uint32_t after_ms);
 
 /* Stops `n` prompts, spread over the first `span_ms`. */
-static void stop_often(const char *path, const char *what, stopping stop, umrt_ctx *ctx,
-                       uint32_t chunk, uint32_t span_ms, long n) {
+static void stop_often(const umrt_model_info *model, const char *what, stopping stop,
+                       umrt_ctx *ctx, uint32_t chunk, uint32_t span_ms, long n) {
   double *ms = calloc((size_t)n, sizeof *ms);
   umrt_cancel *cancel;
   long n_stopped = 0;
@@ -217,9 +217,9 @@ static void stop_often(const char *path, const char *what, stopping stop, umrt_c
   }
   REQUIRE(CHECK(n_stopped > 0));
   qsort(ms, (size_t)n_stopped, sizeof *ms, by_value);
-  const char *slash = strrchr(path, '/');
-  printf("stopping [\"%s\", \"%s\", %u, %ld, %.1f, %.1f, %.1f]\n", slash ? slash + 1 : path,
-         what, chunk, n_stopped, ms[n_stopped / 2], ms[(n_stopped * 99 + 99) / 100 - 1], ms[n_stopped - 1]);
+  printf("stopping [\"%s, %.3gB, %u bits\", \"%s\", %u, %ld, %.1f, %.1f, %.1f]\n",
+         model->model_type, (double)model->n_parameters / 1e9, model->quant_bits, what, chunk,
+         n_stopped, ms[n_stopped / 2], ms[(n_stopped * 99 + 99) / 100 - 1], ms[n_stopped - 1]);
   fflush(stdout);
   free(ms);
   umrt_cancel_free(cancel);
@@ -228,6 +228,8 @@ static void stop_often(const char *path, const char *what, stopping stop, umrt_c
 static void stops_of_prompts(const char *path, long n_stops) {
   static const uint32_t chunks[] = {64, 512, N_PROMPT};
   umrt_model *model = open_model(path);
+  umrt_model_info info = UMRT_MODEL_INFO_INIT;
+  CHECK_OK(umrt_model_info_get(model, &info));
   for (size_t i = 0; i < sizeof chunks / sizeof *chunks; i++) {
     umrt_ctx_params params = UMRT_CTX_PARAMS_INIT;
     params.n_ctx = N_PROMPT;
@@ -237,8 +239,8 @@ static void stops_of_prompts(const char *path, long n_stops) {
     const umrt_status warm = eval_prompt(ctx, NULL, LONGEST_DELAY_MS);
     CHECK(warm == UMRT_OK || warm == UMRT_DEADLINE_EXCEEDED);
     const uint32_t span_ms = (uint32_t)ms_between(start, now());
-    stop_often(path, "umrt_cancel_trigger", ms_to_stop, ctx, chunks[i], span_ms, n_stops);
-    stop_often(path, "deadline_ms", ms_behind_deadline, ctx, chunks[i], span_ms, n_stops);
+    stop_often(&info, "umrt_cancel_trigger", ms_to_stop, ctx, chunks[i], span_ms, n_stops);
+    stop_often(&info, "deadline_ms", ms_behind_deadline, ctx, chunks[i], span_ms, n_stops);
     umrt_ctx_free(ctx);
   }
   umrt_model_free(model);

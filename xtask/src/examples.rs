@@ -32,6 +32,12 @@ const USAGES: &[Usage] = &[
         prints: "> ",
     },
     Usage {
+        name: "constraint",
+        arguments: &[MODEL],
+        input: "",
+        prints: "\"legs\"",
+    },
+    Usage {
         name: "plan",
         arguments: &[MODEL, "2"],
         input: "",

@@ -175,6 +175,8 @@ impl Fuzzer {
             .arg(format!("-artifact_prefix={}/", crashes.display()))
             .arg(format!("-max_total_time={seconds}"))
             .arg(format!("-timeout={SLOW_INPUT_SECONDS}"))
+            // What is slow but no harm.
+            .arg(format!("-report_slow_units={SLOW_INPUT_SECONDS}"))
             .arg(format!("-rss_limit_mb={MEMORY_LIMIT_MIB}"))
             .arg(format!("-max_len={LIMIT_INPUT_BYTES}"))
             .args(["-print_final_stats=1", "-reload=0"])
@@ -279,7 +281,7 @@ fn record(all: &[Done]) -> Result<()> {
     }
     let columns = [
         "input",
-        "CPU minutes",
+        "CPU seconds",
         "inputs tried",
         "inputs that did harm",
     ];

@@ -70,7 +70,7 @@ cargo xtask <command>
                                 many threads and each call of MLX's failing; for docs/reliability.md
   fuzz [TARGET] [--seconds N] [--record]
                                 hostile input for each of tests/hostile/targets, guided by coverage
-  sanitize [address | memcheck | thread] [FILTER]
+  sanitize [address | memcheck | rust | thread] [FILTER]
                                 the C programs under sanitizers and valgrind
   bench [--quick] [--only NAMES] [--json FILE] [--chart FILE] [--readme] [--from FILE]
                                 umrt against llama.cpp and mlx-lm on this machine (see

@@ -4,6 +4,7 @@
 //! - `address`: tests/c compiled with AddressSanitizer, UndefinedBehaviorSanitizer and
 //!   LeakSanitizer, against the ordinary library, whose allocations they see
 //! - `memcheck`: some of them under valgrind, which sees inside of the library too
+//! - `rust`: the kernels and the library's tests of itself, compiled with AddressSanitizer
 //! - `thread`: the kernels' pool of threads, and the library where several threads use
 //!   it, compiled with ThreadSanitizer, std included
 
@@ -18,7 +19,7 @@ use crate::kernels_crate;
 use crate::library::{Library, bundled_model, standalone};
 use crate::setup::setup;
 use crate::test::{Outcome, c_sources};
-use crate::toolchain::{THREAD, Toolchain, without_own_flags};
+use crate::toolchain::{ADDRESS, Sanitizer, THREAD, Toolchain, without_own_flags};
 use crate::util::{cargo, find_program, quoted, root, run, write_if_changed};
 
 const ADDRESS_FLAGS: [&str; 3] = [
@@ -65,8 +66,9 @@ pub fn command(args: &[String]) -> Result<()> {
     match form {
         "address" => address(filters),
         "memcheck" => memcheck(filters),
+        "rust" => rust(),
         "thread" => thread(),
-        _ => bail!("usage: cargo xtask sanitize [address | memcheck | thread] [FILTER]"),
+        _ => bail!("usage: cargo xtask sanitize [address | memcheck | rust | thread] [FILTER]"),
     }
 }
 
@@ -154,37 +156,72 @@ fn stem(source: &Path) -> Cow<'_, str> {
     source.file_stem().unwrap_or_default().to_string_lossy()
 }
 
+fn rust() -> Result<()> {
+    let options = "allocator_may_return_null=1:detect_leaks=0";
+    let compiled = Instrumented::new(&ADDRESS, "ASAN_OPTIONS", options.to_owned())?;
+    compiled.test(&compiled.folder, &["--quiet", "--lib"], &[])?;
+    compiled.test(root(), &["--package=umrt", "--lib"], &[])
+}
+
 fn thread() -> Result<()> {
-    let metadata = setup(None)?;
-    let toolchain = Toolchain::installed()?;
-    let sysroot = toolchain.sanitized_sysroot(&Cache::open()?, &THREAD)?;
-    let folder = metadata.target_dir.join("thread");
-    kernels_crate::write(&metadata, &folder, "")?;
-    let flags = [THREAD.flag(), format!("--sysroot={}", sysroot.display())];
-    let flags: Vec<_> = flags.iter().map(|flag| quoted(flag)).collect();
-    let config = folder.join("config.toml");
-    let host = toolchain.host();
-    let section = format!("[target.{host}]\nrustflags = [{}]\n", flags.join(", "));
-    write_if_changed(&config, &section)?;
-    let not_races = folder.join("not-races");
+    let compiled = Instrumented::new(&THREAD, "TSAN_OPTIONS", String::new())?;
+    let not_races = compiled.folder.join("not-races");
     write_if_changed(&not_races, NOT_RACES)?;
-    let test = |package: &Path, tests: &[&str], filters: &[&str]| {
+    let compiled = Instrumented {
+        options: format!("suppressions={}", not_races.display()),
+        ..compiled
+    };
+    compiled.test(&compiled.folder, &["--quiet", "--lib"], &["pool", "stop"])?;
+    compiled.test(root(), &["--package=umrt", "--test=runtime"], &OF_THREADS)
+}
+
+/// Tests compiled with a sanitizer of rustc's, which is an unstable option.
+struct Instrumented {
+    /// Of the kernels as a crate, and of everything that is compiled.
+    folder: PathBuf,
+    host: String,
+    config: PathBuf,
+    /// The environment variable with the sanitizer's options, and those.
+    variable: &'static str,
+    options: String,
+}
+
+impl Instrumented {
+    fn new(sanitizer: &Sanitizer, variable: &'static str, options: String) -> Result<Self> {
+        let metadata = setup(None)?;
+        let toolchain = Toolchain::installed()?;
+        let folder = metadata.target_dir.join(sanitizer.name);
+        kernels_crate::write(&metadata, &folder, "")?;
+        let mut flags = vec![sanitizer.flag()];
+        if let Some(sysroot) = toolchain.sanitized_sysroot(&Cache::open()?, sanitizer)? {
+            flags.push(format!("--sysroot={}", sysroot.display()));
+        }
+        let flags: Vec<_> = flags.iter().map(|flag| quoted(flag)).collect();
+        let host = toolchain.host().to_owned();
+        let config = folder.join("config.toml");
+        let section = format!("[target.{host}]\nrustflags = [{}]\n", flags.join(", "));
+        write_if_changed(&config, &section)?;
+        Ok(Instrumented {
+            folder,
+            host,
+            config,
+            variable,
+            options,
+        })
+    }
+
+    fn test(&self, package: &Path, tests: &[&str], filters: &[&str]) -> Result<()> {
         run(without_own_flags(&mut cargo())
             .current_dir(package)
             .env("RUSTC_BOOTSTRAP", "1")
-            .env(
-                "TSAN_OPTIONS",
-                format!("suppressions={}", not_races.display()),
-            )
+            .env(self.variable, &self.options)
             .arg("test")
             .args(tests)
-            .args(["--target", host, "--config"])
-            .arg(&config)
+            .args(["--target", &self.host, "--config"])
+            .arg(&self.config)
             .arg("--target-dir")
-            .arg(folder.join("target"))
+            .arg(self.folder.join("target"))
             .arg("--")
             .args(filters))
-    };
-    test(&folder, &["--quiet", "--lib"], &["pool", "stop"])?;
-    test(root(), &["--package=umrt", "--test=runtime"], &OF_THREADS)
+    }
 }

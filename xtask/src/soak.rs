@@ -140,7 +140,7 @@ fn everything(library: &Library, large: &Path) -> Result<()> {
     let mut failures = cargo();
     failures
         .args(["test", "--release", "--package=umrt", FOR_C, "--lib"])
-        .args(["--", "runtime::failure_tests", "--nocapture"]);
+        .args(["--", "runtime::failure_tests", "--show-output"]);
     MLX_FAILURES.record(&printing(&mut failures)?, "cargo xtask soak")
 }
 

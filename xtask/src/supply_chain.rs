@@ -24,6 +24,7 @@ pub fn check(_: &[String]) -> Result<Outcome> {
         // Advisories would be fetched.
         run(Command::new("cargo-deny").current_dir(root()).args([
             "--offline",
+            "--workspace",
             "check",
             "bans",
             "licenses",
@@ -32,7 +33,9 @@ pub fn check(_: &[String]) -> Result<Outcome> {
     } else {
         println!("cargo-deny is not installed; licenses, sources and checksums were checked here");
     }
-    println!("not checked: advisories (`cargo deny check advisories`, needs the network)");
+    println!(
+        "not checked: advisories (`cargo deny --workspace check advisories`, needs the network)"
+    );
     Ok(Outcome::Passed)
 }
 

@@ -28,13 +28,18 @@ pub fn without_own_flags(command: &mut Command) -> &mut Command {
 /// A sanitizer of rustc's.
 pub struct Sanitizer {
     pub name: &'static str,
-    /// The archive with its runtime.
-    pub runtime: &'static str,
+    /// The archive with its runtime, where std has to be compiled with it too.
+    runtime: Option<&'static str>,
 }
+
+pub const ADDRESS: Sanitizer = Sanitizer {
+    name: "address",
+    runtime: None,
+};
 
 pub const THREAD: Sanitizer = Sanitizer {
     name: "thread",
-    runtime: "librustc-stable_rt.tsan.a",
+    runtime: Some("librustc-stable_rt.tsan.a"),
 };
 
 impl Sanitizer {
@@ -92,14 +97,21 @@ impl Toolchain {
         built_std(cache, name, &std, self, &library).map(Some)
     }
 
-    /// A sysroot for this machine whose std is compiled with a sanitizer. Programs take
-    /// its flag.
-    pub fn sanitized_sysroot(&self, cache: &Cache, sanitizer: &Sanitizer) -> Result<PathBuf> {
+    /// A sysroot for this machine whose std is compiled with a sanitizer, if it has to be.
+    /// Programs take its flag.
+    pub fn sanitized_sysroot(
+        &self,
+        cache: &Cache,
+        sanitizer: &Sanitizer,
+    ) -> Result<Option<PathBuf>> {
+        let Some(runtime) = sanitizer.runtime else {
+            return Ok(None);
+        };
         let library = self.std_source(cache)?;
         let std = Std {
             triples: &[&self.host],
             flags: &sanitizer.flag(),
-            runtime: Some(sanitizer.runtime),
+            runtime: Some(runtime),
         };
         built_std(
             cache,
@@ -108,6 +120,7 @@ impl Toolchain {
             self,
             &library,
         )
+        .map(Some)
     }
 
     pub fn host(&self) -> &str {

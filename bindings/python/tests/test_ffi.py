@@ -16,7 +16,7 @@ from umrt import _ffi, errors
 COMPILER = shutil.which("cc") or shutil.which("gcc")
 
 STRUCTS = {kind.__name__: kind for kind in _ffi.Struct.__subclasses__()}
-HANDLES = {"adapter", "cancel", "ctx", "detok", "model", "sampler", "scheduler"}
+HANDLES = {"adapter", "cancel", "constraint", "ctx", "detok", "model", "sampler", "scheduler"}
 CALLBACKS = {
     "umrt_finished_fn": _ffi.FINISHED_FN,
     "umrt_log_fn": _ffi.LOG_FN,

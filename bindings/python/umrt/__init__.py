@@ -16,6 +16,7 @@ from . import errors
 from ._adapter import Adapter
 from ._async import AsyncGeneration
 from ._cancel import Cancel
+from ._constraint import Constraint
 from ._context import Context
 from ._context_info import ContextInfo, KvType, Perf
 from ._estimate import (
@@ -90,6 +91,7 @@ __all__ = [
     "Cancel",
     "CancelledError",
     "DeadlineExceededError",
+    "Constraint",
     "Context",
     "ContextInfo",
     "ContextMemory",

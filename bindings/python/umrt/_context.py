@@ -12,6 +12,7 @@ from ._adapter import Adapter
 from ._arguments import Tokens
 from ._async import asynchronous
 from ._cancel import Cancel, optional_cancel
+from ._constraint import Constraint
 from ._context_info import (
     Activations,
     KvType,
@@ -252,6 +253,7 @@ class Context(LogitsCalls, MeasureCalls):
         cancel: Cancel | None = None,
         timeout: float | None = None,
         sampling_device: SamplingDevice = "auto",
+        constraint: Constraint | None = None,
     ) -> Generation:
         """Appends a prompt to a sequence, samples token by token and gives text as
         it becomes certain:
@@ -283,11 +285,13 @@ class Context(LogitsCalls, MeasureCalls):
           included, after which it is stopped; the iteration raises
           DeadlineExceededError. None: it has all the time it needs.
         - `sampling_device`: where tokens are chosen. "auto": on the GPU where the model
-          computes there, but for penalties and guesses; "cpu": always on the CPU;
-          "gpu": on the GPU, where penalties and guesses raise UnsupportedError, as all
-          does if the model computes on the CPU. The tokens are the same: at temperature
+          computes there, but for penalties, guesses and constraints; "cpu": always on
+          the CPU; "gpu": on the GPU, where these raise UnsupportedError, as all does if the model computes on the CPU. The tokens are the same: at temperature
           0 exactly, above unless a draw is within 2e-6 of the probability that decides
           between two. cpu_ops="stock", which are the operations of GPUs, count as one.
+        - `constraint`: what the text may be, from its first token on, by
+          `Model.constraint`. It ends where the constraint's text does; whatever ends it
+          earlier leaves a beginning.
 
         Guesses change how fast tokens come and not which: at temperature 0 none,
         above none of their probabilities, though a seed gives other tokens.
@@ -323,12 +327,15 @@ class Context(LogitsCalls, MeasureCalls):
             ngram=ngram,
             timeout=timeout,
             sampling_device=sampling_device,
+            constraint=constraint,
         )
         params.seq = _arguments.i32("seq", seq)
         if draft is not None:
             _arguments.instance("draft", draft, Context)
         draft_handle = draft._handle if draft else None
-        return Generation(self, params, sampler, optional_cancel(cancel), draft_handle)
+        return Generation(
+            self, params, sampler, optional_cancel(cancel), draft_handle, constraint
+        )
 
     generate_async = asynchronous(generate)
 

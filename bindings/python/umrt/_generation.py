@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from . import _ffi
 from ._cancel import Cancel
+from ._constraint import Constraint
 from ._handle import Closing, Handle
 from ._sampling import Sampler
 from ._text import decode
@@ -31,7 +32,7 @@ class StopReason(enum.Enum):
     """Why a generation ended."""
 
     END = _ffi.STOP_END
-    """The model ended the text."""
+    """The model ended the text, or nothing can be added to it under its constraint."""
     MAX_TOKENS = _ffi.STOP_MAX_TOKENS
     """`max_tokens` were generated."""
     STOP_STRING = _ffi.STOP_STRING
@@ -86,8 +87,10 @@ class Run:
         sampler: Sampler | None,
         cancel: Cancel | None,
         draft: Handle | None,
+        constraint: Constraint | None,
     ) -> None:
         self._context = context
+        self._constraint = constraint
         self._draft = draft
         self._params = params
         self._sampler = sampler
@@ -129,12 +132,14 @@ class Run:
         result = _ffi.GenerateResult()
         sampler = self._sampler._handle if self._sampler else nullcontext()
         draft = self._draft or nullcontext()
+        constraint = self._constraint._handle if self._constraint else nullcontext()
         with (
             self._cancel._following(self._users_cancel),
             self._cancel._handle as cancel,
             self._context as context,
             sampler as self._params.sampler,
             draft as self._params.draft,
+            constraint as self._params.constraint,
         ):
             status = _ffi.lib.umrt_generate(
                 context,
@@ -177,6 +182,7 @@ class Generation(Closing, Iterator[str]):
         sampler: Sampler | None,
         cancel: Cancel | None,
         draft: Handle | None,
+        constraint: Constraint | None,
     ) -> None:
         """For `Context.generate`."""
         self.context = context
@@ -184,7 +190,7 @@ class Generation(Closing, Iterator[str]):
         self._pieces: list[str] = []
         self._ended = False
         self._one_at_a_time = threading.Lock()
-        self._run = Run(context._handle, params, sampler, cancel, draft)
+        self._run = Run(context._handle, params, sampler, cancel, draft, constraint)
         weakref.finalize(self, self._run.close)
 
     def __iter__(self) -> Self:

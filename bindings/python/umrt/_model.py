@@ -13,6 +13,7 @@ from . import _arguments, _ffi
 from ._arguments import Tokens
 from ._adapter import Adapter
 from ._cancel import Cancel, optional_cancel
+from ._constraint import Constraint
 from ._context import Context
 from ._context_info import Activations, KvType, Overflow
 from ._handle import Closeable, Handle
@@ -322,6 +323,41 @@ class Model(Closeable):
         experts, biases, whole modules), OverBudgetError.
         """
         return Adapter(self, path)
+
+    def constraint(
+        self,
+        *,
+        json_schema: str | bool | Mapping[str, Any] | None = None,
+        regex: str | None = None,
+        grammar: str | None = None,
+        json: bool = False,
+    ) -> Constraint:
+        """What texts of `Context.generate` and `Scheduler.submit` may be:
+
+            person = model.constraint(json_schema={"type": "object", ...})
+            text = context.generate("A person: ", constraint=person).text()
+
+        Exactly one of these:
+
+        - `json_schema`: the text is JSON that this JSON Schema describes, an object as
+          `json.dumps` takes it, or its text.
+        - `regex`: a regular expression in the syntax of Rust's regex crate that matches
+          the whole text, without anchors and look-around.
+        - `grammar`: a context-free grammar in a variant of Lark's syntax, whose rule
+          `start` is the text.
+        - `json`: any JSON object.
+
+        The first one takes the model's vocabulary apart, which is kept. docs/constraints.md
+        lists the keywords of JSON Schema.
+
+        Raises InvalidArgumentError (the text is no JSON, no expression or no grammar, or
+        exceeds a limit; it says where and why), UnsupportedError (keywords that are not
+        implemented; a tokenizer whose tokens have no text of their own),
+        NotFoundError (no tokenizer), FormatError (it is broken).
+        """
+        return Constraint(
+            self, json_schema=json_schema, regex=regex, grammar=grammar, json=json
+        )
 
     def tokenize(
         self, text: str, *, add_special: bool = True, parse_special: bool = False

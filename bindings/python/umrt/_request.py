@@ -8,6 +8,7 @@ from typing import Any, Literal, TypedDict
 
 from . import _arguments, _ffi
 from ._arguments import Tokens
+from ._constraint import Constraint
 from ._sampling import Sampler, Sampling, sampler_params
 from .errors import InvalidArgumentError
 
@@ -44,6 +45,7 @@ class GenerateOptions(TypedDict, total=False):
     ngram: int
     timeout: float | None
     sampling_device: SamplingDevice
+    constraint: Constraint | None
 
 
 def generate_params(
@@ -61,13 +63,16 @@ def generate_params(
     ngram: int = 0,
     timeout: float | None = None,
     sampling_device: SamplingDevice = "auto",
+    constraint: Constraint | None = None,
     **sampling: Any,
 ) -> _ffi.GenerateParams:
-    """Checks the arguments of `Context.generate`; `sampler` and the sequence are left
-    to the call."""
+    """Checks the arguments of `Context.generate`; `sampler`, `constraint` and the
+    sequence are left to the call."""
     chosen = Sampling(**sampling)
     if sampler is not None:
         _arguments.instance("sampler", sampler, Sampler)
+    if constraint is not None:
+        _arguments.instance("constraint", constraint, Constraint)
     if sampler is not None and chosen != Sampling():
         raise InvalidArgumentError(
             "give either a sampler or temperature, top_k and so on, not both"

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ctypes
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import SupportsIndex
 
 from . import _arguments, _ffi
+from ._constraint import Constraint
 from ._handle import Closeable, Handle
 
 
@@ -104,13 +106,30 @@ class Sampler(Closeable):
         )
 
     def reset(self) -> None:
-        """Goes back to the beginning: the seed again, no remembered tokens."""
+        """Goes back to the beginning: the seed again, no remembered tokens, no
+        constraint."""
         with self._handle as address:
             _ffi.check(_ffi.lib.umrt_sampler_reset(address))
 
+    def constrain(self, constraint: Constraint | None) -> None:
+        """From the next token on, `Context.sample` chooses what the constraint allows;
+        where nothing can follow, a token that ends texts. None: anything again.
+        Generations have their own constraint, in their arguments."""
+        if constraint is not None:
+            _arguments.instance("constraint", constraint, Constraint)
+        with (
+            self._handle as address,
+            constraint._handle if constraint else nullcontext() as wanted,
+        ):
+            _ffi.check(_ffi.lib.umrt_sampler_constrain(address, wanted))
+
     def accept(self, token: SupportsIndex) -> None:
         """Remembers a token that was not chosen by this sampler, such as those
-        of a prompt, for the penalties."""
+        of a prompt, for the penalties, and for a constraint, which is to be set
+        behind the prompt.
+
+        Raises InvalidArgumentError if the constraint does not allow it here.
+        """
         with self._handle as address:
             _ffi.check(
                 _ffi.lib.umrt_sampler_accept(address, _arguments.i32("token", token))

@@ -227,12 +227,14 @@ class Scheduler(Closeable):
             params.flags |= _ffi.GENERATE_IN_SEQ
         cancel = optional_cancel(cancel)
         sampler = options.get("sampler")
+        constraint = options.get("constraint")
         submitted = ScheduledRequest(self._handle)
         key = self._desk.enter(submitted)
         try:
             with (
                 self._handle as address,
                 sampler._handle if sampler else nullcontext() as params.sampler,
+                constraint._handle if constraint else nullcontext() as params.constraint,
                 cancel._handle if cancel else nullcontext() as cancel_address,
             ):
                 request = _ffi.Request(

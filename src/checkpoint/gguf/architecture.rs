@@ -1,5 +1,19 @@
 //! [`Architecture`]: what `general.architecture` may be, and how such files differ
 //! from the checkpoints that they were converted from.
+//!
+//! - here: what an entry says, and which one a file has
+//! - the rest: the entries, by lineage
+
+mod experts;
+mod gemma;
+mod latent;
+mod llama;
+mod old;
+mod others;
+mod qwen;
+mod recurrent;
+
+use serde_json::Value as Json;
 
 use super::Gguf;
 use super::value::Value;
@@ -8,26 +22,68 @@ use crate::error::{Error, Result};
 /// Names in pairs: ggml's, and the one that transformers has.
 pub type Pairs = &'static [(&'static str, &'static str)];
 
+/// What config.json says of all models of a kind.
+pub type Sayings = &'static [(&'static str, Said)];
+
 pub struct Architecture {
     pub name: &'static str,
-    /// The key, below the architecture, without which files are of a later row.
-    selected_by: Option<&'static str>,
+    /// Without which files are of a later row.
+    selected_by: Option<Sign>,
     pub model_type: &'static str,
-    /// The rows of queries and keys are in the order in which neighbours rotate
-    /// together: llama.cpp permutes them.
-    pub is_interleaved: bool,
-    /// Norms multiply with their weights as they are stored, where transformers adds
-    /// one first.
-    pub has_whole_norms: bool,
-    /// Queries are scaled by the length of heads in config.json, which differs from
-    /// `head_dim` in the model of so many layers.
-    pub scaled_by_heads: Option<ScaledByHeads>,
-    pub normalizes_shares: bool,
+    /// Where the file does not say it.
+    pub says: Sayings,
     /// Settings that have to be there, and those that may be.
     pub required: Pairs,
     pub optional: Pairs,
-    /// Modules of layers that have other names elsewhere.
+    /// Of a rotation that is stretched by YaRN.
+    pub yarn: Sayings,
+    /// `yarn_log_multiplier` is so many times what transformers calls `mscale_all_dim`.
+    pub yarn_log_unit: f64,
+    /// What `layer_types` calls layers without heads of keys.
+    pub recurrent: Option<&'static str>,
+    /// Keys and values are products of latent vectors.
+    pub is_latent: bool,
+    /// Queries are scaled by the length of heads in config.json, which differs from
+    /// `head_dim` in the model of so many layers.
+    pub scaled_by_heads: Option<ScaledByHeads>,
+    pub names: Names,
+}
+
+/// Names that differ from those of most.
+#[derive(Clone, Copy)]
+pub struct Names {
+    /// Outside of layers.
+    pub outside: Pairs,
+    /// In front of a layer's number.
+    pub layers: &'static str,
+    /// Modules of layers. With a suffix it is the name of a tensor that has none elsewhere;
+    /// `*` is the number of an expert.
     pub modules: Pairs,
+    /// Those of layers that have one dimension more elsewhere, of length 1, and where.
+    pub widened: &'static [(&'static str, usize)],
+}
+
+#[derive(Clone, Copy)]
+pub enum Said {
+    Is(bool),
+    Null,
+}
+
+impl From<Said> for Json {
+    fn from(said: Said) -> Json {
+        match said {
+            Said::Is(value) => value.into(),
+            Said::Null => Json::Null,
+        }
+    }
+}
+
+/// What a file has below its architecture.
+enum Sign {
+    /// This key.
+    Has(&'static str),
+    /// This number.
+    Is(&'static str, i128),
 }
 
 pub struct ScaledByHeads {
@@ -38,119 +94,47 @@ const PLAIN: Architecture = Architecture {
     name: "",
     selected_by: None,
     model_type: "",
-    is_interleaved: false,
-    has_whole_norms: false,
-    scaled_by_heads: None,
-    normalizes_shares: false,
+    says: &[],
     required: &[],
     optional: &[],
-    modules: &[],
+    yarn: &[],
+    yarn_log_unit: 1.0,
+    recurrent: None,
+    is_latent: false,
+    scaled_by_heads: None,
+    names: PLAIN_NAMES,
 };
 
-const WINDOW: &str = "attention.sliding_window";
+const PLAIN_NAMES: Names = Names {
+    outside: &[],
+    layers: "model.layers",
+    modules: &[],
+    widened: &[],
+};
 
-const ARCHITECTURES: [Architecture; 9] = [
-    Architecture {
-        name: "llama",
-        selected_by: Some("expert_count"),
-        model_type: "mixtral",
-        is_interleaved: true,
-        required: &[
-            ("expert_count", "num_local_experts"),
-            ("expert_used_count", "num_experts_per_tok"),
-        ],
-        optional: &[(WINDOW, "sliding_window")],
-        modules: &[
-            ("ffn_gate_inp", "block_sparse_moe.gate"),
-            ("ffn_gate_exps", "block_sparse_moe.switch_mlp.gate_proj"),
-            ("ffn_up_exps", "block_sparse_moe.switch_mlp.up_proj"),
-            ("ffn_down_exps", "block_sparse_moe.switch_mlp.down_proj"),
-        ],
-        ..PLAIN
-    },
-    Architecture {
-        name: "llama",
-        selected_by: Some(WINDOW),
-        model_type: "mistral",
-        is_interleaved: true,
-        required: &[(WINDOW, "sliding_window")],
-        ..PLAIN
-    },
-    Architecture {
-        name: "llama",
-        model_type: "llama",
-        is_interleaved: true,
-        ..PLAIN
-    },
-    Architecture {
-        name: "qwen2",
-        model_type: "qwen2",
-        ..PLAIN
-    },
-    Architecture {
-        name: "qwen3",
-        model_type: "qwen3",
-        ..PLAIN
-    },
-    Architecture {
-        name: "qwen3moe",
-        model_type: "qwen3_moe",
-        normalizes_shares: true,
-        required: &[
-            ("expert_count", "num_experts"),
-            ("expert_used_count", "num_experts_per_tok"),
-            ("expert_feed_forward_length", "moe_intermediate_size"),
-        ],
-        ..PLAIN
-    },
-    Architecture {
-        name: "gemma2",
-        model_type: "gemma2",
-        scaled_by_heads: Some(ScaledByHeads {
-            layers_of_exception: 46,
-        }),
-        optional: &[
-            (WINDOW, "sliding_window"),
-            ("attn_logit_softcapping", "attn_logit_softcapping"),
-            ("final_logit_softcapping", "final_logit_softcapping"),
-        ],
-        ..GEMMA
-    },
-    Architecture {
-        name: "gemma3",
-        model_type: "gemma3_text",
-        scaled_by_heads: Some(ScaledByHeads {
-            layers_of_exception: 62,
-        }),
-        optional: &[
-            (WINDOW, "sliding_window"),
-            ("attention.sliding_window_pattern", "sliding_window_pattern"),
-            ("rope.freq_base_swa", "rope_local_base_freq"),
-            ("final_logit_softcapping", "final_logit_softcapping"),
-        ],
-        ..GEMMA
-    },
-    Architecture {
-        name: "phi3",
-        model_type: "phi3",
-        optional: &[(WINDOW, "sliding_window")],
-        modules: &[
-            ("attn_qkv", "self_attn.qkv_proj"),
-            ("ffn_up", "mlp.gate_up_proj"),
-        ],
-        ..PLAIN
-    },
+pub const WINDOW: &str = "attention.sliding_window";
+/// Of a rotation where rows of queries and keys are in the order in which neighbours
+/// rotate together: llama.cpp permutes them.
+const INTERLEAVED: (&str, Said) = ("rope_interleave", Said::Is(true));
+/// Norms multiply with their weights as they are stored, where transformers adds one first.
+const WHOLE_NORMS: (&str, Said) = ("norm_offset_in_weights", Said::Is(true));
+/// Files without [`WINDOW`] have none.
+const NO_WINDOW: (&str, Said) = ("sliding_window", Said::Null);
+
+const LINEAGES: [&[Architecture]; 8] = [
+    llama::ALL,
+    qwen::ALL,
+    gemma::ALL,
+    others::ALL,
+    experts::ALL,
+    latent::ALL,
+    recurrent::ALL,
+    old::ALL,
 ];
 
-const GEMMA: Architecture = Architecture {
-    has_whole_norms: true,
-    modules: &[
-        ("post_attention_norm", "post_attention_layernorm"),
-        ("ffn_norm", "pre_feedforward_layernorm"),
-        ("post_ffw_norm", "post_feedforward_layernorm"),
-    ],
-    ..PLAIN
-};
+fn all() -> impl Iterator<Item = &'static Architecture> {
+    LINEAGES.into_iter().flatten()
+}
 
 impl Architecture {
     pub fn of(gguf: &Gguf<'_>) -> Result<&'static Architecture> {
@@ -158,11 +142,16 @@ impl Architecture {
         let name = gguf.text(KEY)?;
         let name = name.ok_or_else(|| Error::format(format!("has no {KEY}")))?;
         let is_it = |known: &&Architecture| {
-            let is_set = |key| is_set(gguf.get(&format!("{name}.{key}")));
-            known.name == name && known.selected_by.is_none_or(is_set)
+            let value = |key: &str| gguf.get(&format!("{name}.{key}"));
+            known.name == name
+                && match known.selected_by {
+                    None => true,
+                    Some(Sign::Has(key)) => is_set(value(key)),
+                    Some(Sign::Is(key, number)) => value(key) == Some(Value::Whole(number)),
+                }
         };
-        ARCHITECTURES.iter().find(is_it).ok_or_else(|| {
-            let mut known: Vec<_> = ARCHITECTURES.iter().map(|known| known.name).collect();
+        all().find(is_it).ok_or_else(|| {
+            let mut known: Vec<_> = all().map(|known| known.name).collect();
             known.dedup();
             Error::unsupported(format!(
                 "has the architecture {name:?}; from GGUF files this version reads {}; use a copy \

@@ -108,10 +108,17 @@ impl<'a> Gguf<'a> {
 
     /// The tensors under the names that checkpoints in safetensors files have.
     pub fn named_tensors(&self) -> Result<Vec<TensorInfo>> {
-        let modules = Architecture::of(self)?.modules;
-        let named = |tensor: &TensorInfo| TensorInfo {
-            name: names::in_checkpoints(&tensor.name, modules),
-            ..tensor.clone()
+        let own = &Architecture::of(self)?.names;
+        let named = |tensor: &TensorInfo| {
+            let mut shape = tensor.shape.clone();
+            if let Some(place) = names::left_out(&tensor.name, own) {
+                shape.insert(place.min(shape.len()), 1);
+            }
+            TensorInfo {
+                name: names::in_checkpoints(&tensor.name, own),
+                shape,
+                ..tensor.clone()
+            }
         };
         Ok(self.tensors.iter().map(named).collect())
     }

@@ -1,11 +1,12 @@
 //! Metadata as the `config.json` that the same model has in other formats.
 
-use serde_json::{Map, Value as Json, json};
+mod rope;
 
-use super::architecture::{Architecture, is_set};
+use serde_json::{Map, Value as Json};
+
+use super::architecture::{Architecture, WINDOW, is_set};
 use super::value::Value;
 use super::{Gguf, wrong};
-use crate::checkpoint::dtype::Dtype;
 use crate::error::{Error, Result};
 
 /// Whole numbers that every model has: below the architecture, and in config.json.
@@ -17,11 +18,27 @@ const SIZES: [(&str, &str); 5] = [
     ("attention.head_count", "num_attention_heads"),
 ];
 
+/// What follows from whether the first layer has a tensor.
+const TOLD_BY_TENSORS: [(&str, &[&str]); 4] = [
+    ("blk.0.attn_q_norm.weight", &["use_qk_norm"]),
+    ("blk.0.attn_output.bias", &["attention_out_bias"]),
+    ("blk.0.ffn_up.bias", &["mlp_bias"]),
+    (
+        "blk.0.attn_q.bias",
+        &["use_bias", "use_qkv_bias", "qkv_bias"],
+    ),
+];
+
 /// Settings of architectures that these names also stand for, and that would be
 /// computed otherwise.
-const REFUSED: [&str; 9] = [
+const REFUSED: [&str; 14] = [
     "expert_count",
-    "attention.sliding_window",
+    "expert_shared_feed_forward_length",
+    "leading_dense_block_count",
+    WINDOW,
+    "attention.scale",
+    "attention.temperature_scale",
+    "attention.output_scale",
     "attention.clamp_kqv",
     "attention.max_alibi_bias",
     "attn_logit_softcapping",
@@ -37,11 +54,6 @@ const TOKENS: [(&str, &str); 3] = [
     ("padding_token_id", "pad_token_id"),
 ];
 
-/// Factors of the wavelengths of the rotation, one per pair.
-const ROPE_FACTORS: &str = "rope_freqs.weight";
-/// The same in short contexts and in long ones.
-const ROPE_FACTORS_BY_LENGTH: [&str; 2] = ["rope_factors_short.weight", "rope_factors_long.weight"];
-
 pub fn of(gguf: &Gguf<'_>) -> Result<Map<String, Json>> {
     refuse_parts(gguf)?;
     let architecture = Architecture::of(gguf)?;
@@ -51,56 +63,77 @@ pub fn of(gguf: &Gguf<'_>) -> Result<Map<String, Json>> {
     };
     settings.refuse_others(architecture)?;
     let mut config = Map::new();
-    for (name, value) in [
-        ("model_type", architecture.model_type.into()),
-        ("rope_interleave", architecture.is_interleaved.into()),
-        (
-            "norm_offset_in_weights",
-            architecture.has_whole_norms.into(),
-        ),
-        ("norm_topk_prob", architecture.normalizes_shares.into()),
-    ] {
-        config.insert(name.to_owned(), value);
+    config.insert("model_type".to_owned(), architecture.model_type.into());
+    for (name, said) in architecture.says {
+        config.insert((*name).to_owned(), (*said).into());
     }
     for (key, name) in SIZES.iter().chain(architecture.required).copied() {
-        let size = settings.whole(key)?;
-        let size = size.ok_or_else(|| wrong(&settings.key(key), "there; expected a number"))?;
-        config.insert(name.to_owned(), size);
+        let number = settings.number(key)?;
+        let number = number.ok_or_else(|| wrong(&settings.key(key), "there; expected a number"))?;
+        config.insert(name.to_owned(), number);
     }
+    config.insert("num_hidden_layers".to_owned(), settings.n_layers()?);
     for (key, name) in architecture.optional.iter().copied() {
         let number = settings.number(key)?;
         if is_set(gguf.get(&settings.key(key))) {
             number.map(|number| config.insert(name.to_owned(), number));
         }
     }
+    for (tensor, names) in TOLD_BY_TENSORS {
+        for name in names {
+            config.insert((*name).to_owned(), settings.has(tensor).into());
+        }
+    }
     let mut put = |name: &str, value: Option<Json>| {
-        value.map(|value| config.insert(name.to_owned(), value));
+        if let Some(value) = value {
+            config.insert(name.to_owned(), value);
+        }
     };
-    put(
-        "num_key_value_heads",
-        settings.whole("attention.head_count_kv")?,
-    );
+    match architecture.recurrent {
+        Some(layer_type) => {
+            let (types, n_kv_heads) = settings.attending_layers(layer_type)?;
+            put("layer_types", Some(types));
+            put("num_key_value_heads", n_kv_heads);
+        }
+        None => put(
+            "num_key_value_heads",
+            settings.whole("attention.head_count_kv")?,
+        ),
+    }
     put(
         "rms_norm_eps",
         settings.number("attention.layer_norm_rms_epsilon")?,
     );
+    put(
+        "layer_norm_eps",
+        settings.number("attention.layer_norm_epsilon")?,
+    );
     put("rope_theta", settings.number("rope.freq_base")?);
-    put("head_dim", settings.head_dim()?);
+    if architecture.is_latent {
+        let [plain, value] = settings.latent_dims()?;
+        put("qk_nope_head_dim", Some(plain));
+        put("v_head_dim", Some(value));
+    } else {
+        put("head_dim", settings.head_dim()?);
+        put("partial_rotary_factor", settings.rotated_share()?);
+    }
     put(
         "query_pre_attn_scalar",
         settings.query_scalar(architecture)?,
     );
-    put("partial_rotary_factor", settings.rotated_share()?);
-    put("rope_scaling", settings.rope_scaling()?);
+    put("rope_scaling", settings.rope_scaling(architecture)?);
     put("vocab_size", settings.vocab_size());
+    let has_bias = ["blk.0.attn_q.bias", "blk.0.attn_qkv.bias"].map(|name| settings.has(name));
+    put("attention_bias", Some(has_bias.contains(&true).into()));
     put(
         "tie_word_embeddings",
         Some((!settings.has("output.weight")).into()),
     );
-    put(
-        "attention_bias",
-        Some(settings.has("blk.0.attn_q.bias").into()),
-    );
+    if architecture.reads(WINDOW)
+        && let Some((name, value)) = settings.sliding_layers()?
+    {
+        put(name, Some(value));
+    }
     for (key, name) in TOKENS {
         put(name, settings.whole_at(&format!("tokenizer.ggml.{key}"))?);
     }
@@ -154,6 +187,7 @@ impl Settings<'_, '_> {
     fn number(&self, key: &str) -> Result<Option<Json>> {
         match self.gguf.get(&self.key(key)) {
             Some(Value::Float(number)) if number.is_finite() => Ok(Some(number.into())),
+            Some(Value::Bool(flag)) => Ok(Some(flag.into())),
             None | Some(Value::Whole(_)) => self.whole(key),
             Some(_) => Err(wrong(&self.key(key), "a finite number")),
         }
@@ -171,6 +205,18 @@ impl Settings<'_, '_> {
         Ok(())
     }
 
+    /// Without those behind them that guess further tokens.
+    fn n_layers(&self) -> Result<Json> {
+        let whole = |key| {
+            Ok(self
+                .whole(key)?
+                .and_then(|whole| whole.as_i64())
+                .unwrap_or(0))
+        };
+        let all: i64 = whole("block_count")?;
+        Ok(all.saturating_sub(whole("nextn_predict_layers")?).into())
+    }
+
     fn head_dim(&self) -> Result<Option<Json>> {
         let [key, value] = ["attention.key_length", "attention.value_length"];
         let (keys, values) = (self.whole(key)?, self.whole(value)?);
@@ -184,16 +230,48 @@ impl Settings<'_, '_> {
         }
     }
 
-    fn rotated_share(&self) -> Result<Option<Json>> {
-        let number = |value: Option<Json>| value.and_then(|value| value.as_f64());
-        let rotated = number(self.whole("rope.dimension_count")?);
-        let head_dim = match self.head_dim()? {
-            Some(head_dim) => head_dim.as_f64(),
-            None => number(self.whole("embedding_length")?)
-                .zip(number(self.whole("attention.head_count")?))
-                .map(|(hidden, heads)| hidden / heads),
+    /// Of the part of a head's key that does not rotate, and of its value.
+    fn latent_dims(&self) -> Result<[Json; 2]> {
+        let whole = |key: &str| Ok(self.whole(key)?.and_then(|whole| whole.as_i64()));
+        // Older files say of heads what newer ones say of latent vectors.
+        let of_head = |side: &str| {
+            let key = format!("attention.{side}_length");
+            match whole(&format!("{key}_mla"))? {
+                Some(length) => Ok(length),
+                None => {
+                    whole(&key)?.ok_or_else(|| wrong(&self.key(&key), "there; expected a number"))
+                }
+            }
         };
-        Ok(rotated.zip(head_dim).map(|(dims, all)| (dims / all).into()))
+        let rotated = whole("rope.dimension_count")?.unwrap_or(0);
+        let plain = of_head("key")?.saturating_sub(rotated);
+        Ok([plain.into(), of_head("value")?.into()])
+    }
+
+    /// The types of layers, and how many heads of keys those have that have any.
+    fn attending_layers(&self, recurrent: &str) -> Result<(Json, Option<Json>)> {
+        const KEY: &str = "attention.head_count_kv";
+        let Some(Value::Array(heads)) = self.gguf.get(&self.key(KEY)) else {
+            return Err(wrong(&self.key(KEY), "a list of numbers, one per layer"));
+        };
+        let heads: Vec<_> = heads.items().collect();
+        let layer_type = |heads: &Value<'_>| match is_set(Some(*heads)) {
+            true => "full_attention",
+            false => recurrent,
+        };
+        let types: Vec<_> = heads.iter().map(layer_type).collect();
+        let mut numbers = heads.iter().filter(|heads| is_set(Some(**heads)));
+        let first = numbers.next();
+        match (first, numbers.all(|heads| Some(heads) == first)) {
+            (None, _) => Ok((types.into(), None)),
+            (Some(Value::Whole(n)), true) => {
+                Ok((types.into(), i64::try_from(*n).ok().map(Json::from)))
+            }
+            _ => Err(Error::unsupported(format!(
+                "{} differs from layer to layer, which this version does not support",
+                self.key(KEY)
+            ))),
+        }
     }
 
     /// Which files do not say; what llama.cpp computes with follows from the sizes.
@@ -215,63 +293,20 @@ impl Settings<'_, '_> {
         table.shape.first().map(|rows| (*rows).into())
     }
 
-    fn rope_scaling(&self) -> Result<Option<Json>> {
-        let [short, long] = ROPE_FACTORS_BY_LENGTH.map(|name| self.rope_factors(name));
-        if let (Some(short), Some(long)) = (short?, long?) {
-            return Ok(Some(json!({
-                "rope_type": "longrope",
-                "attention_factor": self.number("rope.scaling.attn_factor")?,
-                "original_max_position_embeddings":
-                    self.whole("rope.scaling.original_context_length")?,
-                "short_factor": short,
-                "long_factor": long,
-            })));
-        }
-        if let Some(factors) = self.rope_factors(ROPE_FACTORS)? {
-            return Ok(Some(json!({
-                "rope_type": "longrope",
-                "attention_factor": 1.0,
-                "short_factor": factors,
-                "long_factor": factors,
-            })));
-        }
-        let kind = self.gguf.text(&self.key("rope.scaling.type"))?;
-        match kind {
-            None | Some("none") => Ok(None),
-            Some(kind @ ("linear" | "yarn")) => {
-                let original = self.whole("rope.scaling.original_context_length")?;
-                Ok(Some(json!({
-                    "rope_type": kind,
-                    "factor": self.number("rope.scaling.factor")?,
-                    "original_max_position_embeddings": original,
-                })))
-            }
-            Some(other) => Err(Error::unsupported(format!(
-                "has {} {other:?}; this version has none, linear and yarn",
-                self.key("rope.scaling.type")
-            ))),
-        }
-    }
-
-    fn rope_factors(&self, name: &str) -> Result<Option<Vec<f32>>> {
-        let Some(tensor) = self.gguf.tensor(name) else {
-            return Ok(None);
+    /// Which layers have windows: each but the n-th, or those of a list.
+    fn sliding_layers(&self) -> Result<Option<(&'static str, Json)>> {
+        const KEY: &str = "attention.sliding_window_pattern";
+        let Some(Value::Array(slides)) = self.gguf.get(&self.key(KEY)) else {
+            let each = self.whole(KEY)?.filter(|each| *each != 0);
+            return Ok(each.map(|each| ("sliding_window_pattern", each)));
         };
-        if tensor.file > 0 {
-            return Err(Error::unsupported(format!(
-                "has the tensor {name} not in its first part"
-            )));
-        }
-        if tensor.dtype != Dtype::F32 {
-            return Err(Error::unsupported(format!(
-                "tensor {name} is stored as {}; expected F32",
-                tensor.stored()
-            )));
-        }
-        let factors = self.gguf.file[tensor.range()].as_chunks::<4>().0;
-        Ok(Some(
-            factors.iter().map(|f| f32::from_le_bytes(*f)).collect(),
-        ))
+        let layer_type = |slides| match slides {
+            Value::Bool(true) => Ok("sliding_attention"),
+            Value::Bool(false) => Ok("full_attention"),
+            _ => Err(wrong(&self.key(KEY), "a number, or true or false by layer")),
+        };
+        let types = slides.items().map(layer_type).collect::<Result<Vec<_>>>()?;
+        Ok(Some(("layer_types", types.into())))
     }
 
     /// All tokens that end a text, where there is one for turns.

@@ -1,12 +1,18 @@
 //! [`Vocabulary`]: the tokenizer in a file's metadata, as the `tokenizer.json` and
 //! `tokenizer_config.json` of the same model.
+//!
+//! - here: what the metadata says
+//! - `kinds`: what kinds of tokenizers make of it
+//! - `words`: how those that merge bytes cut texts
 
-use serde_json::{Map, Value as Json, json};
+mod kinds;
+mod words;
 
+use serde_json::{Value as Json, json};
+
+use self::kinds::Kind;
 use super::value::{Array, Value};
 use super::{Gguf, wrong};
-use crate::checkpoint::sentence_piece::merges_of;
-use crate::checkpoint::words::{LLAMA3_WORDS, QWEN2_WORDS};
 use crate::error::{Error, Result};
 
 /// What `tokenizer.ggml.token_type` says of a token.
@@ -43,86 +49,9 @@ impl<'a> Vocabulary<'a> {
     /// `Unsupported` names a kind of tokenizer that this version lacks.
     pub fn tokenizer_json(&self) -> Result<Vec<u8>> {
         let tokens = self.texts("tokenizer.ggml.tokens")?;
-        let model = self.gguf.text("tokenizer.ggml.model")?;
-        let mut tokenizer = match model {
-            Some("gpt2") => self.byte_level(&tokens)?,
-            Some("llama") => self.sentence_piece(&tokens)?,
-            other => {
-                return Err(Error::unsupported(format!(
-                    "has a tokenizer of the model {:?}; this version reads gpt2 and llama, or a \
-                     tokenizer.json beside the file",
-                    other.unwrap_or("none")
-                )));
-            }
-        };
+        let mut tokenizer = Kind::of(self)?.tokenizer(self, &tokens)?;
         tokenizer["added_tokens"] = self.added_tokens(&tokens)?;
         Ok(tokenizer.to_string().into_bytes())
-    }
-
-    fn byte_level(&self, tokens: &[&str]) -> Result<Json> {
-        let merges = self.texts("tokenizer.ggml.merges")?;
-        let pre = self.gguf.text("tokenizer.ggml.pre")?;
-        let (words, normalizer) = match pre {
-            Some("llama-bpe" | "llama3" | "llama-v3") => (Some(LLAMA3_WORDS), Json::Null),
-            Some("qwen2") => (Some(QWEN2_WORDS), json!({"type": "NFC"})),
-            Some("gpt-2") => (None, Json::Null),
-            other => {
-                return Err(Error::unsupported(format!(
-                    "cuts texts into words by the rules {:?}; this version has llama-bpe, qwen2 \
-                     and gpt-2, or reads a tokenizer.json beside the file",
-                    other.unwrap_or("default")
-                )));
-            }
-        };
-        let bytes = json!({"type": "ByteLevel", "add_prefix_space": false,
-            "trim_offsets": true, "use_regex": words.is_none()});
-        let split = words.map(|words| {
-            json!({"type": "Split", "pattern": {"Regex": words}, "behavior": "Isolated",
-                "invert": false})
-        });
-        let stages: Vec<_> = split.into_iter().chain([bytes.clone()]).collect();
-        Ok(json!({
-            "version": "1.0",
-            "normalizer": normalizer,
-            "pre_tokenizer": {"type": "Sequence", "pretokenizers": stages},
-            "decoder": bytes,
-            "model": {
-                "type": "BPE",
-                "ignore_merges": words == Some(LLAMA3_WORDS),
-                "vocab": numbered(tokens),
-                "merges": merges,
-            },
-        }))
-    }
-
-    fn sentence_piece(&self, tokens: &[&str]) -> Result<Json> {
-        let scores = self.numbers("tokenizer.ggml.scores", tokens.len())?;
-        let unknown = self.token(tokens, "unknown_token_id")?;
-        let space = "\u{2581}";
-        let prefix = match self.flag("add_space_prefix")?.unwrap_or(true) {
-            true => vec![json!({"type": "Prepend", "prepend": space})],
-            false => Vec::new(),
-        };
-        let replace = json!({"type": "Replace", "pattern": {"String": " "}, "content": space});
-        let strip = json!({"type": "Strip", "content": " ", "start": prefix.len(), "stop": 0});
-        let normalizers: Vec<_> = prefix.into_iter().chain([replace]).collect();
-        Ok(json!({
-            "version": "1.0",
-            "normalizer": {"type": "Sequence", "normalizers": normalizers},
-            "pre_tokenizer": null,
-            "decoder": {"type": "Sequence", "decoders": [
-                {"type": "Replace", "pattern": {"String": space}, "content": " "},
-                {"type": "ByteFallback"}, {"type": "Fuse"}, strip,
-            ]},
-            "model": {
-                "type": "BPE",
-                "unk_token": unknown,
-                "fuse_unk": true,
-                "byte_fallback": true,
-                "vocab": numbered(tokens),
-                "merges": merges_of(tokens, |id| Some(scores[id])),
-            },
-        }))
     }
 
     fn added_tokens(&self, tokens: &[&str]) -> Result<Json> {
@@ -146,18 +75,28 @@ impl<'a> Vocabulary<'a> {
 
     pub fn config_json(&self) -> Result<String> {
         let tokens = &self.texts("tokenizer.ggml.tokens")?;
-        let is_sentence_piece = self.gguf.text("tokenizer.ggml.model")? == Some("llama");
-        let is_llama3 = self.gguf.text("tokenizer.ggml.pre")? == Some("llama-bpe");
+        let mut config = json!({});
+        for (name, key) in [
+            ("bos_token", "bos_token_id"),
+            ("eos_token", "eos_token_id"),
+            ("unk_token", "unknown_token_id"),
+            // So it is spelled in files.
+            ("sep_token", "seperator_token_id"),
+            ("pad_token", "padding_token_id"),
+            ("cls_token", "cls_token_id"),
+            ("mask_token", "mask_token_id"),
+        ] {
+            config[name] = self.token(tokens, key)?.into();
+        }
         let adds_bos = self.flag("add_bos_token")?;
-        Ok(json!({
-            "bos_token": self.token(tokens, "bos_token_id")?,
-            "eos_token": self.token(tokens, "eos_token_id")?,
-            "unk_token": self.token(tokens, "unknown_token_id")?,
-            "pad_token": self.token(tokens, "padding_token_id")?,
-            "add_bos_token": adds_bos.unwrap_or(is_sentence_piece || is_llama3),
-            "add_eos_token": self.flag("add_eos_token")?.unwrap_or(false),
-        })
-        .to_string())
+        let kind = Kind::of(self).ok();
+        // Its template has them, which flags of their own switch off.
+        if !matches!(kind, Some(Kind::WordPiece)) {
+            let by_kind = kind.is_some_and(|kind| kind.adds_bos());
+            config["add_bos_token"] = adds_bos.unwrap_or(by_kind).into();
+            config["add_eos_token"] = self.flag("add_eos_token")?.unwrap_or(false).into();
+        }
+        Ok(config.to_string())
     }
 
     fn array(&self, key: &str) -> Result<Array<'a>> {
@@ -215,11 +154,4 @@ impl<'a> Vocabulary<'a> {
             None => Err(wrong(&key, "a token's number")),
         }
     }
-}
-
-fn numbered(tokens: &[&str]) -> Map<String, Json> {
-    let pairs = tokens.iter().enumerate();
-    pairs
-        .map(|(id, token)| ((*token).to_owned(), id.into()))
-        .collect()
 }

@@ -47,12 +47,18 @@ pub fn gains(
 fn linears_at(weights: &Weights, place: Place) -> Vec<&Linear> {
     match place {
         Place::Head => vec![weights.head()],
-        Place::Output(layer) => vec![&weights.layers[layer].output],
-        Place::QueryKeyValue(layer) => match &weights.layers[layer].mixer {
-            Mixer::Heads(heads) => heads.linears.iter().collect(),
-            Mixer::Recurrent(recurrent) => recurrent.linears(),
-            Mixer::Latent(_) => Vec::new(),
-        },
+        Place::Output(layer) => {
+            let mixer = weights.layers[layer].mixer.iter();
+            mixer.map(|mixer| &mixer.output).collect()
+        }
+        Place::QueryKeyValue(layer) => {
+            let mixer = weights.layers[layer].mixer.as_ref();
+            match mixer.map(|mixer| &mixer.inputs) {
+                Some(Mixer::Heads(heads)) => heads.linears.iter().collect(),
+                Some(Mixer::Recurrent(recurrent)) => recurrent.linears(),
+                Some(Mixer::Latent(_)) | None => Vec::new(),
+            }
+        }
         Place::GateUp(layer) => match &weights.layers[layer].mlp {
             MlpWeights::Gated(gated) => vec![&gated.gate, &gated.up],
             MlpWeights::Plain { up, .. } => vec![up],

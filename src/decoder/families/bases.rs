@@ -1,18 +1,18 @@
-//! Rows that other rows begin with.
+//! Rows that those of several lineages begin with.
 
 use super::super::family::{
-    AttentionNames, AttentionScale, Cap, EmbeddingScale, ExpertNames, ExpertsForm, Family, Fixed,
-    Flag, Fused, HeadsForm, JoinedNames, LogitScale, MlpForm, MlpNames, Names, NormForm,
-    Normalized, QkNorm, ResidualScale, RopeForm, RopeLayers, RouterForm, Scales, SharedForm,
-    Windows,
+    AttentionNames, AttentionScale, EmbeddingScale, ExpertNames, ExpertsForm, Family, Flag, Fused,
+    HeadsForm, JoinedNames, LogitScale, MlpForm, MlpNames, Names, NormForm, Normalized, QkNorm,
+    ResidualScale, RopeForm, RopeLayers, RouterForm, Scales, SharedForm, Windows,
 };
-use crate::mlx::{Activation, NormKind, Pairing, RowOrder, Scores};
+use crate::mlx::{Activation, NormKind, Pairing, RowOrder, Scores, Shares};
 
 const ATTENTION_BIAS: Flag = Flag::Configured("attention_bias", false);
 
 pub const LLAMA_NAMES: Names = Names {
     embedding: "embed_tokens",
     positions: None,
+    first_position: 0,
     final_norm: "norm",
     head: "lm_head",
     layers: &["layers"],
@@ -20,6 +20,7 @@ pub const LLAMA_NAMES: Names = Names {
     after_attention: None,
     mlp_norm: Some("post_attention_layernorm"),
     after_mlp: None,
+    recurrent_norms: &[],
     layer_factor: None,
     attention: AttentionNames {
         query_key_value: Fused::Separate([
@@ -31,6 +32,7 @@ pub const LLAMA_NAMES: Names = Names {
         query_norm: "self_attn.q_norm",
         key_norm: "self_attn.k_norm",
         sinks: "self_attn.sinks",
+        gate: None,
     },
     mlp: MlpNames {
         gate_up: Fused::Separate(["mlp.gate_proj", "mlp.up_proj"]),
@@ -44,6 +46,7 @@ pub const LLAMA: Family = Family {
     model_types: &["llama"],
     norm: NormForm {
         kind: NormKind::Rms { offset: 0.0 },
+        has_weight: true,
         has_bias: false,
         eps: 1e-6,
     },
@@ -54,25 +57,32 @@ pub const LLAMA: Family = Family {
     head_bias: Flag::Never,
     is_latent: false,
     recurrent: None,
+    blocks: None,
     gates_attention: false,
     heads: HeadsForm {
+        n_kv_heads: Some("num_key_value_heads"),
         full: None,
         shared: None,
         value_norm: false,
     },
     qk_norm: QkNorm::None,
     qk_norm_if: None,
+    qkv_limit: None,
     defaults: &[],
+    nested_defaults: &[],
     windows: Windows::None,
     rope: RopeForm {
         pairing: Pairing::Halves,
         theta: 10_000.0,
         share: 1.0,
+        is_whole: false,
+        is_backward: false,
         dims: None,
         layers: RopeLayers::All,
         local: None,
         proportional: None,
         yarn_is_longrope: false,
+        unrotated_scale: false,
     },
     mlp: MlpForm {
         is_gated: true,
@@ -98,6 +108,7 @@ pub const LLAMA: Family = Family {
         score_cap: None,
     },
     is_tied: false,
+    normalizes_embeddings: false,
     has_sinks: false,
     alternates: false,
     has_layer_inputs: false,
@@ -136,17 +147,21 @@ pub const QWEN_EXPERTS: ExpertsForm = ExpertsForm {
     intermediate_size: "moe_intermediate_size",
     router: RouterForm {
         scores: Scores::Softmax,
+        scores_key: None,
         normalized: Normalized::Configured("norm_topk_prob", false),
+        shares: Shares::OfResults,
         scale: None,
         group_best: None,
         corrections: None,
-        corrections_if: None,
+        converted_corrections: None,
+        has_corrections: Flag::Always,
     },
     shared: None,
     bias: false,
     gate: None,
     names: ExpertNames {
         router: "mlp.gate",
+        converted_router: None,
         stacked: "mlp.switch_mlp",
         separate: "mlp.experts",
         linears: ["gate_proj", "up_proj", "down_proj"],
@@ -163,6 +178,7 @@ pub const MIXTRAL_EXPERTS: ExpertsForm = ExpertsForm {
     },
     names: ExpertNames {
         router: "block_sparse_moe.gate",
+        converted_router: None,
         stacked: "block_sparse_moe.switch_mlp",
         separate: "block_sparse_moe.experts",
         linears: ["w1", "w3", "w2"],
@@ -177,10 +193,11 @@ pub const DEEPSEEK_EXPERTS: ExpertsForm = ExpertsForm {
     router: RouterForm {
         scores: Scores::Sigmoid,
         normalized: Normalized::Configured("norm_topk_prob", true),
+        shares: Shares::OfResults,
         scale: Some("routed_scaling_factor"),
         group_best: Some(2),
         corrections: Some("mlp.gate.e_score_correction_bias"),
-        corrections_if: None,
+        ..QWEN_EXPERTS.router
     },
     shared: Some(SharedForm {
         intermediate_size: "moe_intermediate_size",
@@ -199,6 +216,7 @@ pub const RMS_1E5: NormForm = NormForm {
 
 pub const LAYER_NORM: NormForm = NormForm {
     kind: NormKind::Layer { offset: 0.0 },
+    has_weight: true,
     has_bias: true,
     eps: 1e-5,
 };
@@ -206,54 +224,6 @@ pub const LAYER_NORM: NormForm = NormForm {
 pub const FUSED_MLP: MlpNames = MlpNames {
     gate_up: Fused::Together("mlp.gate_up_proj"),
     ..LLAMA_NAMES.mlp
-};
-
-pub const GEMMA: Family = Family {
-    model_types: &["gemma"],
-    norm: NormForm {
-        kind: NormKind::Rms { offset: 1.0 },
-        ..LLAMA.norm
-    },
-    mlp_bias: Flag::Never,
-    defaults: &[("head_dim", 256)],
-    mlp: MlpForm {
-        activation: Activation::GeluTanh,
-        gelu: Activation::GeluTanh,
-        ..LLAMA.mlp
-    },
-    scales: Scales {
-        embedding: EmbeddingScale::RootOfHiddenSize,
-        ..LLAMA.scales
-    },
-    is_tied: true,
-    ..LLAMA
-};
-
-pub const GEMMA2: Family = Family {
-    model_types: &["gemma2"],
-    windows: Windows::AllButEach {
-        absent: 2,
-        window: 4096,
-    },
-    scales: Scales {
-        attention: AttentionScale::InverseRoot("query_pre_attn_scalar", 256.0),
-        logit_cap: Some(Cap {
-            key: "final_logit_softcapping",
-            absent: Some(30.0),
-        }),
-        score_cap: Some(Cap {
-            key: "attn_logit_softcapping",
-            absent: Some(50.0),
-        }),
-        ..GEMMA.scales
-    },
-    names: Names {
-        after_attention: Some("post_attention_layernorm"),
-        mlp_norm: Some("pre_feedforward_layernorm"),
-        after_mlp: Some("post_feedforward_layernorm"),
-        ..LLAMA_NAMES
-    },
-    ..GEMMA
 };
 
 pub const GRANITE: Family = Family {
@@ -287,76 +257,4 @@ pub const GRANITE_EXPERTS: ExpertsForm = ExpertsForm {
         ..QWEN_EXPERTS.names
     },
     ..QWEN_EXPERTS
-};
-
-pub const OLMO2: Family = Family {
-    model_types: &["olmo2"],
-    norm: RMS_1E5,
-    mlp_bias: Flag::Never,
-    qk_norm: QkNorm::Rows,
-    names: Names {
-        attention_norm: None,
-        after_attention: Some("post_attention_layernorm"),
-        mlp_norm: None,
-        after_mlp: Some("post_feedforward_layernorm"),
-        ..LLAMA_NAMES
-    },
-    ..LLAMA
-};
-
-pub const COHERE: Family = Family {
-    model_types: &["cohere"],
-    norm: NormForm {
-        has_bias: false,
-        ..LAYER_NORM
-    },
-    is_parallel: Flag::Always,
-    mlp_bias: Flag::Never,
-    rope: RopeForm {
-        pairing: Pairing::Neighbours,
-        theta: 500_000.0,
-        ..LLAMA.rope
-    },
-    scales: Scales {
-        logits: LogitScale::Factor("logit_scale", 0.0625),
-        ..LLAMA.scales
-    },
-    is_tied: true,
-    names: Names {
-        mlp_norm: LLAMA_NAMES.attention_norm,
-        ..LLAMA_NAMES
-    },
-    fixed: &[("use_qk_norm", Fixed::False)],
-    ..LLAMA
-};
-
-/// With a norm behind each block, too.
-pub const GLM4: Family = Family {
-    model_types: &["glm4"],
-    names: Names {
-        after_attention: Some("post_self_attn_layernorm"),
-        after_mlp: Some("post_mlp_layernorm"),
-        ..GLM.names
-    },
-    ..GLM
-};
-
-pub const GLM: Family = Family {
-    model_types: &["glm"],
-    norm: NormForm {
-        eps: 1.5625e-7,
-        ..LLAMA.norm
-    },
-    qkv_bias: Flag::Configured("attention_bias", true),
-    defaults: &[("head_dim", 128)],
-    rope: RopeForm {
-        pairing: Pairing::Neighbours,
-        share: 0.5,
-        ..LLAMA.rope
-    },
-    names: Names {
-        mlp: FUSED_MLP,
-        ..LLAMA_NAMES
-    },
-    ..PLAIN
 };

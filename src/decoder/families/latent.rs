@@ -1,14 +1,47 @@
 //! Rows whose keys and values are products of latent vectors.
 
 use super::super::family::{
-    EmbeddingScale, ExpertsForm, Family, Fixed, Flag, LogitScale, Normalized, ResidualScale,
-    RopeForm, RouterForm, Scales,
+    EmbeddingScale, ExpertNames, ExpertsForm, Family, Fixed, Flag, JoinedNames, LogitScale,
+    Normalized, ResidualScale, RopeForm, RouterForm, Scales,
 };
 use super::bases::{DEEPSEEK_EXPERTS, LLAMA, RMS_1E5};
-use crate::mlx::{Pairing, Scores};
+use crate::mlx::{Pairing, RowOrder, Scores};
 
-pub const DEEPSEEK: Family = Family {
-    model_types: &["deepseek_v3", "kimi_k2"],
+pub const MODELS: &[Family] = &[
+    DEEPSEEK,
+    DEEPSEEK_V2,
+    GLM4_MOE_LITE,
+    YOUTU,
+    MINICPM3,
+    Family {
+        model_types: &["mistral4"],
+        rope: RopeForm {
+            is_whole: true,
+            ..DEEPSEEK.rope
+        },
+        experts: Some(ExpertsForm {
+            router: RouterForm {
+                scores: Scores::Softmax,
+                corrections: None,
+                ..DEEPSEEK_EXPERTS.router
+            },
+            names: ExpertNames {
+                joined: Some(JoinedNames {
+                    gate_up: "mlp.experts.gate_up_proj",
+                    down: "mlp.experts.down_proj",
+                    order: RowOrder::GateFirst,
+                    by_input: false,
+                }),
+                ..DEEPSEEK_EXPERTS.names
+            },
+            ..DEEPSEEK_EXPERTS
+        }),
+        ..DEEPSEEK
+    },
+];
+
+const DEEPSEEK: Family = Family {
+    model_types: &["deepseek_v3", "kimi_k2", "kimi_vl", "kimi_k25"],
     is_latent: true,
     mlp_bias: Flag::Never,
     rope: RopeForm {
@@ -19,7 +52,7 @@ pub const DEEPSEEK: Family = Family {
     ..LLAMA
 };
 
-pub const DEEPSEEK_V2: Family = Family {
+const DEEPSEEK_V2: Family = Family {
     model_types: &["deepseek_v2"],
     mlp_bias: LLAMA.mlp_bias,
     experts: Some(ExpertsForm {
@@ -36,13 +69,13 @@ pub const DEEPSEEK_V2: Family = Family {
     ..DEEPSEEK
 };
 
-pub const GLM4_MOE_LITE: Family = Family {
+const GLM4_MOE_LITE: Family = Family {
     model_types: &["glm4_moe_lite"],
     norm: RMS_1E5,
     ..DEEPSEEK
 };
 
-pub const YOUTU: Family = Family {
+const YOUTU: Family = Family {
     model_types: &["youtu"],
     experts: None,
     is_tied: true,

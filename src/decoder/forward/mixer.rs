@@ -13,7 +13,7 @@ impl Decoder {
     pub(super) fn mix(
         &self,
         (ops, updates): (&Ops, &[LowRank]),
-        index: usize,
+        (index, mixer): (usize, &Mixer),
         hidden: &Array,
         segments: &mut [Segment<'_>],
         step: &StepPlaces,
@@ -23,7 +23,7 @@ impl Decoder {
         let norm = layer.attention_norm.as_ref().map(|norm| self.norm(norm));
         let heads = &spec.heads[index];
         let mut gates = None;
-        let (projected, [query_norm, key_norm]) = match &layer.mixer {
+        let (projected, [query_norm, key_norm]) = match mixer {
             Mixer::Recurrent(weights) => {
                 let projected = ops.project(hidden, norm, &weights.linears())?;
                 let projected = ops.adapt(projected, hidden, norm, updates)?;
@@ -36,11 +36,18 @@ impl Decoder {
                 let mut projected = ops.adapt(projected, hidden, norm, updates)?;
                 if spec.gates_attention {
                     let n_heads = (heads.n_heads, heads.n_kv_heads);
-                    let (others, rows, layer) =
-                        ops.apart_from_gates(projected, n_heads, heads.head_dim)?;
+                    let (others, rows, layer) = match spec.has_gates_behind_queries() {
+                        true => ops.apart_from_gates(projected, n_heads, heads.head_dim)?,
+                        false => ops.apart_from_last_gates(projected, n_heads, heads.head_dim)?,
+                    };
                     (projected, gates) = (others, Some((rows, layer)));
                 }
-                self.normalize_heads(ops, weights, projected)?
+                let rotates = rotation.is_some();
+                let (projected, norms) = self.normalize_heads(ops, weights, projected, rotates)?;
+                match spec.qkv_limit {
+                    Some(limit) => (ops.clamped(projected, limit)?, norms),
+                    None => (projected, norms),
+                }
             }
         };
         let parameters = AttentionLayer {
@@ -53,17 +60,18 @@ impl Decoder {
             values_in_keys: spec.latent.map(|latent| latent.shape.rank),
             query_norm,
             key_norm,
+            norms_behind_rotation: spec.qk_norm == QkNorm::HeadsBehindRotation,
             value_norm: spec.value_norm.then(|| self.norm_of(None)),
             rotation,
             scale: spec.attention_scale_of(index),
-            position_scale: spec.position_scale,
-            window: spec.windows[index],
+            position_scale: spec.position_scales[index],
+            reach: spec.reaches[index],
             soft_cap: spec.score_cap,
             sinks: layer.sinks.as_ref(),
         };
         let seen = attend(ops, &projected, &parameters, segments, step)?;
         drop(projected);
-        match (&layer.mixer, gates) {
+        match (mixer, gates) {
             (Mixer::Latent(weights), _) => weights.expand(ops, &seen),
             (_, Some((rows, gates))) => ops.gate_heads(&seen, &rows, &gates),
             (_, None) => Ok(seen),
@@ -95,11 +103,16 @@ impl Decoder {
         ops: &Ops,
         heads: &'a HeadProjections,
         projected: Projected,
+        rotates: bool,
     ) -> Result<(Projected, [Option<Norm<'a>>; 2])> {
         let norms = [&heads.query_norm, &heads.key_norm];
         let norms = norms.map(|norm| norm.as_ref().map(|norm| self.norm(norm)));
         match self.spec.qk_norm {
-            QkNorm::None | QkNorm::Heads => Ok((projected, norms)),
+            QkNorm::None | QkNorm::Heads | QkNorm::HeadsBehindRotation => Ok((projected, norms)),
+            QkNorm::Unweighted => {
+                let norm = rotates.then(|| self.norm_of(None));
+                Ok((projected, [norm; 2]))
+            }
             QkNorm::Rows => Ok((ops.normalize_parts(projected, norms)?, [None; 2])),
         }
     }

@@ -3,6 +3,7 @@
 
 use super::super::attention::{Segment, StepPlaces};
 use super::super::weights::Layer;
+use super::memories::MemoriesShape;
 use super::mix_each;
 use crate::checkpoint::Config;
 use crate::error::{Error, Result};
@@ -28,6 +29,8 @@ pub enum DeltaInputs {
     ByHead,
     /// In matrices for queries, keys and values, for gates, betas and alphas.
     Apart,
+    /// In a matrix for each, as are the filters of queries, keys and values (OLMo).
+    Single,
 }
 
 pub struct DeltaWeights {
@@ -43,8 +46,16 @@ pub struct DeltaWeights {
     norm: Array,
 }
 
-pub const TAPS_NAME: &str = "linear_attn.conv1d.weight";
-pub const OUTPUT_NAME: &str = "linear_attn.out_proj";
+/// Of queries, keys and values in one.
+const TAPS_NAME: &str = "linear_attn.conv1d.weight";
+const SINGLE_TAPS_NAMES: [&str; 3] = [
+    "linear_attn.q_conv1d.weight",
+    "linear_attn.k_conv1d.weight",
+    "linear_attn.v_conv1d.weight",
+];
+
+/// Of the norm of what heads say, whatever that of the others is.
+const SINGLE_EPS: f32 = 1e-5;
 
 const HEADS: std::ops::RangeInclusive<usize> = 1..=1 << 12;
 const DIMS: std::ops::RangeInclusive<usize> = 1..=1 << 12;
@@ -55,7 +66,11 @@ impl DeltaSpec {
         inputs: DeltaInputs,
         (activation, eps): (Activation, f32),
     ) -> Result<DeltaSpec> {
-        let size = |key: &str, range, absent| Ok(config.opt_usize(key, range)?.unwrap_or(absent));
+        let is_single = inputs == DeltaInputs::Single;
+        let size = |key: &str, range, absent| match is_single {
+            true => config.usize(key, range),
+            false => Ok(config.opt_usize(key, range)?.unwrap_or(absent)),
+        };
         let n_key_heads = size("linear_num_key_heads", HEADS, 16)?;
         let n_value_heads: usize = size("linear_num_value_heads", HEADS, 32)?;
         if !n_value_heads.is_multiple_of(n_key_heads) {
@@ -70,19 +85,27 @@ impl DeltaSpec {
                 key_dim: size("linear_key_head_dim", DIMS, 128)?,
                 values_per_key: n_value_heads / n_key_heads,
                 value_dim: size("linear_value_head_dim", DIMS, 128)?,
-                doubles_beta: false,
+                doubles_beta: match is_single {
+                    true => config.opt_bool("linear_allow_neg_eigval")?.unwrap_or(true),
+                    false => false,
+                },
             },
             n_taps: size("linear_conv_kernel_dim", 2..=MOST_TAPS, 4)?,
-            eps,
+            eps: if is_single { SINGLE_EPS } else { eps },
             activation,
             inputs,
         })
     }
 
-    pub fn state_shapes(&self) -> Vec<Vec<usize>> {
+    pub fn memories(&self) -> MemoriesShape {
         let shape = &self.shape;
-        let memories = vec![shape.n_value_heads(), shape.key_dim, shape.value_dim];
-        vec![vec![self.n_taps - 1, shape.mixed_columns()], memories]
+        MemoriesShape {
+            n_taps: self.n_taps,
+            mixed_columns: shape.mixed_columns(),
+            n_heads: shape.n_value_heads(),
+            rows: shape.key_dim,
+            columns: shape.value_dim,
+        }
     }
 
     pub fn row_columns(&self) -> usize {
@@ -100,23 +123,12 @@ impl DeltaSpec {
         let (mixed, said) = (self.shape.mixed_columns(), self.shape.columns());
         match self.inputs {
             DeltaInputs::ByHead => mixed + mixed.max(said),
-            DeltaInputs::Apart => mixed + said,
+            DeltaInputs::Apart | DeltaInputs::Single => mixed + said,
         }
     }
 
     pub fn thread_floats(&self, n_tokens: usize) -> usize {
         self.shape.thread_floats(n_tokens)
-    }
-
-    /// The convolution's; the parts of heads, what they said, its norm and its gates.
-    pub fn stock_floats(&self) -> usize {
-        let convolved = (4 + 2 * self.n_taps) * self.shape.mixed_columns();
-        convolved + 8 * self.shape.columns()
-    }
-
-    /// As they were, faded and changed, and their products with a key or query.
-    pub fn stock_memory_floats(&self) -> usize {
-        4 * self.shape.state()
     }
 
     /// The projections of inputs, and their outputs.
@@ -135,6 +147,32 @@ impl DeltaSpec {
                 ("linear_attn.in_proj_b", n_heads),
                 ("linear_attn.in_proj_a", n_heads),
             ],
+            DeltaInputs::Single => {
+                let keys = shape.n_key_heads * shape.key_dim;
+                vec![
+                    ("linear_attn.q_proj", keys),
+                    ("linear_attn.k_proj", keys),
+                    ("linear_attn.v_proj", values),
+                    ("linear_attn.g_proj", values),
+                    ("linear_attn.b_proj", n_heads),
+                    ("linear_attn.a_proj", n_heads),
+                ]
+            }
+        }
+    }
+
+    pub fn output_name(&self) -> &'static str {
+        match self.inputs {
+            DeltaInputs::ByHead | DeltaInputs::Apart => "linear_attn.out_proj",
+            DeltaInputs::Single => "linear_attn.o_proj",
+        }
+    }
+
+    /// The name of the first filters.
+    pub fn taps_name(&self) -> &'static str {
+        match self.inputs {
+            DeltaInputs::ByHead | DeltaInputs::Apart => TAPS_NAME,
+            DeltaInputs::Single => SINGLE_TAPS_NAMES[0],
         }
     }
 
@@ -150,7 +188,7 @@ impl DeltaSpec {
         std::array::from_fn(|kind| {
             let length = lengths[kind];
             let (first, stride) = match self.inputs {
-                DeltaInputs::Apart => (next, length),
+                DeltaInputs::Apart | DeltaInputs::Single => (next, length),
                 DeltaInputs::ByHead if kind < 4 => (lengths[..kind].iter().sum(), wide),
                 DeltaInputs::ByHead => (n_keys * wide + (kind - 4) * per_key, narrow),
             };
@@ -172,23 +210,40 @@ impl DeltaSpec {
             .map(|(name, outputs)| layer.matrix(name, [outputs, hidden], false));
         let inputs = inputs.collect::<Result<_>>()?;
         let n_heads = shape.n_value_heads();
-        let [taps, rates, biases, norm] = [
-            TAPS_NAME,
-            "linear_attn.A_log",
-            "linear_attn.dt_bias",
-            "linear_attn.norm.weight",
-        ]
-        .map(|name| layer.name(name));
+        let norm = match self.inputs {
+            DeltaInputs::ByHead | DeltaInputs::Apart => "linear_attn.norm.weight",
+            DeltaInputs::Single => "linear_attn.o_norm.weight",
+        };
+        let names = ["linear_attn.A_log", "linear_attn.dt_bias", norm];
+        let [rates, biases, norm] = names.map(|name| layer.name(name));
         Ok(DeltaWeights {
             spec: *self,
             inputs,
-            taps: layer
-                .loader
-                .taps(&taps, [shape.mixed_columns(), self.n_taps])?,
+            taps: self.taps(layer)?,
             rates: layer.loader.vector(&rates, n_heads)?,
             biases: layer.loader.vector(&biases, n_heads)?,
             norm: layer.loader.vector(&norm, shape.value_dim)?,
         })
+    }
+}
+
+impl DeltaSpec {
+    fn taps(&self, layer: &mut Layer<'_, '_>) -> Result<Array> {
+        let shape = &self.shape;
+        match self.inputs {
+            DeltaInputs::ByHead | DeltaInputs::Apart => {
+                let name = layer.name(TAPS_NAME);
+                let channels = [shape.mixed_columns(), self.n_taps];
+                layer.loader.taps(&name, channels)
+            }
+            DeltaInputs::Single => {
+                let keys = shape.n_key_heads * shape.key_dim;
+                let channels = [keys, keys, shape.columns()];
+                let names = SINGLE_TAPS_NAMES.map(|name| layer.name(name));
+                let parts: Vec<_> = names.iter().map(String::as_str).zip(channels).collect();
+                layer.loader.joined_taps(&parts, self.n_taps)
+            }
+        }
     }
 }
 
@@ -252,7 +307,7 @@ impl DeltaWeights {
     /// Rows that begin with queries, keys and values in turn.
     fn convolved_inputs(&self, ops: &Ops, rows: &Array) -> Result<Array> {
         match self.spec.inputs {
-            DeltaInputs::Apart => Ok(rows.clone()),
+            DeltaInputs::Apart | DeltaInputs::Single => Ok(rows.clone()),
             DeltaInputs::ByHead => {
                 let [queries, keys, values, ..] = self.spec.places();
                 let kinds =

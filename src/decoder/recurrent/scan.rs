@@ -6,6 +6,7 @@ use super::super::attention::{Segment, StepPlaces};
 use super::super::family::ScanForm;
 use super::super::weights::Layer;
 use super::delta::two;
+use super::memories::MemoriesShape;
 use super::mix_each;
 use crate::checkpoint::Config;
 use crate::error::{Error, Result};
@@ -121,10 +122,15 @@ impl ScanSpec {
         Ok(spec)
     }
 
-    pub fn state_shapes(&self) -> Vec<Vec<usize>> {
+    pub fn memories(&self) -> MemoriesShape {
         let shape = &self.shape;
-        let memories = vec![shape.n_heads(), shape.state_dim, shape.head_dim];
-        vec![vec![self.n_taps - 1, shape.mixed_columns()], memories]
+        MemoriesShape {
+            n_taps: self.n_taps,
+            mixed_columns: shape.mixed_columns(),
+            n_heads: shape.n_heads(),
+            rows: shape.state_dim,
+            columns: shape.head_dim,
+        }
     }
 
     pub fn row_columns(&self) -> usize {
@@ -143,17 +149,6 @@ impl ScanSpec {
 
     pub fn thread_floats(&self, n_tokens: usize) -> usize {
         self.shape.thread_floats(n_tokens)
-    }
-
-    /// The convolution's; the parts of heads, what they said, its norm and its gates.
-    pub fn stock_floats(&self) -> usize {
-        let convolved = (4 + 2 * self.n_taps) * self.shape.mixed_columns();
-        convolved + 8 * self.shape.columns()
-    }
-
-    /// As they were, faded and changed, and their products with a key or query.
-    pub fn stock_memory_floats(&self) -> usize {
-        4 * self.shape.state()
     }
 
     pub fn input(&self) -> (&'static str, usize) {
@@ -234,9 +229,10 @@ fn shape(config: &Config, form: &ScanForm, hidden_size: usize) -> Result<ScanSha
         Some(key) => config.opt_usize(key, 1..=1 << 22)?,
         None => None,
     };
-    let inner = match inner {
-        Some(inner) => inner,
-        None => size(keys.expansion, 1..=1 << 8, 2)? * hidden_size,
+    let inner = match (inner, keys.expansion) {
+        (Some(inner), _) => inner,
+        (None, Some(key)) => size(key, 1..=1 << 8, 2)? * hidden_size,
+        (None, None) => n_heads * config.usize(keys.head_dim, DIMS)?,
     };
     let head_dim = match config
         .get(keys.head_dim)

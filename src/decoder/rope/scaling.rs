@@ -39,6 +39,11 @@ pub enum Scaling {
     Proportional {
         rotating: usize,
     },
+    /// A larger base, as much as `alpha` to the power of `dims / (dims - 2)`.
+    LargerBase {
+        alpha: f64,
+        dims: usize,
+    },
     /// "Dynamic NTK": the base grows with contexts that are longer than the trained one.
     Dynamic(Growth),
 }
@@ -89,6 +94,10 @@ impl Scaling {
             }),
             Some("yarn") if !form.yarn_is_longrope => section.yarn(theta, dims),
             Some("longrope" | "su" | "yarn") => section.longrope(dims),
+            Some("dynamic") if parameters.has("alpha") => Ok(Scaling::LargerBase {
+                alpha: parameters.f64("alpha", 1e-6..=1e12)?,
+                dims,
+            }),
             Some("dynamic") => Ok(Scaling::Dynamic(Growth {
                 trained_tokens: config.usize("max_position_embeddings", 1..=1 << 30)?,
                 factor: parameters.f64("factor", 1.0..=1e6)?,
@@ -107,6 +116,9 @@ impl Scaling {
             Scaling::None | Scaling::Dynamic(_) => wavelength,
             Scaling::LongRope { factors, .. } => wavelength * factors[pair],
             Scaling::Linear { factor } => wavelength * factor,
+            Scaling::LargerBase { alpha, dims } => {
+                wavelength * alpha.powf(2.0 * pair as f64 / (*dims as f64 - 2.0))
+            }
             Scaling::Proportional { rotating } if pair < *rotating => wavelength,
             Scaling::Proportional { .. } => f64::INFINITY,
             &Scaling::Llama3 {

@@ -5,25 +5,28 @@ const FORM: RopeForm = RopeForm {
     pairing: Pairing::Halves,
     theta: 10_000.0,
     share: 1.0,
+    is_whole: false,
+    is_backward: false,
     dims: None,
     layers: RopeLayers::All,
     local: None,
     proportional: None,
     yarn_is_longrope: false,
+    unrotated_scale: false,
 };
 
 fn ropes(
     config: serde_json::Value,
     form: RopeForm,
     head_dim: usize,
-    windows: &[Option<usize>],
+    reaches: &[Reach],
 ) -> Result<Ropes> {
     let config = Config::parse(config.to_string().as_bytes(), "config.json")?;
-    from_config(&config, &form, &vec![head_dim; windows.len()], windows)
+    from_config(&config, &form, &vec![head_dim; reaches.len()], reaches)
 }
 
 fn rope(config: serde_json::Value) -> Result<Rope> {
-    Ok(ropes(config, FORM, 8, &[None])?.all.remove(0))
+    Ok(ropes(config, FORM, 8, &[Reach::All])?.all.remove(0))
 }
 
 #[test]
@@ -58,7 +61,7 @@ fn an_unknown_type_is_unsupported_by_name() {
 
 #[test]
 fn exponents_are_float32_as_in_training() {
-    let rope = ropes(serde_json::json!({}), FORM, 80, &[None]).expect("valid");
+    let rope = ropes(serde_json::json!({}), FORM, 80, &[Reach::All]).expect("valid");
     let exponent = f64::from(14.0_f32 / 80.0);
     assert_ne!(exponent, 14.0 / 80.0);
     assert_eq!(rope.all[0].wavelengths[7], 10_000_f64.powf(exponent) as f32);
@@ -125,7 +128,7 @@ fn layers_with_windows_rotate_by_their_own_base() {
         "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 1e6},
         "sliding_attention": {"rope_type": "default", "rope_theta": 100.0}}});
     for config in [old, new] {
-        let ropes = ropes(config, form, 8, &[Some(4), None]).expect("valid");
+        let ropes = ropes(config, form, 8, &[Reach::Window(4), Reach::All]).expect("valid");
         assert_eq!(ropes.by_layer, [Some(1), Some(0)]);
         assert_eq!(ropes.all[0].wavelengths[0], 8.0);
         assert!((ropes.all[1].wavelengths[2] - 10.0).abs() < 1e-5);
@@ -134,18 +137,22 @@ fn layers_with_windows_rotate_by_their_own_base() {
 
 #[test]
 fn some_layers_know_no_positions() {
-    let rotates = |config, layers, windows: &[Option<usize>]| {
-        let ropes = ropes(config, RopeForm { layers, ..FORM }, 8, windows);
+    let rotates = |config, layers, reaches: &[Reach]| {
+        let ropes = ropes(config, RopeForm { layers, ..FORM }, 8, reaches);
         ropes.expect("valid").by_layer
     };
     let nothing = serde_json::json!({});
-    let by_window = rotates(nothing.clone(), RopeLayers::Windowed, &[Some(4), None]);
+    let by_window = rotates(
+        nothing.clone(),
+        RopeLayers::Windowed,
+        &[Reach::Window(4), Reach::All],
+    );
     assert_eq!(by_window, [Some(0), None]);
-    let every_fourth = rotates(nothing, RopeLayers::Listed, &[None; 4]);
+    let every_fourth = rotates(nothing, RopeLayers::Listed, &[Reach::All; 4]);
     assert_eq!(every_fourth, [Some(0), Some(0), Some(0), None]);
     let listed = serde_json::json!({"no_rope_layers": [0, 1]});
     assert_eq!(
-        rotates(listed, RopeLayers::Listed, &[None; 2]),
+        rotates(listed, RopeLayers::Listed, &[Reach::All; 2]),
         [None, Some(0)]
     );
 }

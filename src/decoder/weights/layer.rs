@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use super::{
-    Beside, HeadProjections, LayerWeights, Mixer, MlpWeights, NormWeights, norm, plain_norm,
+    Beside, HeadProjections, LayerMixer, LayerWeights, Mixer, MlpWeights, NormWeights, norm,
+    plain_norm,
 };
 use crate::decoder::altup::LayerAltUp;
 use crate::decoder::beside::ExpertsBeside;
-use crate::decoder::family::{Fused, QkNorm};
+use crate::decoder::family::{Fused, Names, QkNorm};
 use crate::decoder::heads::HeadsSpec;
 use crate::decoder::latent::LatentWeights;
 use crate::decoder::layer_inputs::LayerGate;
@@ -30,30 +31,32 @@ pub(in crate::decoder) struct Layer<'a, 'b> {
 
 impl Layer<'_, '_> {
     pub(super) fn load(&mut self, index: usize, stream: &Stream) -> Result<LayerWeights> {
-        let (spec, names) = (self.spec, &self.spec.names);
+        let spec = self.spec;
+        let names = &self.stored_names(index);
         let sinks = self.name(names.attention.sinks);
         let mixer = &spec.mixers[index];
         Ok(LayerWeights {
-            attention_norm: self.norm(names.attention_norm)?,
-            mixer: match (mixer, &spec.latent) {
-                (MixerSpec::Recurrent(recurrent), _) => Mixer::Recurrent(recurrent.load(self)?),
-                (_, Some(latent)) => Mixer::Latent(Box::new(LatentWeights::load(self, latent)?)),
-                (_, None) => Mixer::Heads(self.heads(&spec.heads[index])?),
+            attention_norm: match mixer {
+                MixerSpec::None => None,
+                _ => self.norm(names.attention_norm)?,
             },
+            mixer: self.mixer(index)?,
             beside: match mixer {
                 MixerSpec::Both(recurrent) => Some(Beside {
                     mixer: recurrent.load(self)?,
                     output: self.recurrent_output(recurrent)?,
                 }),
-                MixerSpec::Attention | MixerSpec::Recurrent(_) => None,
+                MixerSpec::None | MixerSpec::Attention | MixerSpec::Recurrent(_) => None,
             },
             sinks: match spec.has_sinks && mixer.attends() {
                 true => Some(self.loader.vector(&sinks, spec.heads[index].n_heads)?),
                 false => None,
             },
-            output: self.output(index)?,
             after_attention: self.norm(names.after_attention)?,
-            mlp_norm: self.norm(names.mlp_norm)?,
+            mlp_norm: match &spec.mlps[index] {
+                MlpSpec::None => None,
+                _ => self.norm(names.mlp_norm)?,
+            },
             mlp: match &spec.mlps[index] {
                 MlpSpec::None => MlpWeights::None,
                 MlpSpec::Dense(dense) => self.dense(dense)?,
@@ -80,16 +83,32 @@ impl Layer<'_, '_> {
         })
     }
 
-    /// The projection behind the mixer of layer `index`.
-    fn output(&mut self, index: usize) -> Result<Linear> {
-        let (spec, hidden) = (self.spec, self.spec.hidden_size);
-        match &spec.mixers[index] {
-            MixerSpec::Attention | MixerSpec::Both(_) => {
-                let shape = [hidden, spec.attended_columns(index)];
-                self.matrix(spec.names.attention.output, shape, spec.output_bias)
+    /// Those of the norms that the checkpoint has.
+    fn stored_names(&self, index: usize) -> Names {
+        let all = self.spec.layer_names(index);
+        let is_there = |names: &&Names| {
+            let norm = names.attention_norm.unwrap_or_default();
+            self.loader.has_module(&self.name(norm))
+        };
+        *all.iter().find(is_there).unwrap_or(&all[0])
+    }
+
+    fn mixer(&mut self, index: usize) -> Result<Option<LayerMixer>> {
+        let spec = self.spec;
+        let inputs = match (&spec.mixers[index], &spec.latent) {
+            (MixerSpec::None, _) => return Ok(None),
+            (MixerSpec::Recurrent(recurrent), _) => {
+                return Ok(Some(LayerMixer {
+                    inputs: Mixer::Recurrent(recurrent.load(self)?),
+                    output: self.recurrent_output(recurrent)?,
+                }));
             }
-            MixerSpec::Recurrent(recurrent) => self.recurrent_output(recurrent),
-        }
+            (_, Some(latent)) => Mixer::Latent(Box::new(LatentWeights::load(self, latent)?)),
+            (_, None) => Mixer::Heads(self.heads(&spec.heads[index])?),
+        };
+        let shape = [spec.hidden_size, spec.attended_columns(index)];
+        let output = self.matrix(spec.names.attention.output, shape, spec.output_bias)?;
+        Ok(Some(LayerMixer { inputs, output }))
     }
 
     fn recurrent_output(&mut self, recurrent: &RecurrentSpec) -> Result<Linear> {
@@ -102,7 +121,12 @@ impl Layer<'_, '_> {
         let hidden = spec.hidden_size;
         let mut rows = heads.columns();
         let queries = rows[0];
-        rows[0] *= if spec.gates_attention { 2 } else { 1 };
+        rows[0] *= if spec.has_gates_behind_queries() {
+            2
+        } else {
+            1
+        };
+        let gates = names.gate.map(|name| (name, queries));
         Ok(HeadProjections {
             linears: match names.query_key_value {
                 Fused::ByHead(name) => {
@@ -111,6 +135,7 @@ impl Layer<'_, '_> {
                 }
                 Fused::Separate(names) => {
                     let all = names.into_iter().zip(rows).filter(|(_, rows)| *rows > 0);
+                    let all = all.chain(gates);
                     all.map(|(name, rows)| self.matrix(name, [rows, hidden], spec.qkv_bias))
                         .collect::<Result<_>>()?
                 }
@@ -138,7 +163,7 @@ impl Layer<'_, '_> {
         let spec = self.spec;
         let load = |module| {
             let module = self.name(module);
-            norm(self.loader, &module, spec.norm.has_bias, spec.hidden_size)
+            norm(self.loader, &module, spec.norm.parts(), spec.hidden_size)
         };
         module.map(load).transpose()
     }
@@ -151,11 +176,13 @@ impl Layer<'_, '_> {
         width: usize,
     ) -> Result<Option<NormWeights>> {
         let length = match self.spec.qk_norm {
-            QkNorm::None => return Ok(None),
-            QkNorm::Heads => heads.head_dim,
+            QkNorm::None | QkNorm::Unweighted => return Ok(None),
+            QkNorm::Heads | QkNorm::HeadsBehindRotation => heads.head_dim,
             QkNorm::Rows => width,
         };
-        self.plain_norm(module, length).map(Some)
+        let module = self.name(module);
+        let parts = [self.spec.norm.has_weight, false];
+        norm(self.loader, &module, parts, length).map(Some)
     }
 
     pub fn matrix(&mut self, module: &str, shape: [usize; 2], bias: bool) -> Result<Linear> {

@@ -6,9 +6,17 @@ use crate::decoder::family::{Fused, MlpNames};
 use crate::decoder::loader::Place;
 use crate::decoder::mlp::{DenseForm, DenseSpec, ExpertsSpec};
 use crate::error::Result;
-use crate::mlx::{Activation, ExpertWeights, Experts, GatedLinears, JoinedLinears, SharedExpert};
+use crate::mlx::{
+    Activation, ExpertLinears, ExpertWeights, Experts, Gate, GatedLinears, JoinedLinears, Linear,
+    RowOrder, SharedExpert, TransposedWeight, Weight,
+};
 
-const STACKED_NAMES: [&str; 3] = ["gate_proj", "up_proj", "down_proj"];
+/// Gate, up and down.
+type ExpertLinearNames = [&'static str; 3];
+
+/// Those of mlx-lm's stacks, and of networks without a gate.
+const STACKED_NAMES: ExpertLinearNames = ["gate_proj", "up_proj", "down_proj"];
+const UNGATED_STACKED_NAMES: ExpertLinearNames = ["", "fc1", "fc2"];
 
 impl Layer<'_, '_> {
     pub(super) fn dense(&mut self, dense: &DenseSpec) -> Result<MlpWeights> {
@@ -72,20 +80,26 @@ impl Layer<'_, '_> {
             Ok(SharedExpert {
                 share: share.transpose()?,
                 weights: match shared.fused {
-                    None => self.gated(&module, STACKED_NAMES, inner, false, None)?,
-                    Some(names) => self.fused_gated(names, inner)?,
+                    None => self.expert(&module, STACKED_NAMES, experts, inner, None)?,
+                    Some(names) => self.fused_expert(names, inner)?,
                 },
             })
         });
-        let corrections = experts.corrections.map(|name| {
+        let is_there = |name: &&str| self.loader.has_module(&self.name(name));
+        let router = names.converted_router.filter(is_there);
+        let router = router.unwrap_or(names.router);
+        let converted = experts.converted_corrections;
+        let is_there = |name: &&str| self.loader.has_tensor(&self.name(name));
+        let corrections = converted.filter(is_there).or(experts.corrections);
+        let corrections = corrections.map(|name| {
             let name = self.name(name);
-            self.loader.vector(&name, n)
+            self.loader.row(&name, n)
         });
         Ok(Experts {
             corrections: corrections.transpose()?,
             shared: shared.transpose()?,
             weights,
-            router: self.matrix(names.router, [n, hidden], experts.has_bias)?,
+            router: self.matrix(router, [n, hidden], experts.has_bias)?,
             logit_factor: 1.0,
             share_factors: None,
             routing: experts.routing,
@@ -94,21 +108,25 @@ impl Layer<'_, '_> {
     }
 
     fn routed(&mut self, experts: &ExpertsSpec) -> Result<ExpertWeights> {
-        let (names, bias) = (&experts.names, experts.has_bias);
+        let names = &experts.names;
         let (n, inner) = (experts.n_experts, experts.intermediate_size);
         let stacked = self.name(names.stacked);
-        let first = format!("{stacked}.{}", STACKED_NAMES[0]);
-        if self.loader.has_module(&first) {
-            let stacks = self.gated(&stacked, STACKED_NAMES, inner, bias, Some(n))?;
+        let stacked_names = match experts.gate {
+            Gate::Absent(_) => UNGATED_STACKED_NAMES,
+            Gate::Times(_) | Gate::ClampedSwiglu { .. } => STACKED_NAMES,
+        };
+        let [_, up, _] = stacked_names;
+        if self.loader.has_module(&format!("{stacked}.{up}")) {
+            let stacks = self.expert(&stacked, stacked_names, experts, inner, Some(n))?;
             return Ok(ExpertWeights::Stacked(stacks));
         }
         if let Some(joined) = self.joined(experts)? {
-            return Ok(ExpertWeights::Joined(joined));
+            return Ok(apart_if_by_input(joined, inner));
         }
         let module = self.name(names.separate);
         let expert = |index: usize| {
             let module = format!("{module}.{index}");
-            self.gated(&module, names.linears, inner, bias, None)
+            self.expert(&module, names.linears, experts, inner, None)
         };
         let all = (0..n).map(expert).collect::<Result<_>>()?;
         Ok(ExpertWeights::Separate(all))
@@ -130,7 +148,10 @@ impl Layer<'_, '_> {
         let mut linear = |module: &str, shape| match (has_blocks, is_bare) {
             (true, _) => self.loader.mxfp4_blocks(module, n, shape),
             (false, true) if !names.by_input => self.loader.bare_stack(module, n, shape),
-            (false, true) => self.loader.transposed_stack(module, n, shape),
+            (false, true) => {
+                let bias = experts.has_bias;
+                self.loader.transposed_stack(module, n, shape, bias)
+            }
             (false, false) => {
                 let place = Place::stacked(module, n, shape);
                 self.loader.matrix(&place, experts.has_bias)
@@ -144,27 +165,29 @@ impl Layer<'_, '_> {
     }
 
     /// Matrices of which gate and up are one.
-    fn fused_gated(
+    fn fused_expert(
         &mut self,
         [gate_up, down]: [&'static str; 2],
         inner: usize,
-    ) -> Result<GatedLinears> {
+    ) -> Result<ExpertLinears> {
         let hidden = self.spec.hidden_size;
         let [gate, up] = self.fused(Fused::Together(gate_up), [inner; 2], hidden, false)?;
+        let gate = Some(gate);
         let down = self.matrix(down, [hidden, inner], false)?;
-        Ok(GatedLinears { gate, up, down })
+        Ok(ExpertLinears { gate, up, down })
     }
 
     /// The matrices of one expert, or of `n_stacked`.
-    fn gated(
+    fn expert(
         &mut self,
         module: &str,
         [gate, up, down]: [&str; 3],
+        experts: &ExpertsSpec,
         inner: usize,
-        bias: bool,
         n_stacked: Option<usize>,
-    ) -> Result<GatedLinears> {
-        let hidden = self.spec.hidden_size;
+    ) -> Result<ExpertLinears> {
+        let (hidden, bias) = (self.spec.hidden_size, experts.has_bias);
+        let has_gate = !matches!(experts.gate, Gate::Absent(_));
         let mut linear = |name: &str, shape| {
             let module = format!("{module}.{name}");
             let place = match n_stacked {
@@ -173,10 +196,31 @@ impl Layer<'_, '_> {
             };
             self.loader.matrix(&place, bias)
         };
-        Ok(GatedLinears {
-            gate: linear(gate, [inner, hidden])?,
+        let gate = has_gate.then(|| linear(gate, [inner, hidden]));
+        Ok(ExpertLinears {
+            gate: gate.transpose()?,
             up: linear(up, [inner, hidden])?,
             down: linear(down, [hidden, inner])?,
         })
     }
+}
+
+/// Gate and up that are stored by input, one behind the other, are parts of their columns.
+fn apart_if_by_input(joined: JoinedLinears, inner: usize) -> ExpertWeights {
+    let (RowOrder::GateFirst, Weight::Transposed(both)) = (joined.order, &joined.gate_up.weight)
+    else {
+        return ExpertWeights::Joined(joined);
+    };
+    let half = |first: usize| Linear {
+        weight: Weight::Transposed(TransposedWeight {
+            values: both.values.clone(),
+            outputs: first..first + inner,
+        }),
+        bias: None,
+    };
+    ExpertWeights::Stacked(ExpertLinears {
+        gate: Some(half(0)),
+        up: half(inner),
+        down: joined.down,
+    })
 }

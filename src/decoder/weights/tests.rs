@@ -38,8 +38,10 @@ fn assert_in_place(checkpoint: &Checkpoint, name: &str, array: &Array) {
 fn weights_are_used_where_the_file_is_mapped() {
     let (checkpoint, weights, bytes) = load("llama3-f32");
     assert_eq!(bytes.copied, 0);
-    assert_in_place(&checkpoint, "model.norm.weight", &weights.final_norm.weight);
-    let Mixer::Heads(heads) = &weights.layers[1].mixer else {
+    let norm = weights.final_norm.weight.as_ref().expect("a weight");
+    assert_in_place(&checkpoint, "model.norm.weight", norm);
+    let mixer = weights.layers[1].mixer.as_ref();
+    let Some(Mixer::Heads(heads)) = mixer.map(|mixer| &mixer.inputs) else {
         panic!("neither latent vectors nor states");
     };
     let Weight::Float(query) = &heads.linears[0].weight else {

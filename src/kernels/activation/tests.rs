@@ -4,7 +4,7 @@ use super::*;
 use crate::kernels::testing::{FLOATS, Packed, assert_all_close, normal_cdf_f64, values};
 use crate::kernels::{Float, Level, Pool};
 
-const ACTIVATIONS: [Activation; 8] = [
+const ACTIVATIONS: [Activation; 9] = [
     Activation::Silu,
     Activation::ScaledSilu { factor: 0.7 },
     Activation::Sigmoid,
@@ -13,6 +13,7 @@ const ACTIVATIONS: [Activation; 8] = [
     Activation::Relu,
     Activation::ReluSquared,
     Activation::SoftCap { cap: 30.0 },
+    Activation::Clamp { limit: 0.5 },
 ];
 
 /// The functions from their definitions in float64.
@@ -43,6 +44,7 @@ fn reference(activation: Activation, x: f64) -> f64 {
             f64::from(beta) * x + curve
         }
         Activation::SoftCap { cap } => f64::from(cap) * (x / f64::from(cap)).tanh(),
+        Activation::Clamp { limit } => x.clamp(f64::from(-limit), f64::from(limit)),
     }
 }
 
@@ -136,6 +138,10 @@ fn special_values_are_torchs() {
         (
             Activation::SoftCap { cap: 30.0 },
             [-30.0, 30.0, NAN, 0.0, -30.0, 30.0],
+        ),
+        (
+            Activation::Clamp { limit: 8.0 },
+            [-8.0, 8.0, NAN, 0.0, -8.0, 8.0],
         ),
     ];
     for level in Level::available() {

@@ -67,6 +67,9 @@ impl<'a> AttentionStep<'a> {
         out: FloatsMut<'_>,
     ) {
         match (self.table, norm) {
+            (Some(table), Some(norm)) if self.norms_behind_rotation => {
+                table.rotate_and_norm(level, row, &norm, head, out);
+            }
             (Some(table), Some(norm)) => {
                 table.norm_and_rotate(level, row, &norm, head, head.len(), out);
             }

@@ -13,6 +13,7 @@
 //! run before.
 //!
 //! - `heads`: from a projection's rows to rotated heads
+//! - `reach`: how far back queries see
 //! - `plan`: how the work of a segment is cut; `work`: what that means for a run
 //! - `tile`: one piece: scores, softmax and weighted sum, tile by tile
 //! - `merge`: from partial results to the result
@@ -24,6 +25,7 @@ mod heads;
 mod merge;
 mod plan;
 mod product;
+mod reach;
 mod scratch;
 mod tile;
 mod vector;
@@ -33,6 +35,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use merge::merge;
+pub use reach::Reach;
 pub use scratch::AttentionShape;
 use tile::{Partial, Piece, attend};
 use work::{Results, Unit, Work};
@@ -72,14 +75,15 @@ pub struct AttentionStep<'a> {
     pub cache: LayerShape,
     /// Where the cache has no values, a value is so many of its key's last dimensions.
     pub values_in_keys: Option<usize>,
-    /// Of single heads, before they are rotated.
+    /// Of single heads, before they are rotated unless it says otherwise.
     pub query_norm: Option<Norm<'a>>,
     pub key_norm: Option<Norm<'a>>,
+    pub norms_behind_rotation: bool,
     pub value_norm: Option<Norm<'a>>,
     /// Of each row's position; `None`: positions do not matter.
     pub table: Option<&'a RopeTable>,
-    /// How many positions a query sees at most, the last of them its own.
-    pub window: Option<usize>,
+    /// How far back a query sees.
+    pub reach: Reach,
     /// Scores are `scale * query . key`.
     pub scale: f32,
     /// What queries are multiplied with besides, by their positions.
@@ -101,17 +105,22 @@ pub enum RowContents {
     Queries,
 }
 
-/// A factor that grows with the logarithm of a position (Llama 4):
-/// `1 + beta * ln(1 + floor(position / length))`
+/// A factor that grows with the logarithm of a position (Llama 4, Ministral 3):
+/// `1 + beta * ln(1 + floor((position + offset) / length))`
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct PositionScale {
     pub beta: f32,
     pub length: f32,
+    /// What the first position is.
+    pub offset: usize,
 }
 
 impl PositionScale {
     pub fn at(self, position: usize) -> f32 {
-        1.0 + self.beta * (position as f32 / self.length).floor().ln_1p()
+        1.0 + self.beta
+            * ((position + self.offset) as f32 / self.length)
+                .floor()
+                .ln_1p()
     }
 }
 
@@ -173,7 +182,8 @@ impl<'a> AttentionStep<'a> {
     fn check(&self, segments: &[Segment]) {
         let n_kv_heads = self.n_kv_heads();
         assert!(n_kv_heads > 0 && self.n_heads.is_multiple_of(n_kv_heads));
-        assert!(self.key_dim() > 0 && self.value_dim() > 0 && self.window != Some(0));
+        assert!(self.key_dim() > 0 && self.value_dim() > 0);
+        assert!(![Reach::Window(0), Reach::Chunk(0)].contains(&self.reach));
         let fits = |value_dim| value_dim <= self.key_dim() && self.cache.value_dim == 0;
         assert!(self.values_in_keys.is_none_or(fits));
         assert!(!self.rows_by_head || self.contents == RowContents::All);
@@ -248,8 +258,8 @@ impl<'a> Attention<'a> {
 
     /// Positions that a token sees.
     fn visible(&self, token: usize) -> Range<usize> {
-        let end = self.segment.start + token + 1;
-        end.saturating_sub(self.step.window.unwrap_or(end))..end
+        let position = self.segment.start + token;
+        self.step.reach.first(position)..position + 1
     }
 
     /// Keys or values of some positions of a block.

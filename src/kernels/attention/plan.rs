@@ -72,7 +72,8 @@ impl Plan {
         let n_row_tiles = job.rows().div_ceil(tile_rows);
         let n_tiles = n_row_tiles * step.n_kv_heads();
         let row_products = step.key_dim() + step.value_dim();
-        let n_visible = job.visible(job.segment.n_tokens - 1).len();
+        let start = job.segment.start;
+        let n_visible = step.reach.most(start..start + job.segment.n_tokens);
         let products = tile_products(tile_rows, row_products, n_visible);
         let n_cuts = n_cuts(products, n_tiles);
         Plan {

@@ -28,7 +28,7 @@ struct Shape {
     /// The cache has none: they are the ends of the keys.
     values_in_keys: bool,
     block_tokens: usize,
-    window: Option<usize>,
+    reach: Reach,
     soft_cap: Option<f32>,
     with_sinks: bool,
     float: Float,
@@ -49,7 +49,7 @@ impl Shape {
             value_dim: 64,
             values_in_keys: false,
             block_tokens: 256,
-            window: None,
+            reach: Reach::All,
             soft_cap: None,
             with_sinks: false,
             float: Float::F32,
@@ -182,9 +182,10 @@ impl Case {
             values_in_keys: shape.values_in_keys.then_some(shape.value_dim),
             query_norm: None,
             key_norm: None,
+            norms_behind_rotation: false,
             value_norm: None,
             table: None,
-            window: shape.window,
+            reach: shape.reach,
             position_scale: None,
             scale: 1.0 / (shape.key_dim as f32).sqrt(),
             soft_cap: shape.soft_cap,
@@ -255,7 +256,11 @@ impl Case {
             let query = &rows[query..query + shape.key_dim];
             let own = segment.start + token;
             let seen: Vec<usize> = (0..=own)
-                .filter(|position| shape.window.is_none_or(|window| own - position < window))
+                .filter(|position| match shape.reach {
+                    Reach::All => true,
+                    Reach::Window(length) => own - position < length,
+                    Reach::Chunk(length) => own / length == position / length,
+                })
                 .collect();
             let score = |position: &usize| {
                 let key = &keys[row(*position, shape.key_dim)..];
@@ -352,9 +357,15 @@ fn shapes() -> impl Strategy<Value = Shape> {
     let n_tokens = prop_oneof![1_usize..4, 1_usize..40];
     let segments = prop::collection::vec((0_usize..300, n_tokens), 1..4);
     let sizes = (segments, 1_usize..3, 1_usize..9);
-    let window = prop::option::of(1_usize..200);
+    let reach = prop_oneof![
+        Just(Reach::All),
+        (1_usize..200).prop_map(Reach::Window),
+        (1_usize..200).prop_map(Reach::Chunk),
+        // Several begin within a step.
+        (1_usize..12).prop_map(Reach::Chunk),
+    ];
     let soft_cap = prop::option::of(0.5_f32..30.0);
-    let scores = (window, soft_cap, any::<bool>());
+    let scores = (reach, soft_cap, any::<bool>());
     let block_tokens = prop::sample::select(vec![64, 128, 256, 1024]);
     let float = prop::sample::select(FLOATS.to_vec());
     let memory = (float, block_tokens, 0_usize..8, any::<u32>());
@@ -366,7 +377,7 @@ fn shapes() -> impl Strategy<Value = Shape> {
         segments: sizes.0,
         n_kv_heads: sizes.1,
         group: sizes.2,
-        window: scores.0,
+        reach: scores.0,
         soft_cap: scores.1,
         with_sinks: scores.2,
         float: memory.0,

@@ -8,11 +8,7 @@
 
 use std::ops::Range;
 
-use super::block::CacheBlock;
-use super::rows::CacheRows;
-use super::transfer::PartLayout;
-use crate::kernels::quantized::{Format, QuantizedRows, quantize};
-use crate::kernels::{Float, Floats, FloatsMut, Level};
+use crate::kernels::Float;
 
 /// How a cache stores numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,6 +64,16 @@ pub struct RowsLayout {
     pub format: CacheFormat,
     /// Bytes per token in front of them.
     offset: usize,
+}
+
+/// Codes, scales or biases of all heads of a layer's keys, or values; or their
+/// numbers, if they are floats.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PartLayout {
+    pub n_heads: usize,
+    pub row_bytes: usize,
+    /// Bytes per token in front of the part.
+    pub offset: usize,
 }
 
 impl CacheFormat {
@@ -140,6 +146,12 @@ impl CacheLayout {
     pub fn bytes_per_token(&self) -> usize {
         self.bytes_per_token
     }
+
+    /// The parts of all layers' keys and values, in their order.
+    pub fn parts(&self) -> impl Iterator<Item = PartLayout> {
+        let rows = self.layers().iter().flat_map(|l| [l.keys, l.values]);
+        rows.flat_map(RowsLayout::stored_parts)
+    }
 }
 
 impl LayerLayout {
@@ -153,16 +165,34 @@ impl LayerLayout {
     }
 }
 
+impl PartLayout {
+    /// The same part in memory that holds nothing else.
+    pub fn alone(self) -> PartLayout {
+        PartLayout { offset: 0, ..self }
+    }
+
+    pub fn bytes_per_token(&self) -> usize {
+        self.n_heads * self.row_bytes
+    }
+
+    /// Where the rows of a head are in memory for `capacity` tokens.
+    pub(super) fn rows(&self, capacity: usize, head: usize, tokens: &Range<usize>) -> Range<usize> {
+        assert!(head < self.n_heads && tokens.end <= capacity);
+        let start = self.offset * capacity + head * capacity * self.row_bytes;
+        start + tokens.start * self.row_bytes..start + tokens.end * self.row_bytes
+    }
+}
+
 impl RowsLayout {
-    /// Where one part of the rows of a head and some positions is in a block.
-    fn part(
+    /// Where one part of the rows of a head and some positions is in a block for
+    /// `capacity` tokens.
+    pub(super) fn part(
         &self,
-        block: &CacheBlock,
+        capacity: usize,
         head: usize,
         positions: &Range<usize>,
         (bytes_in_front, row_bytes): (usize, usize),
     ) -> Range<usize> {
-        let capacity = block.capacity();
         assert!(head < self.n_heads && positions.end <= capacity);
         let start = (self.offset + bytes_in_front) * capacity + head * capacity * row_bytes;
         start + positions.start * row_bytes..start + positions.end * row_bytes
@@ -170,7 +200,7 @@ impl RowsLayout {
 
     /// Bytes per token in front of each part, and bytes of its rows: codes, scales
     /// and biases.
-    fn parts(&self) -> [(usize, usize); 3] {
+    pub(super) fn parts(&self) -> [(usize, usize); 3] {
         let codes = self.format.code_bytes(self.dim);
         let scales = self.format.scale_bytes(self.dim);
         let first_scale = self.n_heads * codes;
@@ -182,7 +212,7 @@ impl RowsLayout {
     }
 
     /// Codes, scales and biases, or the numbers alone.
-    pub(super) fn stored_parts(self) -> impl Iterator<Item = PartLayout> {
+    fn stored_parts(self) -> impl Iterator<Item = PartLayout> {
         let parts = self.parts().into_iter();
         let stored = parts.filter(|(_, row_bytes)| *row_bytes > 0);
         stored.map(move |(bytes_in_front, row_bytes)| PartLayout {
@@ -190,101 +220,5 @@ impl RowsLayout {
             row_bytes,
             offset: self.offset + bytes_in_front,
         })
-    }
-
-    /// The rows of a head and some positions of the block.
-    ///
-    /// # Safety
-    /// Nobody writes these rows while they are looked at. The block was made for
-    /// this layout.
-    ///
-    /// # Panics
-    /// If they are not in the block.
-    pub unsafe fn read<'a>(
-        &self,
-        block: &'a CacheBlock,
-        head: usize,
-        positions: Range<usize>,
-    ) -> CacheRows<'a> {
-        let [codes, scales, biases] = self.parts().map(|part| {
-            let range = self.part(block, head, &positions, part);
-            // SAFETY: the caller's.
-            unsafe { block.part(range) }
-        });
-        match self.format {
-            CacheFormat::Float(float) => CacheRows::Float(Floats::new(float, codes)),
-            CacheFormat::Affine {
-                bits,
-                group_size,
-                float,
-            } => CacheRows::Affine(QuantizedRows {
-                codes,
-                scales,
-                biases: Some(biases),
-                format: Format::Affine {
-                    bits,
-                    group_size,
-                    float,
-                },
-                columns: positions.len() * self.dim,
-            }),
-        }
-    }
-
-    /// Copies the row of a head from one block and position to another.
-    ///
-    /// # Safety
-    /// Nobody else uses either row meanwhile, and they are not the same. The blocks were
-    /// made for this layout.
-    ///
-    /// # Panics
-    /// If they are not in their blocks.
-    pub(super) unsafe fn copy_row(
-        &self,
-        head: usize,
-        (source, from): (&CacheBlock, usize),
-        (target, to): (&CacheBlock, usize),
-    ) {
-        for part in self.parts() {
-            let from = self.part(source, head, &(from..from + 1), part);
-            let to = self.part(target, head, &(to..to + 1), part);
-            // SAFETY: the caller's.
-            unsafe { target.part_mut(to).copy_from_slice(source.part(from)) };
-        }
-    }
-
-    /// Writes the row of a head and a position of the block. `fill` makes its
-    /// numbers.
-    ///
-    /// # Safety
-    /// Nobody else uses the row meanwhile. The block was made for this layout.
-    ///
-    /// # Panics
-    /// If it is not in the block.
-    pub unsafe fn write(
-        &self,
-        level: Level,
-        block: &CacheBlock,
-        (head, position): (usize, usize),
-        fill: impl FnOnce(FloatsMut<'_>),
-    ) {
-        let [codes, scales, biases] = self.parts().map(|part| {
-            let range = self.part(block, head, &(position..position + 1), part);
-            // SAFETY: the caller's, and the parts do not overlap.
-            unsafe { block.part_mut(range) }
-        });
-        match self.format {
-            CacheFormat::Float(float) => fill(FloatsMut::new(float, codes)),
-            CacheFormat::Affine {
-                bits,
-                group_size,
-                float,
-            } => {
-                let mut row = vec![0.0; self.dim];
-                fill(FloatsMut::from(&mut row[..]));
-                let [scales, biases] = [scales, biases].map(|part| FloatsMut::new(float, part));
-                quantize(level, &row, (bits, group_size), codes, scales, biases);
-            }
-        }
     }
 }

@@ -3,7 +3,7 @@
 //! - `layout`: [`CacheLayout`], where in a block a layer's keys and values are
 //! - `block`: [`CacheBlock`], the memory
 //! - `convert`: tokens that go from one format to another
-//! - `rows`: [`CacheRows`], keys or values to be read
+//! - `rows`: keys or values of a block, read as [`CacheRows`], and written
 //! - `shift`: tokens that move within a sequence
 //! - `transfer`: tokens that move between memory of different sizes
 
@@ -15,10 +15,9 @@ mod shift;
 mod transfer;
 
 pub use block::CacheBlock;
-pub use layout::{CacheFormat, CacheLayout, LayerLayout, LayerShape, RowsLayout};
+pub use layout::{CacheFormat, CacheLayout, LayerLayout, LayerShape, PartLayout, RowsLayout};
 pub use rows::CacheRows;
 pub use shift::{Shift, shift_tokens};
-pub use transfer::PartLayout;
 
 #[cfg(test)]
 mod tests;

@@ -4,35 +4,7 @@ use std::io;
 use std::ops::Range;
 
 use super::block::CacheBlock;
-use super::layout::{CacheLayout, RowsLayout};
-
-/// Codes, scales or biases of all heads of a layer's keys, or values; or their
-/// numbers, if they are floats.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PartLayout {
-    pub n_heads: usize,
-    pub row_bytes: usize,
-    /// Bytes per token in front of the part.
-    pub offset: usize,
-}
-
-impl PartLayout {
-    /// The same part in memory that holds nothing else.
-    pub fn alone(self) -> PartLayout {
-        PartLayout { offset: 0, ..self }
-    }
-
-    pub fn bytes_per_token(&self) -> usize {
-        self.n_heads * self.row_bytes
-    }
-
-    /// Where the rows of a head are in memory for `capacity` tokens.
-    fn rows(&self, capacity: usize, head: usize, tokens: &Range<usize>) -> Range<usize> {
-        assert!(head < self.n_heads && tokens.end <= capacity);
-        let start = self.offset * capacity + head * capacity * self.row_bytes;
-        start + tokens.start * self.row_bytes..start + tokens.end * self.row_bytes
-    }
-}
+use super::layout::{CacheLayout, PartLayout};
 
 /// Where tokens come from.
 struct Source<'a> {
@@ -61,14 +33,6 @@ fn copy_part(source: &Source<'_>, target: Target<'_>) {
         let tokens = target.first..target.first + n;
         let to = target.part.rows(target.capacity, head, &tokens);
         target.bytes[to].copy_from_slice(&source.bytes[from]);
-    }
-}
-
-impl CacheLayout {
-    /// The parts of all layers' keys and values, in their order.
-    pub fn parts(&self) -> impl Iterator<Item = PartLayout> {
-        let rows = self.layers().iter().flat_map(|l| [l.keys, l.values]);
-        rows.flat_map(|rows: RowsLayout| rows.stored_parts())
     }
 }
 

@@ -14,9 +14,9 @@ use super::level::Level;
 use super::linear::{Arithmetic, Finish, Projection, Rows, linear};
 use super::output::Output;
 use super::pool::Pool;
-pub use routing::{Choice, Groups, Routing, Scores};
+pub use routing::{Choice, Groups, Routing, Scores, Shares};
 
-/// One feed-forward network: `down(gate(x) through the gate, times up(x))`
+/// One feed-forward network: `down(up(x) through the gate)`
 #[derive(Clone, Copy)]
 pub struct Expert<'a> {
     pub gate_up: GateUp<'a>,
@@ -29,13 +29,15 @@ pub enum GateUp<'a> {
     Separate([Projection<'a>; 2]),
     /// Rows of both in turn, the gate's first.
     InTurn(Projection<'a>),
+    /// There is no gate.
+    Up(Projection<'a>),
 }
 
 impl<'a> GateUp<'a> {
     fn projections(&self) -> &[Projection<'a>] {
         match self {
             GateUp::Separate(both) => both,
-            GateUp::InTurn(one) => std::slice::from_ref(one),
+            GateUp::InTurn(one) | GateUp::Up(one) => std::slice::from_ref(one),
         }
     }
 
@@ -46,7 +48,10 @@ impl<'a> GateUp<'a> {
 
     /// How long the rows are that have gone through the gate.
     fn width(&self) -> usize {
-        self.rows() / 2
+        match self {
+            GateUp::Separate(_) | GateUp::InTurn(_) => self.rows() / 2,
+            GateUp::Up(up) => up.rows,
+        }
     }
 }
 
@@ -56,14 +61,15 @@ pub struct Experts<'a> {
     /// By index.
     pub all: &'a [Expert<'a>],
     pub gate: Gate,
+    pub shares: Shares,
     pub arithmetic: Arithmetic,
 }
 
 /// Rows that a piece of work adds up.
 const PIECE_ROWS: usize = 16;
 
-/// Writes the sum of `share * expert(row)` over the choices of each row of `x`,
-/// `[choices.len(), columns]`, plus the row of `addend`.
+/// Writes the sum of `share * expert(row)`, or of `expert(share * row)`, over the choices of
+/// each row of `x`, `[choices.len(), columns]`, plus the row of `addend`.
 ///
 /// # Panics
 /// If the sizes of the arguments do not belong together.
@@ -116,11 +122,13 @@ impl Mixture<'_> {
         let chosen: Vec<_> = choices.iter().map(expert).collect();
         let first = chosen.iter().flat_map(|e| e.gate_up.projections());
         let first: Vec<_> = first.copied().collect();
-        let products = self.product(self.x, self.columns, &first);
-        let mut rest = &products[..];
+        let mut products = self.product(self.x, self.columns, &first);
+        let mut rest = &mut products[..];
         for (choice, expert) in choices.iter().zip(&chosen) {
-            let (mine, behind) = rest.split_at(expert.gate_up.rows());
+            let (mine, behind) = rest.split_at_mut(expert.gate_up.rows());
             rest = behind;
+            let (of_input, of_result) = self.experts.shares.factors(choice.share);
+            multiply(mine, of_input);
             let mut gated = vec![0; expert.gate_up.width() * self.float().bytes()];
             let row = FloatsMut::new(self.float(), &mut gated);
             match expert.gate_up {
@@ -129,10 +137,11 @@ impl Mixture<'_> {
                     let [gates, up] = apart(mine);
                     self.gate((&gates, &up), row);
                 }
+                GateUp::Up(_) => self.gate((mine, mine), row),
             }
             let gated = Floats::new(self.float(), &gated);
             let result = self.product(gated, gated.len(), &[expert.down]);
-            self.level.add_scaled(sums, &result, choice.share);
+            self.level.add_scaled(sums, &result, of_result);
         }
     }
 
@@ -149,7 +158,7 @@ impl Mixture<'_> {
             let width = expert.gate_up.width();
             let mut gated = vec![0; rows.len() * width * self.float().bytes()];
             match &expert.gate_up {
-                GateUp::Separate(both) => linear(
+                GateUp::Separate(both) if !self.scales_inputs(&rows) => linear(
                     self.pool,
                     &plain_rows(x, self.columns),
                     both,
@@ -158,17 +167,57 @@ impl Mixture<'_> {
                     &mut gated,
                     self.float(),
                 ),
+                GateUp::Separate(both) => {
+                    let products = self.scaled_product(x, &rows, both);
+                    let gated = FloatsMut::new(self.float(), &mut gated);
+                    let products = Floats::from(&products[..]);
+                    let gate = self.experts.gate;
+                    gate.joined_rows(self.pool, products, width, gated);
+                }
                 GateUp::InTurn(one) => {
-                    let [gates, up] = apart(&self.product(x, self.columns, &[*one]));
+                    let [gates, up] = apart(&self.scaled_product(x, &rows, &[*one]));
                     let (gates, up) = (Floats::from(&gates[..]), Floats::from(&up[..]));
                     let gated = FloatsMut::new(self.float(), &mut gated);
                     self.experts.gate.rows(self.pool, gates, up, width, gated);
+                }
+                GateUp::Up(one) => {
+                    let up = self.scaled_product(x, &rows, &[*one]);
+                    let up = Floats::from(&up[..]);
+                    let gated = FloatsMut::new(self.float(), &mut gated);
+                    self.experts.gate.rows(self.pool, up, up, width, gated);
                 }
             }
             let gated = Floats::new(self.float(), &gated);
             let results = self.product(gated, width, &[expert.down]);
             self.add(&rows, &results, sums);
         }
+    }
+
+    fn scales_inputs(&self, rows: &[(usize, f32)]) -> bool {
+        let factor = |share| self.experts.shares.factors(share).0;
+        rows.iter().any(|(_, share)| factor(*share) != 1.0)
+    }
+
+    /// The products of an expert's rows, times the factors of its inputs, with which they
+    /// are products of these.
+    fn scaled_product(
+        &self,
+        x: Floats<'_>,
+        rows: &[(usize, f32)],
+        projections: &[Projection<'_>],
+    ) -> Vec<f32> {
+        let mut products = self.product(x, self.columns, projections);
+        let width = products.len() / rows.len();
+        let all = Output::new(&mut products);
+        self.pool.run_ranges(rows.len(), PIECE_ROWS, &|range| {
+            for index in range {
+                let (factor, _) = self.experts.shares.factors(rows[index].1);
+                // SAFETY: each row is in one range.
+                let row = unsafe { all.part(index * width..(index + 1) * width) };
+                multiply(row, factor);
+            }
+        });
+        products
     }
 
     fn gate(&self, (gates, up): (&[f32], &[f32]), out: FloatsMut<'_>) {
@@ -199,17 +248,18 @@ impl Mixture<'_> {
         products
     }
 
-    /// `sums[row] += share * result` for each row of an expert.
+    /// `sums[row] += factor * result` for each row of an expert.
     fn add(&self, rows: &[(usize, f32)], results: &[f32], sums: &mut [f32]) {
         let columns = results.len() / rows.len();
         let sums = Output::new(sums);
         self.pool.run_ranges(rows.len(), PIECE_ROWS, &|range| {
             for index in range {
                 let (row, share) = rows[index];
+                let (_, factor) = self.experts.shares.factors(share);
                 // SAFETY: a row goes through an expert once.
                 let sum = unsafe { sums.part(row * columns..(row + 1) * columns) };
                 let result = &results[index * columns..(index + 1) * columns];
-                self.level.add_scaled(sum, result, share);
+                self.level.add_scaled(sum, result, factor);
             }
         });
     }
@@ -263,6 +313,12 @@ impl MixtureShape {
             }
         };
         sums + found + chosen + work
+    }
+}
+
+fn multiply(values: &mut [f32], factor: f32) {
+    if factor != 1.0 {
+        values.iter_mut().for_each(|value| *value *= factor);
     }
 }
 

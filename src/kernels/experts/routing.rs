@@ -9,8 +9,27 @@ pub struct Routing {
     pub groups: Option<Groups>,
     /// The shares of the chosen are divided by their sum.
     pub normalized: bool,
+    pub shares: Shares,
     /// Of all shares.
     pub scale: f32,
+}
+
+/// What a chosen expert's share is a factor of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shares {
+    OfResults,
+    /// Of what goes into an expert without biases (Llama 4).
+    OfInputs,
+}
+
+impl Shares {
+    /// The factors of inputs and of results.
+    pub fn factors(self, share: f32) -> (f32, f32) {
+        match self {
+            Shares::OfResults => (1.0, share),
+            Shares::OfInputs => (share, 1.0),
+        }
+    }
 }
 
 /// What a logit is worth.
@@ -51,6 +70,7 @@ impl Routing {
             n_chosen,
             groups: None,
             normalized,
+            shares: Shares::OfResults,
             scale: 1.0,
         }
     }

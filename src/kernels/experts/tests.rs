@@ -7,6 +7,14 @@ use proptest::prelude::*;
 
 const N_EXPERTS: usize = 5;
 
+/// How experts have what goes in front of `down`.
+#[derive(Clone, Copy, Debug)]
+enum Gates {
+    Separate,
+    InTurn,
+    Absent,
+}
+
 /// An expert's three matrices in one format of weights.
 struct Stored {
     gate: Packed,
@@ -54,7 +62,7 @@ impl Stored {
     }
 
     /// `down(silu(gate x) * (up x))` in float64.
-    fn apply(&self, x: &[f64]) -> Vec<f64> {
+    fn apply(&self, x: &[f64], gates_are: Gates) -> Vec<f64> {
         let times = |packed: &Packed, x: &[f64]| -> Vec<f64> {
             let weights = packed.f64s();
             let rows = weights.chunks_exact(x.len());
@@ -63,7 +71,11 @@ impl Stored {
         };
         let (gates, up) = (times(&self.gate, x), times(&self.up, x));
         let silu = |x: f64| x / (1.0 + (-x).exp());
-        let gated: Vec<f64> = gates.iter().zip(up).map(|(g, u)| silu(*g) * u).collect();
+        let through = |(gate, up): (&f64, f64)| match gates_are {
+            Gates::Absent => silu(up),
+            Gates::Separate | Gates::InTurn => silu(*gate) * up,
+        };
+        let gated: Vec<f64> = gates.iter().zip(up).map(through).collect();
         times(&self.down, &gated)
     }
 }
@@ -95,8 +107,9 @@ proptest! {
         shift in 0_usize..4,
         weight_float in prop::sample::select(&FLOATS[..]),
         has_addend: bool,
-        is_joined: bool,
+        gates_are in prop::sample::select(vec![Gates::Separate, Gates::InTurn, Gates::Absent]),
         rows_apart: bool,
+        shares in prop::sample::select(&[Shares::OfResults, Shares::OfInputs][..]),
         seed in 0_u32..1000,
     ) {
         let stored: Vec<_> = (0..N_EXPERTS as u32)
@@ -111,12 +124,18 @@ proptest! {
             .map(|stored| stored.joined(weight_float, shift))
             .collect();
         let mut all: Vec<_> = stored.iter().map(Stored::expert).collect();
-        if is_joined {
-            for (expert, joined) in all.iter_mut().zip(&joined) {
-                expert.gate_up = GateUp::InTurn(projection(joined, 2 * inner));
+        for (expert, (joined, stored)) in all.iter_mut().zip(joined.iter().zip(&stored)) {
+            match gates_are {
+                Gates::Separate => {}
+                Gates::InTurn => expert.gate_up = GateUp::InTurn(projection(joined, 2 * inner)),
+                Gates::Absent => expert.gate_up = GateUp::Up(projection(&stored.up, inner)),
             }
         }
-        let experts = Experts { all: &all, gate: Gate::Times(Activation::Silu), arithmetic: Arithmetic { rows_apart, ..Arithmetic::default() } };
+        let gate = match gates_are {
+            Gates::Absent => Gate::Absent(Activation::Silu),
+            Gates::Separate | Gates::InTurn => Gate::Times(Activation::Silu),
+        };
+        let experts = Experts { all: &all, gate, shares, arithmetic: Arithmetic { rows_apart, ..Arithmetic::default() } };
         let addends = has_addend.then(|| addend.floats());
         mix_experts(&Pool::new(2), x.floats(), &choices, experts, addends, out.floats_mut());
 
@@ -127,9 +146,14 @@ proptest! {
         for (row, choices) in choices.iter().enumerate() {
             let range = row * columns..(row + 1) * columns;
             for choice in choices {
-                let result = stored[choice.expert].apply(&x.f64s()[range.clone()]);
+                let (of_input, of_result) = shares.factors(choice.share);
+                let input: Vec<f64> = x.f64s()[range.clone()]
+                    .iter()
+                    .map(|x| f64::from(of_input) * x)
+                    .collect();
+                let result = stored[choice.expert].apply(&input, gates_are);
                 for (sum, value) in expected[range.clone()].iter_mut().zip(result) {
-                    *sum += f64::from(choice.share) * value;
+                    *sum += f64::from(of_result) * value;
                 }
             }
         }
@@ -140,6 +164,11 @@ proptest! {
 
 #[test]
 fn one_row_and_the_same_among_many_agree_for_codes() {
+    check_one_row_among_many(Shares::OfResults);
+    check_one_row_among_many(Shares::OfInputs);
+}
+
+fn check_one_row_among_many(shares: Shares) {
     let (columns, inner) = (64, 32);
     let codes: Vec<u8> = values(5, N_EXPERTS * inner * columns / 2)
         .iter()
@@ -171,6 +200,7 @@ fn one_row_and_the_same_among_many_agree_for_codes() {
     let experts = Experts {
         all: &all,
         gate: Gate::Times(Activation::Silu),
+        shares,
         arithmetic: Arithmetic::default(),
     };
     let (pool, n) = (Pool::new(2), 20);

@@ -8,7 +8,7 @@
 use std::ops::Range;
 
 use super::gate::GatedNorm;
-use super::memory::{Change, Tile, WIDEST, columns, set_columns, width};
+use super::memory::{Change, Columns, Rows, Tile, WIDEST, columns, set_columns, width};
 use super::parts::{HeadOutput, HeadParts, PartPlace};
 use super::state::StateSegment;
 use super::{BLOCK_TOKENS, blocks};
@@ -139,7 +139,12 @@ unsafe fn gated_delta_at(
             out: &out,
         };
         // SAFETY: each key head of a segment is one piece.
-        unsafe { head.run(segment, segment.take(first..first + length)) };
+        unsafe {
+            match segment.n_tokens {
+                1 => head.run_one(segment.first_row, segment.take_apart(first..first + length)),
+                _ => head.run(segment, segment.take(first..first + length)),
+            }
+        }
     });
 }
 
@@ -211,33 +216,84 @@ impl KeyHead<'_> {
                 });
                 let said = said.chunks_exact(shape.value_dim);
                 for (row, said) in rows.clone().zip(said) {
-                    let gates = step.gates.part(row, self.index);
-                    let gate = gates.row(value, shape.value_dim);
-                    let head = self.index * shape.values_per_key + value;
                     // SAFETY: the caller's.
-                    let out = unsafe { self.out.part(row, head) };
-                    step.norm.row(level, said, gate, &mut normed, out);
+                    unsafe { self.say(row, value, said, &mut normed) };
                 }
             }
         }
     }
 
+    /// The same for a single row, from the memories in front of it, if they are apart, to
+    /// those behind it.
+    ///
+    /// # Safety
+    /// As for `run`.
+    unsafe fn run_one(&self, row: usize, (before, after): (Option<&[f32]>, &mut [f32])) {
+        let (level, step, shape) = (self.level, self.step, &self.step.shape);
+        let mut query = vec![0.0; shape.key_dim];
+        let mut key = vec![0.0; shape.key_dim];
+        let mut values = vec![0.0; shape.group()];
+        let mut said = vec![0.0; shape.value_dim];
+        let mut normed = vec![0.0; shape.value_dim];
+        let gather = |parts: &HeadParts<'_>, out: &mut [f32]| {
+            level.convert(parts.part(row, self.index), FloatsMut::from(out));
+        };
+        gather(&step.queries, &mut query);
+        gather(&step.keys, &mut key);
+        gather(&step.values, &mut values);
+        let scale = (shape.key_dim as f32).powf(-0.5);
+        level.run(Unit::of(&mut query, shape.key_dim, scale));
+        level.run(Unit::of(&mut key, shape.key_dim, 1.0));
+        let memories = after.chunks_exact_mut(shape.memory()).enumerate();
+        for ((index, after), value) in memories.zip(values.chunks_exact(shape.value_dim)) {
+            level.run(RecallOne {
+                force: self.force(row, index),
+                query: &query,
+                key: &key,
+                value,
+                rows: Rows {
+                    before: before.map(|all| &all[index * shape.memory()..][..shape.memory()]),
+                    after,
+                    n_columns: shape.value_dim,
+                },
+                said: &mut said,
+            });
+            // SAFETY: the caller's.
+            unsafe { self.say(row, index, &said, &mut normed) };
+        }
+    }
+
+    /// What one value head says of a row.
+    ///
+    /// # Safety
+    /// As for `run`.
+    unsafe fn say(&self, row: usize, value: usize, said: &[f32], normed: &mut [f32]) {
+        let (step, shape) = (self.step, &self.step.shape);
+        let gates = step.gates.part(row, self.index);
+        let gate = gates.row(value, shape.value_dim);
+        let head = self.index * shape.values_per_key + value;
+        // SAFETY: the caller's.
+        let out = unsafe { self.out.part(row, head) };
+        step.norm.row(self.level, said, gate, normed, out);
+    }
+
     /// How tokens act on one value head.
     fn forces(&self, rows: &Range<usize>, value: usize) -> Vec<Force> {
+        rows.clone().map(|row| self.force(row, value)).collect()
+    }
+
+    fn force(&self, row: usize, value: usize) -> Force {
         let shape = &self.step.shape;
         let head = self.index * shape.values_per_key + value;
         let rate = -self.step.rates.get(head).exp();
         let bias = self.step.biases.get(head);
         let most = if shape.doubles_beta { 2.0 } else { 1.0 };
-        let force = |row| {
-            let alpha = self.step.alphas.part(row, self.index).get(value);
-            let beta = self.step.betas.part(row, self.index).get(value);
-            Force {
-                decay: (rate * softplus(alpha + bias)).exp(),
-                beta: most / (1.0 + (-beta).exp()),
-            }
-        };
-        rows.clone().map(force).collect()
+        let alpha = self.step.alphas.part(row, self.index).get(value);
+        let beta = self.step.betas.part(row, self.index).get(value);
+        Force {
+            decay: (rate * softplus(alpha + bias)).exp(),
+            beta: most / (1.0 + (-beta).exp()),
+        }
     }
 }
 
@@ -255,6 +311,26 @@ pub fn softplus(x: f32) -> f32 {
 struct Force {
     decay: f32,
     beta: f32,
+}
+
+impl Force {
+    /// What is added to the memory behind its decay, and what is said.
+    #[inline(always)]
+    fn act<V: Lanes, const W: usize>(
+        self,
+        value: Columns<V, W>,
+        [recalled, asked]: [Columns<V, W>; 2],
+        overlap: f32,
+    ) -> [Columns<V, W>; 2] {
+        let (decay, beta) = (V::splat(self.decay), V::splat(self.beta));
+        let overlap = V::splat(overlap);
+        let (mut delta, mut said) = (value, asked);
+        for index in 0..W {
+            delta[index] = (value[index] - recalled[index] * decay) * beta;
+            said[index] = delta[index].mul_add(overlap, asked[index] * decay);
+        }
+        [delta, said]
+    }
 }
 
 /// `x * factor / sqrt(sum(x^2) + 1e-6)` of each row.
@@ -333,14 +409,9 @@ impl Kernel for Recall<'_> {
                 let (key, query) = (key_of(token), query_of(token));
                 let [recalled, asked] = tile.sweep::<V, 2>(change, [key, query]);
                 let value = &self.values[token * self.group + self.first..][..self.value_dim];
-                let value = columns::<V>(value, first);
-                let overlap = V::splat(dot::<V>(key, query));
-                let (decay, beta) = (V::splat(force.decay), V::splat(force.beta));
-                let delta: [V; _] =
-                    std::array::from_fn(|index| (value[index] - recalled[index] * decay) * beta);
-                let said = std::array::from_fn(|index| {
-                    delta[index].mul_add(overlap, asked[index] * decay)
-                });
+                let value = columns(value, first);
+                let overlap = dot::<V>(key, query);
+                let [delta, said] = force.act(value, [recalled, asked], overlap);
                 let row = &mut self.said[token * self.value_dim..][..self.value_dim];
                 set_columns(row, first, said);
                 change = Some(Change {
@@ -351,6 +422,49 @@ impl Kernel for Recall<'_> {
             }
             tile.sweep::<V, 0>(change, []);
             tile.write::<V>(self.memory, self.value_dim);
+        }
+    }
+}
+
+/// Takes one token through what one head remembers.
+struct RecallOne<'a> {
+    force: Force,
+    query: &'a [f32],
+    key: &'a [f32],
+    value: &'a [f32],
+    rows: Rows<'a>,
+    said: &'a mut [f32],
+}
+
+impl Kernel for RecallOne<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<V: Lanes>(self) {
+        match V::REGISTERS >= 32 {
+            true => self.by_columns::<V, 8>(),
+            false => self.by_columns::<V, 2>(),
+        }
+    }
+}
+
+impl RecallOne<'_> {
+    #[inline(always)]
+    fn by_columns<V: Lanes, const W: usize>(mut self) {
+        let n_rows = self.rows.n_rows();
+        let (key, query) = (&self.key[..n_rows], &self.query[..n_rows]);
+        let overlap = dot::<V>(key, query);
+        for first in (0..self.value.len()).step_by(V::N * W) {
+            let products = self.rows.products::<V, W, 2>(first, [key, query]);
+            let value = columns(self.value, first);
+            let [delta, said] = self.force.act(value, products, overlap);
+            set_columns(self.said, first, said);
+            let change = Change {
+                decay: self.force.decay,
+                key,
+                value: delta,
+            };
+            self.rows.change(first, change, []);
         }
     }
 }

@@ -3,7 +3,8 @@
 //! it: `S^T query`.
 //!
 //! Columns of the matrix do not know each other, so a [`Tile`] of some of them, small
-//! enough for the nearest cache, goes through all tokens before the next one.
+//! enough for the nearest cache, goes through all tokens before the next one. A single
+//! token takes [`Rows`] from where they are to where they go, without a copy between.
 
 use crate::kernels::floats::{Floats, FloatsMut};
 use crate::kernels::lanes::{Lanes, MOST_LANES};
@@ -12,7 +13,7 @@ use crate::kernels::lanes::{Lanes, MOST_LANES};
 const VECTORS: usize = 2;
 
 /// Some columns of a vector that has one element for each column of the matrix.
-pub type Columns<V> = [V; VECTORS];
+pub type Columns<V, const W: usize = VECTORS> = [V; W];
 
 /// Some columns of a matrix, row by row; zeros behind its last one.
 pub struct Tile<'a> {
@@ -23,11 +24,23 @@ pub struct Tile<'a> {
 
 /// What a token does to the matrix.
 #[derive(Clone, Copy)]
-pub struct Change<'a, V> {
+pub struct Change<'a, V, const W: usize = VECTORS> {
     pub decay: f32,
     /// One element for each row.
     pub key: &'a [f32],
-    pub value: Columns<V>,
+    pub value: Columns<V, W>,
+}
+
+impl<V: Lanes, const W: usize> Change<'_, V, W> {
+    #[inline(always)]
+    fn of(&self, row: Columns<V, W>, index: usize) -> Columns<V, W> {
+        let (decay, factor) = (V::splat(self.decay), V::splat(self.key[index]));
+        let mut changed = row;
+        for (old, value) in changed.iter_mut().zip(&self.value) {
+            *old = factor.mul_add(*value, *old * decay);
+        }
+        changed
+    }
 }
 
 /// No tile has more columns.
@@ -45,23 +58,29 @@ fn load<V: Lanes>(values: &[f32], first: usize) -> V {
 
 /// The columns of a vector from `first` on, zeros behind its end.
 #[inline(always)]
-pub fn columns<V: Lanes>(vector: &[f32], first: usize) -> Columns<V> {
-    std::array::from_fn(|index| {
+pub fn columns<V: Lanes, const W: usize>(vector: &[f32], first: usize) -> Columns<V, W> {
+    // Closures of many vectors would not become part of the level's function.
+    let mut columns = [V::splat(0.0); W];
+    for (index, column) in columns.iter_mut().enumerate() {
         let first = first + index * V::N;
-        match first < vector.len() {
-            true => load(vector, first),
-            false => V::splat(0.0),
+        if first < vector.len() {
+            *column = load(vector, first);
         }
-    })
+    }
+    columns
 }
 
 /// Writes those columns, as many as there are.
 #[inline(always)]
-pub fn set_columns<V: Lanes>(vector: &mut [f32], first: usize, values: Columns<V>) {
-    for (index, value) in values.into_iter().enumerate() {
+pub fn set_columns<V: Lanes, const W: usize>(
+    vector: &mut [f32],
+    first: usize,
+    values: Columns<V, W>,
+) {
+    for (index, value) in values.iter().enumerate() {
         let first = first + index * V::N;
         if first < vector.len() {
-            FloatsMut::from(&mut *vector).set_lanes(first, value);
+            FloatsMut::from(&mut *vector).set_lanes(first, *value);
         }
     }
 }
@@ -80,7 +99,7 @@ impl<'a> Tile<'a> {
         let values = &mut scratch[..n_rows * width::<V>()];
         let rows = values.chunks_exact_mut(width::<V>());
         for (to, from) in rows.zip(matrix.chunks_exact(n_columns)) {
-            set_columns::<V>(to, 0, columns(from, first));
+            set_columns::<V, VECTORS>(to, 0, columns(from, first));
         }
         Tile { values, first }
     }
@@ -89,7 +108,7 @@ impl<'a> Tile<'a> {
     pub fn write<V: Lanes>(&self, matrix: &mut [f32], n_columns: usize) {
         let rows = self.values.chunks_exact(width::<V>());
         for (from, to) in rows.zip(matrix.chunks_exact_mut(n_columns)) {
-            set_columns::<V>(to, self.first, columns(from, 0));
+            set_columns::<V, VECTORS>(to, self.first, columns(from, 0));
         }
     }
 
@@ -112,14 +131,11 @@ impl<'a> Tile<'a> {
                     add(row, vectors.map(|vector| vector[index]), &mut products);
                 }
             }
-            Some(Change { decay, key, value }) => {
-                let (decay, key) = (V::splat(decay), &key[..n_rows]);
+            Some(change) => {
+                let key = &change.key[..n_rows];
+                let change = Change { key, ..change };
                 for (index, row) in rows {
-                    let factor = V::splat(key[index]);
-                    let mut changed: Columns<V> = columns(row, 0);
-                    for (old, value) in changed.iter_mut().zip(value) {
-                        *old = factor.mul_add(value, *old * decay);
-                    }
+                    let changed = change.of(columns(row, 0), index);
                     set_columns(row, 0, changed);
                     add(changed, vectors.map(|vector| vector[index]), &mut products);
                 }
@@ -129,15 +145,89 @@ impl<'a> Tile<'a> {
     }
 }
 
+/// As `columns`, without a look at each vector where all of them are there.
 #[inline(always)]
-fn add<V: Lanes, const N: usize>(
-    row: Columns<V>,
+fn part<V: Lanes, const W: usize>(row: &[f32], first: usize) -> Columns<V, W> {
+    match row.get(first..first + V::N * W) {
+        Some(whole) => columns(whole, 0),
+        None => columns(row, first),
+    }
+}
+
+#[inline(always)]
+fn set_part<V: Lanes, const W: usize>(row: &mut [f32], first: usize, values: Columns<V, W>) {
+    match row.get_mut(first..first + V::N * W) {
+        Some(whole) => set_columns(whole, 0, values),
+        None => set_columns(row, first, values),
+    }
+}
+
+/// A matrix on its way through one token.
+pub struct Rows<'a> {
+    /// In front of the token, where that is in other memory.
+    pub before: Option<&'a [f32]>,
+    pub after: &'a mut [f32],
+    pub n_columns: usize,
+}
+
+impl Rows<'_> {
+    pub fn n_rows(&self) -> usize {
+        self.after.len() / self.n_columns
+    }
+
+    #[inline(always)]
+    fn before(&self, index: usize) -> &[f32] {
+        let all = self.before.unwrap_or(self.after);
+        &all[index * self.n_columns..][..self.n_columns]
+    }
+
+    /// Products of the columns from `first` on with each of `vectors`.
+    #[inline(always)]
+    pub fn products<V: Lanes, const W: usize, const N: usize>(
+        &self,
+        first: usize,
+        vectors: [&[f32]; N],
+    ) -> [Columns<V, W>; N] {
+        let mut products = [[V::splat(0.0); W]; N];
+        for index in 0..self.n_rows() {
+            let row = part(self.before(index), first);
+            add(row, vectors.map(|vector| vector[index]), &mut products);
+        }
+        products
+    }
+
+    /// Changes the columns from `first` on, and multiplies what comes of them with each of
+    /// `vectors`.
+    #[inline(always)]
+    pub fn change<V: Lanes, const W: usize, const N: usize>(
+        &mut self,
+        first: usize,
+        change: Change<'_, V, W>,
+        vectors: [&[f32]; N],
+    ) -> [Columns<V, W>; N] {
+        let mut products = [[V::splat(0.0); W]; N];
+        for index in 0..self.n_rows() {
+            let changed = change.of(part(self.before(index), first), index);
+            set_part(
+                &mut self.after[index * self.n_columns..][..self.n_columns],
+                first,
+                changed,
+            );
+            add(changed, vectors.map(|vector| vector[index]), &mut products);
+        }
+        products
+    }
+}
+
+#[inline(always)]
+fn add<V: Lanes, const W: usize, const N: usize>(
+    row: Columns<V, W>,
     factors: [f32; N],
-    products: &mut [Columns<V>; N],
+    products: &mut [Columns<V, W>; N],
 ) {
     for (factor, sums) in factors.into_iter().zip(products) {
         let factor = V::splat(factor);
-        for (sum, value) in sums.iter_mut().zip(row) {
+        for (sum, value) in sums.iter_mut().zip(&row) {
             *sum = value.mul_add(factor, *sum);
         }
     }

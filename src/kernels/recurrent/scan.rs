@@ -7,7 +7,7 @@
 use std::ops::Range;
 
 use super::delta::softplus;
-use super::memory::{Change, Tile, WIDEST, columns, set_columns, width};
+use super::memory::{Change, Columns, Rows, Tile, WIDEST, columns, set_columns, width};
 use super::parts::{HeadOutput, HeadParts, PartPlace};
 use super::state::StateSegment;
 use super::{BLOCK_TOKENS, blocks};
@@ -144,7 +144,12 @@ unsafe fn selective_scan_at(
         let first = step.state + heads.heads.start * shape.memory();
         let end = step.state + heads.heads.end * shape.memory();
         // SAFETY: each head of a segment is of one piece.
-        unsafe { heads.run(segment, segment.take(first..end)) };
+        unsafe {
+            match segment.n_tokens {
+                1 => heads.run_one(segment.first_row, segment.take_apart(first..end)),
+                _ => heads.run(segment, segment.take(first..end)),
+            }
+        }
     });
 }
 
@@ -215,21 +220,64 @@ impl Heads<'_> {
         }
     }
 
+    /// The same for a single row, from the memories in front of it, if they are apart, to
+    /// those behind it.
+    ///
+    /// # Safety
+    /// As for `run`.
+    unsafe fn run_one(&self, row: usize, (before, after): (Option<&[f32]>, &mut [f32])) {
+        let (level, step, shape) = (self.level, self.step, &self.step.shape);
+        let mut key = vec![0.0; shape.state_dim];
+        let mut query = vec![0.0; shape.state_dim];
+        let mut x = vec![0.0; shape.head_dim];
+        let mut said = vec![0.0; shape.head_dim];
+        level.convert(
+            step.keys.part(row, self.group),
+            FloatsMut::from(&mut key[..]),
+        );
+        level.convert(
+            step.queries.part(row, self.group),
+            FloatsMut::from(&mut query[..]),
+        );
+        let memories = after.chunks_exact_mut(shape.memory()).enumerate();
+        for (head, (index, after)) in self.heads.clone().zip(memories) {
+            level.convert(step.x.part(row, head), FloatsMut::from(&mut x[..]));
+            level.run(ScanOne {
+                force: self.force(row, head),
+                skip: step.skips.get(head),
+                key: &key,
+                query: &query,
+                x: &x,
+                rows: Rows {
+                    before: before.map(|all| &all[index * shape.memory()..][..shape.memory()]),
+                    after,
+                    n_columns: shape.head_dim,
+                },
+                said: &mut said,
+            });
+            // SAFETY: the caller's.
+            let out = unsafe { self.out.part(row, head) };
+            level.convert(Floats::from(&said[..]), out);
+        }
+    }
+
     /// How tokens act on a head.
     fn forces(&self, rows: &Range<usize>, head: usize) -> Vec<Force> {
+        rows.clone().map(|row| self.force(row, head)).collect()
+    }
+
+    fn force(&self, row: usize, head: usize) -> Force {
         let step = self.step;
         let rate = -step.rates.get(head).exp();
-        let bias = step.time_biases.get(head);
         let [least, most] = step.time_limits;
-        let force = |row| {
-            let time = step.times.part(row, head).get(0) * step.time_factor;
-            let time = softplus(time + bias).max(least).min(most);
-            Force {
-                decay: (rate * time).exp(),
-                time,
-            }
-        };
-        rows.clone().map(force).collect()
+        let time = step.times.part(row, head).get(0) * step.time_factor;
+        let time = softplus(time + step.time_biases.get(head))
+            .max(least)
+            .min(most);
+        Force {
+            decay: (rate * time).exp(),
+            time,
+        }
     }
 }
 
@@ -267,7 +315,7 @@ impl Kernel for Scan<'_> {
         for first in (0..head_dim).step_by(width::<V>()) {
             let mut tile = Tile::read::<V>(self.tile, self.memory, head_dim, first);
             for (token, force) in self.forces.iter().enumerate() {
-                let x = columns::<V>(&self.x[token * head_dim..][..head_dim], first);
+                let x: Columns<V> = columns(&self.x[token * head_dim..][..head_dim], first);
                 let time = V::splat(force.time);
                 let change = Change {
                     decay: force.decay,
@@ -276,11 +324,61 @@ impl Kernel for Scan<'_> {
                 };
                 let query = &self.queries[token * state_dim..][..state_dim];
                 let [recalled] = tile.sweep::<V, 1>(Some(change), [query]);
-                let said = std::array::from_fn(|index| x[index].mul_add(skip, recalled[index]));
+                let said: Columns<V> =
+                    std::array::from_fn(|index| x[index].mul_add(skip, recalled[index]));
                 let row = &mut self.said[token * head_dim..][..head_dim];
                 set_columns(row, first, said);
             }
             tile.write::<V>(self.memory, head_dim);
+        }
+    }
+}
+
+/// Takes one token through what one head remembers.
+struct ScanOne<'a> {
+    force: Force,
+    skip: f32,
+    key: &'a [f32],
+    query: &'a [f32],
+    x: &'a [f32],
+    rows: Rows<'a>,
+    said: &'a mut [f32],
+}
+
+impl Kernel for ScanOne<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<V: Lanes>(self) {
+        match V::REGISTERS >= 32 {
+            true => self.by_columns::<V, 4>(),
+            false => self.by_columns::<V, 2>(),
+        }
+    }
+}
+
+impl ScanOne<'_> {
+    #[inline(always)]
+    fn by_columns<V: Lanes, const W: usize>(mut self) {
+        let (skip, time) = (V::splat(self.skip), V::splat(self.force.time));
+        let n_rows = self.rows.n_rows();
+        let (key, query) = (&self.key[..n_rows], &self.query[..n_rows]);
+        for first in (0..self.x.len()).step_by(V::N * W) {
+            let x = columns::<V, W>(self.x, first);
+            let mut value = x;
+            for x in &mut value {
+                *x = *x * time;
+            }
+            let change = Change {
+                decay: self.force.decay,
+                key,
+                value,
+            };
+            let [mut said] = self.rows.change(first, change, [query]);
+            for (said, x) in said.iter_mut().zip(x) {
+                *said = x.mul_add(skip, *said);
+            }
+            set_columns(self.said, first, said);
         }
     }
 }

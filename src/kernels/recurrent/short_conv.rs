@@ -19,6 +19,9 @@ pub const MOST_TAPS: usize = 8;
 /// nearest cache.
 const BLOCK: usize = 128;
 
+/// Vectors of channels that go through the taps side by side.
+const VECTORS: usize = 4;
+
 /// Elements that a piece of work covers at least.
 const PIECE_ELEMENTS: usize = 1 << 15;
 
@@ -92,13 +95,14 @@ pub unsafe fn short_conv(
     let pieces: Vec<_> = segments.iter().flat_map(|one| pieces(conv, one)).collect();
     pool.run(pieces.len(), &|index| {
         let (segment, channels) = &pieces[index];
+        let mut buffers = Buffers::ZEROED;
         for first in channels.clone().step_by(BLOCK) {
             let channels = first..(first + BLOCK).min(channels.end);
             // SAFETY: these channels of the segment's rows and state belong to this piece,
             // which takes them once; the rest is the caller's.
             unsafe {
                 let mut state = take(conv, segment, &channels);
-                let mut block = Block::new(level, conv, channels, &state);
+                let mut block = Block::new(level, conv, channels, &mut buffers, &state);
                 block.go_through(segment, &results);
                 block.leave(segment.n_tokens, &mut state);
             }
@@ -158,12 +162,8 @@ unsafe fn take<'a>(
     .collect()
 }
 
-/// Some channels on their way through a text.
-struct Block<'a> {
-    level: Level,
-    conv: &'a ShortConv<'a>,
-    channels: Range<usize>,
-    n_taps: usize,
+/// What a thread keeps of some channels, whose number may be smaller.
+struct Buffers {
     /// By tap.
     weight: [[f32; BLOCK]; MOST_TAPS],
     bias: [f32; BLOCK],
@@ -172,23 +172,51 @@ struct Block<'a> {
     window: [[f32; BLOCK]; MOST_TAPS],
 }
 
+impl Buffers {
+    const ZEROED: Buffers = Buffers {
+        weight: [[0.0; BLOCK]; MOST_TAPS],
+        bias: [0.0; BLOCK],
+        window: [[0.0; BLOCK]; MOST_TAPS],
+    };
+}
+
+/// Some channels on their way through a text.
+struct Block<'a> {
+    level: Level,
+    conv: &'a ShortConv<'a>,
+    channels: Range<usize>,
+    n_taps: usize,
+    buffers: &'a mut Buffers,
+}
+
 impl<'a> Block<'a> {
     fn new(
         level: Level,
         conv: &'a ShortConv<'a>,
         channels: Range<usize>,
+        buffers: &'a mut Buffers,
         state: &[&mut [f32]],
     ) -> Block<'a> {
         let n_taps = conv.n_taps();
-        let (mut weight, mut bias) = ([[0.0; BLOCK]; MOST_TAPS], [0.0; BLOCK]);
-        let mut window = [[0.0; BLOCK]; MOST_TAPS];
-        for (place, channel) in channels.clone().enumerate() {
-            for (tap, weight) in weight[..n_taps].iter_mut().enumerate() {
-                weight[place] = conv.weight.get(channel * n_taps + tap);
+        let n_channels = channels.len();
+        let part = |values: Floats<'a>, width: usize| {
+            let (_, from) = values.split_at(channels.start * width);
+            from.split_at(n_channels * width).0
+        };
+        let mut by_channel = [0.0; BLOCK * MOST_TAPS];
+        let by_channel = &mut by_channel[..n_channels * n_taps];
+        let wide = FloatsMut::from(&mut *by_channel);
+        level.convert(part(conv.weight, n_taps), wide);
+        for (channel, taps) in by_channel.chunks_exact(n_taps).enumerate() {
+            for (weight, tap) in buffers.weight.iter_mut().zip(taps) {
+                weight[channel] = *tap;
             }
-            bias[place] = conv.bias.map_or(0.0, |bias| bias.get(channel));
         }
-        for (window, state) in window.iter_mut().zip(state) {
+        if let Some(values) = conv.bias {
+            let bias = &mut buffers.bias[..n_channels];
+            level.convert(part(values, 1), FloatsMut::from(bias));
+        }
+        for (window, state) in buffers.window.iter_mut().zip(state) {
             window[..state.len()].copy_from_slice(state);
         }
         Block {
@@ -196,9 +224,7 @@ impl<'a> Block<'a> {
             conv,
             channels,
             n_taps,
-            weight,
-            bias,
-            window,
+            buffers,
         }
     }
 
@@ -218,10 +244,10 @@ impl<'a> Block<'a> {
                 n_taps: self.n_taps,
                 input: part(conv.input),
                 gates: conv.gates.map(|gates| gates.map(part)),
-                weight: &self.weight,
-                bias: &self.bias,
+                weight: &self.buffers.weight,
+                bias: &self.buffers.bias,
                 activation: conv.activation,
-                window: &mut self.window,
+                window: &mut self.buffers.window,
                 // SAFETY: the caller's.
                 out: unsafe { results.row(row, &self.channels) },
             });
@@ -231,7 +257,7 @@ impl<'a> Block<'a> {
     /// The inputs of the last tokens.
     fn leave(&self, n_tokens: usize, state: &mut [&mut [f32]]) {
         for (row, state) in state.iter_mut().enumerate() {
-            let window = &self.window[(n_tokens + row) % self.n_taps];
+            let window = &self.buffers.window[(n_tokens + row) % self.n_taps];
             state.copy_from_slice(&window[..state.len()]);
         }
     }
@@ -255,26 +281,64 @@ impl Kernel for Token<'_> {
 
     #[inline(always)]
     fn run<V: Lanes>(mut self) {
-        let newest = (self.token + self.n_taps - 1) % self.n_taps;
-        for first in (0..self.out.len()).step_by(V::N) {
-            let mut x: V = self.input.lanes(first, 0.0);
+        let oldest = self.token % self.n_taps;
+        let newest = (oldest + self.n_taps - 1) % self.n_taps;
+        for first in (0..self.out.len()).step_by(V::N * VECTORS) {
+            let mut x = vectors::<V>(self.input, first);
             if let Some([gate, _]) = self.gates {
-                x = x * gate.lanes(first, 0.0);
+                x = times(x, vectors(gate, first));
             }
-            FloatsMut::from(&mut self.window[newest][..]).set_lanes(first, x);
-            let mut y: V = Floats::from(&self.bias[..]).lanes(first, 0.0);
-            for tap in 0..self.n_taps {
-                let x: V = Floats::from(&self.window[(self.token + tap) % self.n_taps][..])
-                    .lanes(first, 0.0);
-                y = x.mul_add(Floats::from(&self.weight[tap][..]).lanes(first, 0.0), y);
+            let mut window = FloatsMut::from(&mut self.window[newest][..]);
+            for (index, x) in x.iter().enumerate() {
+                window.set_lanes(first + index * V::N, *x);
+            }
+            let mut y = vectors::<V>(Floats::from(&self.bias[..]), first);
+            for (tap, weight) in self.weight[..self.n_taps].iter().enumerate() {
+                let row = match oldest + tap {
+                    row if row < self.n_taps => row,
+                    row => row - self.n_taps,
+                };
+                let x = vectors::<V>(Floats::from(&self.window[row][..]), first);
+                let weight = vectors::<V>(Floats::from(&weight[..]), first);
+                for index in 0..VECTORS {
+                    y[index] = x[index].mul_add(weight[index], y[index]);
+                }
             }
             if let Some(activation) = self.activation {
-                y = activation.of(y);
+                for y in &mut y {
+                    *y = activation.of(*y);
+                }
             }
             if let Some([_, gate]) = self.gates {
-                y = y * gate.lanes(first, 0.0);
+                y = times(y, vectors(gate, first));
             }
-            self.out.set_lanes(first, y);
+            for (index, y) in y.iter().enumerate() {
+                let first = first + index * V::N;
+                if first < self.out.len() {
+                    self.out.set_lanes(first, *y);
+                }
+            }
         }
     }
+}
+
+/// Side by side from `first` on; zeros behind the end.
+#[inline(always)]
+fn vectors<V: Lanes>(values: Floats<'_>, first: usize) -> [V; VECTORS] {
+    let mut vectors = [V::splat(0.0); VECTORS];
+    for (index, vector) in vectors.iter_mut().enumerate() {
+        let first = first + index * V::N;
+        if first < values.len() {
+            *vector = values.lanes(first, 0.0);
+        }
+    }
+    vectors
+}
+
+#[inline(always)]
+fn times<V: Lanes>(mut a: [V; VECTORS], b: [V; VECTORS]) -> [V; VECTORS] {
+    for (a, b) in a.iter_mut().zip(&b) {
+        *a = *a * *b;
+    }
+    a
 }

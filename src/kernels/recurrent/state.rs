@@ -152,13 +152,33 @@ impl StateSegment {
     #[expect(clippy::mut_from_ref, reason = "the caller sees to it")]
     pub unsafe fn take(&self, range: Range<usize>) -> &mut [f32] {
         // SAFETY: the caller's.
-        let states = unsafe { self.after.part_mut(range.clone()) };
-        match &self.before {
-            None => states.fill(0.0),
-            Some(before) if Arc::ptr_eq(before, &self.after) => {}
-            // SAFETY: the caller's.
-            Some(before) => states.copy_from_slice(unsafe { before.part(range) }),
+        let (before, states) = unsafe { self.take_apart(range) };
+        if let Some(before) = before {
+            states.copy_from_slice(before);
         }
         states
+    }
+
+    /// The same without copying them: where they are, if that is in other memory, and where
+    /// those behind the rows belong.
+    ///
+    /// # Safety
+    /// As for `take`.
+    ///
+    /// # Panics
+    /// If the range is not inside of the memory.
+    #[expect(clippy::mut_from_ref, reason = "the caller sees to it")]
+    pub unsafe fn take_apart(&self, range: Range<usize>) -> (Option<&[f32]>, &mut [f32]) {
+        // SAFETY: the caller's.
+        let states = unsafe { self.after.part_mut(range.clone()) };
+        match &self.before {
+            None => {
+                states.fill(0.0);
+                (None, states)
+            }
+            Some(before) if Arc::ptr_eq(before, &self.after) => (None, states),
+            // SAFETY: the caller's.
+            Some(before) => (Some(unsafe { before.part(range) }), states),
+        }
     }
 }

@@ -216,6 +216,25 @@ pub(super) fn floats(state: &StateMemory) -> Vec<f32> {
     floats
 }
 
+/// Lengths of parts of a text, of which many are single tokens.
+pub(super) fn lengths() -> impl Strategy<Value = Vec<usize>> {
+    prop::collection::vec(prop_oneof![Just(1_usize), 1_usize..40], 1..6)
+}
+
+/// Parts of one text, which go on from one memory to the other and back; and where the
+/// last one leaves its state.
+pub(super) fn traded(cuts: &[usize], n_floats: usize) -> (Vec<StateSegment>, Arc<StateMemory>) {
+    let states = [memory(n_floats), memory(n_floats)];
+    let segment = |(index, cut): (usize, &[usize])| StateSegment {
+        first_row: cut[0],
+        n_tokens: cut[1] - cut[0],
+        before: Some(states[index % 2].clone()),
+        after: states[(index + 1) % 2].clone(),
+    };
+    let segments = cuts.windows(2).enumerate().map(segment).collect();
+    (segments, states[(cuts.len() - 1) % 2].clone())
+}
+
 /// Parts of one text, each of which goes on in place from the one before.
 pub(super) fn segments(cuts: &[usize], state: &Arc<StateMemory>) -> Vec<StateSegment> {
     let segment = |cut: &[usize]| StateSegment {

@@ -31,6 +31,32 @@ fn rotated(
     y
 }
 
+#[test]
+fn heads_are_normalized_behind_the_rotation() {
+    let (wavelengths, weight) = (wavelengths(1e4, 12), values(5, 30));
+    let table = RopeTable::new(Pairing::Halves, &wavelengths, 1.0, 40..41);
+    let norm = Norm::Rms {
+        weight: Some(Floats::from(&weight[..])),
+        offset: 0.0,
+        eps: 0.1,
+    };
+    let x = Packed::of(FLOATS[0], 0, &values(6, 30));
+    let turned = rotated(Pairing::Halves, &wavelengths, 1.0, 40, &x.f64s());
+    let square = turned.iter().map(|x| x * x).sum::<f64>() / 30.0;
+    let scale = (square + f64::from(0.1_f32)).sqrt().recip();
+    let weights = weight.iter().map(|weight| f64::from(*weight));
+    let expected: Vec<_> = turned
+        .iter()
+        .zip(weights)
+        .map(|(x, w)| x * scale * w)
+        .collect();
+    for level in Level::available() {
+        let mut y = Packed::unset(FLOATS[0], 0, 30);
+        table.rotate_and_norm(level, 0, &norm, x.floats(), y.floats_mut());
+        assert_all_close(&y, &expected, ERRORS);
+    }
+}
+
 /// A sum of two products of up to 2 x 2, rounded thrice.
 const ERRORS: (f64, f64) = (0.0, 2e-6);
 

@@ -111,9 +111,9 @@ impl Context {
 fn ensure_removable(model: &Model) -> Result<()> {
     states::ensure_none(model, "tokens cannot be removed from within sequences")?;
     let spec = model.decoder().spec();
-    match spec.has_learned_positions() {
-        false => Ok(()),
-        true => Err(Error::unsupported(format!(
+    match spec.can_move_keys() {
+        true => Ok(()),
+        false => Err(Error::unsupported(format!(
             "tokens cannot be removed from sequences of {}, whose keys and values have their \
              positions in them for good; trim them and evaluate what shall stay",
             spec.model_type

@@ -7,6 +7,15 @@ use super::{GenerateOptions, Receive, StopReason};
 use crate::error::Result;
 use crate::runtime::Model;
 
+/// What there is for a generation to go on with behind a token.
+#[derive(Clone, Copy, Debug, Default)]
+pub(in crate::runtime) struct Outlook {
+    /// Nothing can follow in the constraint.
+    pub is_complete: bool,
+    /// The context has no place for the token.
+    pub is_full: bool,
+}
+
 /// A generation between two tokens.
 pub(in crate::runtime) struct Continuation {
     model: Arc<Model>,
@@ -24,7 +33,7 @@ impl Continuation {
         has_receiver: bool,
     ) -> Result<Self> {
         Ok(Self {
-            output: Output::new(model.text(), options.stop, has_receiver)?,
+            output: Output::new(model.text(), options, has_receiver)?,
             max_tokens: options.max_tokens,
             ignore_end: options.ignore_end,
             n_tokens: 0,
@@ -45,12 +54,11 @@ impl Continuation {
         }
     }
 
-    /// Takes the next token; says why, if it is the last one. `is_full`: the context
-    /// has no place for it.
+    /// Takes the next token; says why, if it is the last one.
     pub fn push(
         &mut self,
         token: i32,
-        is_full: bool,
+        outlook: Outlook,
         receive: &mut Receive<'_>,
     ) -> Result<Option<StopReason>> {
         self.n_tokens += 1;
@@ -58,9 +66,11 @@ impl Continuation {
             StopReason::End
         } else if let Some(reason) = self.output.push(token, receive)? {
             return Ok(Some(reason));
+        } else if outlook.is_complete {
+            StopReason::End
         } else if self.n_tokens == self.max_tokens {
             StopReason::MaxTokens
-        } else if is_full {
+        } else if outlook.is_full {
             StopReason::ContextFull
         } else {
             return Ok(None);

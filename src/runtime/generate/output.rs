@@ -1,6 +1,6 @@
 //! [`Output`]: tokens -> whole characters -> text without stop strings -> receiver.
 
-use super::{Flow, Receive, StopReason};
+use super::{Flow, GenerateOptions, Receive, StopReason};
 use crate::error::Result;
 use crate::runtime::ModelText;
 use crate::text::{Detokenizer, StopMatcher};
@@ -14,15 +14,22 @@ struct Text {
 }
 
 impl Output {
-    pub fn new(text: &ModelText, stop: &[&str], has_receiver: bool) -> Result<Self> {
-        let stop_matcher = StopMatcher::new(stop)?;
-        if !has_receiver && stop.is_empty() {
+    pub fn new(
+        text: &ModelText,
+        options: &GenerateOptions<'_>,
+        has_receiver: bool,
+    ) -> Result<Self> {
+        let stop = StopMatcher::new(options.stop)?;
+        if !has_receiver && options.stop.is_empty() {
             return Ok(Self(None));
         }
-        Ok(Self(Some(Text {
-            detokenizer: Detokenizer::new(text.tokenizer()?.clone(), true),
-            stop: stop_matcher,
-        })))
+        let tokenizer = text.tokenizer()?.clone();
+        let detokenizer = match options.constraint {
+            // It says what comes first, and that is all of the text.
+            Some(_) => Detokenizer::continuing(tokenizer, true),
+            None => Detokenizer::new(tokenizer, true),
+        };
+        Ok(Self(Some(Text { detokenizer, stop })))
     }
 
     pub fn push(&mut self, token: i32, receive: &mut Receive<'_>) -> Result<Option<StopReason>> {

@@ -7,8 +7,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::error::{Error, Result};
+use crate::grammar::Matcher;
 use crate::runtime::batch::ensure_known;
-use crate::runtime::generate::{Continuation, prompt_tokens};
+use crate::runtime::generate::{Continuation, begin_constraint, prompt_tokens};
 use crate::runtime::{
     Cancel, Context, DraftCounts, Flow, GenerateOptions, Lookup, Model, SamplingDevice, StopReason,
 };
@@ -115,6 +116,8 @@ pub(super) struct Parts {
     pub sampling_device: SamplingDevice,
     pub lookup: Lookup,
     pub sampler: Arc<Mutex<Sampler>>,
+    /// Of its constraint, if it has one.
+    pub matcher: Option<Matcher>,
     pub receive: Receiver,
     pub finished: Option<Finished>,
     /// The scheduler's flag and the caller's.
@@ -200,6 +203,7 @@ impl Requests {
                 sampling_device: options.sampling_device,
                 lookup: request.lookup,
                 sampler: request.sampler,
+                matcher: begin_constraint(text, options)?,
                 receive: request
                     .receive
                     .unwrap_or_else(|| Box::new(|_, _| Flow::Continue)),

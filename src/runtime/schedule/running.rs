@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::requests::{Ended, Parts, RequestResult, Waiting};
 use crate::error::{Error, Result, Status};
+use crate::runtime::generate::{Constrained, Outlook};
 use crate::runtime::speculate::{Room, Speculator};
 use crate::runtime::{Context, StopReason};
 
@@ -130,14 +131,17 @@ impl Running {
         self.speculator.was_evaluated(first_row);
         loop {
             self.ensure_wanted()?;
-            let token = self.choose(context)?;
-            let is_full = self.length - self.speculator.n_uncertain() == context.n_ctx();
+            let (token, is_complete) = self.choose(context)?;
+            let outlook = Outlook {
+                is_complete,
+                is_full: self.length - self.speculator.n_uncertain() == context.n_ctx(),
+            };
             let Parts {
                 continuation,
                 receive,
                 ..
             } = &mut self.parts;
-            if let Some(reason) = continuation.push(token, is_full, receive)? {
+            if let Some(reason) = continuation.push(token, outlook, receive)? {
                 return Ok(Some(reason));
             }
             if !self.speculator.confirms(token) {
@@ -159,14 +163,17 @@ impl Running {
         Ok(())
     }
 
-    fn choose(&mut self, context: &mut Context) -> Result<i32> {
+    /// The next token, and whether nothing can follow it in the constraint.
+    fn choose(&mut self, context: &mut Context) -> Result<(i32, bool)> {
         match self.parts.sampler.try_lock() {
             Ok(mut sampler) => {
+                let sampler = &mut Constrained::new(&mut sampler, &mut self.parts.matcher);
                 let device = self.parts.sampling_device;
                 let guesses = self.speculator.guesses();
-                let chooser = device.chooser(context.model(), &sampler, guesses)?;
+                let chooser = device.chooser(context.model(), sampler, guesses)?;
                 self.speculator.choose_by(chooser);
-                self.speculator.sample(context, &mut sampler)
+                let token = self.speculator.sample(context, sampler)?;
+                Ok((token, sampler.is_complete()))
             }
             Err(TryLockError::WouldBlock) => Err(Error::busy(format!(
                 "another call is using the sampler of request {}; give each request its own",

@@ -4,32 +4,35 @@
 //! needs. It is a bound.
 
 use super::{LAYERWISE_FROM, StepSize, inputs_columns, n_sums, product};
-use crate::decoder::{DecoderSpec, DenseForm, ExpertsSpec, MlpSpec, RecurrentSpec};
+use crate::decoder::{
+    DecoderSpec, DenseForm, ExpertsSpec, HeadsSpec, MixerSpec, MlpSpec, RecurrentSpec,
+};
 use crate::kernels::{Activation, Gate};
 use crate::mlx::Device;
 
 /// Layers that MLX schedules together at most.
 const LAYERS_AHEAD: usize = 8;
 
+/// Memories of heads that a token makes at most: faded, changed, and their products with
+/// a key and a query.
+const MEMORIES_PER_TOKEN: usize = 4;
+/// Those that are scheduled at once at most: MLX goes on until 120 of its tasks are left,
+/// of which a token that makes 3 memories takes 18, or one that makes 4 takes 29.
+const MEMORIES_AHEAD: usize = 22;
+
 /// A step of MLX's operations.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct StockShape {
     n_layers: usize,
     hidden: usize,
-    n_heads: usize,
-    /// The most that a layer caches of a token: keys, or values.
-    key_columns: usize,
-    /// Of a token: what attention takes, and what it and what is behind it give.
-    row_columns: usize,
-    attended_columns: usize,
-    /// Of a token in a recurrent layer, besides.
-    recurrent_bytes: usize,
-    /// Of a sequence in a recurrent layer.
-    memory_bytes: usize,
     element: usize,
     device: Device,
-    has_score_cap: bool,
-    /// Arrays of the hidden size that adding attention to the residual stream makes.
+    attention: Option<AttentionNodes>,
+    /// All recurrent layers are alike.
+    recurrent: Option<RecurrentNodes>,
+    /// Layers have both.
+    is_beside: bool,
+    /// Arrays of the hidden size that adding a mixer to the residual stream makes.
     n_sums: usize,
     /// What the feed-forward networks make of each token: that of one layer, and
     /// those of all layers that are scheduled together.
@@ -39,34 +42,47 @@ pub(super) struct StockShape {
     inputs_bytes: usize,
 }
 
+/// What attention makes.
+#[derive(Clone, Copy, Debug)]
+struct AttentionNodes {
+    n_heads: usize,
+    /// The most that a layer caches of a token: keys, or values.
+    key_columns: usize,
+    /// Of a token: what attention takes, and what it and what is behind it give.
+    row_columns: usize,
+    attended_columns: usize,
+    has_score_cap: bool,
+}
+
+/// What a recurrent mixer makes.
+#[derive(Clone, Copy, Debug)]
+struct RecurrentNodes {
+    /// Of a token: what is projected, and what is mixed.
+    row_columns: usize,
+    mixed_columns: usize,
+    /// In float32, besides.
+    wide_bytes: usize,
+    /// The memories of a sequence.
+    memory_bytes: usize,
+}
+
 impl StockShape {
     pub fn new(spec: &DecoderSpec, element: usize, device: Device) -> Self {
-        let mlps = spec.mlps.iter();
-        let mlp_bytes: Vec<usize> = mlps.map(|mlp| mlp_bytes(spec, mlp, element)).collect();
-        let largest = |of: fn(&RecurrentSpec) -> usize| spec.recurrent().map(of).max().unwrap_or(0);
-        let attended = spec.widest_attended();
-        let gates = if spec.gates_attention { 2 } else { 0 } * attended;
-        let row_columns = spec.widest_rows() + latent_columns(spec) + gates;
-        let attended_columns = attended + seen_columns(spec);
-        let heads = spec.heads.iter();
-        let key_columns = heads.map(|heads| heads.n_kv_heads * heads.head_dim);
+        let layers = || 0..spec.n_layers;
+        let mlp_bytes = |layer| mlp_bytes(spec, layer, element);
+        let mlp_bytes: Vec<usize> = layers().map(mlp_bytes).collect();
+        let has_norm_after = layers().any(|layer| spec.has_norm_after_attention(layer));
+        let attends = spec.mixers.iter().any(MixerSpec::attends);
+        let is_both = |mixer: &MixerSpec| matches!(mixer, MixerSpec::Both(_));
         Self {
             n_layers: spec.n_layers,
             hidden: spec.hidden_size,
-            n_heads: spec.n_heads,
-            key_columns: key_columns.max().unwrap_or(0),
-            row_columns: row_columns.max(largest(RecurrentSpec::row_columns)),
-            attended_columns: attended_columns.max(largest(RecurrentSpec::mixed_columns)),
-            recurrent_bytes: largest(RecurrentSpec::stock_floats) * size_of::<f32>(),
-            memory_bytes: largest(RecurrentSpec::stock_memory_bytes),
             element,
             device,
-            has_score_cap: spec.score_cap.is_some(),
-            n_sums: n_sums(
-                spec,
-                spec.has_norm_after_attention(),
-                spec.branch_scales.mixer,
-            ),
+            attention: attends.then(|| AttentionNodes::new(spec)),
+            recurrent: spec.recurrent().next().map(RecurrentNodes::new),
+            is_beside: spec.mixers.iter().any(is_both),
+            n_sums: n_sums(spec, has_norm_after, spec.branch_scales.mixer),
             mlp_bytes: largest_group(&mlp_bytes, 1),
             mlps_bytes: largest_group(&mlp_bytes, LAYERS_AHEAD),
             inputs_bytes: inputs_columns(spec) * (4 * element + 3 * size_of::<f32>()),
@@ -89,36 +105,87 @@ impl StockShape {
             1 => self.mlp_bytes,
             _ => self.mlps_bytes,
         };
-        let columns = self.hidden + n_layers * self.attention_columns(step.n_sequences);
-        let recurrent_bytes = n_layers * self.recurrent_bytes;
-        let bytes = columns * self.element + mlp_bytes + recurrent_bytes + self.inputs_bytes;
+        let columns = self.hidden + n_layers * 4 * self.n_sums * self.hidden;
+        let bytes = columns * self.element + mlp_bytes + self.inputs_bytes;
         product([step.n_tokens, bytes])
-            .saturating_add(product([n_layers, self.score_bytes(step)]))
-            .saturating_add(product([n_layers, step.n_sequences, self.memory_bytes]))
+            .saturating_add(product([n_layers, self.mixer_bytes(step)]))
+            .saturating_add(self.memory_bytes(step, n_layers))
     }
 
-    /// What a layer's attention makes of each token.
-    fn attention_columns(&self, n_sequences: usize) -> usize {
-        // Each sequence's part by itself, and then all of them next to each other.
-        let attended = if n_sequences > 1 { 2 } else { 1 } * self.attended_columns;
-        // Norms, rotations, biases and sums are nodes too.
-        4 * self.row_columns + 3 * attended + 4 * self.n_sums * self.hidden
+    /// Of one layer, but for memories.
+    fn mixer_bytes(&self, step: &StepSize) -> usize {
+        let attention = self.attention.map_or(0, |nodes| nodes.bytes(step, self));
+        let recurrent = self.recurrent.map_or(0, |nodes| nodes.bytes(step, self));
+        match self.is_beside {
+            true => attention.saturating_add(recurrent),
+            false => attention.max(recurrent),
+        }
+    }
+
+    fn memory_bytes(&self, step: &StepSize, n_layers: usize) -> usize {
+        let n_memories = product([step.n_tokens, n_layers, MEMORIES_PER_TOKEN]);
+        let bytes = self.recurrent.map_or(0, |nodes| nodes.memory_bytes);
+        product([n_memories.min(MEMORIES_AHEAD), bytes])
+    }
+}
+
+impl AttentionNodes {
+    fn new(spec: &DecoderSpec) -> AttentionNodes {
+        let attended = spec.widest_attended();
+        let gates = if spec.gates_attention { 2 } else { 0 } * attended;
+        let key_columns = |heads: &HeadsSpec| heads.n_kv_heads * heads.head_dim;
+        AttentionNodes {
+            n_heads: spec.n_heads,
+            key_columns: spec.heads.iter().map(key_columns).max().unwrap_or(0),
+            row_columns: spec.widest_rows() + latent_columns(spec) + gates,
+            attended_columns: attended + seen_columns(spec),
+            has_score_cap: spec.score_cap.is_some(),
+        }
+    }
+
+    fn bytes(&self, step: &StepSize, shape: &StockShape) -> usize {
+        let columns = mixer_columns(step, self.row_columns, self.attended_columns);
+        product([step.n_tokens, columns, shape.element])
+            .saturating_add(self.score_bytes(step, shape))
     }
 
     /// MLX's attention on the CPU makes all scores before it weighs them, and a
     /// mask; bounded ones, their mask, keys and values in float32.
-    fn score_bytes(&self, step: &StepSize) -> usize {
-        if self.device != Device::Cpu {
+    fn score_bytes(&self, step: &StepSize, shape: &StockShape) -> usize {
+        if shape.device != Device::Cpu {
             return 0;
         }
         let wide = size_of::<f32>();
         let (per_position, cached) = match self.has_score_cap {
             true => ((self.n_heads + 1) * wide + 1, 2 * self.key_columns * wide),
-            false => (self.n_heads * self.element + 1, 0),
+            false => (self.n_heads * shape.element + 1, 0),
         };
         product([step.n_tokens, step.n_positions, per_position])
             .saturating_add(product([step.n_positions, cached]))
     }
+}
+
+impl RecurrentNodes {
+    fn new(recurrent: &RecurrentSpec) -> RecurrentNodes {
+        RecurrentNodes {
+            row_columns: recurrent.row_columns(),
+            mixed_columns: recurrent.mixed_columns(),
+            wide_bytes: recurrent.stock_floats() * size_of::<f32>(),
+            memory_bytes: recurrent.memory_bytes(),
+        }
+    }
+
+    fn bytes(&self, step: &StepSize, shape: &StockShape) -> usize {
+        let columns = mixer_columns(step, self.row_columns, self.mixed_columns);
+        product([step.n_tokens, columns * shape.element + self.wide_bytes])
+    }
+}
+
+/// What a mixer makes of each token: norms, rotations and biases are nodes too.
+fn mixer_columns(step: &StepSize, row_columns: usize, attended_columns: usize) -> usize {
+    // Each sequence's part by itself, and then all of them next to each other.
+    let attended = if step.n_sequences > 1 { 2 } else { 1 } * attended_columns;
+    4 * row_columns + 3 * attended
 }
 
 /// Projected in front of the rows that attention takes, if these are made of latent
@@ -137,30 +204,34 @@ fn seen_columns(spec: &DecoderSpec) -> usize {
 }
 
 /// What a feed-forward network makes of each token.
-fn mlp_bytes(spec: &DecoderSpec, mlp: &MlpSpec, element: usize) -> usize {
+fn mlp_bytes(spec: &DecoderSpec, layer: usize, element: usize) -> usize {
     let hidden = spec.hidden_size;
     let inputs = spec.layer_inputs.map_or(0, |inputs| {
         inputs.columns * (2 * element + 3 * size_of::<f32>()) + 8 * hidden * element
     });
     let sums =
-        2 * n_sums(spec, spec.has_norm_after_mlp(), spec.branch_scales.mlp) * hidden * element
+        2 * n_sums(spec, spec.has_norm_after_mlp(layer), spec.branch_scales.mlp) * hidden * element
             + inputs;
+    // Predicted, corrected, and with inputs, each by way of float32; in front of the first
+    // layer they are normalized.
     let states = spec.altup.map_or(0, |altup| altup.states.width());
-    let sums = sums + 12 * states * size_of::<f32>();
+    let sums = sums + states * (7 * size_of::<f32>() + 4 * widened_bytes(element));
     let beside = spec.experts_beside;
     let sums = sums
         + beside.map_or(0, |experts| {
             experts_bytes(hidden, &experts, element) + 8 * hidden * size_of::<f32>()
         });
-    match mlp {
+    match &spec.mlps[layer] {
         MlpSpec::None => 0,
         MlpSpec::Dense(dense) => {
-            let gate = match dense.form {
-                DenseForm::Gated(gate) => gate,
-                DenseForm::Plain(activation) => Gate::Times(activation),
+            let inner = match dense.form {
+                DenseForm::Gated(gate) => gate_bytes(gate, element),
+                DenseForm::Plain(activation) => plain_bytes(activation, element),
             };
-            let cut = dense.cutoff.map_or(0, |_| 5 * size_of::<f32>());
-            sums + dense.intermediate_size * (gate_bytes(gate, element) + cut)
+            // Their squares, for the deviation, and what is above the least one.
+            let cut = |_| 2 * size_of::<f32>() + widened_bytes(element);
+            let cut = dense.cutoff.map_or(0, cut);
+            sums + dense.intermediate_size * (inner + cut)
         }
         MlpSpec::Experts(experts) => sums + experts_bytes(hidden, experts, element),
     }
@@ -184,12 +255,30 @@ fn experts_bytes(hidden: usize, experts: &ExpertsSpec, element: usize) -> usize 
 /// through them, and what becomes of them, which all but one activation computes in
 /// float32.
 fn gate_bytes(gate: Gate, element: usize) -> usize {
-    let n_wide = match gate {
-        Gate::Times(Activation::Silu) => return 4 * element,
-        Gate::Times(_) => 3,
-        Gate::ClampedSwiglu { .. } => 4,
-    };
-    2 * element + n_wide * size_of::<f32>()
+    let wide = size_of::<f32>();
+    2 * element
+        + match gate {
+            Gate::Times(Activation::Silu) => 2 * element,
+            Gate::Times(Activation::Gelu | Activation::GeluTanh) => wide + widened_bytes(element),
+            Gate::Times(_) | Gate::Absent(_) => 3 * wide,
+            Gate::ClampedSwiglu { .. } => 4 * wide,
+        }
+}
+
+/// The same of a network without gates.
+fn plain_bytes(activation: Activation, element: usize) -> usize {
+    match activation {
+        Activation::ReluSquared => element + size_of::<f32>() + widened_bytes(element),
+        other => gate_bytes(Gate::Times(other), element),
+    }
+}
+
+/// What an element takes as float32, and when it comes back from there.
+fn widened_bytes(element: usize) -> usize {
+    match element == size_of::<f32>() {
+        true => 0,
+        false => size_of::<f32>() + element,
+    }
 }
 
 /// The largest sum of `n` layers that are evaluated together.

@@ -86,7 +86,7 @@ impl<'a> DraftModel<'a> {
             if guesses.len() == n || self.context.model().text().is_end(token) {
                 return Ok(guesses);
             }
-            self.sampler.accept(token);
+            self.sampler.accept(token)?;
             self.append(&[token], cancel)?;
         }
     }

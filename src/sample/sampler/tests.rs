@@ -135,7 +135,7 @@ fn greedy_obeys_penalties() {
     });
     let logits = Logits::F32(&[1.0, 2.0, 0.5]);
     assert_eq!(sampler.sample(logits).unwrap(), 1);
-    sampler.accept(1);
+    sampler.accept(1).unwrap();
     assert_eq!(sampler.sample(logits).unwrap(), 0);
     sampler.reset();
     assert_eq!(sampler.sample(logits).unwrap(), 1);
@@ -245,11 +245,11 @@ fn buffers_stop_growing_after_the_first_token() {
         ..warm(6)
     });
     let first = sampler.sample(Logits::F32(&logits)).unwrap();
-    sampler.accept(first);
+    sampler.accept(first).unwrap();
     let buffer = (sampler.candidates.as_ptr(), sampler.candidates.capacity());
     for _ in 0..200 {
         let token = sampler.sample(Logits::F32(&logits)).unwrap();
-        sampler.accept(token);
+        sampler.accept(token).unwrap();
     }
     assert_eq!(
         (sampler.candidates.as_ptr(), sampler.candidates.capacity()),
@@ -299,7 +299,7 @@ proptest! {
             temperature, top_k, top_p, min_p, repetition_penalty, presence_penalty,
             frequency_penalty, repetition_window, seed: 0,
         });
-        accepted.into_iter().for_each(|token| sampler.accept(token));
+        accepted.into_iter().for_each(|token| sampler.accept(token).unwrap());
         if let Ok(token) = sampler.sample(Logits::F32(&logits)) {
             prop_assert!(!logits[token as usize].is_nan());
         }

@@ -3,8 +3,8 @@
 //! A template sees what transformers gives it: the same variables, Python's way
 //! of writing values, and the functions that published templates call.
 //!
-//! It is a program from the checkpoint's author. Its steps, its recursion, its output
-//! and, with the library's allocator, what it keeps in variables are limited.
+//! It is a program from the checkpoint's author. Its steps, its recursion, its output, its
+//! time and, with the library's allocator, what it keeps in variables are limited.
 
 mod clock;
 mod continuation;
@@ -14,8 +14,7 @@ mod request;
 mod thread;
 
 use std::io;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::Serde;
@@ -24,6 +23,7 @@ use minijinja_contrib::pycompat::unknown_method_callback;
 use serde_json::Map;
 
 use self::request::Request;
+use self::thread::Excess;
 use super::config::NamedTemplate;
 use crate::error::{Error, Result};
 
@@ -46,8 +46,9 @@ const TOOL_USE: &str = "tool_use";
 #[derive(Debug)]
 pub struct ChatTemplate {
     compiled: Arc<Compiled>,
-    /// A template that exceeds its memory keeps it for good, so it gets no second chance.
-    was_stopped: AtomicBool,
+    /// A template that exceeds its memory keeps it for good, and one that exceeds its time
+    /// may go on for long, so it gets no second chance.
+    stopped: OnceLock<Excess>,
 }
 
 #[derive(Debug)]
@@ -68,11 +69,14 @@ impl ChatTemplate {
         }
         let source_bytes = templates.iter().map(|template| template.source.len()).sum();
         let owned = templates.to_vec();
-        let env = thread::run(source_bytes, move || compile(&owned))?.ok_or_else(|| {
+        let env = thread::run(source_bytes, move || compile(&owned))?.map_err(|excess| {
+            let more = match excess {
+                Excess::Bytes(bytes) => format!("{bytes} bytes in memory"),
+                Excess::Time(time) => format!("{} seconds to compile", time.as_secs()),
+            };
             Error::format(format!(
-                "the chat templates of this checkpoint take more than {} bytes in memory; give \
-                 prompts as text or tokens",
-                thread::most_bytes(source_bytes)
+                "the chat templates of this checkpoint take more than {more}; give prompts as \
+                 text or tokens"
             ))
         })?;
         let owned = |&(key, content): &(&str, &str)| (key.to_owned(), content.to_owned());
@@ -82,7 +86,7 @@ impl ChatTemplate {
                 templates: templates.to_vec(),
                 special_tokens: special_tokens.iter().map(owned).collect(),
             }),
-            was_stopped: AtomicBool::new(false),
+            stopped: OnceLock::new(),
         })
     }
 
@@ -115,23 +119,22 @@ impl ChatTemplate {
     /// # Errors
     /// As for [`render`](Self::render).
     pub fn render_at(&self, request_json: &str, now: CivilTime) -> Result<String> {
-        if self.was_stopped.load(Ordering::Relaxed) {
-            return Err(stopped(request_json.len()));
+        if let Some(excess) = self.stopped.get() {
+            return Err(stopped(*excess));
         }
         let (compiled, request) = (self.compiled.clone(), request_json.to_owned());
         let rendered = thread::run(request.len(), move || compiled.render(&request, now))?;
-        rendered.ok_or_else(|| {
-            self.was_stopped.store(true, Ordering::Relaxed);
-            stopped(request_json.len())
-        })
+        rendered.map_err(|excess| stopped(*self.stopped.get_or_init(|| excess)))
     }
 }
 
-fn stopped(request_bytes: usize) -> Error {
+fn stopped(excess: Excess) -> Error {
+    let what = match excess {
+        Excess::Bytes(bytes) => format!("keeps more than {bytes} bytes in variables"),
+        Excess::Time(time) => format!("takes more than {} seconds", time.as_secs()),
+    };
     Error::format(format!(
-        "a chat template of this checkpoint keeps more than {} bytes in variables for a request \
-         of {request_bytes} bytes; give the prompt as text or tokens",
-        thread::most_bytes(request_bytes)
+        "a chat template of this checkpoint {what}; give prompts as text or tokens"
     ))
 }
 

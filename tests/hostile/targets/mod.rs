@@ -6,6 +6,7 @@
 
 mod adapter;
 mod checkpoint;
+mod constraint;
 mod files;
 mod model;
 mod saved;
@@ -67,6 +68,11 @@ pub const TARGETS: &[Target] = &[
         name: "chat",
         run: text::run_chat,
         seeds: text::chat_seeds,
+    },
+    Target {
+        name: "constraint",
+        run: constraint::run,
+        seeds: constraint::seeds,
     },
     Target {
         name: "adapter",

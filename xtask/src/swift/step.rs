@@ -52,9 +52,24 @@ impl Build {
             library,
             cache: cache::location()?,
         };
-        fs::create_dir_all(&build.folder)?;
+        build.begin_anew_with_another_header()?;
         fs::write(build.folder.join("umrt.pc"), build.pkg_config())?;
         Ok(build)
+    }
+
+    /// SwiftPM does not notice that the header of a system library has changed.
+    fn begin_anew_with_another_header(&self) -> Result<()> {
+        let header = fs::read(root().join("include/umrt.h"))?;
+        let compiled = self.folder.join("umrt.h");
+        if fs::read(&compiled).is_ok_and(|compiled| compiled == header) {
+            return Ok(());
+        }
+        if self.folder.exists() {
+            fs::remove_dir_all(&self.folder)?;
+        }
+        fs::create_dir_all(&self.folder)?;
+        fs::write(compiled, header)?;
+        Ok(())
     }
 
     /// The library where cargo built it, as an installed one would describe itself.

@@ -12,9 +12,11 @@ from ._declare import FUNCTIONS, Struct
 from ._load import find, load
 from .adapter import *
 from .cancel import *
+from .constraint import *
 from .context import *
 from .embedding import *
 from .estimate import *
+from .evaluation import *
 from .generate import *
 from .guard import *
 from .library import *

@@ -1,19 +1,10 @@
-"""Contexts, sequences, evaluation and logits. Mirrors src/capi/context.rs."""
+"""Contexts and their sequences. Mirrors src/capi/context.rs."""
 
 from __future__ import annotations
 
-from ctypes import (
-    POINTER,
-    c_float,
-    c_int32,
-    c_size_t,
-    c_uint8,
-    c_uint32,
-    c_uint64,
-    c_void_p,
-)
+from ctypes import POINTER, c_int32, c_uint32, c_uint64
 
-from ._declare import HANDLE, NEEDED, NEW_HANDLE, STATUS, Struct, declare
+from ._declare import HANDLE, NEW_HANDLE, STATUS, Struct, declare
 from .memory import MemoryInfo
 
 KV_COMPUTED = 0
@@ -79,25 +70,6 @@ class Perf(Struct):
     ]
 
 
-class Batch(Struct):
-    _fields_ = [
-        ("struct_size", c_uint32),
-        ("n_tokens", c_uint32),
-        ("tokens", POINTER(c_int32)),
-        ("seq_ids", POINTER(c_int32)),
-        ("want_logits", POINTER(c_uint8)),
-        ("deadline_ms", c_uint32),
-        ("reserved", c_uint32),
-    ]
-
-
-class EvalResult(Struct):
-    _fields_ = [
-        ("struct_size", c_uint32),
-        ("n_logits", c_uint32),
-    ]
-
-
 declare(
     {
         "umrt_ctx_new": (STATUS, [HANDLE, POINTER(CtxParams), NEW_HANDLE]),
@@ -109,8 +81,5 @@ declare(
         "umrt_seq_length": (STATUS, [HANDLE, c_int32, POINTER(c_uint32)]),
         "umrt_seq_fork": (STATUS, [HANDLE, c_int32, c_int32]),
         "umrt_seq_trim": (STATUS, [HANDLE, c_int32, c_uint32]),
-        "umrt_eval": (STATUS, [HANDLE, POINTER(Batch), HANDLE, POINTER(EvalResult)]),
-        "umrt_logits": (STATUS, [HANDLE, c_size_t, POINTER(c_float), c_size_t, NEEDED]),
-        "umrt_logits_view": (STATUS, [HANDLE, c_size_t, POINTER(c_void_p)]),
     }
 )

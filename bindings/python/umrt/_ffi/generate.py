@@ -49,6 +49,7 @@ class GenerateParams(Struct):
         ("ngram", c_uint32),
         ("deadline_ms", c_uint32),
         ("sampling_device", c_uint32),
+        ("constraint", c_void_p),
     ]
 
 

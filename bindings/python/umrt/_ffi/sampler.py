@@ -28,6 +28,7 @@ declare(
         "umrt_sampler_new": (STATUS, [POINTER(SamplerParams), NEW_HANDLE]),
         "umrt_sampler_reset": (STATUS, [HANDLE]),
         "umrt_sampler_accept": (STATUS, [HANDLE, c_int32]),
+        "umrt_sampler_constrain": (STATUS, [HANDLE, HANDLE]),
         "umrt_sampler_free": (None, [HANDLE]),
         "umrt_sample": (STATUS, [HANDLE, HANDLE, c_size_t, POINTER(c_int32)]),
     }

@@ -88,6 +88,8 @@ extension Context {
     ///     where penalties are `.unsupported`, as all is if the model computes on the CPU.
     ///     The tokens are the same: at temperature 0 exactly, above unless a draw is within
     ///     2e-6 of the probability that decides between two.
+    ///   - constraint: What the text may be; nil: any. It is whole if the model ended it
+    ///     (`.end`), else a beginning. The CPU chooses its tokens.
     ///   - onEnd: Hears what the generation did, on the context's thread, before the
     ///     stream ends; not if it failed or was cancelled.
     /// - Returns: A stream that throws `UmrtError` with `.invalidArgument`, `.unsupported` (see
@@ -104,12 +106,13 @@ extension Context {
         sampler: Sampler? = nil,
         timeout: Duration? = nil,
         samplingDevice: Model.Device = .automatic,
+        constraint: Constraint? = nil,
         onEnd: (@Sendable (GenerationResult) -> Void)? = nil
     ) -> AsyncThrowingStream<String, any Error> {
         let request = GenerationRequest(
             prompt, maxTokens: maxTokens, sampling: sampling, stop: stop,
             sequence: sequence, ignoresEnd: ignoresEnd, sampler: sampler, timeout: timeout,
-            samplingDevice: samplingDevice)
+            samplingDevice: samplingDevice, constraint: constraint)
         let (stream, pieces) = AsyncThrowingStream<String, any Error>.makeStream()
         do {
             let cancel = try Cancel()
@@ -144,12 +147,13 @@ extension Context {
         ignoresEnd: Bool = false,
         sampler: Sampler? = nil,
         timeout: Duration? = nil,
-        samplingDevice: Model.Device = .automatic
+        samplingDevice: Model.Device = .automatic,
+        constraint: Constraint? = nil
     ) async throws -> Completion {
         let request = GenerationRequest(
             prompt, maxTokens: maxTokens, sampling: sampling, stop: stop,
             sequence: sequence, ignoresEnd: ignoresEnd, sampler: sampler, timeout: timeout,
-            samplingDevice: samplingDevice)
+            samplingDevice: samplingDevice, constraint: constraint)
         return try await worker.run { cancel in
             var text = ""
             let result = try request.run(in: self.handle, cancel) { text += $0 }

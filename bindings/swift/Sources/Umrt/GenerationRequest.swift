@@ -12,6 +12,8 @@ public struct GenerationRequest: Sendable {
     public var timeout: Duration?
     /// Where tokens are chosen; see `Context.generate`.
     public var samplingDevice: Model.Device
+    /// What the text may be; nil: any.
+    public var constraint: Constraint?
     var sequence = 0
 
     public init(
@@ -22,7 +24,8 @@ public struct GenerationRequest: Sendable {
         ignoresEnd: Bool = false,
         sampler: Sampler? = nil,
         timeout: Duration? = nil,
-        samplingDevice: Model.Device = .automatic
+        samplingDevice: Model.Device = .automatic,
+        constraint: Constraint? = nil
     ) {
         self.prompt = prompt
         self.maxTokens = maxTokens
@@ -32,17 +35,18 @@ public struct GenerationRequest: Sendable {
         self.sampler = sampler
         self.timeout = timeout
         self.samplingDevice = samplingDevice
+        self.constraint = constraint
     }
 
     init(
         _ prompt: Prompt, maxTokens: Int, sampling: Sampling, stop: [String],
         sequence: Int, ignoresEnd: Bool, sampler: Sampler?, timeout: Duration?,
-        samplingDevice: Model.Device
+        samplingDevice: Model.Device, constraint: Constraint?
     ) {
         self.init(
             prompt, maxTokens: maxTokens, sampling: sampling, stop: stop,
             ignoresEnd: ignoresEnd, sampler: sampler, timeout: timeout,
-            samplingDevice: samplingDevice)
+            samplingDevice: samplingDevice, constraint: constraint)
         self.sequence = sequence
     }
 
@@ -73,7 +77,9 @@ public struct GenerationRequest: Sendable {
                 params.stop = texts
                 params.n_stop = n
                 try withPrompt(&params) { params in
-                    try withSampler(&params, body)
+                    try withSampler(&params) { params in
+                        try withConstraint(&params, body)
+                    }
                 }
             }
         }
@@ -130,6 +136,18 @@ public struct GenerationRequest: Sendable {
         }
         try sampler.handle.use {
             params.sampler = $0
+            try body(&params)
+        }
+    }
+
+    private func withConstraint(
+        _ params: inout umrt_generate_params, _ body: (inout umrt_generate_params) throws -> Void
+    ) throws {
+        guard let constraint else {
+            return try body(&params)
+        }
+        try constraint.handle.use {
+            params.constraint = $0
             try body(&params)
         }
     }

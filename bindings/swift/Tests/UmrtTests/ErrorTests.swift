@@ -30,6 +30,19 @@ extension UmrtTests {
             #expect(error.message.contains("tokenizer"))
         }
 
+        @Test func whatIsWrongWithAConstraintIsTold() async throws {
+            let model = try await Model.open(chatPath)
+            let cases: [(Constraint.Kind, Status)] = [
+                (.regex("("), .invalidArgument),
+                (.jsonSchema("{"), .invalidArgument),
+                (.jsonSchema(#"{"not": {}}"#), .unsupported),
+            ]
+            for (kind, status) in cases {
+                let error = try await failure { try await model.makeConstraint(kind) }
+                #expect(error.status == status)
+            }
+        }
+
         @Test func failuresComeOutOfTheStream() async throws {
             let context = try await Model.open(chatPath).makeContext()
             let cases: [(AsyncThrowingStream<String, any Error>, String)] = [

@@ -54,6 +54,29 @@ extension UmrtTests {
             #expect(fromChat.result.promptTokens == tokens.count)
         }
 
+        @Test func textsAreWhatTheirConstraintDescribes() async throws {
+            let model = try await Model.open(talesPath)
+            let context = try await model.makeContext()
+            let date = try await model.makeConstraint(.regex("[0-9]{4}-[0-9]{2}-[0-9]{2}"))
+            let warm = Sampling(temperature: 1, seed: 3)
+            let dated = try await context.complete(
+                "It was on ", maxTokens: 40, sampling: warm, constraint: date)
+            #expect(dated.text.wholeMatch(of: /[0-9]{4}-[0-9]{2}-[0-9]{2}/) != nil)
+            #expect(dated.result.stopReason == .end)
+
+            try await context.trim(keeping: 0)
+            let schema = """
+                {"type": "object", "required": ["age"], "additionalProperties": false,
+                 "properties": {"age": {"type": "integer", "minimum": 0, "maximum": 120}}}
+                """
+            let person = try await model.makeConstraint(.jsonSchema(schema))
+            let request = GenerationRequest("A fox: ", maxTokens: 100, constraint: person)
+            let results = try await context.complete([request])
+            let text = try #require(results.first).get().text
+            let ages = try JSONDecoder().decode([String: Int].self, from: Data(text.utf8))
+            #expect(ages.keys.elementsEqual(["age"]))
+        }
+
         @Test func theStreamAndTheWholeTextAreTheSame() async throws {
             let context = try await Model.open(talesPath).makeContext()
             let pieces = try await collect(context.generate("Once upon a time", maxTokens: 60))

@@ -27,15 +27,21 @@ fn a_long_context_is_cut_and_merged() {
         segments: vec![(5_000, 2)],
         float: Float::Bf16,
         format: BF16,
-        window: Some(4_100),
+        reach: Reach::Window(4_100),
         key_dim: 256,
         value_dim: 256,
         ..shape.clone()
     };
-    for shape in [shape, windowed] {
+    // The second token is the first of its chunk.
+    let chunked = Shape {
+        segments: vec![(4_999, 2)],
+        reach: Reach::Chunk(5_000),
+        ..windowed.clone()
+    };
+    for shape in [shape, windowed, chunked] {
         let case = shape.case();
         plans(&case, |job, plan| {
-            assert_eq!(plan.n_cuts > 1, job.segment.start == 5_000);
+            assert_eq!(plan.n_cuts > 1, job.segment.start > 4_000);
         });
         case.check();
     }
@@ -43,10 +49,17 @@ fn a_long_context_is_cut_and_merged() {
 
 #[test]
 fn pieces_cover_what_is_seen_exactly_once() {
-    for (n_tokens, start, window) in [(1, 9_000, None), (30, 2_000, Some(700)), (200, 0, None)] {
+    let steps = [
+        (1, 9_000, Reach::All),
+        (30, 2_000, Reach::Window(700)),
+        (30, 2_000, Reach::Chunk(700)),
+        (30, 2_000, Reach::Chunk(7)),
+        (200, 0, Reach::All),
+    ];
+    for (n_tokens, start, reach) in steps {
         let shape = Shape {
             segments: vec![(start, n_tokens)],
-            window,
+            reach,
             group: 5,
             n_kv_heads: 2,
             key_dim: 6,
@@ -145,6 +158,12 @@ fn sequences_do_not_depend_on_each_other() {
 
 #[test]
 fn heads_are_normalized_and_rotated_by_their_positions() {
+    for norms_behind_rotation in [false, true] {
+        turn_heads(norms_behind_rotation);
+    }
+}
+
+fn turn_heads(norms_behind_rotation: bool) {
     let shape = Shape {
         segments: vec![(100, 2), (7, 40)],
         n_kv_heads: 2,
@@ -164,6 +183,7 @@ fn heads_are_normalized_and_rotated_by_their_positions() {
     let turning = AttentionStep {
         query_norm: Some(norm(&weights[0][..])),
         key_norm: Some(norm(&weights[1][..])),
+        norms_behind_rotation,
         table: Some(&table),
         ..case.step()
     };
@@ -176,7 +196,11 @@ fn heads_are_normalized_and_rotated_by_their_positions() {
             if head < 6 {
                 let norm = norm(&weights[usize::from(head >= 4)][..]);
                 let (x, out) = (Floats::from(&x[..]), FloatsMut::from(&mut out[..]));
-                table.norm_and_rotate(Level::detect(), index, &norm, x, 64, out);
+                let level = Level::detect();
+                match norms_behind_rotation {
+                    true => table.rotate_and_norm(level, index, &norm, x, out),
+                    false => table.norm_and_rotate(level, index, &norm, x, 64, out),
+                }
             }
             rows.extend(out);
         }
@@ -196,16 +220,24 @@ fn heads_are_normalized_and_rotated_by_their_positions() {
 
 #[test]
 fn what_a_query_does_not_see_cannot_reach_it() {
-    for group in [1, 3] {
+    // Which position none of the tokens sees, and which one the first five.
+    let reaches = [(Reach::Window(70), 0, 55), (Reach::Chunk(25), 55, 110)];
+    for (group, (reach, unseen, soon_unseen)) in [1, 3]
+        .into_iter()
+        .flat_map(|group| reaches.map(|reach| (group, reach)))
+    {
         let shape = Shape {
             segments: vec![(120, 9)],
             group,
-            window: Some(70),
+            reach,
             ..Shape::smallest()
         };
-        // Seen by the last token alone, by none, and by the first five.
+        // The last one is seen by the last token alone.
+        let poisoned = [unseen, soon_unseen, 128];
         let poison = |is_key: bool, position: usize, column: usize| match position {
-            128 | 0 | 55 => Some(if is_key { f32::NAN } else { f32::INFINITY }),
+            position if poisoned.contains(&position) => {
+                Some(if is_key { f32::NAN } else { f32::INFINITY })
+            }
             125 if !is_key && column == 0 => Some(f32::INFINITY),
             _ => None,
         };
@@ -214,7 +246,7 @@ fn what_a_query_does_not_see_cannot_reach_it() {
             let found = unpacked(Float::F32, &case.run(level, &Pool::new(1)));
             for (row, found) in found.chunks(64).enumerate() {
                 match row / group {
-                    // Position 55 leaves the window of 70 with token 5.
+                    // Token 5 is the first that does not see what the others saw.
                     0..5 | 8 => assert!(found.iter().all(|x| x.is_nan()), "{level:?} {row}"),
                     _ => {
                         assert_eq!(found[0], f64::INFINITY, "{level:?} {row}");
@@ -312,9 +344,13 @@ fn queries_are_scaled_by_their_positions() {
     let scale = PositionScale {
         beta: 0.5,
         length: 16.0,
+        offset: 0,
     };
     assert_eq!(scale.at(15), 1.0);
     assert_eq!(scale.at(47), 1.0 + 0.5 * 3_f32.ln());
+    let from_one = PositionScale { offset: 1, ..scale };
+    assert_eq!(from_one.at(14), 1.0);
+    assert_eq!(from_one.at(15), scale.at(16));
     let shape = Shape {
         segments: vec![(14, 4), (100, 1)],
         group: 2,

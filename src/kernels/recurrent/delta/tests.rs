@@ -1,7 +1,10 @@
+use std::sync::Arc;
+
 use proptest::prelude::*;
 
 use super::super::gate::GroupNorm;
-use super::super::tests::{floats, memory, segments};
+use super::super::state::StateMemory;
+use super::super::tests::{floats, lengths, memory, segments, traded};
 use super::*;
 use crate::kernels::activation::{Activation, Gate};
 use crate::kernels::float::Float;
@@ -194,16 +197,15 @@ proptest! {
     #[test]
     fn results_do_not_depend_on_how_tokens_are_cut_nor_on_threads(
         (n_key_heads, key_dim, values_per_key, value_dim) in (1_usize..4, 1_usize..20, 1_usize..3, 1_usize..40),
-        cuts in prop::collection::vec(1_usize..40, 1..5),
+        cuts in lengths(),
         seed: u32,
     ) {
         let shape = DeltaShape { n_key_heads, key_dim, values_per_key, value_dim, doubles_beta: false };
         let n: usize = cuts.iter().sum();
         let case = Case::new(shape, true, Float::Bf16, n, seed);
-        let run = |n_threads, cuts: &[usize]| {
-            let state = memory(shape.state());
+        let run = |n_threads, (segments, state): (Vec<StateSegment>, Arc<StateMemory>)| {
             let mut out = Packed::unset(Float::Bf16, 0, n * shape.columns());
-            for segment in segments(cuts, &state) {
+            for segment in segments {
                 let step = case.step(0);
                 // SAFETY: the states are this test's.
                 unsafe { gated_delta(&Pool::new(n_threads), &step, &[segment], out.floats_mut()) };
@@ -212,9 +214,14 @@ proptest! {
         };
         let mut firsts = vec![0];
         firsts.extend(cuts.iter().scan(0, |sum, cut| { *sum += cut; Some(*sum) }));
-        let whole = run(1, &[0, n]);
-        prop_assert_eq!(&run(3, &[0, n]), &whole);
-        prop_assert_eq!(&run(2, &firsts), &whole);
+        let in_place = |cuts: &[usize]| {
+            let state = memory(shape.state());
+            (segments(cuts, &state), state)
+        };
+        let whole = run(1, in_place(&[0, n]));
+        prop_assert_eq!(&run(3, in_place(&[0, n])), &whole);
+        prop_assert_eq!(&run(2, in_place(&firsts)), &whole);
+        prop_assert_eq!(&run(2, traded(&firsts, shape.state())), &whole);
     }
 }
 

@@ -1,6 +1,9 @@
+use std::sync::Arc;
+
 use proptest::prelude::*;
 
-use super::super::tests::{floats, memory, segments};
+use super::super::state::StateMemory;
+use super::super::tests::{floats, lengths, memory, segments, traded};
 use super::*;
 use crate::kernels::float::Float;
 use crate::kernels::testing::{FLOATS, Packed, assert_all_close, values};
@@ -145,14 +148,13 @@ proptest! {
 
     #[test]
     fn results_do_not_depend_on_how_tokens_are_cut_nor_on_threads(
-        shape in shapes(), cuts in prop::collection::vec(1_usize..40, 1..5), seed: u32,
+        shape in shapes(), cuts in lengths(), seed: u32,
     ) {
         let n: usize = cuts.iter().sum();
         let case = Case::new(shape, Float::Bf16, n, seed);
-        let run = |n_threads, cuts: &[usize]| {
-            let state = memory(shape.state());
+        let run = |n_threads, (segments, state): (Vec<StateSegment>, Arc<StateMemory>)| {
             let mut out = Packed::unset(Float::Bf16, 0, n * shape.columns());
-            for segment in segments(cuts, &state) {
+            for segment in segments {
                 let (pool, step) = (Pool::new(n_threads), case.step(0));
                 // SAFETY: the states are this test's.
                 unsafe { selective_scan(&pool, &step, &[segment], out.floats_mut()) };
@@ -161,8 +163,13 @@ proptest! {
         };
         let mut firsts = vec![0];
         firsts.extend(cuts.iter().scan(0, |sum, cut| { *sum += cut; Some(*sum) }));
-        let whole = run(1, &[0, n]);
-        prop_assert_eq!(&run(3, &[0, n]), &whole);
-        prop_assert_eq!(&run(2, &firsts), &whole);
+        let in_place = |cuts: &[usize]| {
+            let state = memory(shape.state());
+            (segments(cuts, &state), state)
+        };
+        let whole = run(1, in_place(&[0, n]));
+        prop_assert_eq!(&run(3, in_place(&[0, n])), &whole);
+        prop_assert_eq!(&run(2, in_place(&firsts)), &whole);
+        prop_assert_eq!(&run(2, traded(&firsts, shape.state())), &whole);
     }
 }
