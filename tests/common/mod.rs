@@ -19,11 +19,12 @@ pub mod random_model;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 pub use random::Random;
 use umrt::error::{Error, Result, Status};
 use umrt::mlx::CpuOps;
-use umrt::runtime::{Batch, Context, ContextOptions, Model, ModelOptions, Want};
+use umrt::runtime::{Batch, Cancel, Context, ContextOptions, Model, ModelOptions, Want};
 
 /// The largest difference between float32 logits that were summed in another
 /// order, relative to their range.
@@ -75,6 +76,40 @@ pub fn eval(context: &mut Context, tokens: &[i32]) -> Vec<f32> {
         .eval(&Batch::of(tokens), None)
         .expect("an evaluation");
     rows(context)
+}
+
+/// Evaluates `tokens` behind what sequence 0 holds until a call was stopped in the middle:
+/// some of its steps were done, and not all. How long that takes differs by machine and
+/// moment, so that times are tried.
+pub fn stop_in_the_middle(
+    context: &mut Context,
+    tokens: &[i32],
+    mut stopped: impl FnMut(&mut Context, Error),
+) {
+    let n_before = context.sequence_length(0).expect("a sequence");
+    let mut after = Duration::from_millis(4);
+    let is_in_the_middle = (0..1000).any(|_| {
+        let n_done = context.perf().n_prefill_tokens;
+        let cancel = Cancel::new().or_at(Instant::now() + after);
+        match context.eval(&Batch::of(tokens), Some(&cancel)) {
+            Ok(()) => {
+                context.trim(0, n_before).expect("what was there");
+                after /= 2;
+                false
+            }
+            Err(error) => {
+                stopped(context, error);
+                after = after * 3 / 2;
+                context.perf().n_prefill_tokens > n_done
+            }
+        }
+    });
+    assert!(is_in_the_middle);
+}
+
+/// Tries until it succeeds: on a busy machine anything can take long now and then.
+pub fn is_so_at_last(mut attempt: impl FnMut() -> bool) -> bool {
+    (0..100).any(|_| attempt())
 }
 
 /// Appends tokens to one of several sequences and gives the logits of the last.

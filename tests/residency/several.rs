@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use umrt::runtime::{Context, Model, Policy, Residency, TrimSteps, make_room, trim};
 
 use super::common::process::isolated;
-use super::common::{context, eval, open};
+use super::common::{context, eval, is_so_at_last, open};
 use super::{assert_within, file_bytes, large, mapped_by_process, set};
 
 struct Open {
@@ -95,7 +95,7 @@ fn a_model_leaves_when_its_idle_time_is_over() {
             set(&open.model, Residency::Warm).expect("weights");
         }
         models[0].set_policy(Policy {
-            idle_timeout: Some(Duration::from_millis(100)),
+            idle_timeout: Some(Duration::from_secs(3600)),
             ..Policy::default()
         });
         let steps = TrimSteps {
@@ -104,6 +104,10 @@ fn a_model_leaves_when_its_idle_time_is_over() {
         };
         models[0].use_now();
         assert_eq!(trim(steps).expect("a trim").models.n_models, 0);
+        models[0].set_policy(Policy {
+            idle_timeout: Some(Duration::from_millis(100)),
+            ..Policy::default()
+        });
         std::thread::sleep(Duration::from_millis(110));
         let released = trim(steps).expect("a trim").models;
         assert_eq!(released.n_models, 1);
@@ -134,16 +138,19 @@ fn the_first_token_of_the_other_warm_model_takes_one_forward_pass() {
             eval(&mut open.context, &[1]);
             began.elapsed()
         };
-        let (mut stayed, mut switched) = (Duration::MAX, Duration::MAX);
-        for _ in 0..8 {
-            for open in &mut models {
-                switched = switched.min(time(open));
-                stayed = stayed.min(time(open));
+        let is_one_pass = is_so_at_last(|| {
+            let (mut stayed, mut switched) = (Duration::MAX, Duration::MAX);
+            for _ in 0..8 {
+                for open in &mut models {
+                    switched = switched.min(time(open));
+                    stayed = stayed.min(time(open));
+                }
             }
-        }
-        let ratio = switched.as_secs_f64() / stayed.as_secs_f64();
-        println!("{stayed:?} in one model, {switched:?} after switching: {ratio:.2}");
-        assert!(ratio < 2.0, "{ratio:.2}");
+            let ratio = switched.as_secs_f64() / stayed.as_secs_f64();
+            println!("{stayed:?} in one model, {switched:?} after switching: {ratio:.2}");
+            ratio < 2.0
+        });
+        assert!(is_one_pass);
     });
 }
 

@@ -2,18 +2,17 @@
 //! is left of them where layers have states.
 
 use std::sync::Arc;
-use std::thread;
-use std::time::Duration;
 
 use umrt::error::Status;
 use umrt::kv::KvType;
 use umrt::mlx::CpuOps;
-use umrt::runtime::{Batch, Cancel, Context, ContextOptions, Model};
+use umrt::runtime::{Context, ContextOptions, Model};
 
 use crate::common::random_family::{Chunked, Form, Latent, RandomFamily};
 use crate::common::random_model::RandomModel;
 use crate::common::{
-    append, assert_identical, context_of, eval, open_with, relative_difference, token_ids,
+    append, assert_identical, context_of, eval, open_with, relative_difference, stop_in_the_middle,
+    token_ids,
 };
 
 /// A sequence of `tokens` goes on with the same bits after it was trimmed, forked, saved
@@ -138,31 +137,17 @@ fn trimmed_sequences_go_on_as_if_they_had_never_been_longer() {
 }
 
 #[test]
-fn cancelled_evaluations_are_rolled_back() {
+fn stopped_evaluations_are_rolled_back() {
     for_each_kind(|kind| {
         let text = text();
         let (held, more) = text.split_at(30);
         let expected = append(&mut kind.holding(held), 0, &NEXT);
         let mut context = kind.holding(held);
-        let mut n_cancelled = 0;
-        for delay_us in [200, 1000, 5000] {
-            let cancel = Cancel::new();
-            let trigger = cancel.clone();
-            let canceller = thread::spawn(move || {
-                thread::sleep(Duration::from_micros(delay_us));
-                trigger.trigger();
-            });
-            match context.eval(&Batch::of(more), Some(&cancel)) {
-                Ok(()) => context.trim(0, held.len()).expect(kind.name),
-                Err(error) => {
-                    assert_eq!(error.status(), Status::Cancelled, "{}: {error}", kind.name);
-                    n_cancelled += 1;
-                }
-            }
-            canceller.join().expect("ended");
+        stop_in_the_middle(&mut context, more, |context, error| {
+            let status = error.status();
+            assert_eq!(status, Status::DeadlineExceeded, "{}: {error}", kind.name);
             assert_eq!(context.sequence_tokens(0).expect("tokens"), held);
-        }
-        assert!(n_cancelled > 0, "{}", kind.name);
+        });
         assert_identical(&append(&mut context, 0, &NEXT), &expected);
     });
 }

@@ -3,16 +3,15 @@
 
 use std::path::Path;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
 
 use umrt::decoder::Precision;
 use umrt::error::{Result, Status};
 use umrt::kv::KvType;
 use umrt::mlx::CpuOps;
 use umrt::runtime::{
-    Batch, Cancel, Context, ContextOptions, EmbedOptions, GenerateOptions, Lookup, Model,
-    ModelOptions, Overflow, Prompt, Request, SamplingDevice, Scheduler, SchedulerOptions,
-    Speculation, TrimSteps, embed, estimate, generate, score, set_spill_place, trim,
+    Batch, Context, ContextOptions, EmbedOptions, GenerateOptions, Lookup, Model, ModelOptions,
+    Overflow, Prompt, Request, SamplingDevice, Scheduler, SchedulerOptions, Speculation, TrimSteps,
+    embed, estimate, generate, score, set_spill_place, trim,
 };
 use umrt::sample::{Sampler, SamplerParams};
 
@@ -21,7 +20,7 @@ use crate::common::random_family::{Form, RandomFamily};
 use crate::common::random_model::RandomModel;
 use crate::common::{
     append, assert_close, assert_fails, assert_identical, context_of, eval, eval_all, fixture,
-    open_fixture, open_with, rows, token_ids,
+    open_fixture, open_with, rows, stop_in_the_middle, token_ids,
 };
 
 const FIXTURES: [&str; 3] = ["lfm2-f32", "lfm2-bias-bf16", "lfm2-q4-g32-bf16"];
@@ -150,21 +149,10 @@ fn an_evaluation_that_is_stopped_in_the_middle_leaves_no_trace() {
         let mut context = several(model, 1);
         eval(&mut context, &prompt);
         let before = saved(&mut context, 0);
-        // Until some of the steps were done, which had their states, and not all.
-        let mut after = Duration::from_millis(4);
-        let is_in_the_middle = (0..100).any(|_| {
-            let n_done = context.perf().n_prefill_tokens;
-            let cancel = Cancel::new().or_at(Instant::now() + after);
-            if context.eval(&Batch::of(&long), Some(&cancel)).is_ok() {
-                context.trim(0, prompt.len()).expect("what was there");
-                after /= 2;
-                return false;
-            }
-            assert!(saved(&mut context, 0) == before, "stopped after {after:?}");
-            after = after * 3 / 2;
-            context.perf().n_prefill_tokens > n_done
+        // The steps that were done had their states.
+        stop_in_the_middle(&mut context, &long, |context, _| {
+            assert!(saved(context, 0) == before);
         });
-        assert!(is_in_the_middle);
         context.trim(0, 0).expect("none");
         eval(&mut context, &prompt);
         let next = eval(&mut context, &[5]);
