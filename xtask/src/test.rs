@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 
 use crate::apple;
 use crate::arm;
@@ -30,6 +30,13 @@ use crate::util::{cargo, files_ending_in, output, root, run};
 pub enum Outcome {
     Passed,
     Skipped(String),
+}
+
+/// What became of a step.
+struct Finished {
+    name: &'static str,
+    duration: Duration,
+    outcome: Result<Outcome>,
 }
 
 struct Step {
@@ -121,23 +128,32 @@ const STEPS: &[Step] = &[
     },
 ];
 
+/// Every step, also behind one that failed: all that is wrong is seen in one run.
 pub fn command(args: &[String]) -> Result<()> {
     let (steps, filters) = parse(args)?;
     setup(None)?;
-    let mut finished: Vec<(&str, Duration, Outcome)> = Vec::new();
+    let mut finished = Vec::new();
     for step in steps {
         println!("\n=== {}: {}", step.name, step.headline);
         let start = Instant::now();
-        let outcome =
-            (step.run)(filters).with_context(|| format!("step `{}` failed", step.name))?;
+        let outcome = (step.run)(filters);
         let duration = start.elapsed();
-        if let Outcome::Skipped(reason) = &outcome {
-            println!("skipped: {reason}");
+        match &outcome {
+            Ok(Outcome::Passed) => {}
+            Ok(Outcome::Skipped(reason)) => println!("skipped: {reason}"),
+            Err(error) => println!("FAILED: {error:#}"),
         }
         println!("=== {} took {:.1} s", step.name, duration.as_secs_f64());
-        finished.push((step.name, duration, outcome));
+        finished.push(Finished {
+            name: step.name,
+            duration,
+            outcome,
+        });
     }
     print_summary(&finished);
+    let failed = finished.iter().filter(|step| step.outcome.is_err());
+    let failed: Vec<_> = failed.map(|step| step.name).collect();
+    ensure!(failed.is_empty(), "failed: {}", failed.join(", "));
     Ok(())
 }
 
@@ -162,17 +178,19 @@ fn parse(args: &[String]) -> Result<(Vec<&'static Step>, &[String])> {
     Ok((steps.collect::<Result<_>>()?, filters))
 }
 
-fn print_summary(finished: &[(&str, Duration, Outcome)]) {
+fn print_summary(finished: &[Finished]) {
     println!("\nstep      seconds  result");
-    for (name, duration, outcome) in finished {
-        let result = match outcome {
-            Outcome::Passed => "passed".to_owned(),
-            Outcome::Skipped(reason) => format!("skipped: {reason}"),
-        };
-        println!("{name:<8} {:8.1}  {result}", duration.as_secs_f64());
+    let print = |name, duration: Duration| print!("{name:<8} {:8.1}", duration.as_secs_f64());
+    for step in finished {
+        print(step.name, step.duration);
+        match &step.outcome {
+            Ok(Outcome::Passed) => println!("  passed"),
+            Ok(Outcome::Skipped(reason)) => println!("  skipped: {reason}"),
+            Err(error) => println!("  FAILED: {error:#}"),
+        }
     }
-    let total: Duration = finished.iter().map(|(_, duration, _)| *duration).sum();
-    println!("{:<8} {:8.1}", "total", total.as_secs_f64());
+    print("total", finished.iter().map(|step| step.duration).sum());
+    println!();
 }
 
 fn fmt(_: &[String]) -> Result<Outcome> {
@@ -209,15 +227,17 @@ fn header(_: &[String]) -> Result<Outcome> {
     Ok(Outcome::Passed)
 }
 
-/// As the library for C, which is then built only once. In release mode: an optimized kernel is what has to be right, and the
-/// numerical tests take minutes without optimization.
 /// What property tests draw, so that a change fails for what it does, and not for what
 /// somebody else's draw finds. `cargo test` alone draws anew.
 const SEED: (&str, &str) = ("PROPTEST_RNG_SEED", "20261121");
 
+/// As the library for C, which is then built only once. In release mode: an optimized
+/// kernel is what has to be right, and the numerical tests take minutes without
+/// optimization.
 fn rust(filters: &[String]) -> Result<Outcome> {
     run(cargo()
-        .args(["test", "--release", "--package=umrt", FOR_C, "--"])
+        .args(["test", "--release", "--no-fail-fast"])
+        .args(["--package=umrt", FOR_C, "--"])
         .args(filters)
         .env(SEED.0, env::var_os(SEED.0).unwrap_or(SEED.1.into())))?;
     run(cargo()
