@@ -1,7 +1,8 @@
 //! Checkpoints of floats as quantized ones, in MLX's formats and with mlx-lm's
 //! choices and names.
 //!
-//! - `plan`: which tensors there will be, and of what in the source
+//! - `plan`: which tensors there will be, and of what in the source; `experts` and `turned`:
+//!   those that mlx-lm stores otherwise
 //! - `recipe`: which of them are quantized, and how
 //! - `settings`: config.json and the files beside it
 //! - `pieces`: reads, quantizes and writes, a few rows at a time
@@ -9,6 +10,7 @@
 //! The new directory is complete or not there. Before a weight is read, the decoder
 //! has accepted its headers.
 
+mod experts;
 mod pieces;
 mod plan;
 mod recipe;

@@ -1,6 +1,7 @@
 //! Reads rows of the source, quantizes them and writes them where they belong, so
 //! that nothing but a few rows of each thread is ever in private memory.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Mutex;
@@ -53,7 +54,8 @@ pub fn fill(
             if let Some(error) = failure.into_inner().unwrap_or_else(|e| e.into_inner()) {
                 return Err(error);
             }
-            done += step.iter().map(|piece| piece.part.bytes).sum::<usize>();
+            let n_rows: usize = step.iter().map(|piece| piece.rows.len()).sum();
+            done += n_rows * output.row_bytes();
             progress(done, total)?;
         }
     }
@@ -95,26 +97,51 @@ struct Piece {
 }
 
 fn pieces(output: &Output) -> Vec<Piece> {
-    let row_bytes = output.columns() * output.dtype.size();
+    let step = (PIECE_BYTES / output.row_bytes().max(1)).max(1);
     let mut pieces = Vec::new();
     let mut first = 0;
     for part in &output.parts {
-        let n_rows = part.bytes.checked_div(row_bytes).unwrap_or(0);
-        let step = (PIECE_BYTES / row_bytes.max(1)).max(1);
-        for start in (0..n_rows).step_by(step) {
-            let rows = start..n_rows.min(start + step);
+        for start in (0..part.n_rows).step_by(step) {
+            let rows = start..part.n_rows.min(start + step);
             pieces.push(Piece {
                 part: Part {
-                    file: part.file,
-                    start: part.start + rows.start * row_bytes,
-                    bytes: rows.len() * row_bytes,
+                    start: part.start + start * part.row_step * output.dtype.size(),
+                    n_rows: rows.len(),
+                    ..*part
                 },
                 rows: first + rows.start..first + rows.end,
             });
         }
-        first += n_rows;
+        first += part.n_rows;
     }
     pieces
+}
+
+/// The rows of a part, one behind the other.
+fn rows<'a>(map: &'a [u8], part: &Part, output: &Output) -> Cow<'a, [u8]> {
+    let (columns, size) = (output.columns(), output.dtype.size());
+    let source = &map[part.start..];
+    if (part.row_step, part.column_step) == (columns, 1) {
+        return Cow::Borrowed(&source[..part.n_rows * output.row_bytes()]);
+    }
+    let mut gathered = vec![0; part.n_rows * output.row_bytes()];
+    match size {
+        2 => gather::<2>(source, part, columns, &mut gathered),
+        4 => gather::<4>(source, part, columns, &mut gathered),
+        size => unreachable!("rows of floats are apart, not of {size} bytes"),
+    }
+    Cow::Owned(gathered)
+}
+
+/// Column by column, since neighbours in the source are then read together.
+fn gather<const SIZE: usize>(source: &[u8], part: &Part, columns: usize, rows: &mut [u8]) {
+    let (source, _) = source.as_chunks::<SIZE>();
+    let (rows, _) = rows.as_chunks_mut::<SIZE>();
+    for column in 0..columns {
+        for row in 0..part.n_rows {
+            rows[row * columns + column] = source[row * part.row_step + column * part.column_step];
+        }
+    }
 }
 
 fn convert(
@@ -123,8 +150,9 @@ fn convert(
     piece: &Piece,
     to: &Destination<'_>,
 ) -> Result<()> {
-    let Part { file, start, bytes } = piece.part;
-    let source = &checkpoint.maps()[file].as_slice()[start..start + bytes];
+    let map = checkpoint.maps()[piece.part.file].as_slice();
+    let source = &*rows(map, &piece.part, output);
+    let bytes = source.len();
     let level = Level::detect();
     match output.form {
         Form::Same => to.write(0, piece.rows.start * bytes / piece.rows.len(), source),

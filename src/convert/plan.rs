@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use super::experts::{Experts, stacked};
 use super::recipe::Choice;
 use super::turned::Turned;
 use crate::checkpoint::{Checkpoint, Dtype, Mode, QuantSpec, TensorInfo};
@@ -26,12 +27,31 @@ pub struct Output {
     pub form: Form,
 }
 
-/// Consecutive bytes of a source file: whole rows.
-#[derive(Clone, Copy, Debug)]
+/// Rows whose values lie in even steps in a source file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Part {
     pub file: usize,
+    /// Of the first value, in bytes.
     pub start: usize,
-    pub bytes: usize,
+    pub n_rows: usize,
+    /// Elements from one row to the next, and from one value of a row to the next.
+    pub row_step: usize,
+    pub column_step: usize,
+}
+
+impl Part {
+    /// A tensor's values in their order, as rows of this shape.
+    pub fn all_of(tensor: &TensorInfo, shape: &[usize]) -> Part {
+        let columns = shape.last().copied().unwrap_or(1);
+        let elements: usize = shape.iter().product();
+        Part {
+            file: tensor.file,
+            start: tensor.offset,
+            n_rows: elements.checked_div(columns).unwrap_or(0),
+            row_step: columns,
+            column_step: 1,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -77,8 +97,14 @@ impl Output {
         self.shape.last().copied().unwrap_or(1)
     }
 
+    /// Of a row in the source.
+    pub fn row_bytes(&self) -> usize {
+        self.columns() * self.dtype.size()
+    }
+
     pub fn source_bytes(&self) -> usize {
-        self.parts.iter().map(|part| part.bytes).sum()
+        let n_rows: usize = self.parts.iter().map(|part| part.n_rows).sum();
+        n_rows * self.row_bytes()
     }
 
     /// The module, without the `.weight`.
@@ -136,36 +162,33 @@ impl Plan {
         let mut plan = Plan {
             outputs: Vec::new(),
         };
-        let mut experts: BTreeMap<String, BTreeMap<usize, &TensorInfo>> = BTreeMap::new();
+        let mut separate: BTreeMap<String, BTreeMap<usize, &TensorInfo>> = BTreeMap::new();
         let names = Names::new(checkpoint, spec);
+        let experts = spec.experts().map(Experts::of);
         let is_transposed = spec.is_transposed(checkpoint);
+        let turned = Turned::of(spec, checkpoint);
         for tensor in checkpoint.tensors() {
             let Some(name) = names.kept(&tensor.name) else {
                 continue;
             };
-            let halves = joined(&name, tensor, spec.has_joined_rows());
-            if is_transposed || (halves.is_none() && is_transposed_stack(&name, tensor)) {
-                return Err(Error::unsupported(format!(
-                    "{} has matrices stored by input, where the values of a row's groups are not \
-                     next to each other; quantize it with mlx-lm, whose copies are read",
-                    checkpoint.directory().root().display()
-                )));
-            }
-            if let Some((stacked, index)) = expert(&name, spec.has_gates()) {
-                experts.entry(stacked).or_default().insert(index, tensor);
-            } else if let Some(halves) = halves {
-                plan.outputs.extend(halves);
+            let one = experts.as_ref().and_then(|experts| experts.one(&name));
+            let joined = || experts.as_ref()?.joined(&name, tensor);
+            if let Some((stacked, index)) = one {
+                separate.entry(stacked).or_default().insert(index, tensor);
+            } else if let Some(joined) = joined() {
+                plan.outputs.extend(joined);
+            } else if is_transposed && names.is_matrix_of_layer(tensor) {
+                plan.outputs.push(transposed(name, tensor));
             } else {
-                plan.outputs.push(whole(name, tensor));
+                let shape = turned.shape(&name, &tensor.shape);
+                plan.outputs.push(of_shape(name, tensor, shape));
             }
         }
-        for (name, tensors) in experts {
+        for (name, tensors) in separate {
             plan.outputs.push(stacked(name, &tensors)?);
         }
-        let turned = Turned::of(spec, checkpoint);
         for output in &mut plan.outputs {
             output.is_raised = turned.raises(&output.name, &output.shape);
-            output.shape = turned.shape(&output.name, &output.shape);
             output.form = form(output, choice);
         }
         if plan.outputs.iter().all(|out| out.quantized().is_none()) {
@@ -181,11 +204,6 @@ impl Plan {
     pub fn source_bytes(&self) -> usize {
         self.outputs.iter().map(Output::source_bytes).sum()
     }
-}
-
-/// Matrices of experts as transformers has them.
-fn is_transposed_stack(name: &str, tensor: &TensorInfo) -> bool {
-    tensor.shape.len() == 3 && float_of(tensor.dtype).is_some() && !name.ends_with(WEIGHT)
 }
 
 fn form(output: &Output, choice: &Choice) -> Form {
@@ -230,6 +248,16 @@ impl<'a> Names<'a> {
         }
     }
 
+    fn is_matrix_of_layer(&self, tensor: &TensorInfo) -> bool {
+        let rest = tensor.name.strip_prefix(self.prefix.model);
+        let is_of = |module: &str| {
+            let rest = rest.and_then(|rest| rest.strip_prefix(module));
+            rest.is_some_and(|rest| layer(rest, ".").is_some())
+        };
+        let is_of_layer = self.spec.layer_modules().iter().any(|module| is_of(module));
+        is_of_layer && tensor.shape.len() == 2 && float_of(tensor.dtype).is_some()
+    }
+
     /// `None`: the text model does not use it.
     fn kept(&self, name: &str) -> Option<String> {
         let is_nested = self.prefix.model == NESTED.0;
@@ -244,9 +272,7 @@ impl<'a> Names<'a> {
         if ROTATIONS.iter().any(|rotation| rest.contains(rotation)) {
             return None;
         }
-        let layer = rest
-            .strip_prefix("layers.")
-            .and_then(|rest| rest.split('.').next()?.parse::<usize>().ok());
+        let layer = layer(rest, "layers.");
         if layer.is_some_and(|layer| layer >= self.spec.n_layers) {
             return None;
         }
@@ -258,100 +284,41 @@ impl<'a> Names<'a> {
     }
 }
 
-fn whole(name: String, tensor: &TensorInfo) -> Output {
+/// The number of the layer that a name begins with.
+fn layer(name: &str, layers: &str) -> Option<usize> {
+    name.strip_prefix(layers)?.split('.').next()?.parse().ok()
+}
+
+/// All of a tensor, in its order.
+pub fn whole(name: String, tensor: &TensorInfo) -> Output {
+    of_shape(name, tensor, tensor.shape.clone())
+}
+
+fn of_shape(name: String, tensor: &TensorInfo, shape: Vec<usize>) -> Output {
     Output {
         name,
         is_raised: false,
-        shape: tensor.shape.clone(),
-        dtype: tensor.dtype,
-        parts: vec![Part {
-            file: tensor.file,
-            start: tensor.offset,
-            bytes: tensor.bytes,
-        }],
-        form: Form::Same,
-    }
-}
-
-/// Of a tensor of one of several experts: the name of their stack, and its number.
-fn expert(name: &str, has_gates: bool) -> Option<(String, usize)> {
-    let (before, rest) = name.split_once(".experts.")?;
-    let mut parts = rest.splitn(3, '.');
-    let index = parts.next()?.parse().ok()?;
-    let (linear, kind) = (parts.next()?, parts.next()?);
-    let linear = match linear {
-        "up_proj" if !has_gates => "fc1",
-        "down_proj" if !has_gates => "fc2",
-        "w1" => "gate_proj",
-        "w2" => "down_proj",
-        "w3" => "up_proj",
-        other => other,
-    };
-    Some((format!("{before}.switch_mlp.{linear}.{kind}"), index))
-}
-
-fn stacked(name: String, tensors: &BTreeMap<usize, &TensorInfo>) -> Result<Output> {
-    let first = tensors.values().next().expect("a stack of something");
-    let is_alike = |(index, (number, tensor)): (usize, (&usize, &&TensorInfo))| {
-        index == *number && tensor.shape == first.shape && tensor.dtype == first.dtype
-    };
-    if !tensors.iter().enumerate().all(is_alike) {
-        return Err(Error::format(format!(
-            "the experts of {name} are not numbered from 0 on, or differ in shape or type"
-        )));
-    }
-    let mut shape = vec![tensors.len()];
-    shape.extend(&first.shape);
-    let part = |tensor: &&TensorInfo| Part {
-        file: tensor.file,
-        start: tensor.offset,
-        bytes: tensor.bytes,
-    };
-    Ok(Output {
-        name,
+        parts: vec![Part::all_of(tensor, &shape)],
         shape,
-        dtype: first.dtype,
-        parts: tensors.values().map(part).collect(),
-        is_raised: false,
+        dtype: tensor.dtype,
         form: Form::Same,
-    })
+    }
 }
 
-/// Experts whose gate and up are halves of one matrix, apart. Where names have no suffix,
-/// the matrix is by output only if `has_rows` says so.
-fn joined(name: &str, tensor: &TensorInfo, has_rows: bool) -> Option<Vec<Output>> {
-    let [n, rows, _] = tensor.shape[..] else {
-        return None;
+/// A matrix that is stored by input.
+fn transposed(name: String, tensor: &TensorInfo) -> Output {
+    let mut output = whole(name, tensor);
+    output.shape.reverse();
+    output.parts[0] = Part {
+        n_rows: output.shape[0],
+        row_step: 1,
+        column_step: output.shape[0],
+        ..output.parts[0]
     };
-    let module_of = |suffix, bare| match name.strip_suffix(suffix) {
-        None if has_rows => name.strip_suffix(bare),
-        found => found,
-    };
-    if let Some(module) = module_of(".output_linear.weight", ".experts.down_proj") {
-        let name = format!("{module}.switch_mlp.down_proj.weight");
-        return Some(vec![whole(name, tensor)]);
-    }
-    let module = module_of(".input_linear.weight", ".experts.gate_up_proj")?;
-    if n == 0 || !rows.is_multiple_of(2) {
-        return None;
-    }
-    let half = tensor.bytes / n / 2;
-    let of = |linear: &str, first: usize| {
-        let name = format!("{module}.switch_mlp.{linear}.weight");
-        let parts = (0..n).map(|expert| Part {
-            file: tensor.file,
-            start: tensor.offset + (2 * expert + first) * half,
-            bytes: half,
-        });
-        let mut output = whole(name, tensor);
-        output.shape[1] = rows / 2;
-        output.parts = parts.collect();
-        output
-    };
-    Some(vec![of("gate_proj", 0), of("up_proj", 1)])
+    output
 }
 
-fn float_of(dtype: Dtype) -> Option<Float> {
+pub fn float_of(dtype: Dtype) -> Option<Float> {
     match dtype {
         Dtype::F32 => Some(Float::F32),
         Dtype::F16 => Some(Float::F16),
@@ -372,25 +339,6 @@ fn dtype_of(float: Float) -> Dtype {
 mod tests {
     use super::*;
 
-    #[test]
-    fn experts_are_stacked_by_mlx_lms_names() {
-        let found = expert("model.layers.3.block_sparse_moe.experts.12.w2.weight", true);
-        let name = "model.layers.3.block_sparse_moe.switch_mlp.down_proj.weight";
-        assert_eq!(found, Some((name.to_owned(), 12)));
-        let found = expert("model.layers.0.mlp.experts.0.gate_proj.weight", true);
-        let name = "model.layers.0.mlp.switch_mlp.gate_proj.weight";
-        assert_eq!(found, Some((name.to_owned(), 0)));
-        let found = expert("backbone.layers.1.mixer.experts.2.up_proj.weight", false);
-        let name = "backbone.layers.1.mixer.switch_mlp.fc1.weight";
-        assert_eq!(found, Some((name.to_owned(), 2)));
-        for other in [
-            "mlp.experts.gate_up_proj",
-            "mlp.shared_experts.up_proj.weight",
-        ] {
-            assert_eq!(expert(other, true), None, "{other}");
-        }
-    }
-
     fn tensor(shape: &[usize]) -> TensorInfo {
         TensorInfo {
             name: "x".to_owned(),
@@ -404,25 +352,17 @@ mod tests {
     }
 
     #[test]
-    fn halves_of_joined_experts_are_the_rows_of_gate_and_up() {
-        let tensor = tensor(&[2, 6, 8]);
-        let halves = joined("m.input_linear.weight", &tensor, false).unwrap();
-        let starts =
-            |output: &Output| -> Vec<_> { output.parts.iter().map(|part| part.start).collect() };
-        assert_eq!(halves[0].name, "m.switch_mlp.gate_proj.weight");
-        assert_eq!(halves[0].shape, [2, 3, 8]);
-        assert_eq!(starts(&halves[0]), [100, 196]);
-        assert_eq!(starts(&halves[1]), [148, 244]);
-        assert!(joined("m.input_linear.weight", &self::tensor(&[6, 8]), false).is_none());
-    }
-
-    #[test]
-    fn a_missing_expert_is_an_error() {
-        let tensor = tensor(&[4, 8]);
-        let tensors = BTreeMap::from([(0, &tensor), (2, &tensor)]);
-        assert!(stacked("s".to_owned(), &tensors).is_err());
-        let tensors = BTreeMap::from([(0, &tensor), (1, &tensor)]);
-        assert_eq!(stacked("s".to_owned(), &tensors).unwrap().shape, [2, 4, 8]);
+    fn a_matrix_by_input_becomes_one_by_output() {
+        let turned = transposed("a.weight".to_owned(), &tensor(&[3, 5]));
+        assert_eq!((&turned.shape[..], turned.row_bytes()), (&[5, 3][..], 6));
+        let Part {
+            n_rows,
+            row_step,
+            column_step,
+            start,
+            ..
+        } = turned.parts[0];
+        assert_eq!((start, n_rows, row_step, column_step), (100, 5, 1, 5));
     }
 
     #[test]

@@ -14,8 +14,8 @@ use crate::checkpoint::Config;
 use crate::error::{Error, Result};
 use crate::mlx::{Activation, Gate, RowContents};
 
-pub use self::experts::ExpertsSpec;
 pub(super) use self::experts::experts;
+pub use self::experts::{ExpertsSpec, STACKED_LINEARS};
 
 const SIZES: std::ops::RangeInclusive<usize> = 1..=1 << 22;
 

@@ -37,7 +37,7 @@ mod weights;
 pub use adapter::{Adapted, AdaptedColumns};
 pub use altup::AltUpSpec;
 pub use attention::Segment;
-pub use family::QkNorm;
+pub use family::{ExpertNames, JoinedNames, QkNorm};
 pub use forward::{Decoder, Precision};
 pub use heads::HeadsSpec;
 pub use latent::LatentSpec;

@@ -1,12 +1,12 @@
 //! [`Prefix`]: where in a checkpoint's names the text model is.
 
 use super::family::Fused;
-use super::mlp::MlpSpec;
+use super::mlp::{ExpertsSpec, MlpSpec};
 use super::recurrent::{MixerSpec, RecurrentSpec};
 use super::spec::{BranchScales, DecoderSpec};
 use crate::checkpoint::{Dtype, Manifest, TensorInfo};
 use crate::error::{Error, Result};
-use crate::mlx::{self, Gate, NormKind};
+use crate::mlx::{self, NormKind};
 
 /// The type of activations that meet blocks of GGUF files: unlike float16 it has
 /// room for the largest of any model.
@@ -143,17 +143,15 @@ impl DecoderSpec {
         self.norm.kind == NormKind::Rms { offset: 1.0 } && self.recurrent().any(is_delta)
     }
 
-    /// Whether experts have gates, if there are any.
-    pub fn has_gates(&self) -> bool {
-        let experts = self.mlps.iter().find_map(MlpSpec::experts);
-        !experts.is_some_and(|experts| matches!(experts.gate, Gate::Absent(_)))
+    /// The experts of the layers that have some.
+    pub fn experts(&self) -> Option<&ExpertsSpec> {
+        let in_place = self.mlps.iter().find_map(MlpSpec::experts);
+        in_place.or(self.experts_beside.as_ref())
     }
 
-    /// Whether all experts are in one tensor by output, where their names have no suffix.
-    pub fn has_joined_rows(&self) -> bool {
-        let experts = self.mlps.iter().find_map(MlpSpec::experts);
-        let joined = experts.and_then(|experts| experts.names.joined);
-        joined.is_some_and(|joined| !joined.by_input)
+    /// What may have the layers by number.
+    pub fn layer_modules(&self) -> &'static [&'static str] {
+        self.names.layers
     }
 
     /// The first recurrent mixer, if its convolution is stored as by mlx-lm.

@@ -79,8 +79,8 @@ def main() -> None:
             made = convert(case)
             if any(dtype == "U32" for dtype, _, _ in made["tensors"].values()):
                 lines.append(json.dumps(made, separators=(",", ":")))
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
-            # What mlx-lm does not know or refuses to load.
+        except (ValueError, TypeError, KeyError, AttributeError, SystemExit) as error:
+            # What mlx-lm does not know, refuses to load, or has no package for.
             print(f"without {case}: {str(error)[:160]}")
     out.write_text("[\n" + ",\n".join(lines) + "\n]\n")
 

@@ -9,6 +9,9 @@ use crate::decoder::spec::{default, flag};
 use crate::error::{Error, Result};
 use crate::mlx::{Activation, Gate, Groups, Routing, Scores};
 
+/// Gate, up and down, but for experts without a gate.
+pub const STACKED_LINEARS: [&str; 3] = ["gate_proj", "up_proj", "down_proj"];
+
 #[derive(Clone, Copy, Debug)]
 pub struct ExpertsSpec {
     pub n_experts: usize,
@@ -19,7 +22,7 @@ pub struct ExpertsSpec {
     pub shared: Option<SharedSpec>,
     pub(in crate::decoder) corrections: Option<&'static str>,
     pub(in crate::decoder) converted_corrections: Option<&'static str>,
-    pub(in crate::decoder) names: ExpertNames,
+    pub names: ExpertNames,
 }
 
 /// An expert that every token goes through.
@@ -36,6 +39,14 @@ impl ExpertsSpec {
     pub fn widest(&self) -> usize {
         let shared = self.shared.map_or(0, |shared| shared.intermediate_size);
         self.intermediate_size.max(shared)
+    }
+
+    /// Gate, up and down of all experts, in the module `names.stacked`.
+    pub fn stacked_linears(&self) -> [&'static str; 3] {
+        match self.gate {
+            Gate::Absent(_) => ["", "fc1", "fc2"],
+            Gate::Times(_) | Gate::ClampedSwiglu { .. } => STACKED_LINEARS,
+        }
     }
 
     /// Experts that every token goes through, the shared one included.

@@ -4,19 +4,12 @@ use super::MlpWeights;
 use super::layer::Layer;
 use crate::decoder::family::{Fused, MlpNames};
 use crate::decoder::loader::Place;
-use crate::decoder::mlp::{DenseForm, DenseSpec, ExpertsSpec};
+use crate::decoder::mlp::{DenseForm, DenseSpec, ExpertsSpec, STACKED_LINEARS};
 use crate::error::Result;
 use crate::mlx::{
     Activation, ExpertLinears, ExpertWeights, Experts, Gate, GatedLinears, JoinedLinears, Linear,
     RowOrder, SharedExpert, TransposedWeight, Weight,
 };
-
-/// Gate, up and down.
-type ExpertLinearNames = [&'static str; 3];
-
-/// Those of mlx-lm's stacks, and of networks without a gate.
-const STACKED_NAMES: ExpertLinearNames = ["gate_proj", "up_proj", "down_proj"];
-const UNGATED_STACKED_NAMES: ExpertLinearNames = ["", "fc1", "fc2"];
 
 impl Layer<'_, '_> {
     pub(super) fn dense(&mut self, dense: &DenseSpec) -> Result<MlpWeights> {
@@ -80,7 +73,7 @@ impl Layer<'_, '_> {
             Ok(SharedExpert {
                 share: share.transpose()?,
                 weights: match shared.fused {
-                    None => self.expert(&module, STACKED_NAMES, experts, inner, None)?,
+                    None => self.expert(&module, STACKED_LINEARS, experts, inner, None)?,
                     Some(names) => self.fused_expert(names, inner)?,
                 },
             })
@@ -111,13 +104,10 @@ impl Layer<'_, '_> {
         let names = &experts.names;
         let (n, inner) = (experts.n_experts, experts.intermediate_size);
         let stacked = self.name(names.stacked);
-        let stacked_names = match experts.gate {
-            Gate::Absent(_) => UNGATED_STACKED_NAMES,
-            Gate::Times(_) | Gate::ClampedSwiglu { .. } => STACKED_NAMES,
-        };
-        let [_, up, _] = stacked_names;
+        let linears = experts.stacked_linears();
+        let [_, up, _] = linears;
         if self.loader.has_module(&format!("{stacked}.{up}")) {
-            let stacks = self.expert(&stacked, stacked_names, experts, inner, Some(n))?;
+            let stacks = self.expert(&stacked, linears, experts, inner, Some(n))?;
             return Ok(ExpertWeights::Stacked(stacks));
         }
         if let Some(joined) = self.joined(experts)? {
