@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use common::process::{anonymous_bytes, isolated};
 use common::random_model::RandomModel;
-use common::{assert_fails, context, eval, fixture as model, open};
+use common::{assert_fails, context, eval, eval_all, fixture as model, open};
 use serde_json::Value;
 use umrt::checkpoint::{Checkpoint, Mode};
 use umrt::convert::{QuantizeSettings, Recipe};
@@ -26,6 +26,19 @@ fn crc32(bytes: &[u8]) -> u32 {
     let step = |crc: u32, _| (crc >> 1) ^ (0xedb8_8320 & (crc & 1).wrapping_neg());
     let byte = |crc: u32, byte: &u8| (0..8).fold(crc ^ u32::from(*byte), step);
     !bytes.iter().fold(u32::MAX, byte)
+}
+
+/// Which its computation lacks then.
+const LEFT_OUT_BY_MLX_LM: [&str; 1] = ["mlp.moe_statics.e_score_correction_bias"];
+
+/// What mlx-lm makes of the model fixtures, by the settings.
+fn cases() -> Vec<Value> {
+    let files = fs::read_dir(fixtures().join("quantized")).expect("fixtures");
+    let cases = files.flat_map(|file| {
+        let content = fs::read(file.expect("a fixture").path()).expect("a fixture");
+        serde_json::from_slice::<Vec<Value>>(&content).expect("JSON")
+    });
+    cases.collect()
 }
 
 fn settings(case: &Value) -> QuantizeSettings {
@@ -101,18 +114,21 @@ fn name_of(case: &Value) -> String {
 
 #[test]
 fn tensors_and_settings_are_those_of_mlx_lm() {
-    let cases = fs::read(fixtures().join("quantized.json")).expect("the fixture");
-    let cases: Vec<Value> = serde_json::from_slice(&cases).expect("JSON");
-    assert!(cases.len() > 60, "{}", cases.len());
+    let cases = cases();
+    assert!(cases.len() >= 130, "{}", cases.len());
     let parent = tempfile::tempdir().expect("a directory");
     let mut failures = Vec::new();
     for (index, case) in cases.iter().enumerate() {
         let source = model(case["source"].as_str().expect("a source"));
         let target = parent.path().join(index.to_string());
-        quantize(&source, &target, &settings(case), QuantizeWatch::default())
-            .unwrap_or_else(|error| panic!("{}: {error}", name_of(case)));
+        let result = quantize(&source, &target, &settings(case), QuantizeWatch::default());
+        if let Err(error) = result {
+            failures.push(format!("{}: {error}", name_of(case)));
+            continue;
+        }
         let checkpoint = Checkpoint::open(&target).expect("a checkpoint");
-        let (found, expected) = (facts_of(&checkpoint), expected_facts(case));
+        let (mut found, expected) = (facts_of(&checkpoint), expected_facts(case));
+        found.retain(|name, _| !LEFT_OUT_BY_MLX_LM.iter().any(|part| name.ends_with(part)));
         let names: BTreeSet<_> = found.keys().chain(expected.keys()).collect();
         for name in names {
             if found.get(name) != expected.get(name) {
@@ -140,33 +156,58 @@ fn tensors_and_settings_are_those_of_mlx_lm() {
     );
 }
 
+/// Those of floats, by name.
+fn sources() -> Vec<String> {
+    let mut names = entries(&fixtures().join("models"));
+    names.retain(|name| {
+        let config = fs::read(model(name).join("config.json")).expect("config.json");
+        let config: Value = serde_json::from_slice(&config).expect("JSON");
+        ["quantization", "quantization_config"].map(|key| config.get(key)) == [None, None]
+    });
+    names
+}
+
 #[test]
-fn models_with_memories_compute_nearly_the_same_when_they_are_quantized() {
+fn models_of_all_families_compute_nearly_the_same_when_they_are_quantized() {
     let parent = tempfile::tempdir().expect("a directory");
-    let tokens: Vec<i32> = (3..40).collect();
-    for source in [
-        "qwen3-next-f32",
-        "qwen3-5-moe-f32",
-        "falcon-h1-f32",
-        "mamba2-f32",
-        "granite-hybrid-f32",
-    ] {
-        let settings = QuantizeSettings {
-            bits: Some(8),
-            group_size: Some(32),
-            ..QuantizeSettings::default()
-        };
-        let target = parent.path().join(source);
-        quantized(source, &target, &settings).expect("a copy");
-        let [exact, found] = [model(source), target].map(|path| {
+    let settings = QuantizeSettings {
+        bits: Some(8),
+        group_size: Some(32),
+        ..QuantizeSettings::default()
+    };
+    const TOKENS: [i32; 9] = [3, 9, 4, 1, 5, 20, 6, 5, 3];
+    let mut n_quantized = 0;
+    for source in sources() {
+        let target = parent.path().join(&source);
+        if let Err(error) = quantized(&source, &target, &settings) {
+            println!("{source}: {error}");
+            continue;
+        }
+        n_quantized += 1;
+        let [exact, found] = [model(&source), target].map(|path| {
             let model = open(&path);
-            eval(&mut context(&model), &tokens)
+            let logits = eval_all(&mut context(&model), &TOKENS);
+            let n = logits.len() / TOKENS.len();
+            logits.chunks(n).map(<[f32]>::to_vec).collect::<Vec<_>>()
         });
-        let largest = exact.iter().fold(0_f32, |most, x| most.max(x.abs()));
-        let differences = exact.iter().zip(&found).map(|(a, b)| (a - b).abs());
-        let relative = differences.fold(0_f32, f32::max) / largest;
-        assert!(relative < 0.1, "{source}: {relative}");
+        // A choice of experts may turn out otherwise, but not everywhere. What is wrong is off by
+        // about 1.
+        let rows = exact.iter().zip(&found);
+        let mut relative: Vec<_> = rows
+            .map(|(exact, found)| difference(exact, found))
+            .collect();
+        relative.sort_by(f32::total_cmp);
+        println!("{source}: {relative:?}");
+        assert!(relative[TOKENS.len() / 2] < 0.25, "{source}: {relative:?}");
     }
+    assert!(n_quantized > 110, "{n_quantized}");
+}
+
+/// Relative to the largest value.
+fn difference(exact: &[f32], found: &[f32]) -> f32 {
+    let largest = exact.iter().fold(0_f32, |most, x| most.max(x.abs()));
+    let differences = exact.iter().zip(found).map(|(a, b)| (a - b).abs());
+    differences.fold(0_f32, f32::max) / largest
 }
 
 fn entries(directory: &Path) -> Vec<String> {

@@ -1,8 +1,8 @@
 //! Checkpoints of floats as quantized ones, in MLX's formats and with mlx-lm's
 //! choices and names.
 //!
-//! - `plan`: which tensors there will be, and of what in the source; `experts` and `turned`:
-//!   those that mlx-lm stores otherwise
+//! - `plan`: which tensors there will be, and of what in the source; `names`, `experts`,
+//!   `apart` and `turned`: what mlx-lm calls or stores otherwise
 //! - `recipe`: which of them are quantized, and how
 //! - `settings`: config.json and the files beside it
 //! - `pieces`: reads, quantizes and writes, a few rows at a time
@@ -10,7 +10,9 @@
 //! The new directory is complete or not there. Before a weight is read, the decoder
 //! has accepted its headers.
 
+mod apart;
 mod experts;
+mod names;
 mod pieces;
 mod plan;
 mod recipe;

@@ -3,11 +3,13 @@
 
 use std::collections::BTreeMap;
 
+use super::apart::Apart;
 use super::experts::{Experts, stacked};
+use super::names::Names;
 use super::recipe::Choice;
 use super::turned::Turned;
 use crate::checkpoint::{Checkpoint, Dtype, Mode, QuantSpec, TensorInfo};
-use crate::decoder::{DecoderSpec, Prefix};
+use crate::decoder::DecoderSpec;
 use crate::error::{Error, Result};
 use crate::kernels::Float;
 
@@ -167,6 +169,7 @@ impl Plan {
         let experts = spec.experts().map(Experts::of);
         let is_transposed = spec.is_transposed(checkpoint);
         let turned = Turned::of(spec, checkpoint);
+        let apart = Apart::of(spec);
         for tensor in checkpoint.tensors() {
             let Some(name) = names.kept(&tensor.name) else {
                 continue;
@@ -175,9 +178,9 @@ impl Plan {
             let joined = || experts.as_ref()?.joined(&name, tensor);
             if let Some((stacked, index)) = one {
                 separate.entry(stacked).or_default().insert(index, tensor);
-            } else if let Some(joined) = joined() {
-                plan.outputs.extend(joined);
-            } else if is_transposed && names.is_matrix_of_layer(tensor) {
+            } else if let Some(outputs) = joined().or_else(|| apart.outputs(&name, tensor)) {
+                plan.outputs.extend(outputs);
+            } else if is_transposed && is_matrix(tensor) && names.is_of_layer(&tensor.name) {
                 plan.outputs.push(transposed(name, tensor));
             } else {
                 let shape = turned.shape(&name, &tensor.shape);
@@ -225,68 +228,8 @@ fn form(output: &Output, choice: &Choice) -> Form {
     }
 }
 
-/// Which tensors belong to the text model, and what mlx-lm calls them.
-struct Names<'a> {
-    spec: &'a DecoderSpec,
-    prefix: Prefix,
-    head: String,
-}
-
-/// As transformers and mlx-lm begin names in a model with a text model in it.
-const NESTED: (&str, &str) = ("model.language_model.", "language_model.model.");
-
-/// What rotates, which is computed.
-const ROTATIONS: [&str; 2] = ["rotary_emb.inv_freq", "rope.inv_freq"];
-
-impl<'a> Names<'a> {
-    fn new(checkpoint: &Checkpoint, spec: &'a DecoderSpec) -> Names<'a> {
-        let prefix = Prefix::find(checkpoint, spec);
-        Names {
-            spec,
-            head: format!("{}lm_head.", prefix.head),
-            prefix,
-        }
-    }
-
-    fn is_matrix_of_layer(&self, tensor: &TensorInfo) -> bool {
-        let rest = tensor.name.strip_prefix(self.prefix.model);
-        let is_of = |module: &str| {
-            let rest = rest.and_then(|rest| rest.strip_prefix(module));
-            rest.is_some_and(|rest| layer(rest, ".").is_some())
-        };
-        let is_of_layer = self.spec.layer_modules().iter().any(|module| is_of(module));
-        is_of_layer && tensor.shape.len() == 2 && float_of(tensor.dtype).is_some()
-    }
-
-    /// `None`: the text model does not use it.
-    fn kept(&self, name: &str) -> Option<String> {
-        let is_nested = self.prefix.model == NESTED.0;
-        if let Some(part) = name.strip_prefix(&self.head) {
-            let head = match is_nested {
-                true => "language_model.lm_head.",
-                false => &self.head,
-            };
-            return (!self.spec.tied_embeddings).then(|| format!("{head}{part}"));
-        }
-        let rest = name.strip_prefix(self.prefix.model)?;
-        if ROTATIONS.iter().any(|rotation| rest.contains(rotation)) {
-            return None;
-        }
-        let layer = layer(rest, "layers.");
-        if layer.is_some_and(|layer| layer >= self.spec.n_layers) {
-            return None;
-        }
-        let prefix = match is_nested {
-            true => NESTED.1,
-            false => self.prefix.model,
-        };
-        Some(format!("{prefix}{rest}"))
-    }
-}
-
-/// The number of the layer that a name begins with.
-fn layer(name: &str, layers: &str) -> Option<usize> {
-    name.strip_prefix(layers)?.split('.').next()?.parse().ok()
+pub fn is_matrix(tensor: &TensorInfo) -> bool {
+    tensor.shape.len() == 2 && float_of(tensor.dtype).is_some()
 }
 
 /// All of a tensor, in its order.

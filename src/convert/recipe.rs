@@ -63,12 +63,24 @@ const EXCEPTIONS: &[Exception] = &[
             "kimi_k2",
             "dots1",
             "solar_open",
-            "mistral4",
-            // mlx-lm renames a float.
-            "bailing_moe",
         ],
         suffixes: &["mlp.gate"],
         treatment: Treatment::Float,
+    },
+    Exception {
+        model_types: &["bailing_moe"],
+        suffixes: &["mlp.gate.gate_proj"],
+        treatment: Treatment::EightBits,
+    },
+    Exception {
+        model_types: &["nemotron_h"],
+        suffixes: &["mixer.gate"],
+        treatment: Treatment::Float,
+    },
+    Exception {
+        model_types: &["qwen3_vl_moe_text"],
+        suffixes: &["mlp.gate"],
+        treatment: Treatment::EightBits,
     },
     Exception {
         model_types: &["qwen3_moe", "qwen3_next", "qwen3_5_moe", "qwen3_5_moe_text"],

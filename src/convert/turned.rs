@@ -1,4 +1,5 @@
-//! What mlx-lm stores otherwise of models with recurrent layers.
+//! What mlx-lm stores in another shape, or with other values: of models with recurrent
+//! layers, and parameters of activations.
 
 use crate::checkpoint::Manifest;
 use crate::decoder::DecoderSpec;
@@ -14,6 +15,9 @@ const NORMS: [&str; 5] = [
     ".q_norm.weight",
     ".k_norm.weight",
 ];
+
+/// Single numbers.
+const NUMBERS: [&str; 2] = [".act_fn.alpha_p", ".act_fn.alpha_n"];
 
 /// What becomes of a checkpoint's tensors.
 #[derive(Clone, Copy)]
@@ -39,6 +43,7 @@ impl Turned {
             [channels, 1, taps] if self.turns_filters && ends(name, &FILTERS) => {
                 vec![*channels, *taps, 1]
             }
+            [1] if ends(name, &NUMBERS) => Vec::new(),
             _ => shape.to_vec(),
         }
     }

@@ -20,6 +20,7 @@ mod altup;
 mod attention;
 mod beside;
 mod blocks;
+mod copies;
 mod families;
 mod family;
 mod forward;

@@ -1,13 +1,15 @@
 """What mlx-lm's conversion makes of the model fixtures: names, types, shapes and checksums of all
 tensors, and how config.json describes them.
 
-usage: quantized_fixture.py [--out tests/fixtures/quantized.json]
+usage: quantized_fixture.py [--out tests/fixtures/quantized]
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import shutil
+import tempfile
 import zlib
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -70,28 +72,33 @@ def cases() -> Iterator[Case]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, default=_FIXTURES / "quantized.json")
+    parser.add_argument("--out", type=Path, default=_FIXTURES / "quantized")
     out = parser.parse_args().out
     mx.set_default_device(mx.cpu)
-    lines = []
+    lines: dict[str, list[str]] = {}
     for case in cases():
         try:
             made = convert(case)
             if any(dtype == "U32" for dtype, _, _ in made["tensors"].values()):
-                lines.append(json.dumps(made, separators=(",", ":")))
+                line = json.dumps(made, separators=(",", ":"))
+                lines.setdefault(case.source, []).append(line)
         except (ValueError, TypeError, KeyError, AttributeError, SystemExit) as error:
             # What mlx-lm does not know, refuses to load, or has no package for.
             print(f"without {case}: {str(error)[:160]}")
-    out.write_text("[\n" + ",\n".join(lines) + "\n]\n")
+    shutil.rmtree(out, ignore_errors=True)
+    out.mkdir()
+    for source, made_of_it in lines.items():
+        (out / f"{source}.json").write_text("[\n" + ",\n".join(made_of_it) + "\n]\n")
 
 
 def convert(case: Case) -> dict[str, Any]:
     """As `mlx_lm.convert.convert` does it, without tokenizer and files."""
     folder = _FIXTURES / "models" / case.source
-    model, _ = load_model(folder, model_config=known_keys(folder))
+    with tempfile.TemporaryDirectory() as place:
+        model, _ = load_model(published(folder, Path(place)), model_config=known_keys(folder))
     config = json.loads((folder / "config.json").read_text())
     group_size = case.group_size
-    predicate = None
+    predicate = fitting(getattr(model, "quant_predicate", None))
     if case.recipe is not None:
         predicate = mixed_quant_predicate_builder(case.recipe, model, group_size or 64)
     dtype = case.dtype or config.get("torch_dtype")
@@ -113,18 +120,77 @@ def convert(case: Case) -> dict[str, Any]:
     return {**asdict(case), "quantization": config["quantization"], "tensors": tensors}
 
 
+def published(folder: Path, place: Path) -> Path:
+    """The folder, or one with GPT-2's tensors by the names that OpenAI published and mlx-lm
+    expects."""
+    if not folder.name.startswith("gpt2-"):
+        return folder
+    shutil.copy(folder / "config.json", place)
+    weights = mx.load(str(folder / "model.safetensors"))
+    weights = {name.removeprefix("transformer."): value for name, value in weights.items()}
+    mx.save_safetensors(str(place / "model.safetensors"), weights)
+    return place
+
+
+def fitting(predicate: Any) -> Any:
+    """A family's own choice, but for rows that are no whole groups, on which mlx-lm fails: floats
+    with umrt."""
+
+    def choose(path: str, module: Any) -> Any:
+        chosen = True if predicate is None else predicate(path, module)
+        size = chosen.get("group_size", 1) if isinstance(chosen, dict) else 1
+        return chosen if module.weight.shape[-1] % size == 0 else False
+
+    return choose
+
+
 def known_keys(folder: Path) -> dict[str, Any]:
-    """What several of mlx-lm's families ask for that these files have elsewhere or leave out."""
+    """What mlx-lm's families ask for that these files have elsewhere or leave out. Of it only the
+    names and shapes of tensors count here."""
     config = json.loads((folder / "config.json").read_text())
-    text = config.get("text_config", config)
     keys = known_rope_keys(folder)
-    rope = config.get("rope_parameters", {})
-    if "partial_rotary_factor" in rope:
-        keys["partial_rotary_factor"] = rope["partial_rotary_factor"]
-    if "head_dim" not in text:
+    if "text_config" in config:
+        text = config["text_config"]
+        return {**keys, "vocab_size": text["vocab_size"], "text_config": {**text, **missing(text)}}
+    return {**missing(config), **keys}
+
+
+def missing(text: dict[str, Any]) -> dict[str, Any]:
+    """Keys of a text model that are not there, or not as mlx-lm writes them."""
+    rope = text.get("rope_parameters") or {}
+    of_all = rope.get("full_attention", rope)
+    share = of_all.get("partial_rotary_factor", 1.0)
+    theta = of_all.get("rope_theta")
+    keys: dict[str, Any] = {
+        "partial_rotary_factor": share,
+        "rope_theta": theta,
+        "rope_local_base_freq": rope.get("sliding_attention", {}).get("rope_theta"),
+        "rotary_emb_base": theta,
+        "rotary_pct": share,
+        "first_k_dense_replace": 0,
+        "shared_intermediate_size": 0,
+        "n_ctx": text.get("n_positions"),
+    }
+    if "num_attention_heads" in text and "hidden_size" in text:
         keys["head_dim"] = text["hidden_size"] // text["num_attention_heads"]
-    if config is not text:
-        keys["vocab_size"] = text["vocab_size"]
+        keys["rotary_dim"] = int((text.get("head_dim") or keys["head_dim"]) * share)
+    if "mlp_layer_types" in text:
+        keys["is_moe_layer"] = [kind == "sparse" for kind in text["mlp_layer_types"]]
+    if "expand" in text:
+        keys["intermediate_size"] = text["expand"] * text["hidden_size"]
+    if "per_layer_config" in text:
+        heads = [layer["head_dim"] for layer in text["per_layer_config"].values()]
+        keys["global_head_dim"] = max(heads)
+    if text["model_type"] == "apertus":
+        keys |= {"mlp_bias": False, "post_norm": False, "qk_norm": True}
+    keys = {key: value for key, value in keys.items() if text.get(key) is None}
+    if text["model_type"] == "granitemoehybrid":
+        kinds = {"linear_attention": "mamba", "full_attention": "attention"}
+        keys["layer_types"] = [kinds[kind] for kind in text["layer_types"]]
+    if text["model_type"] == "exaone4":
+        keys["sliding_window_pattern"] = "LG"
+    if text["model_type"] == "internlm2":
+        keys["rope_scaling"] = {"type": "dynamic", "factor": 2.0}
     return keys
 
 

@@ -57,7 +57,13 @@ pub const MODELS: &[Family] = &[
         model_types: &["dots1"],
         mlp_bias: Flag::Never,
         qk_norm: QkNorm::Heads,
-        experts: Some(DEEPSEEK_EXPERTS),
+        experts: Some(ExpertsForm {
+            names: ExpertNames {
+                stacked: "mlp.experts",
+                ..DEEPSEEK_EXPERTS.names
+            },
+            ..DEEPSEEK_EXPERTS
+        }),
         fixed: &[("sliding_window", Fixed::Null)],
         ..LLAMA
     },

@@ -26,6 +26,9 @@ const DOTS1: Architecture = Architecture {
     names: Names {
         modules: &[
             ("exp_probs_b.bias", "mlp.gate.e_score_correction_bias"),
+            ("ffn_gate_exps", "mlp.experts.gate_proj"),
+            ("ffn_up_exps", "mlp.experts.up_proj"),
+            ("ffn_down_exps", "mlp.experts.down_proj"),
             ("ffn_gate_shexp", "mlp.shared_experts.gate_proj"),
             ("ffn_up_shexp", "mlp.shared_experts.up_proj"),
             ("ffn_down_shexp", "mlp.shared_experts.down_proj"),
