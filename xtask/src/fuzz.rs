@@ -23,7 +23,7 @@ const REGRESSIONS: &str = "tests/hostile/regressions";
 const RECORD: &str = "fuzz";
 const DEFAULT_SECONDS: u64 = 10;
 /// For each target.
-const CHECK_SECONDS: &str = "10";
+const CHECK_SECONDS: &str = "20";
 
 /// Counts edges and shows comparisons, through LLVM's own passes, which need no other
 /// compiler than the one that is there.
