@@ -189,11 +189,10 @@ mod tests {
     use super::*;
 
     fn run<T: Send + 'static>(
-        most_bytes: usize,
+        bytes: usize,
         call: impl FnOnce() -> T + Send + 'static,
     ) -> Bounded<T> {
         let time = Duration::from_secs(60);
-        let bytes = most_bytes;
         run_bounded(thread::Builder::new(), Bounds { bytes, time }, call).expect("a thread")
     }
 
@@ -207,15 +206,17 @@ mod tests {
     #[test]
     fn what_was_given_back_does_not_count() {
         let outcome = run(MIB, || {
-            (0..100).map(|_| vec![1_u8; MIB / 2].len()).sum::<usize>()
+            (0..100)
+                .map(|_| black_box(vec![1_u8; MIB / 2]).len())
+                .sum::<usize>()
         });
         assert!(matches!(outcome, Bounded::Done(n) if n == 50 * MIB));
     }
 
     #[test]
     fn a_call_that_wants_too_much_is_stopped_however_it_does() {
-        let at_once = || vec![0_u8; 3 * MIB].len();
-        let zeroed = || vec![0_u64; MIB].len();
+        let at_once = || black_box(vec![0_u8; 3 * MIB]).len();
+        let zeroed = || black_box(vec![0_u64; MIB]).len();
         let growing = || {
             let mut text = "a".to_owned();
             while !text.is_empty() {
@@ -244,7 +245,7 @@ mod tests {
     #[test]
     fn other_threads_have_no_bound() {
         assert!(matches!(run(MIB, || ()), Bounded::Done(())));
-        assert_eq!(vec![1_u8; 4 * MIB].len(), 4 * MIB);
+        assert_eq!(black_box(vec![1_u8; 4 * MIB]).len(), 4 * MIB);
     }
 
     #[test]
