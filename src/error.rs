@@ -1,7 +1,6 @@
 //! The one error type of the crate: a [`Status`] that crosses the C boundary as
 //! a number, and a message that says what happened, where, and what to do.
 
-use std::any::Any;
 use std::fmt;
 use std::path::Path;
 
@@ -149,15 +148,6 @@ impl<T> ResultExt<T> for Result<T> {
     fn at(self, place: impl fmt::Display) -> Result<T> {
         self.map_err(|error| error.context(place))
     }
-}
-
-/// What a caught panic says.
-pub(crate) fn panic_text(panic: &(dyn Any + Send)) -> &str {
-    panic
-        .downcast_ref::<&str>()
-        .copied()
-        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
-        .unwrap_or("a panic without a message")
 }
 
 #[cfg(test)]

@@ -16,7 +16,7 @@
 //! - [`memory`]: what there is and who uses it
 //! - [`runtime`]: models, contexts, generation
 //! - [`capi`]: the C API, `umrt.h`
-//! - [`error`], [`log`], `host`: what everybody uses
+//! - [`error`], [`log`], `host`, `panics`: what everybody uses
 //!
 //! The smallest program in Rust:
 //!
@@ -44,6 +44,7 @@ pub mod kv;
 pub mod log;
 pub mod memory;
 pub mod mlx;
+mod panics;
 pub mod runtime;
 pub mod sample;
 pub mod text;

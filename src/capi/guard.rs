@@ -1,11 +1,10 @@
 //! Status codes, the thread's last error, and panics as a status.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::ffi::{CStr, CString, c_char};
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Once;
 
-use crate::error::{Error, Result, Status, panic_text};
+use crate::error::{Error, Result, Status};
+use crate::panics;
 
 /// What a call returns: 0 (`UMRT_OK`) or the kind of failure. The numbers never
 /// change; `umrt_last_error` has the sentence that goes with a failure.
@@ -44,18 +43,16 @@ pub const UMRT_DEADLINE_EXCEEDED: i32 = 14;
 
 thread_local! {
     static LAST_ERROR: RefCell<CString> = RefCell::default();
-    static IN_CALL: Cell<bool> = const { Cell::new(false) };
 }
 
 /// Runs an export's body: nothing unwinds out of it, and a failure is kept for
 /// `umrt_last_error`.
 pub(super) fn guard(body: impl FnOnce() -> Result<()>) -> umrt_status {
-    let outcome = unwinding_is_caught(body).unwrap_or_else(|panic| {
+    let outcome = panics::catch(body).unwrap_or_else(|panic| {
         Err(Error::new(
             Status::Panic,
             format!(
-                "bug in umrt: {}; please report it and free the handle that this call used",
-                panic_text(panic.as_ref())
+                "bug in umrt: {panic}; please report it and free the handle that this call used"
             ),
         ))
     });
@@ -71,30 +68,7 @@ pub(super) fn guard(body: impl FnOnce() -> Result<()>) -> umrt_status {
 
 /// Runs a `_free` function's body; a failure has nobody to go to.
 pub(super) fn guard_free(body: impl FnOnce()) {
-    // The panic's payload is dropped here; it cannot reach the caller.
-    let _ = unwinding_is_caught(body);
-}
-
-fn unwinding_is_caught<T>(body: impl FnOnce() -> T) -> std::thread::Result<T> {
-    quiet_panics_in_calls();
-    let outer = IN_CALL.replace(true);
-    let outcome = catch_unwind(AssertUnwindSafe(body));
-    IN_CALL.set(outer);
-    outcome
-}
-
-/// The default hook writes to stderr, which belongs to the host. Panics outside
-/// of our calls keep whatever hook there was.
-fn quiet_panics_in_calls() {
-    static ONCE: Once = Once::new();
-    ONCE.call_once(|| {
-        let others = std::panic::take_hook();
-        std::panic::set_hook(Box::new(move |info| {
-            if !IN_CALL.get() {
-                others(info);
-            }
-        }));
-    });
+    let _ = panics::catch(body);
 }
 
 fn keep(error: &Error) {

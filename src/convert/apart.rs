@@ -50,17 +50,11 @@ fn halves(names: [String; 2], tensor: &TensorInfo) -> Option<Vec<Output>> {
     if !n_rows.is_multiple_of(2) {
         return None;
     }
-    let half = |(index, name): (usize, String)| {
-        let shape = vec![n_rows / 2, columns];
-        let part = Part::all_of(tensor, &shape);
-        Output {
-            parts: vec![Part {
-                start: part.start + index * n_rows / 2 * columns * tensor.dtype.size(),
-                ..part
-            }],
-            shape,
-            ..whole(name, tensor)
-        }
+    let half = n_rows / 2;
+    let half = |(index, name): (usize, String)| Output {
+        shape: vec![half, columns],
+        parts: vec![Part::rows(tensor, index * half, half, columns)],
+        ..whole(name, tensor)
     };
     Some(names.into_iter().enumerate().map(half).collect())
 }
@@ -78,20 +72,13 @@ fn heads(before: &str, tensor: &TensorInfo, shape: &LatentShape) -> Option<Vec<O
     if tensor.shape != [n_heads * rows, rank] {
         return None;
     }
-    let part = |first_row: usize| Part {
-        file: tensor.file,
-        start: tensor.offset + first_row * rank * tensor.dtype.size(),
-        n_rows: value_dim,
-        row_step: rank,
-        column_step: 1,
-    };
     let keys = |head: usize| Part {
         n_rows: rank,
         row_step: 1,
         column_step: rank,
-        ..part(head * rows)
+        ..Part::rows(tensor, head * rows, plain_dim, rank)
     };
-    let values = |head: usize| part(head * rows + plain_dim);
+    let values = |head: usize| Part::rows(tensor, head * rows + plain_dim, value_dim, rank);
     Some(vec![
         Output {
             shape: vec![n_heads, rank, plain_dim],

@@ -162,8 +162,8 @@ pub fn stacked(name: String, tensors: &BTreeMap<usize, &TensorInfo>) -> Result<O
 
 #[cfg(test)]
 mod tests {
+    use super::super::plan::tests::tensor;
     use super::*;
-    use crate::checkpoint::Dtype;
     use crate::decoder::JoinedNames;
 
     fn experts(order: RowOrder, by_input: bool) -> Experts {
@@ -183,18 +183,6 @@ mod tests {
         Experts {
             names,
             linears: ["gate_proj", "up_proj", "down_proj"],
-        }
-    }
-
-    fn tensor(shape: &[usize]) -> TensorInfo {
-        TensorInfo {
-            name: "x".to_owned(),
-            dtype: Dtype::BF16,
-            shape: shape.to_vec(),
-            file: 0,
-            offset: 100,
-            bytes: shape.iter().product::<usize>() * 2,
-            blocks: None,
         }
     }
 

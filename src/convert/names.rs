@@ -35,8 +35,7 @@ const NESTED_TYPES: [&str; 2] = ["qwen2_vl", "qwen2_5_vl"];
 /// Families whose own prefixes give way to `model`.
 const GPT_TYPES: [&str; 3] = ["gpt2", "gptj", "gpt_neox"];
 
-/// What rotates, which is computed, masks of attention, and layers that guess further
-/// tokens.
+/// In names: what rotates, which is computed, masks, and layers that guess further tokens.
 const LEFT_OUT: [&str; 5] = [
     "rotary_emb.inv_freq",
     "rope.inv_freq",
@@ -44,6 +43,7 @@ const LEFT_OUT: [&str; 5] = [
     ".attention.masked_bias",
     "mtp_layers.",
 ];
+/// At the end of names: masks, where attention itself has no bias.
 const MASKS: [&str; 2] = [".attn.bias", ".attention.bias"];
 
 impl Copied {

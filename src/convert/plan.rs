@@ -46,10 +46,16 @@ impl Part {
     pub fn all_of(tensor: &TensorInfo, shape: &[usize]) -> Part {
         let columns = shape.last().copied().unwrap_or(1);
         let elements: usize = shape.iter().product();
+        let n_rows = elements.checked_div(columns).unwrap_or(0);
+        Part::rows(tensor, 0, n_rows, columns)
+    }
+
+    /// Rows of a matrix that are stored one behind the other.
+    pub fn rows(tensor: &TensorInfo, first: usize, n_rows: usize, columns: usize) -> Part {
         Part {
             file: tensor.file,
-            start: tensor.offset,
-            n_rows: elements.checked_div(columns).unwrap_or(0),
+            start: tensor.offset + first * columns * tensor.dtype.size(),
+            n_rows,
             row_step: columns,
             column_step: 1,
         }
@@ -279,10 +285,11 @@ fn dtype_of(float: Float) -> Dtype {
 }
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use super::*;
 
-    fn tensor(shape: &[usize]) -> TensorInfo {
+    /// Of bfloat16, behind 100 bytes.
+    pub fn tensor(shape: &[usize]) -> TensorInfo {
         TensorInfo {
             name: "x".to_owned(),
             dtype: Dtype::BF16,

@@ -100,9 +100,9 @@ impl Constraint {
                     BOUNDS.time.as_secs()
                 )));
             }
-            Bounded::Panicked => {
+            Bounded::Panicked(panic) => {
                 return Err(Error::internal(format!(
-                    "llguidance panicked on the {kind}"
+                    "llguidance panicked on the {kind}: {panic}"
                 )));
             }
         };

@@ -18,6 +18,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::host;
+use crate::panics;
 
 /// What a call may take.
 #[derive(Clone, Copy, Debug)]
@@ -31,7 +32,8 @@ pub struct Bounds {
 #[derive(Debug)]
 pub enum Bounded<T> {
     Done(T),
-    Panicked,
+    /// What the panic says.
+    Panicked(String),
     /// It wanted more than its bytes, and will never end.
     TooLarge,
     /// It took longer than its time, and is not waited for.
@@ -109,13 +111,18 @@ pub fn run_bounded<T: Send + 'static>(
     let running = host::with_signals_blocked(|| {
         thread.spawn(move || {
             let _bound = Bound::begin(watched, bounds.bytes);
-            call()
+            panics::catch(call)
         })
     })?;
     Ok(match watch.wait(bounds.time) {
         State::Stopped => Bounded::TooLarge,
         State::Running => Bounded::TooLong,
-        State::Ended => running.join().map_or(Bounded::Panicked, Bounded::Done),
+        State::Ended => match running.join() {
+            Ok(Ok(done)) => Bounded::Done(done),
+            Ok(Err(panic)) => Bounded::Panicked(panic),
+            // Not in `call`.
+            Err(_) => Bounded::Panicked("its thread panicked".to_owned()),
+        },
     })
 }
 
@@ -239,7 +246,10 @@ mod tests {
     #[test]
     fn a_panic_is_told() {
         let outcome: Bounded<()> = run(MIB, || panic!("as it should"));
-        assert!(matches!(outcome, Bounded::Panicked));
+        let Bounded::Panicked(said) = outcome else {
+            panic!("{outcome:?}");
+        };
+        assert!(said.starts_with("as it should"), "{said}");
     }
 
     #[test]

@@ -3,7 +3,6 @@
 
 use std::cell::Cell;
 use std::ffi::{c_int, c_void};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::null;
 use std::sync::{Mutex, PoisonError};
 
@@ -14,6 +13,7 @@ use super::error::{check, last_error};
 use super::ops::Ops;
 use crate::error::Result;
 use crate::kernels::Gate;
+use crate::panics;
 
 /// What gates were compiled to, on one stream: MLX remembers the stream with the
 /// operations.
@@ -111,7 +111,7 @@ extern "C" fn trace(
             check(sys::mlx_vector_array_set_value(outputs, made.raw()))
         }
     };
-    let made = catch_unwind(AssertUnwindSafe(make));
+    let made = panics::catch(make);
     c_int::from(!matches!(made, Ok(Ok(()))))
 }
 

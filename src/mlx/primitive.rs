@@ -1,7 +1,6 @@
 //! The Rust side of `primitive.cpp`: kernels of ours make MLX's arrays.
 
 use std::ffi::{c_int, c_void};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -9,8 +8,9 @@ use mlx_sys as sys;
 
 use super::array::{Array, Dtype, element_count};
 use super::stream::Stream;
-use crate::error::{Error, Result, panic_text};
+use crate::error::{Error, Result};
 use crate::kernels::StopPlace;
+use crate::panics;
 
 type Compute = extern "C" fn(*mut c_void, *const *const c_void, *mut c_void);
 
@@ -126,10 +126,10 @@ fn compute_now(
         let output = unsafe { std::slice::from_raw_parts_mut(data.cast::<u8>(), n_bytes) };
         body(inputs, output);
     };
-    match catch_unwind(AssertUnwindSafe(run)) {
+    match panics::catch(run) {
         // Of a kernel that was stopped pieces are missing.
         Ok(()) => signal.ensure_not_stopped().map(|()| array),
-        Err(panic) => Err(failed(panic_text(panic.as_ref()))),
+        Err(panic) => Err(failed(&panic)),
     }
 }
 
@@ -183,8 +183,8 @@ extern "C" fn compute(kernel: *mut c_void, inputs: *const *const c_void, output:
             unsafe { std::slice::from_raw_parts_mut(output.cast::<u8>(), kernel.output_bytes) };
         (kernel.body)(&inputs, output);
     };
-    if let Err(panic) = catch_unwind(AssertUnwindSafe(run)) {
-        kernel.signal.fail(panic_text(panic.as_ref()).to_owned());
+    if let Err(panic) = panics::catch(run) {
+        kernel.signal.fail(panic);
     }
 }
 

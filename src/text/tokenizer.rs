@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::OnceLock;
 
@@ -12,6 +11,7 @@ use super::config::{SpecialToken, TokenizerConfig};
 use super::growth::Growths;
 use super::pieces::{PieceBytes, PieceRules, byte_level_bytes};
 use crate::error::{Error, Result, ResultExt};
+use crate::panics;
 
 /// How [`Tokenizer::encode`] treats special tokens.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -356,8 +356,7 @@ struct NotPlain(String);
 
 /// Runs code of the tokenizers crate, which panics on some malformed files.
 fn guarded<T>(failure: &str, run: impl FnOnce() -> tokenizers::Result<T>) -> Result<T> {
-    let outcome = catch_unwind(AssertUnwindSafe(run));
-    outcome
+    panics::catch(run)
         .unwrap_or_else(|_| Err("tokenizer.json declares something inconsistent".into()))
         .map_err(|error| {
             let message = format!("{failure}: {error}");

@@ -10,8 +10,9 @@ use anyhow::{Result, bail};
 use crate::cache::Cache;
 use crate::kernels_crate;
 use crate::test::Outcome;
+use crate::tests_run::run_tests;
 use crate::toolchain::{Toolchain, without_own_flags};
-use crate::util::{self, cargo, find_program, quoted, run, write_if_changed};
+use crate::util::{self, cargo, find_program, quoted, write_if_changed};
 
 const TRIPLE: &str = "aarch64-unknown-linux-gnu";
 const LINKER: &str = "aarch64-linux-gnu-gcc";
@@ -56,14 +57,16 @@ pub fn check(filters: &[String]) -> Result<Outcome> {
     kernels_crate::write(&metadata, &folder, TEST)?;
     let config = folder.join("config.toml");
     write_if_changed(&config, &configuration(&emulator, sysroot.as_deref()))?;
-    run(without_own_flags(&mut cargo())
-        .current_dir(&folder)
-        .args(["test", "--quiet", "--lib", "--target", TRIPLE, "--config"])
-        .arg(&config)
-        .arg("--target-dir")
-        .arg(folder.join("target"))
-        .arg("--")
-        .args(filters))?;
+    run_tests(
+        without_own_flags(&mut cargo())
+            .current_dir(&folder)
+            .args(["test", "--quiet", "--lib", "--target", TRIPLE, "--config"])
+            .arg(&config)
+            .arg("--target-dir")
+            .arg(folder.join("target"))
+            .arg("--")
+            .args(filters),
+    )?;
     Ok(Outcome::Passed)
 }
 

@@ -14,6 +14,7 @@ use crate::mlx;
 use crate::reliability::{Record, Run};
 use crate::setup::{Backend, setup};
 use crate::test::Outcome;
+use crate::tests_run::run_tests;
 use crate::util::{Metadata, cargo, host_triple, root, run};
 
 const USAGE: &str = "usage: cargo xtask fuzz [TARGET] [--seconds N] [--record]";
@@ -98,10 +99,12 @@ pub fn command(args: &[String]) -> Result<()> {
 /// Some seconds of the same targets without coverage, in the build that the Rust tests
 /// have made already.
 pub fn check(_: &[String]) -> Result<Outcome> {
-    run(cargo()
-        .args(["test", "--release", "--package=umrt", FOR_C])
-        .args(["--test=hostile", "--", "--nocapture", "damaged_"])
-        .env("UMRT_HOSTILE_SECONDS", CHECK_SECONDS))?;
+    run_tests(
+        cargo()
+            .args(["test", "--release", "--package=umrt", FOR_C])
+            .args(["--test=hostile", "--", "--nocapture", "damaged_"])
+            .env("UMRT_HOSTILE_SECONDS", CHECK_SECONDS),
+    )?;
     Ok(Outcome::Passed)
 }
 

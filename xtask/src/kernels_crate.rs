@@ -26,6 +26,7 @@ pub fn write(metadata: &Metadata, folder: &Path, test: &str) -> Result<()> {
          #[path = {error}]\npub mod error;\n\
          #[path = {host}]\nmod host;\n\
          #[path = {kernels}]\npub mod kernels;\n\
+         #[path = {panics}]\nmod panics;\n\
          pub mod memory {{\n\
              #[path = {ledger}]\nmod ledger;\n\
              #[path = {probe}]\nmod probe;\n\
@@ -35,6 +36,7 @@ pub fn write(metadata: &Metadata, folder: &Path, test: &str) -> Result<()> {
         error = source("error.rs"),
         host = source("host.rs"),
         kernels = source("kernels/mod.rs"),
+        panics = source("panics.rs"),
         ledger = source("memory/ledger.rs"),
         probe = source("memory/probe.rs"),
     );

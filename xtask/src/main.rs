@@ -32,6 +32,7 @@ mod soak;
 mod supply_chain;
 mod swift;
 mod test;
+mod tests_run;
 mod toolchain;
 mod unsafe_code;
 mod util;

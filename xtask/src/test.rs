@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Error, Result, bail, ensure};
 
 use crate::apple;
 use crate::arm;
@@ -24,6 +24,7 @@ use crate::setup::setup;
 use crate::soak;
 use crate::supply_chain;
 use crate::swift;
+use crate::tests_run::{Tests, run_tests};
 use crate::unsafe_code;
 use crate::util::{cargo, files_ending_in, output, root, run};
 
@@ -141,7 +142,7 @@ pub fn command(args: &[String]) -> Result<()> {
         match &outcome {
             Ok(Outcome::Passed) => {}
             Ok(Outcome::Skipped(reason)) => println!("skipped: {reason}"),
-            Err(error) => println!("FAILED: {error:#}"),
+            Err(error) => println!("FAILED: {}", first_line(error)),
         }
         println!("=== {} took {:.1} s", step.name, duration.as_secs_f64());
         finished.push(Finished {
@@ -186,11 +187,21 @@ fn print_summary(finished: &[Finished]) {
         match &step.outcome {
             Ok(Outcome::Passed) => println!("  passed"),
             Ok(Outcome::Skipped(reason)) => println!("  skipped: {reason}"),
-            Err(error) => println!("  FAILED: {error:#}"),
+            Err(error) => println!("  FAILED: {}", first_line(error)),
         }
     }
     print("total", finished.iter().map(|step| step.duration).sum());
     println!();
+    for step in finished {
+        if let Err(error) = &step.outcome {
+            println!("\n=== {} failed: {error:#}", step.name);
+        }
+    }
+}
+
+fn first_line(error: &Error) -> String {
+    let text = format!("{error:#}");
+    text.lines().next().unwrap_or_default().to_owned()
 }
 
 fn fmt(_: &[String]) -> Result<Outcome> {
@@ -235,14 +246,18 @@ const SEED: (&str, &str) = ("PROPTEST_RNG_SEED", "20261121");
 /// kernel is what has to be right, and the numerical tests take minutes without
 /// optimization.
 fn rust(filters: &[String]) -> Result<Outcome> {
-    run(cargo()
-        .args(["test", "--release", "--no-fail-fast"])
-        .args(["--package=umrt", FOR_C, "--"])
-        .args(filters)
-        .env(SEED.0, env::var_os(SEED.0).unwrap_or(SEED.1.into())))?;
-    run(cargo()
-        .args(["test", "--package=xtask", "--"])
-        .args(filters))?;
+    run_tests(
+        cargo()
+            .args(["test", "--release", "--no-fail-fast"])
+            .args(["--package=umrt", FOR_C, "--"])
+            .args(filters)
+            .env(SEED.0, env::var_os(SEED.0).unwrap_or(SEED.1.into())),
+    )?;
+    run_tests(
+        cargo()
+            .args(["test", "--package=xtask", "--"])
+            .args(filters),
+    )?;
     Ok(Outcome::Passed)
 }
 
@@ -256,24 +271,28 @@ fn c(filters: &[String]) -> Result<Outcome> {
     }
     let library = Library::build()?;
     let model = bundled_model()?;
-    let mut n_failed = 0;
+    let mut failures = Vec::new();
     for source in tests.iter().chain(&examples) {
         let name = source.strip_prefix(root()).unwrap_or(source).display();
         match run_c(&library, &model, source) {
             Ok(()) => println!("ok      {name}"),
             Err(error) => {
-                println!("FAILED  {name}: {error:#}");
-                n_failed += 1;
+                println!("FAILED  {name}");
+                failures.push(format!("{name}: {error:#}"));
             }
         }
     }
     println!(
-        "{} passed, {n_failed} failed",
-        tests.len() + examples.len() - n_failed
+        "{} passed, {} failed",
+        tests.len() + examples.len() - failures.len(),
+        failures.len()
     );
-    if n_failed > 0 {
-        bail!("{n_failed} C programs failed");
-    }
+    ensure!(
+        failures.is_empty(),
+        "{} C programs failed:\n{}",
+        failures.len(),
+        failures.join("\n")
+    );
     Ok(Outcome::Passed)
 }
 
@@ -324,13 +343,12 @@ fn python(filters: &[String]) -> Result<Outcome> {
     if !filters.is_empty() {
         pytest.args(["-k", &filters.join(" or ")]);
     }
-    let status = pytest.status().context("starting pytest")?;
-    match status.code() {
-        Some(0) => Ok(Outcome::Passed),
+    let tests = Tests::run(&mut pytest)?;
+    match tests.status.code() {
         Some(PYTEST_NOTHING_COLLECTED) if !filters.is_empty() => {
             Ok(Outcome::Skipped("the filter leaves no test".to_owned()))
         }
-        _ => bail!("pytest failed: {status}"),
+        _ => tests.passed().map(|()| Outcome::Passed),
     }
 }
 

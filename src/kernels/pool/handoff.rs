@@ -34,10 +34,11 @@
 //! `unfinished`, which the last decrement therefore sees.
 
 use std::cell::UnsafeCell;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicIsize, AtomicUsize, Ordering, fence};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
+
+use crate::panics;
 
 /// How long a thread that waits looks for work before it sleeps. The kernels of
 /// one token follow each other within this time, and to wake a thread takes
@@ -55,7 +56,7 @@ type Piece<'a> = dyn Fn(usize) + Sync + 'a;
 #[derive(Clone, Copy)]
 struct Job {
     run: *const Piece<'static>,
-    panicked: *const AtomicBool,
+    failure: *const OnceLock<String>,
     n_pieces: usize,
 }
 
@@ -114,7 +115,7 @@ impl Handoff {
         if self.taken.0.swap(true, Ordering::Acquire) {
             return false;
         }
-        let panicked = AtomicBool::new(false);
+        let failure = OnceLock::new();
         let mut turn = Turn {
             handoff: self,
             n_claimed: 0,
@@ -124,7 +125,7 @@ impl Handoff {
         let run: *const Piece<'static> = unsafe { std::mem::transmute(piece) };
         let job = Job {
             run,
-            panicked: &panicked,
+            failure: &failure,
             n_pieces,
         };
         self.publish(job);
@@ -133,10 +134,9 @@ impl Handoff {
             piece(index);
         }
         drop(turn);
-        assert!(
-            !panicked.load(Ordering::Relaxed),
-            "a kernel failed on a worker thread"
-        );
+        if let Some(failure) = failure.get() {
+            panic!("a kernel failed on a worker thread: {failure}");
+        }
         true
     }
 
@@ -211,12 +211,13 @@ impl Handoff {
             n_claimed += 1;
             // SAFETY: this thread has claimed a piece and not finished it, so
             // the job stays, and so does the frame that it points to.
-            let (job, run, panicked) = unsafe {
+            let (job, run, failure) = unsafe {
                 let job = (*self.job.get()).expect("a claimed piece is part of a job");
-                (job, &*job.run, &*job.panicked)
+                (job, &*job.run, &*job.failure)
             };
-            if catch_unwind(AssertUnwindSafe(|| run(job.n_pieces - left))).is_err() {
-                panicked.store(true, Ordering::Relaxed);
+            if let Err(panic) = panics::catch(|| run(job.n_pieces - left)) {
+                // The first one is told.
+                let _ = failure.set(panic);
             }
         }
         if n_claimed > 0 {

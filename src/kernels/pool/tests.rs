@@ -1,5 +1,4 @@
 use std::collections::HashSet;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier, Mutex};
 use std::thread;
@@ -7,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::Pool;
 use crate::kernels::stop::{Stop, StopPlace};
+use crate::panics;
 
 fn counted(pool: &Pool, n_pieces: usize) {
     let counts: Vec<_> = (0..n_pieces).map(|_| AtomicUsize::new(0)).collect();
@@ -113,10 +113,11 @@ fn a_job_inside_of_a_piece_runs_too() {
 fn a_panic_in_a_piece_reaches_the_caller_and_the_workers_go_on_helping() {
     let pool = Pool::new(2);
     for culprit in 0..50 {
-        let outcome = catch_unwind(AssertUnwindSafe(|| {
+        let outcome = panics::catch(|| {
             pool.run(50, &|index| assert_ne!(index, culprit, "on purpose"));
-        }));
-        assert!(outcome.is_err());
+        });
+        let said = outcome.expect_err("a panic");
+        assert!(said.contains("on purpose"), "{said}");
         let together = Barrier::new(2);
         pool.run(2, &|_| {
             together.wait();
@@ -129,14 +130,14 @@ fn after_a_panic_on_all_threads_no_piece_is_running() {
     let pool = Pool::new(4);
     let running = AtomicUsize::new(0);
     for _ in 0..200 {
-        let outcome = catch_unwind(AssertUnwindSafe(|| {
+        let outcome = panics::catch(|| {
             pool.run(40, &|index| {
                 running.fetch_add(1, Ordering::Relaxed);
                 thread::yield_now();
                 running.fetch_sub(1, Ordering::Relaxed);
                 assert!(index % 3 > 0, "on purpose");
             });
-        }));
+        });
         assert!(outcome.is_err());
         assert_eq!(running.load(Ordering::Relaxed), 0);
     }

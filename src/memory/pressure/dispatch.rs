@@ -1,11 +1,11 @@
 //! [`PressureWatch`] on Apple platforms: libdispatch's reports of memory pressure.
 
 use std::ffi::{c_char, c_void};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr;
 
 use super::PressureLevel;
 use crate::error::{Error, Result};
+use crate::panics;
 
 type Object = *mut c_void;
 type Function = extern "C" fn(*mut c_void);
@@ -124,7 +124,7 @@ extern "C" fn report(watched: *mut c_void) {
         PressureLevel::Normal
     };
     // A panic in the host's function has nobody to go to.
-    let _ = catch_unwind(AssertUnwindSafe(|| (watched.changed)(level)));
+    let _ = panics::catch(|| (watched.changed)(level));
 }
 
 extern "C" fn forget(watched: *mut c_void) {

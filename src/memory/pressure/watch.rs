@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use super::{PressureLevel, sources};
 use crate::error::{Error, Result};
 use crate::host;
+use crate::panics;
 
 /// Stalls of this length within the window are reported, at most once per window.
 const STALL_US: u32 = 200_000;
@@ -31,7 +32,10 @@ impl PressureWatch {
         let triggers = triggers()?;
         let failed = |error| Error::internal(format!("cannot watch memory pressure: {error}"));
         let (stopped, stop) = std::io::pipe().map_err(failed)?;
-        let body = move || watch(&triggers, &stopped, changed);
+        let body = move || {
+            // A panic in the host's function has nobody to go to.
+            let _ = panics::catch(|| watch(&triggers, &stopped, changed));
+        };
         host::watch_forks();
         let thread = host::with_signals_blocked(|| {
             thread::Builder::new()
@@ -51,7 +55,6 @@ impl Drop for PressureWatch {
         if let Some(thread) = self.thread.take()
             && thread.thread().id() != thread::current().id()
         {
-            // A panic in the host's function has nobody to go to.
             let _ = thread.join();
         }
     }

@@ -53,8 +53,8 @@ pub fn run<T: Send + 'static>(
         Bounded::Done(result) => result.map(Ok),
         Bounded::TooLarge => Ok(Err(Excess::Bytes(bounds.bytes))),
         Bounded::TooLong => Ok(Err(Excess::Time(bounds.time))),
-        Bounded::Panicked => Err(Error::internal(
-            "the template engine panicked on this chat template",
-        )),
+        Bounded::Panicked(panic) => Err(Error::internal(format!(
+            "the template engine panicked on this chat template: {panic}"
+        ))),
     }
 }
