@@ -5,7 +5,9 @@ use umrt::error::Status;
 use umrt::runtime::{Cancel, Model, ModelOptions, Residency, ResidencyOptions};
 
 use super::common::process::{anonymous_bytes, isolated};
-use super::common::{assert_fails, assert_identical, context, eval, open, token_ids};
+use super::common::{
+    assert_fails, assert_identical, context, eval, is_so_at_last, open, token_ids,
+};
 use super::{MIB, assert_within, file_bytes, large, mapped_by_process, open_as, set, stats};
 
 const PROMPT: usize = 20;
@@ -231,14 +233,13 @@ fn direct_reads_leave_the_page_cache_alone() {
         assert!(cached < 2 * MIB, "{cached} bytes are in the page cache");
         drop(model);
 
-        let model = open_as(directory.path(), LoadMode::Read);
-        // The system may need a few of the pages for something else.
-        let cached = map.residency().expect("figures");
-        assert!(
-            cached > map.len() / 10 * 9,
-            "{cached} bytes are in the page cache"
-        );
-        assert_eq!(model.memory().expect("figures").weights_resident, 0);
+        // The system may drop the pages again at any time.
+        let are_cached = is_so_at_last(|| {
+            let model = open_as(directory.path(), LoadMode::Read);
+            assert_eq!(model.memory().expect("figures").weights_resident, 0);
+            map.residency().expect("figures") > map.len() / 10 * 9
+        });
+        assert!(are_cached);
     });
 }
 

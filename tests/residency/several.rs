@@ -7,7 +7,7 @@ use umrt::runtime::{Context, Model, Policy, Residency, TrimSteps, make_room, tri
 
 use super::common::process::isolated;
 use super::common::{context, eval, is_so_at_last, open};
-use super::{assert_within, file_bytes, large, mapped_by_process, set};
+use super::{MIB, assert_within, file_bytes, large, mapped_by_process, set};
 
 struct Open {
     _directory: tempfile::TempDir,
@@ -47,7 +47,9 @@ fn who_leaves(models: &mut [Open; 3], n_needed: usize) -> [bool; 3] {
     let budget = 3 * bytes + bytes / 2;
     let before = mapped_by_process();
     let released = make_room(n_needed * bytes, budget, None).expect("a release");
-    assert_eq!(before - mapped_by_process(), released.bytes);
+    // Pages of programs come and go, and the system's counters lag behind a little.
+    let n_bytes = before.abs_diff(mapped_by_process());
+    assert!(n_bytes.abs_diff(released.bytes) < MIB, "{n_bytes}");
     let mut left = [false; 3];
     for (open, left) in models.iter().zip(&mut left) {
         let before = mapped_by_process();

@@ -1,7 +1,7 @@
 //! Running test programs, and what they say of the tests that failed: that is told once
 //! more at the end of everything, where it is looked for.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader};
 use std::process::{Command, ExitStatus, Stdio};
 
 use anyhow::{Context, Result, bail};
@@ -30,7 +30,7 @@ impl Tests {
         let mut failures = Failures::default();
         for text in BufReader::new(printed).split(b'\n') {
             let text = String::from_utf8_lossy(&text?).into_owned();
-            writeln!(std::io::stdout(), "{text}")?;
+            println!("{text}");
             failures.read(text);
         }
         Ok(Tests {
