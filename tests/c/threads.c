@@ -174,7 +174,7 @@ static void generation_is_cancelled_from_another_thread(void) {
   release(&own);
 }
 
-enum { LONG_PROMPT = 24000 };
+enum { LONG_PROMPT = 200000 };
 
 typedef struct {
   umrt_ctx *ctx;
@@ -196,7 +196,7 @@ static void *run_prefill(void *userdata) {
 
 static double seconds(void) {
   struct timespec now;
-  timespec_get(&now, TIME_UTC);
+  clock_gettime(CLOCK_MONOTONIC, &now);
   return (double)now.tv_sec + (double)now.tv_nsec / 1e9;
 }
 
@@ -212,8 +212,8 @@ static void prefill_is_cancelled_from_another_thread(void) {
   umrt_cancel_trigger(own.cancel);
   pthread_join(thread, NULL);
   CHECK_EQUAL(UMRT_CANCELLED, own.status);
-  /* One layer of one chunk takes milliseconds; all of it takes many seconds. */
-  CHECK(seconds() - triggered < 2);
+  /* One layer of one chunk takes milliseconds; all of it takes minutes. */
+  CHECK(seconds() - triggered < 20);
   CHECK_EQUAL(0, length_of(own.ctx));
   CHECK_OK(eval_tokens(own.ctx, (const int32_t[]){35}, 1));
   sem_destroy(&own.begins);
@@ -230,7 +230,7 @@ static void a_prefill_that_takes_too_long_stops_and_changes_nothing(void) {
   batch.deadline_ms = 20;
   const double began = seconds();
   CHECK_FAILS(UMRT_DEADLINE_EXCEEDED, "deadline", umrt_eval(ctx, &batch, NULL, NULL));
-  CHECK(seconds() - began < 2);
+  CHECK(seconds() - began < 20);
   CHECK_EQUAL(0, length_of(ctx));
   batch.n_tokens = 1;
   batch.deadline_ms = UINT32_MAX;

@@ -49,11 +49,11 @@ def test_the_event_loop_runs_meanwhile(chat_model: umrt.Model) -> None:
 
 
 def test_a_cancelled_task_leaves_a_usable_context(chat_model: umrt.Model) -> None:
-    with chat_model.context(n_ctx=20_000) as context:
+    with chat_model.context(n_ctx=200_000) as context:
 
         async def cancel_in_the_middle() -> None:
             generation = context.generate_async(
-                tokens=[7] * 19_000, max_tokens=1, ignore_end=True
+                tokens=[7] * 199_000, max_tokens=1, ignore_end=True
             )
             task = asyncio.create_task(generation.text())
             await asyncio.sleep(0.05)
