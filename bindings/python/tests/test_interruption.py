@@ -59,6 +59,7 @@ def test_ctrl_c_stops_a_generation(
     long_context: umrt.Context, interrupt: Callable[[], None]
 ) -> None:
     generation = endless(long_context)
+    next(generation)
     with pytest.raises(KeyboardInterrupt), soon(interrupt):
         generation.text()
     length = long_context.length()
@@ -71,6 +72,7 @@ def test_ctrl_c_between_pieces_leaves_a_usable_context(
     long_context: umrt.Context,
 ) -> None:
     generation = endless(long_context)
+    next(generation)
     with pytest.raises(KeyboardInterrupt), soon(interrupt_process), generation:
         for _ in generation:
             time.sleep(0.001)
@@ -165,9 +167,10 @@ def test_a_thread_that_is_not_the_main_one_is_cancelled_too(
 
     thread = threading.Thread(target=work)
     thread.start()
-    time.sleep(DELAY_SECONDS)
     with pytest.raises(umrt.BusyError, match="another call"):
-        long_context.length()
+        while thread.is_alive():
+            long_context.length()
+            time.sleep(0.001)
     cancel.trigger()
     thread.join(PATIENCE_SECONDS)
     assert not thread.is_alive() and len(caught) == 1
@@ -190,9 +193,11 @@ def test_closing_from_another_thread_ends_the_iteration(
     long_context: umrt.Context,
 ) -> None:
     generation = endless(long_context)
+    first = next(generation)
     with soon(generation.close):
         text = generation.text()
-    assert text == generation.text() != ""
+    assert text == generation.text()
+    assert text.startswith(first)
 
 
 def test_closing_does_not_trigger_the_users_cancel(long_context: umrt.Context) -> None:
@@ -220,20 +225,17 @@ def test_one_cancel_stops_many_calls(chat_model: umrt.Model) -> None:
 def test_other_python_threads_run_meanwhile(long_context: umrt.Context) -> None:
     """Native calls do not hold the GIL."""
     cancel = umrt.Cancel()
-    n_ticks = 0
 
     def tick() -> None:
-        nonlocal n_ticks
-        while not cancel.triggered:
-            n_ticks += 1
+        for _ in range(30):
             time.sleep(0.01)
+        cancel.trigger()
 
     thread = threading.Thread(target=tick)
     thread.start()
-    with pytest.raises(umrt.CancelledError), soon(cancel.trigger):
+    with pytest.raises(umrt.CancelledError):
         long_context.eval([7] * (N_CTX - 1), cancel=cancel)
     thread.join()
-    assert n_ticks > 5
 
 
 def test_an_evaluation_that_takes_too_long_changes_nothing(
@@ -253,9 +255,13 @@ def test_an_evaluation_that_takes_too_long_changes_nothing(
 def test_a_generation_that_takes_too_long_keeps_its_tokens(
     long_context: umrt.Context,
 ) -> None:
-    generation = long_context.generate("a", ignore_end=True, timeout=1)
-    with pytest.raises(umrt.DeadlineExceededError):
-        generation.text()
+    # The second is for a machine that is too busy for any token in the first.
+    for timeout in [1, 30]:
+        generation = long_context.generate("a", ignore_end=True, timeout=timeout)
+        with pytest.raises(umrt.DeadlineExceededError):
+            generation.text()
+        if long_context.length() > 0:
+            break
     assert 0 < long_context.length() < N_CTX
 
 
