@@ -196,7 +196,7 @@ def test_closing_from_another_thread_ends_the_iteration(
     first = next(generation)
     with soon(generation.close):
         text = generation.text()
-    assert text == generation.text()
+    assert text == generation.text() != ""
     assert text.startswith(first)
 
 
